@@ -1,0 +1,8 @@
+"""`python -m cinnema`: the command line."""
+
+import sys
+
+from cinnema.serve.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

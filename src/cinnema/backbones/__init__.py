@@ -1,0 +1,1 @@
+"""Networks and estimators that others trained or designed: perceptual distance, features, flow."""

@@ -1,0 +1,1 @@
+"""The ground floor: errors, files, weights, configuration and randomness."""

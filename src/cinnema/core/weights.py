@@ -1,0 +1,122 @@
+"""One file holds a model: its weights, and the configuration that made it."""
+
+import json
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from cinnema import __version__
+from cinnema.core.errors import UserError
+from cinnema.core.files import atomic_path, check_input_file
+
+_KEY = "cinnema"  # the entry of the file's metadata that is ours
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """What a weights file holds.
+
+    Attributes:
+        state: the tensors by name; floating ones are float32, whatever the file holds.
+        config: the configuration that made the model, as JSON values.
+        sha256: the file's SHA-256, 64 hexadecimal digits.
+    """
+
+    state: dict[str, Tensor]
+    config: dict[str, Any]
+    sha256: str
+
+
+def save_weights(
+    path: str | Path,
+    state: dict[str, Tensor],
+    config: dict[str, Any],
+    *,
+    dtype: torch.dtype = torch.bfloat16,
+    overwrite: bool = False,
+) -> str:
+    """Write a model to one safetensors file.
+
+    Args:
+        path: where to.
+        state: tensors by name, on any device.
+        config: the configuration, as JSON values; it goes into the file's metadata.
+        dtype: what floating tensors are stored as; others stay as they are.
+        overwrite: whether a file that is there already may be replaced.
+
+    Returns:
+        The file's SHA-256, 64 hexadecimal digits.
+
+    Raises:
+        UserError: `path` exists, or cannot be written.
+    """
+    about = {"format": _FORMAT, "version": __version__, "config": config}
+    stored = {name: _stored(tensor, dtype) for name, tensor in state.items()}
+    content = save(stored, metadata={_KEY: json.dumps(about)})
+    with atomic_path(path, overwrite=overwrite) as partial:
+        partial.write_bytes(content)
+    return sha256(content).hexdigest()
+
+
+def load_weights(path: str | Path) -> WeightsFile:
+    """Read a model that `save_weights` wrote.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Its tensors (on the CPU, floating ones as float32), configuration and hash.
+
+    Raises:
+        UserError: the file is missing, empty, damaged, no safetensors file, not cinnema's, or of a
+            newer version than this one reads.
+    """
+    path = check_input_file(path, kind="a weights file")
+    content = path.read_bytes()
+    try:
+        state = load(content)
+    except (SafetensorError, ValueError, KeyError, OverflowError) as error:
+        raise UserError(
+            f"{path} is not a complete safetensors file ({error}): "
+            "name a weights file of cinnema, or download it again"
+        ) from error
+    return WeightsFile(
+        state={name: _loaded(tensor) for name, tensor in state.items()},
+        config=_config(content, path),
+        sha256=sha256(content).hexdigest(),
+    )
+
+
+def _stored(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    # A copy, as safetensors refuses tensors that share memory (tied weights).
+    kind = dtype if tensor.is_floating_point() else tensor.dtype
+    return tensor.detach().to("cpu", kind, copy=True).contiguous()
+
+
+def _loaded(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.is_floating_point() else tensor
+
+
+def _config(content: bytes, path: Path) -> dict[str, Any]:
+    """Read the configuration from the header: 8 bytes of length, then JSON."""
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    try:
+        about = json.loads(header["__metadata__"][_KEY])
+        version, config = about["format"], about["config"]
+    except (KeyError, TypeError, ValueError):
+        raise UserError(
+            f"{path} is a safetensors file but not one of cinnema's (its metadata has no "
+            f"'{_KEY}' entry): name a file that cinnema wrote"
+        ) from None
+    if version != _FORMAT or not isinstance(config, dict):
+        raise UserError(
+            f"{path} has format {version}, this version reads {_FORMAT}: update cinnema"
+        )
+    return config

@@ -1,0 +1,390 @@
+"""Videos from and to files, whole or frame by frame.
+
+Frames are uint8 in sRGB, (height, width, 3). Reading takes what PyAV decodes, animated pictures,
+folders of frames and npy arrays; writing chooses among `VIDEO_FORMATS`.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.video.reformatter import (
+    ColorPrimaries,
+    ColorRange,
+    Colorspace,
+    ColorTrc,
+    Interpolation,
+)
+from jaxtyping import UInt8
+from PIL import Image, ImageSequence
+
+from cinnema.core.errors import UserError
+from cinnema.core.files import atomic_folder, atomic_path, check_input_file
+from cinnema.media.pictures import (
+    check_size,
+    damaged,
+    open_picture,
+    pictures_in,
+    read_picture,
+)
+
+VIDEO_FORMATS = ("mp4", "gif", "webp", "png", "npy")
+"""What `write_video` writes: the suffixes without their dot."""
+
+DEFAULT_FPS = 25.0
+"""The frame rate taken for what carries none: frame folders, arrays, single pictures."""
+
+MAX_FPS = 240.0
+MAX_GIF_FPS = 50.0  # players slow down what is faster
+
+# FFmpeg's fast conversions darken by a level and leave colours in blocks of two pixels; these
+# leave a sixth of that error.
+_EXACT = int(
+    Interpolation.BICUBIC
+    | Interpolation.FULL_CHR_H_INT
+    | Interpolation.FULL_CHR_H_INP
+    | Interpolation.ACCURATE_RND
+)
+
+Frame = UInt8[np.ndarray, "_ _ 3"]  # any size: that all have the same is told by a UserError
+Frames = UInt8[np.ndarray, "t h w 3"]
+
+
+@dataclass(frozen=True)
+class Video:
+    """A video in memory.
+
+    Attributes:
+        frames: sRGB colours, uint8, (frames, height, width, 3).
+        fps: frames a second, of `frames` (a stride when reading has divided it already).
+        path: where it was read from.
+    """
+
+    frames: Frames
+    fps: float
+    path: Path
+
+
+def read_video(path: str | Path, *, max_frames: int | None = None, stride: int = 1) -> Video:
+    """Read a video whole.
+
+    Args:
+        path: a video file (mp4, avi, mov, webm, ...), an animated GIF, WebP or PNG, a folder of
+            frames (pictures of one size, in natural order of their names) or an .npy array
+            (uint8, (frames, height, width, 3)).
+        max_frames: the most frames to take; None takes all.
+        stride: take each `stride`-th frame.
+
+    Returns:
+        The video.
+
+    Raises:
+        UserError: the file is missing, empty, damaged, or no video; frames differ in size.
+
+    Example:
+        >>> video = read_video("waves.mp4", max_frames=17)
+        >>> x = to_tensor(video.frames)
+    """
+    fps, frames = _open(Path(path))
+    taken = np.stack(list(_take(frames, max_frames, stride)))
+    return Video(frames=taken, fps=fps / stride, path=Path(path))
+
+
+def iterate_frames(
+    path: str | Path, *, max_frames: int | None = None, stride: int = 1
+) -> Iterator[Frame]:
+    """Read a video frame by frame, holding one at a time.
+
+    The arguments and errors are those of `read_video`; a missing or foreign file raises here, what
+    is damaged further in raises when the frames get there.
+
+    Yields:
+        uint8, (height, width, 3).
+    """
+    _, frames = _open(Path(path))
+    return _take(frames, max_frames, stride)
+
+
+def write_video(
+    path: str | Path, frames: Iterable[Frame], *, fps: float, overwrite: bool = False
+) -> Path:
+    """Write a video in the format that the suffix names; it is there in full or not at all.
+
+    - `.mp4`: H.264, yuv420p, BT.709, at near-transparent quality. Odd sides gain one row or column,
+      a copy of the last, as every player takes even sizes only.
+    - `.gif`: 255 colours, chosen over all frames, with error diffusion. Loops.
+    - `.webp`: animated, lossy. Loops.
+    - `.png`: a **folder** of that name without the suffix, with `0000.png`, `0001.png`, ...
+    - `.npy`: uint8, (frames, height, width, 3).
+
+    mp4 and png hold one frame at a time in memory, the others all.
+
+    Args:
+        path: where to; the suffix is one of `VIDEO_FORMATS`, in any case.
+        frames: at least one, all of one size; any iterable.
+        fps: frames a second, above 0 and up to 240 (GIF: 50). png and npy do not store it.
+        overwrite: whether what is there already may be replaced.
+
+    Returns:
+        What was written: `path`, or the folder.
+
+    Raises:
+        UserError: the suffix or frame rate is none of these, the target exists or cannot be
+            written, the disk is full, or there is no frame.
+
+    Example:
+        >>> write_video("sky.mp4", to_pixels(x), fps=8)
+    """
+    path = Path(path)
+    write = _WRITERS.get(path.suffix.lower())
+    if write is None:
+        raise UserError(
+            f"{path} has no suffix of a video format: use one of .{', .'.join(VIDEO_FORMATS)}"
+        )
+    limit = MAX_GIF_FPS if write is _write_gif else MAX_FPS
+    if not 0 < fps <= limit:
+        raise UserError(f"{path}: fps must be above 0 and up to {limit:g}, got {fps:g}")
+    frames = _at_least_one(_of_one_size(iter(frames), path), path)
+    if write is _write_png:
+        return _write_png(path.with_suffix(""), frames, overwrite=overwrite)
+    with atomic_path(path, overwrite=overwrite) as partial:
+        write(partial, frames, fps)
+    return path
+
+
+def _open(path: Path) -> tuple[float, Iterator[Frame]]:
+    """Return the frame rate and the frames, checked to be of one size."""
+    if path.is_dir():
+        fps, frames = DEFAULT_FPS, _folder_frames(pictures_in(path))
+    else:
+        check_input_file(path, kind="a video")
+        source = _SOURCES.get(path.suffix.lower(), _open_video)
+        fps, frames = source(path)
+    return fps, _at_least_one(_of_one_size(frames, path), path)
+
+
+def _take(frames: Iterator[Frame], max_frames: int | None, stride: int) -> Iterator[Frame]:
+    if stride < 1:
+        raise UserError(f"stride must be at least 1, got {stride}")
+    if max_frames is not None and max_frames < 1:
+        raise UserError(f"max_frames must be at least 1, got {max_frames}")
+    stop = None if max_frames is None else (max_frames - 1) * stride + 1
+    return islice(frames, 0, stop, stride)
+
+
+def _folder_frames(paths: list[Path]) -> Iterator[Frame]:
+    return (read_picture(path, min_side=1).pixels for path in paths)
+
+
+def _open_array(path: Path) -> tuple[float, Iterator[Frame]]:
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise damaged(path, error) from error
+    if not isinstance(array, np.ndarray) or array.dtype != np.uint8 or array.shape[3:] != (3,):
+        found = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else "an archive"
+        raise UserError(
+            f"{path} holds {found}: save the video as uint8 of shape (frames, height, width, 3)"
+        )
+    return DEFAULT_FPS, (np.array(frame) for frame in array)
+
+
+def _open_animation(path: Path) -> tuple[float, Iterator[Frame]]:
+    """Animated pictures go through Pillow: FFmpeg reads no animated WebP, nor lays out GIFs."""
+    image = open_picture(path, kind="a video")
+    try:
+        milliseconds = [_duration(page) for page in ImageSequence.Iterator(image)]
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise damaged(path, error) from error
+    total = sum(milliseconds)
+    return 1000 * len(milliseconds) / total if total else DEFAULT_FPS, _pages(image, path)
+
+
+def _duration(page: Image.Image) -> float:
+    page.load()  # of a WebP, the duration is known only then
+    return float(page.info.get("duration", 0))
+
+
+def _pages(image: Image.Image, path: Path) -> Iterator[Frame]:
+    paper = Image.new("RGBA", image.size, "white")
+    with image:
+        try:
+            for page in ImageSequence.Iterator(image):
+                flat = Image.alpha_composite(paper, page.convert("RGBA"))
+                yield np.array(flat.convert("RGB"))
+        except (OSError, SyntaxError, ValueError, EOFError) as error:
+            raise damaged(path, error) from error
+
+
+def _open_video(path: Path) -> tuple[float, Iterator[Frame]]:
+    try:
+        # Absolute, as FFmpeg would take a colon in a relative name for a protocol.
+        container = av.open(str(path.absolute()))
+    except av.FFmpegError:
+        raise UserError(
+            f"{path} is not a video that can be read: use mp4, mov, avi, webm, gif, webp, npy or "
+            "a folder of frames"
+        ) from None
+    if not container.streams.video:
+        container.close()
+        raise UserError(f"{path} has no video in it: name another file")
+    stream = container.streams.video[0]
+    check_size(stream.width, stream.height, path)
+    fps = stream.average_rate or stream.guessed_rate
+    return float(fps) if fps else DEFAULT_FPS, _decode(container, path)
+
+
+def _decode(container: av.container.InputContainer, path: Path) -> Iterator[Frame]:
+    stream = container.streams.video[0]
+    stream.thread_type = "AUTO"
+    with closing(container):
+        try:
+            for frame in container.decode(stream):
+                # Phones store turned frames and the angle (counterclockwise) beside them.
+                pixels = frame.to_ndarray(format="rgb24", interpolation=_EXACT)
+                yield np.ascontiguousarray(np.rot90(pixels, k=frame.rotation // 90))
+        except av.FFmpegError as error:
+            raise damaged(path, error) from error
+
+
+def _of_one_size(frames: Iterator[Frame], path: Path) -> Iterator[Frame]:
+    first = None
+    for index, frame in enumerate(frames):
+        first = frame.shape if first is None else first
+        if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+            raise UserError(
+                f"{path}: frame {index} is {frame.dtype} {frame.shape}, "
+                "not uint8 (height, width, 3): convert it with to_pixels"
+            )
+        if frame.shape != first:
+            raise UserError(
+                f"{path}: frame {index} is {frame.shape[1]}x{frame.shape[0]} pixels, the first "
+                f"{first[1]}x{first[0]}: give all frames one size"
+            )
+        yield frame
+
+
+def _at_least_one(frames: Iterator[Frame], path: Path) -> Iterator[Frame]:
+    """Return the same frames, the first of them fetched at once, so that errors come early."""
+    for first in frames:
+        return chain([first], frames)
+    raise UserError(f"{path}: there is no frame: use a video with at least one")
+
+
+def _write_mp4(path: Path, frames: Iterator[Frame], fps: float) -> None:
+    first = next(frames)
+    height, width = (side + side % 2 for side in first.shape[:2])
+    rate = Fraction(fps).limit_denominator(1001)
+    options = {"movflags": "+faststart"}  # the index first, so that browsers start at once
+    with av.open(str(path.absolute()), "w", format="mp4", options=options) as container:
+        stream = container.add_stream("libx264", rate=rate, options={"crf": "18"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        # Without the tags players guess, and small videos get the colours of BT.601.
+        context = stream.codec_context
+        context.color_range, context.colorspace = ColorRange.MPEG, Colorspace.ITU709
+        context.color_primaries, context.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
+        for frame in chain([first], frames):
+            container.mux(stream.encode(_to_yuv(frame, height, width)))
+        container.mux(stream.encode(None))
+
+
+def _to_yuv(frame: Frame, height: int, width: int) -> av.VideoFrame:
+    odd = ((0, height - frame.shape[0]), (0, width - frame.shape[1]), (0, 0))
+    even = np.ascontiguousarray(np.pad(frame, odd, mode="edge"))
+    return av.VideoFrame.from_ndarray(even, format="rgb24").reformat(
+        format="yuv420p",
+        dst_colorspace=Colorspace.ITU709,
+        dst_color_range=ColorRange.MPEG,
+        interpolation=_EXACT,
+    )
+
+
+def _write_gif(path: Path, frames: Iterator[Frame], fps: float) -> None:
+    pictures = [Image.fromarray(frame) for frame in frames]
+    palette = _common_palette(pictures)
+    pages = [
+        picture.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)
+        for picture in pictures
+    ]
+    durations = _durations(len(pages), fps, unit=10)
+    _save_animation(pages, path, durations, optimize=False)
+
+
+def _common_palette(pictures: list[Image.Image]) -> Image.Image:
+    """Choose 255 colours for all frames at once; one palette for all keeps still parts still.
+
+    The 256th stays free: Pillow marks with it what did not change since the frame before.
+    """
+    step = max(1, len(pictures) // 16)
+    samples = [np.asarray(picture.copy()) for picture in pictures[::step]]
+    thin = max(1, int((sum(sample[..., 0].size for sample in samples) / 500_000) ** 0.5))
+    montage = np.concatenate([sample[::thin, ::thin] for sample in samples])
+    return Image.fromarray(montage).quantize(colors=255, kmeans=1)
+
+
+def _write_webp(path: Path, frames: Iterator[Frame], fps: float) -> None:
+    pages = [Image.fromarray(frame) for frame in frames]
+    _save_animation(pages, path, _durations(len(pages), fps, unit=1), quality=85, method=4)
+
+
+def _save_animation(
+    pages: list[Image.Image],
+    path: Path,
+    durations: list[int],
+    **options: Any,  # noqa: ANN401 - Pillow's own
+) -> None:
+    pages[0].save(
+        path, save_all=True, append_images=pages[1:], duration=durations, loop=0, **options
+    )
+
+
+def _durations(count: int, fps: float, *, unit: int) -> list[int]:
+    """Milliseconds of each frame, multiples of `unit`, that keep the rate over the whole video."""
+    ends = np.round(np.arange(count + 1) * (1000 / fps / unit)).astype(int) * unit
+    return [int(milliseconds) for milliseconds in np.diff(ends)]
+
+
+def _write_npy(path: Path, frames: Iterator[Frame], fps: float) -> None:  # noqa: ARG001
+    array = np.stack(list(frames))
+    header = np.lib.format.header_data_from_array_1_0(array)
+    with path.open("wb") as file:  # np.save would hide that a disk is full
+        np.lib.format.write_array_header_1_0(file, header)
+        file.write(array.data)
+
+
+def _write_png(folder: Path, frames: Iterator[Frame], *, overwrite: bool) -> Path:
+    if overwrite and folder.is_dir() and any(not _is_frame(path) for path in folder.iterdir()):
+        raise UserError(
+            f"{folder} holds more than frames, which overwriting would delete: "
+            "choose another name or empty the folder"
+        )
+    with atomic_folder(folder, overwrite=overwrite) as partial:
+        for index, frame in enumerate(frames):
+            Image.fromarray(frame).save(partial / f"{index:04d}.png", compress_level=4)
+    return folder
+
+
+def _is_frame(path: Path) -> bool:
+    return path.suffix == ".png" and path.stem.isdigit()
+
+
+_SOURCES: dict[str, Callable[[Path], tuple[float, Iterator[Frame]]]] = {
+    ".npy": _open_array,
+    ".gif": _open_animation,
+    ".webp": _open_animation,
+    ".png": _open_animation,
+    ".apng": _open_animation,
+}
+_WRITERS: dict[str, Callable[..., object]] = {
+    ".mp4": _write_mp4,
+    ".gif": _write_gif,
+    ".webp": _write_webp,
+    ".png": _write_png,
+    ".npy": _write_npy,
+}

@@ -1,0 +1,1 @@
+"""Full typed configurations of the shipped models."""

@@ -1,0 +1,67 @@
+"""The recipe of the shipped `landscape` weights."""
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from cinnema.stage1.model import Stage1Config
+from cinnema.stage1.training import Stage1Training
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """What a model is trained on.
+
+    Attributes:
+        textures: Textures of the real scenes, and how often each is drawn.
+        excluded: Scenes left out, by name: cameras that move.
+        crops: Clips cut from each training scene.
+        validation_crops: Clips cut from each validation scene.
+        sky_share: Share of synthetic skies in a batch, in [0, 1].
+    """
+
+    textures: dict[str, float]
+    excluded: tuple[str, ...] = ()
+    crops: int = Field(200, ge=1)
+    validation_crops: int = Field(48, ge=1)
+    sky_share: float = Field(0.5, ge=0, le=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything that makes a set of weights.
+
+    Attributes:
+        name: Of the weights.
+        data: What it is trained on.
+        stage1: What stage 1 is made of.
+        motion: Training of stage 1, first phase.
+        picture: Training of stage 1, second phase.
+    """
+
+    name: str
+    data: DataConfig
+    stage1: Stage1Config
+    motion: Stage1Training
+    picture: Stage1Training
+
+
+def landscape() -> Recipe:
+    """Skies above all, with water and fire: 128 px, 16 frames."""
+    return Recipe(
+        name="landscape",
+        data=DataConfig(
+            textures={"clouds": 6.0, "water": 1.5, "fire": 1.0, "other": 0.7, "vegetation": 0.8},
+            excluded=("nasa4_forest",),
+        ),
+        stage1=Stage1Config(),
+        motion=Stage1Training(phase="motion", clips=32_000),
+        picture=Stage1Training(
+            phase="picture",
+            clips=16_000,
+            batch_size=16,
+            learning_rate=5e-4,
+            network="alex",
+            window=128,
+            train_encoder=False,
+        ),
+    )

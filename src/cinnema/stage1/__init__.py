@@ -1,0 +1,1 @@
+"""Stage 1: the video encoder and the warping decoder."""

@@ -1,0 +1,160 @@
+"""The motion of a clip: optical flow on a basis in time, its latent code z, and back.
+
+The encoder reads a video through its optical flow, not its pixels, so that z says how things
+move and nothing of what they look like. The flow of every point is written on K functions of
+time that vanish at time 0:
+
+    F(p, s) = sum_k c_k(p) B_k(s),   B_0(s) = s,  B_k(s) = sin(pi k s),   s = t / T
+
+Four of them keep 95 % of the motion of clouds, drop the estimator's jitter, and can be evaluated
+at any time, so that frame rates are free.
+"""
+
+import math
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+# Coefficients are companded by asinh(c / _UNIT) before the encoder: slow and fast clips alike.
+_UNIT = 0.02
+
+GRID = 16
+"""Rows and columns of the flow that z stands for."""
+
+
+class TemporalBasis(nn.Module):
+    """Functions of time on which flow is written; all are 0 at time 0.
+
+    Args:
+        num_basis: K, 1 or more: constant velocity and K - 1 sines.
+        num_frames: T, frames of a clip after x0; time is in clips.
+    """
+
+    samples: Tensor
+    inverse: Tensor
+
+    def __init__(self, *, num_basis: int, num_frames: int) -> None:
+        super().__init__()
+        self.num_basis = num_basis
+        times = torch.arange(1, num_frames + 1, dtype=torch.float64) / num_frames
+        samples = self._functions(times)
+        # Least squares with a slight preference for small coefficients.
+        gram = samples.T @ samples + 1e-3 * torch.eye(num_basis, dtype=torch.float64)
+        self.register_buffer("samples", samples.float(), persistent=False)
+        self.register_buffer(
+            "inverse", torch.linalg.solve(gram, samples.T).float(), persistent=False
+        )
+
+    def fit(self, flow: Float[Tensor, "b 2 t h w"]) -> Float[Tensor, "b k 2 h w"]:
+        """Return the coefficients of least squares of a flow sampled at the T frames."""
+        return torch.einsum("kt,bcthw->bkchw", self.inverse, flow)
+
+    def clip(self, coefficients: Float[Tensor, "b k 2 h w"]) -> Float[Tensor, "b 2 t h w"]:
+        """Return the flow at the T frames."""
+        return torch.einsum("tk,bkchw->bcthw", self.samples, coefficients)
+
+    def at(
+        self, coefficients: Float[Tensor, "b k 2 h w"], times: Float[Tensor, " b"]
+    ) -> Float[Tensor, "b 2 h w"]:
+        """Return the flow at one time for each clip, in clips (1 is the last frame)."""
+        weights = self._functions(times.double()).to(coefficients.dtype)
+        return torch.einsum("bk,bkchw->bchw", weights, coefficients)
+
+    def _functions(self, times: Tensor) -> Tensor:
+        sines = [torch.sin(math.pi * k * times) for k in range(1, self.num_basis)]
+        return torch.stack([times, *sines], dim=-1)
+
+
+class ResidualBlock(nn.Module):
+    """GroupNorm, SiLU, 3x3 convolution, twice, added to the input; starts as the identity."""
+
+    def __init__(self, channels: int, *, groups: int = 8) -> None:
+        super().__init__()
+        self.norm0 = nn.GroupNorm(groups, channels)
+        self.conv0 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.norm1 = nn.GroupNorm(groups, channels)
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        nn.init.zeros_(self.conv1.weight)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        """Return x plus what the two convolutions add."""
+        h = self.conv0(functional.silu(self.norm0(x)))
+        h = self.conv1(functional.silu(self.norm1(h)))
+        out: Tensor = x + h
+        return out
+
+
+class MotionEncoder(nn.Module):
+    """q(z | X): flow coefficients to z, of unit root mean square, laid out on a 4 x 4 grid.
+
+    Args:
+        num_basis: K of the temporal basis.
+        z_dim: Length of z, a multiple of 16.
+        width: Channels of its layers.
+    """
+
+    def __init__(self, *, num_basis: int, z_dim: int, width: int) -> None:
+        super().__init__()
+        self.enter = nn.Conv2d(2 * num_basis, width, 3, padding=1)
+        self.fine = nn.Sequential(ResidualBlock(width), ResidualBlock(width))
+        self.down0 = nn.Conv2d(width, width, 4, stride=2, padding=1)
+        self.middle = nn.Sequential(ResidualBlock(width), ResidualBlock(width))
+        self.down1 = nn.Conv2d(width, width, 4, stride=2, padding=1)
+        self.coarse = nn.Sequential(ResidualBlock(width), ResidualBlock(width))
+        self.leave = nn.Conv2d(width, z_dim // 16, 1)
+
+    def forward(self, coefficients: Float[Tensor, "b k 2 16 16"]) -> Float[Tensor, "b z"]:
+        """Return z, before any noise."""
+        x = torch.asinh(rearrange(coefficients, "b k c h w -> b (k c) h w") / _UNIT)
+        h = self.fine(self.enter(x))
+        h = self.middle(self.down0(h))
+        h = self.leave(self.coarse(self.down1(h)))
+        z = rearrange(h, "b c h w -> b (c h w)")
+        return z * torch.rsqrt(z.square().mean(1, keepdim=True) + 1e-6)
+
+
+class MotionDecoder(nn.Module):
+    """z and the features of x0 to flow coefficients on a 16 x 16 grid.
+
+    Args:
+        num_basis: K of the temporal basis.
+        z_dim: Length of z, a multiple of 16.
+        feature_dim: Channels of the features of x0.
+        width: Channels of its layers.
+    """
+
+    def __init__(self, *, num_basis: int, z_dim: int, feature_dim: int, width: int) -> None:
+        super().__init__()
+        self.num_basis = num_basis
+        self.from_z = nn.Conv2d(z_dim // 16, width, 3, padding=1)
+        self.from_features = nn.Conv2d(feature_dim, width, 1)
+        self.coarse = nn.Sequential(ResidualBlock(width), ResidualBlock(width))
+        self.middle = nn.Sequential(ResidualBlock(width), ResidualBlock(width))
+        self.join = nn.Conv2d(2 * width, width, 1)
+        self.fine = nn.Sequential(ResidualBlock(width), ResidualBlock(width))
+        self.leave = nn.Conv2d(width, 2 * num_basis, 3, padding=1)
+        self.gain = nn.Conv2d(width, 1, 1)
+        nn.init.normal_(self.leave.weight, std=1e-3)
+        nn.init.zeros_(self.gain.weight)
+
+    def forward(
+        self, z: Float[Tensor, "b z"], features: Float[Tensor, "b f 16 16"]
+    ) -> Float[Tensor, "b k 2 16 16"]:
+        """Return the coefficients of the backward flow, in picture widths and heights."""
+        code = rearrange(z, "b (c h w) -> b c h w", h=4, w=4)
+        seen = self.from_features(features)
+        h = self.from_z(code) + functional.adaptive_avg_pool2d(seen, 4)
+        h = self.coarse(h)
+        # One gain for the whole clip: slow and fast motions share the shape of their fields.
+        gain = torch.exp(2 * torch.tanh(self.gain(h).mean(dim=(2, 3))))[..., None, None]
+        h = self.middle(_double(h) + functional.adaptive_avg_pool2d(seen, 8))
+        h = self.fine(self.join(torch.cat([_double(h), seen], dim=1)))
+        shape = self.leave(functional.silu(h))
+        return rearrange(shape * (gain * _UNIT * 2), "b (k c) h w -> b k c h w", c=2)
+
+
+def _double(x: Tensor) -> Tensor:
+    return functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)

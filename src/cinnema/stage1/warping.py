@@ -1,0 +1,71 @@
+"""Moving pictures along a flow: backward warping, and filling what a layer does not show."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+# A picture of up to 2^7 times this size is filled from its coarsest level.
+_MAX_LEVELS = 7
+
+
+def warp(
+    picture: Float[Tensor, "b c h w"], flow: Float[Tensor, "b 2 i j"]
+) -> Float[Tensor, "b c h w"]:
+    """Sample a picture where a backward flow points: out(p) = picture(p + flow(p)).
+
+    Beyond its edges the picture goes on as its mirror image, which suits clouds and water better
+    than the repeated last row.
+
+    Args:
+        picture: What is sampled, bilinearly.
+        flow: In picture widths (x) and heights (y); brought to the picture's size bicubically.
+    """
+    height, width = picture.shape[-2:]
+    if flow.shape[-2:] != (height, width):
+        flow = functional.interpolate(
+            flow, (height, width), mode="bicubic", align_corners=False
+        )
+    y, x = torch.meshgrid(
+        (torch.arange(height, device=flow.device) + 0.5) / height,
+        (torch.arange(width, device=flow.device) + 0.5) / width,
+        indexing="ij",
+    )
+    grid = torch.stack([x + flow[:, 0], y + flow[:, 1]], dim=-1).mul(2).sub(1)
+    return functional.grid_sample(
+        picture,
+        grid.to(picture.dtype),
+        mode="bilinear",
+        padding_mode="reflection",
+        align_corners=False,
+    )
+
+
+def fill(
+    picture: Float[Tensor, "b c h w"], weight: Float[Tensor, "b 1 h w"]
+) -> Float[Tensor, "b c h w"]:
+    """Continue a layer under what hides it: where `weight` is 0, a smooth guess from around.
+
+    Pull-push (Gortler et al., "The Lumigraph", 1996): averages of ever larger neighbourhoods,
+    weighted by `weight`, stand in where the finer ones see nothing.
+
+    Args:
+        picture: The layer, with anything where it is hidden.
+        weight: 1 where the layer is seen, 0 where it is hidden.
+    """
+    return _pull_push(picture * weight, weight, _MAX_LEVELS)
+
+
+def _pull_push(weighted: Tensor, weight: Tensor, levels: int) -> Tensor:
+    if levels == 0 or min(weighted.shape[-2:]) <= 1:
+        total = weighted.sum(dim=(2, 3), keepdim=True) / weight.sum(dim=(2, 3), keepdim=True).clamp_min(1e-4)
+        return weighted + (1 - weight) * total
+    size = weighted.shape[-2:]
+    half = ((size[0] + 1) // 2, (size[1] + 1) // 2)
+    # Weights grow towards 1 with every level, so a few seen pixels speak for their surroundings.
+    coarse_weight = functional.adaptive_avg_pool2d(weight, half)
+    coarse = functional.adaptive_avg_pool2d(weighted, half)
+    boost = (4 * coarse_weight).clamp(max=1) / coarse_weight.clamp_min(1e-6)
+    guess = _pull_push(coarse * boost, coarse_weight * boost, levels - 1)
+    guess = functional.interpolate(guess, size, mode="bilinear", align_corners=False)
+    return weighted + (1 - weight) * guess

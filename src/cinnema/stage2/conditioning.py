@@ -1,0 +1,102 @@
+"""The condition of the flow: what of x0 decides how it will move."""
+
+from jaxtyping import Float
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+from torch.nn import functional
+
+from cinnema.core.errors import UserError
+
+POOLED = 8
+"""Rows and columns of the features that the conditioner reads."""
+
+_MIN_SIZE = 4
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class ConditionerConfig:
+    """What the conditioner is made of.
+
+    Attributes:
+        feature_dim: Channels of stage 1's joint features.
+        width: Channels of its layers, a multiple of 8.
+        condition_dim: Columns of c, which the flow's config has to match.
+        dropout: Probability that a channel of the features, or a number before the last layer, is
+            dropped in training, from 0 to below 1.
+    """
+
+    feature_dim: int = Field(96, ge=1)
+    width: int = Field(64, ge=8, multiple_of=8)
+    condition_dim: int = Field(128, ge=1)
+    dropout: float = Field(0.1, ge=0, lt=1)
+
+
+class Conditioner(nn.Module):
+    """Features of x0 to c: averaged to 8 x 8, a residual convolution, halved to 4 x 4, a layer.
+
+    Source: the paper's conditioning encoder is trained apart as an auto-encoder of pictures. We
+    read stage 1's features of x0 and train along with the flow, because c then holds what matters
+    for motion and no second backbone is run.
+
+    Example:
+        >>> conditioner = Conditioner(ConditionerConfig()).eval()
+        >>> conditioner(torch.zeros(2, 96, 16, 16)).shape
+        torch.Size([2, 128])
+
+    Args:
+        config: Its sizes.
+    """
+
+    def __init__(self, config: ConditionerConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.width
+        self.drop_channels = nn.Dropout2d(config.dropout)
+        self.enter = nn.Conv2d(config.feature_dim, width, 1)
+        self.norm0 = nn.GroupNorm(8, width)
+        self.middle = nn.Conv2d(width, width, 3, padding=1)
+        self.norm1 = nn.GroupNorm(8, width)
+        self.halve = nn.Conv2d(width, width, 4, stride=2, padding=1)
+        self.norm2 = nn.GroupNorm(8, width)
+        self.drop = nn.Dropout(config.dropout)
+        self.leave = nn.Linear(width * (POOLED // 2) ** 2, config.condition_dim)
+
+    def forward(self, joint: Float[Tensor, "b f h h"]) -> Float[Tensor, "b c"]:
+        """Return the condition of each picture.
+
+        Args:
+            joint: Stage 1's `SceneFeatures.joint`, 4 rows and columns or more; already pooled
+                features (`pool_features`) give the same condition.
+
+        Raises:
+            UserError: The channels are not the config's, or the map is smaller than 4 x 4.
+        """
+        self._require_shape(joint)
+        x = pool_features(joint).to(self.enter.weight.dtype)
+        h = self.enter(self.drop_channels(x))
+        h = h + self.middle(functional.silu(self.norm0(h)))
+        h = self.halve(functional.silu(self.norm1(h)))
+        h = self.drop(functional.silu(self.norm2(h)).flatten(1))
+        c: Tensor = self.leave(h)
+        return c
+
+    def _require_shape(self, joint: Tensor) -> None:
+        if joint.shape[1] != self.config.feature_dim:
+            raise UserError(
+                f"joint: this conditioner reads {self.config.feature_dim} channels, got "
+                f"{joint.shape[1]}; conditioner and stage 1 must come from the same training"
+            )
+        if joint.shape[-1] < _MIN_SIZE:
+            raise UserError(
+                f"joint: needs at least {_MIN_SIZE}x{_MIN_SIZE} features, got "
+                f"{joint.shape[-2]}x{joint.shape[-1]}; give a larger picture"
+            )
+
+
+def pool_features(joint: Float[Tensor, "b f h h"]) -> Float[Tensor, "b f 8 8"]:
+    """Average features to the 8 x 8 that the conditioner reads; a second time changes nothing."""
+    if joint.shape[-1] == POOLED:
+        return joint
+    pooled: Tensor = functional.adaptive_avg_pool2d(joint, POOLED)
+    return pooled

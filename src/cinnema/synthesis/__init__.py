@@ -1,0 +1,1 @@
+"""From a photograph and a residual to a video."""

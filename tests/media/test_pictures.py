@@ -1,0 +1,281 @@
+"""Photographs from files."""
+
+import struct
+import zlib
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from PIL import Image, ImageCms
+
+from cinnema.core.errors import UserError
+from cinnema.media.pictures import (
+    find_pictures,
+    read_mask,
+    read_picture,
+    to_pixels,
+    to_tensor,
+)
+
+ORIENTATION = 0x0112
+
+
+@pytest.fixture
+def colours() -> np.ndarray:
+    """A smooth picture, 24 high and 32 wide, without any symmetry."""
+    y, x = np.mgrid[:24, :32]
+    return np.stack([8 * x, 10 * y, 4 * x + 2 * y], axis=-1).astype(np.uint8)
+
+
+@pytest.mark.parametrize("suffix", ["png", "bmp", "tiff", "webp", "jpg"])
+def test_every_format_is_read(tmp_path: Path, colours: np.ndarray, suffix: str) -> None:
+    path = tmp_path / f"picture.{suffix}"
+    options = {"lossless": True} if suffix == "webp" else {"quality": 95}
+    Image.fromarray(colours).save(path, **options)
+    picture = read_picture(path)
+    assert picture.size == (24, 32)
+    assert picture.path == path
+    assert picture.alpha is None
+    error = np.abs(picture.pixels.astype(int) - colours)
+    assert error.max() <= (25 if suffix == "jpg" else 0)
+    assert error.mean() < 3
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_all_exif_orientations_come_out_upright(
+    tmp_path: Path, colours: np.ndarray, orientation: int
+) -> None:
+    """The file's first row and column are the sides of the scene that EXIF's table names."""
+    as_stored = {
+        1: colours,
+        2: colours[:, ::-1],
+        3: colours[::-1, ::-1],
+        4: colours[::-1],
+        5: colours.swapaxes(0, 1),
+        6: np.rot90(colours),
+        7: np.rot90(colours, 2).swapaxes(0, 1),
+        8: np.rot90(colours, -1),
+    }[orientation]
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    path = tmp_path / "turned.png"
+    Image.fromarray(np.ascontiguousarray(as_stored)).save(path, exif=exif)
+    assert np.array_equal(read_picture(path).pixels, colours)
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+def test_damaged_exif_does_not_refuse_the_photograph(tmp_path: Path, colours: np.ndarray) -> None:
+    path = tmp_path / "odd.jpg"
+    Image.fromarray(colours).save(path, exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff\x01\x12nonsense")
+    assert read_picture(path).size == (24, 32)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tiff"])
+def test_greys_of_16_bits_are_scaled_and_not_clipped(tmp_path: Path, suffix: str) -> None:
+    levels = np.linspace(0, 65_535, 32 * 24).astype(np.uint16).reshape(24, 32)
+    path = tmp_path / f"deep.{suffix}"
+    Image.fromarray(levels).save(path)
+    expected = np.round(levels / 257).astype(np.uint8)
+    assert np.array_equal(read_picture(path).pixels, np.stack([expected] * 3, axis=-1))
+    mask = read_mask(path, (24, 32))
+    assert np.abs(mask - levels / 65_535).max() <= 0.51 / 255
+
+
+def test_a_turned_grey_of_16_bits_is_read(tmp_path: Path) -> None:
+    levels = np.linspace(0, 65_535, 32 * 24).astype(np.uint16).reshape(24, 32)
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    Image.fromarray(levels).save(tmp_path / "deep.png", exif=exif)
+    pixels = read_picture(tmp_path / "deep.png").pixels
+    assert np.array_equal(pixels[..., 0], np.rot90(np.round(levels / 257), -1))
+
+
+def test_colours_of_16_bits_are_scaled(tmp_path: Path) -> None:
+    levels = np.linspace(0, 65_535, 20 * 20 * 3).astype(">u2").reshape(20, 20, 3)
+    write_png_16(tmp_path / "deep.png", levels)
+    error = read_picture(tmp_path / "deep.png").pixels - levels / 257
+    assert np.abs(error).max() <= 1
+
+
+def write_png_16(path: Path, levels: np.ndarray) -> None:
+    """Write RGB of 16 bits, which Pillow does not."""
+    height, width, _ = levels.shape
+    rows = b"".join(b"\0" + row.tobytes() for row in levels)
+    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + png_chunk(b"IHDR", header)
+        + png_chunk(b"IDAT", zlib.compress(rows))
+        + png_chunk(b"IEND", b"")
+    )
+
+
+def png_chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def test_floating_point_pictures_are_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.ones((20, 20), np.float32)).save(tmp_path / "float.tiff")
+    with pytest.raises(UserError, match=r"float\.tiff has greys of 32 bits.*save it"):
+        read_picture(tmp_path / "float.tiff")
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "LA"])
+def test_grey_and_palette_pictures_become_colours(
+    tmp_path: Path, colours: np.ndarray, mode: str
+) -> None:
+    image = Image.fromarray(colours).convert(mode)
+    image.save(tmp_path / "few.png")
+    expected = np.asarray(image.convert("RGB"))
+    picture = read_picture(tmp_path / "few.png")
+    assert np.array_equal(picture.pixels, expected)
+    assert picture.alpha is None  # the alpha of LA is opaque throughout
+
+
+def test_cmyk_is_read_in_its_colours(tmp_path: Path) -> None:
+    cyan_magenta = np.zeros((32, 32, 4), np.uint8)
+    cyan_magenta[:16, :, 0] = 255
+    cyan_magenta[16:, :, 1] = 255
+    Image.fromarray(cyan_magenta, mode="CMYK").save(tmp_path / "print.jpg", quality=95)
+    pixels = read_picture(tmp_path / "print.jpg").pixels.astype(int)
+    assert np.abs(pixels[:12] - [0, 255, 255]).max() < 12
+    assert np.abs(pixels[20:] - [255, 0, 255]).max() < 12
+
+
+def test_alpha_is_kept_apart_and_colour_lies_over_white(
+    tmp_path: Path, colours: np.ndarray
+) -> None:
+    alpha = np.full((24, 32), 255, np.uint8)
+    alpha[:8], alpha[8:16] = 0, 128
+    Image.fromarray(np.dstack([colours, alpha])).save(tmp_path / "cut out.png")
+    picture = read_picture(tmp_path / "cut out.png")
+    weight = alpha[..., None] / 255
+    expected = weight * colours + (1 - weight) * 255
+    assert picture.alpha is not None
+    assert np.array_equal(picture.alpha, alpha)
+    assert np.abs(picture.pixels - expected).max() <= 1
+
+
+def test_a_palette_with_a_transparent_colour_is_read(tmp_path: Path) -> None:
+    image = Image.new("P", (20, 20), 1)
+    image.putpalette([255, 0, 0, 0, 0, 255])
+    image.paste(0, (0, 0, 20, 10))
+    image.save(tmp_path / "logo.png", transparency=0)
+    picture = read_picture(tmp_path / "logo.png")
+    assert picture.alpha is not None
+    assert (picture.alpha[:10] == 0).all()
+    assert (picture.alpha[10:] == 255).all()
+    assert (picture.pixels[:10] == 255).all()
+    assert (picture.pixels[10:] == [0, 0, 255]).all()
+
+
+def test_an_embedded_profile_is_applied_and_a_broken_one_ignored(
+    tmp_path: Path, colours: np.ndarray
+) -> None:
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for profile in (srgb, b"no profile at all"):
+        Image.fromarray(colours).save(tmp_path / "phone.png", icc_profile=profile)
+        error = read_picture(tmp_path / "phone.png").pixels.astype(int) - colours
+        assert np.abs(error).max() <= 1
+
+
+def jpeg_of_noise() -> bytes:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    with BytesIO() as file:
+        Image.fromarray(noise).save(file, format="JPEG")
+        return file.getvalue()
+
+
+def bad_pictures(folder: Path) -> dict[str, str]:
+    """Make one file of each kind that cannot be taken, and say what the error must tell."""
+    whole = jpeg_of_noise()
+    (folder / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    (folder / "header.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(30))
+    (folder / "notes.jpg").write_text("no picture, but words")
+    (folder / "empty.jpg").touch()
+    (folder / "folder.jpg").mkdir()
+    Image.new("RGB", (1, 1)).save(folder / "dot.png")
+    Image.new("RGB", (100, 15)).save(folder / "thin.png")
+    for width, height in ((20_000, 20_000), (11_000, 10_000), (16_385, 20)):
+        header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+        data = png_chunk(b"IDAT", zlib.compress(b""))
+        name = f"{width}x{height}.png"
+        (folder / name).write_bytes(b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + data)
+    return {
+        "cut.jpg": "damaged or cut short",
+        "header.png": "not a picture",
+        "notes.jpg": "not a picture.*use a JPEG",
+        "empty.jpg": "is empty",
+        "folder.jpg": "is a folder",
+        "missing.jpg": "does not exist",
+        "dot.png": "1x1 pixels, less than 16 on a side: use a larger",
+        "thin.png": "100x15 pixels, less than 16",
+        "20000x20000.png": "400 megapixels, over 100: scale it down",
+        "11000x10000.png": "11000x10000 pixels, over 100 megapixels",
+        "16385x20.png": "more than 16384 on a side",
+    }
+
+
+@pytest.mark.filterwarnings("error")
+def test_what_cannot_be_read_is_named_in_one_line(tmp_path: Path) -> None:
+    for name, complaint in bad_pictures(tmp_path).items():
+        with pytest.raises(UserError, match=complaint) as caught:
+            read_picture(tmp_path / name)
+        assert str(tmp_path / name) in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_mask_is_read_as_numbers_from_0_to_1(tmp_path: Path) -> None:
+    image = Image.new("RGBA", (20, 16), (255, 255, 255, 0))
+    image.paste((255, 255, 255, 255), (0, 0, 10, 16))
+    image.paste((128, 128, 128, 255), (0, 0, 10, 8))
+    image.save(tmp_path / "mask.png")
+    mask = read_mask(tmp_path / "mask.png", (16, 20))
+    assert mask.dtype == np.float32
+    assert (mask[:, 10:] == 0).all()
+    assert (mask[8:, :10] == 1).all()
+    assert mask[:8, :10] == pytest.approx(128 / 255)
+
+
+def test_a_mask_of_another_size_is_refused(tmp_path: Path) -> None:
+    Image.new("L", (20, 16)).save(tmp_path / "mask.png")
+    with pytest.raises(UserError, match=r"mask\.png is 20x16 pixels, the photograph 16x20"):
+        read_mask(tmp_path / "mask.png", (20, 16))
+
+
+def test_folders_are_replaced_by_their_pictures(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    (folder / "inner.jpg").mkdir(parents=True)
+    for name in ("b10.JPG", "b2.png", "a.webp", "notes.txt", ".hidden.png"):
+        (folder / name).touch()
+    found = find_pictures([tmp_path / "z.png", folder, str(tmp_path / "a.png")])
+    expected = ["z.png", "folder/a.webp", "folder/b2.png", "folder/b10.JPG", "a.png"]
+    assert found == [tmp_path / name for name in expected]
+
+
+def test_a_folder_without_pictures_is_named(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(UserError, match=r"holds no picture \(\.jpg.*name another") as caught:
+        find_pictures([tmp_path])
+    assert str(tmp_path) in str(caught.value)
+
+
+@given(arrays(np.uint8, st.tuples(st.integers(1, 3), st.just(4), st.just(5), st.just(3))))
+def test_pixels_survive_the_tensor(pixels: np.ndarray) -> None:
+    x = to_tensor(pixels)
+    assert x.shape == (*pixels.shape[:1], 3, 4, 5)
+    assert x.min() >= -1
+    assert x.max() <= 1
+    assert np.array_equal(to_pixels(x), pixels)
+    assert np.array_equal(to_pixels(to_tensor(pixels[0])), pixels[0])
+
+
+def test_values_beyond_the_range_are_clamped_and_others_rounded() -> None:
+    x = torch.tensor([-3.0, -1.0, 0.0, 0.005, 1.0, 3.0]).reshape(1, 2, 3).expand(3, 2, 3)
+    assert to_pixels(x)[..., 0].flatten().tolist() == [0, 0, 128, 128, 255, 255]
+    assert to_pixels(x.to(torch.bfloat16).requires_grad_()).dtype == np.uint8

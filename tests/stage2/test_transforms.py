@@ -1,0 +1,305 @@
+"""Every bijection of stage 2 in one table: a new one enters the table or not the code."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from cinnema.core.errors import UserError
+from cinnema.stage2.flow import ConditionalFlow, FlowConfig
+from cinnema.stage2.mixing import InvertibleLinear, Permutation
+from cinnema.stage2.transforms import ActNorm, AffineCoupling, Compose, LeakyReLU, Transform
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def coupling(z_dim: int, c_dim: int, half: str) -> AffineCoupling:
+    return AffineCoupling(
+        z_dim, transforms=half, condition_dim=c_dim, hidden_dim=7, depth=2, generator=seeded()
+    )
+
+
+TABLE: dict[str, Callable[[int, int], Transform]] = {
+    "actnorm": lambda z_dim, _: ActNorm(z_dim),
+    "leaky relu": lambda *_: LeakyReLU(slope=0.9),
+    "steep leaky relu": lambda *_: LeakyReLU(slope=2.0),
+    "coupling of the first half": lambda z_dim, c_dim: coupling(z_dim, c_dim, "first"),
+    "coupling of the second half": lambda z_dim, c_dim: coupling(z_dim, c_dim, "second"),
+    "permutation": lambda z_dim, _: Permutation(z_dim, generator=seeded()),
+    "invertible linear": lambda z_dim, _: InvertibleLinear(z_dim, generator=seeded()),
+    "nothing": lambda *_: Compose([]),
+    "composition": lambda z_dim, c_dim: Compose(
+        [
+            ActNorm(z_dim),
+            LeakyReLU(),
+            coupling(z_dim, c_dim, "second"),
+            Compose([coupling(z_dim, c_dim, "first"), InvertibleLinear(z_dim, generator=seeded())]),
+        ]
+    ),
+    "blocks that permute": lambda z_dim, c_dim: flow_of(z_dim, c_dim, "permutation").transform,
+    "blocks that mix": lambda z_dim, c_dim: flow_of(z_dim, c_dim, "linear").transform,
+}
+
+
+def flow_of(z_dim: int, c_dim: int, mixing: str) -> ConditionalFlow:
+    return ConditionalFlow(
+        FlowConfig(z_dim=z_dim, condition_dim=c_dim, num_blocks=2, hidden_dim=7, mixing=mixing)
+    )
+
+
+@dataclass(frozen=True)
+class Case:
+    transform: Transform
+    z: Tensor
+    c: Tensor
+
+
+def randomised(transform: Transform, *, amount: float = 0.3) -> Transform:
+    generator = seeded(1)
+    with torch.no_grad():
+        for parameter in transform.parameters():
+            parameter.add_(amount * torch.randn(parameter.shape, generator=generator))
+    return transform.eval()
+
+
+def case_of(name: str, *, z_dim: int, c_dim: int, rows: int = 3, dtype: torch.dtype) -> Case:
+    generator = seeded(2)
+    return Case(
+        randomised(TABLE[name](z_dim, c_dim)).to(dtype),
+        torch.randn(rows, z_dim, generator=generator, dtype=dtype),
+        torch.randn(rows, c_dim, generator=generator, dtype=dtype),
+    )
+
+
+def jacobian_log_det(
+    direction: Callable[..., tuple[Tensor, Tensor]], x: Tensor, c: Tensor
+) -> Tensor:
+    def one(row: Tensor, condition: Tensor) -> Tensor:
+        return direction(row[None], condition[None])[0][0]
+
+    jacobians = [
+        torch.autograd.functional.jacobian(lambda row, i=i: one(row, c[i]), x[i])
+        for i in range(len(x))
+    ]
+    return torch.linalg.slogdet(torch.stack(jacobians)).logabsdet
+
+
+every_transform = pytest.mark.parametrize("name", TABLE)
+sizes = given(z_dim=st.integers(1, 9), c_dim=st.integers(0, 3), rows=st.integers(1, 5))
+few_examples = settings(max_examples=10, deadline=None)
+
+
+@every_transform
+@sizes
+@few_examples
+def test_a_round_trip_from_either_side_ends_where_it_began(
+    name: str, z_dim: int, c_dim: int, rows: int
+) -> None:
+    case = case_of(name, z_dim=z_dim, c_dim=c_dim, rows=rows, dtype=torch.float64)
+    nu, _ = case.transform.to_residual(case.z, case.c)
+    z, _ = case.transform.to_latent(case.z, case.c)
+    torch.testing.assert_close(case.transform.to_latent(nu, case.c)[0], case.z)
+    torch.testing.assert_close(case.transform.to_residual(z, case.c)[0], case.z)
+
+
+@every_transform
+@sizes
+@few_examples
+def test_log_det_is_that_of_the_jacobian(name: str, z_dim: int, c_dim: int, rows: int) -> None:
+    case = case_of(name, z_dim=z_dim, c_dim=c_dim, rows=rows, dtype=torch.float64)
+    _, log_det = case.transform.to_residual(case.z, case.c)
+    expected = jacobian_log_det(case.transform.to_residual, case.z, case.c)
+    torch.testing.assert_close(log_det, expected)
+
+
+@every_transform
+@sizes
+@few_examples
+def test_log_det_of_the_inverse_is_that_of_its_own_jacobian(
+    name: str, z_dim: int, c_dim: int, rows: int
+) -> None:
+    case = case_of(name, z_dim=z_dim, c_dim=c_dim, rows=rows, dtype=torch.float64)
+    _, log_det = case.transform.to_latent(case.z, case.c)
+    expected = jacobian_log_det(case.transform.to_latent, case.z, case.c)
+    torch.testing.assert_close(log_det, expected)
+
+
+@every_transform
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_results_keep_the_dtype_and_the_shape(name: str, dtype: torch.dtype) -> None:
+    case = case_of(name, z_dim=5, c_dim=2, dtype=dtype)
+    for direction in (case.transform.to_residual, case.transform.to_latent):
+        out, log_det = direction(case.z, case.c)
+        assert (out.dtype, log_det.dtype) == (dtype, dtype)
+        assert (out.shape, log_det.shape) == (case.z.shape, (3,))
+
+
+@every_transform
+def test_an_empty_batch_goes_through(name: str) -> None:
+    case = case_of(name, z_dim=5, c_dim=2, rows=0, dtype=torch.float32)
+    nu, log_det = case.transform.to_residual(case.z, case.c)
+    z, _ = case.transform.to_latent(nu, case.c)
+    assert (z.shape, log_det.shape) == ((0, 5), (0,))
+
+
+@every_transform
+def test_rows_do_not_see_each_other(name: str) -> None:
+    case = case_of(name, z_dim=4, c_dim=2, rows=6, dtype=torch.float64)
+    case.transform.train()
+    together, _ = case.transform.to_residual(case.z, case.c)
+    alone, _ = case.transform.to_residual(case.z[2:3], case.c[2:3])
+    torch.testing.assert_close(together[2:3], alone)
+
+
+@every_transform
+def test_running_a_transform_changes_none_of_its_state(name: str) -> None:
+    case = case_of(name, z_dim=4, c_dim=2, dtype=torch.float64)
+    before = {key: value.clone() for key, value in case.transform.state_dict().items()}
+    for mode in (True, False):
+        case.transform.train(mode)
+        case.transform.to_latent(case.transform.to_residual(case.z, case.c)[0], case.c)
+    for key, value in case.transform.state_dict().items():
+        assert torch.equal(value, before[key]), key
+
+
+@every_transform
+def test_gradients_reach_every_parameter_and_are_finite(name: str) -> None:
+    case = case_of(name, z_dim=4, c_dim=2, dtype=torch.float64)
+    nu, log_det = case.transform.to_residual(case.z, case.c)
+    loss = 0.5 * nu.square().sum() - log_det.sum()
+    for key, parameter in case.transform.named_parameters():
+        (gradient,) = torch.autograd.grad(loss, parameter, retain_graph=True)
+        assert torch.isfinite(gradient).all(), key
+
+
+@pytest.mark.parametrize("half", ["first", "second"])
+@sizes
+@few_examples
+def test_a_coupling_starts_at_the_identity(half: str, z_dim: int, c_dim: int, rows: int) -> None:
+    z, c = torch.randn(rows, z_dim), torch.randn(rows, c_dim)
+    nu, log_det = coupling(z_dim, c_dim, half).to_residual(z, c)
+    assert torch.equal(nu, z)
+    assert torch.equal(log_det, torch.zeros(rows))
+
+
+@pytest.mark.parametrize(("half", "kept"), [("first", slice(3, 5)), ("second", slice(0, 3))])
+def test_a_coupling_changes_one_half_and_keeps_the_other(half: str, kept: slice) -> None:
+    transform = randomised(coupling(5, 2, half))
+    z, c = torch.randn(4, 5), torch.randn(4, 2)
+    nu, _ = transform.to_residual(z, c)
+    changed = torch.ones(5, dtype=torch.bool)
+    changed[kept] = False
+    assert torch.equal(nu[:, kept], z[:, kept])
+    assert (nu[:, changed] != z[:, changed]).all()
+
+
+def test_a_coupling_never_scales_beyond_its_bound() -> None:
+    transform = AffineCoupling(4, transforms="first", log_scale_bound=0.5, generator=seeded())
+    randomised(transform, amount=50.0)
+    _, log_det = transform.to_residual(100 * torch.randn(64, 4), torch.zeros(64, 0))
+    assert log_det.abs().max() <= 2 * 0.5 + 1e-6
+    assert log_det.abs().max() > 0.9
+
+
+def test_a_coupling_listens_to_its_condition() -> None:
+    transform = randomised(coupling(4, 2, "second"))
+    z = torch.randn(1, 4)
+    first, _ = transform.to_residual(z, torch.zeros(1, 2))
+    second, _ = transform.to_residual(z, torch.ones(1, 2))
+    assert not torch.allclose(first, second)
+
+
+@pytest.mark.parametrize(
+    "name", ["coupling of the first half", "coupling of the second half", "invertible linear"]
+)
+def test_a_transform_with_products_stays_exact_under_autocast(name: str) -> None:
+    transform = randomised(TABLE[name](6, 2))
+    z, c = torch.randn(8, 6), torch.randn(8, 2)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        nu, log_det = transform.to_residual(z, c)
+        back, _ = transform.to_latent(nu, c)
+    assert (nu.dtype, log_det.dtype) == (torch.float32, torch.float32)
+    torch.testing.assert_close(back, z, atol=1e-5, rtol=1e-5)
+
+
+def test_actnorm_gives_its_first_batch_mean_zero_and_deviation_one() -> None:
+    norm, z = ActNorm(3), 5 + 2 * torch.randn(100, 3, dtype=torch.float64)
+    norm.double().initialise(z, z[:, :0])
+    nu, _ = norm.to_residual(z, z[:, :0])
+    torch.testing.assert_close(nu.mean(dim=0), torch.zeros(3, dtype=torch.float64))
+    torch.testing.assert_close(
+        nu.std(dim=0, correction=0), torch.ones(3, dtype=torch.float64), atol=1e-6, rtol=0
+    )
+
+
+def test_actnorm_survives_a_dimension_that_never_changes() -> None:
+    norm, z = ActNorm(3), torch.randn(100, 3)
+    z[:, 1] = 7.0
+    norm.initialise(z, z[:, :0])
+    nu, log_det = norm.to_residual(z, z[:, :0])
+    assert torch.isfinite(nu).all()
+    assert torch.isfinite(log_det).all()
+    assert norm.log_scale.exp().max() <= 1 / norm.std_floor * 1.001
+    torch.testing.assert_close(norm.to_latent(nu, z[:, :0])[0], z)
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_actnorm_is_the_identity_and_stays_so_until_it_is_initialised(mode: str) -> None:
+    norm, z = ActNorm(3).train(mode == "train"), 5 + torch.randn(10, 3)
+    assert torch.equal(norm.to_residual(z, z[:, :0])[0], z)
+    assert not norm.initialised
+
+
+def test_actnorm_remembers_in_its_weights_that_it_is_initialised() -> None:
+    norm, z = ActNorm(3), torch.randn(10, 3)
+    norm.initialise(z, z[:, :0])
+    other = ActNorm(3)
+    other.load_state_dict(norm.state_dict())
+    assert other.initialised
+
+
+@pytest.mark.parametrize(
+    ("z", "rule"),
+    [(torch.zeros(1, 3), "at least 2 rows"), (torch.full((4, 3), torch.nan), "finite")],
+)
+def test_actnorm_refuses_a_batch_that_says_nothing(z: Tensor, rule: str) -> None:
+    with pytest.raises(UserError, match=rule):
+        ActNorm(3).initialise(z, z[:, :0])
+
+
+def test_leaky_relu_counts_each_negative_entry() -> None:
+    _, log_det = LeakyReLU(slope=0.9).to_residual(
+        torch.tensor([[-1.0, 2.0, -3.0]]), torch.zeros(1, 0)
+    )
+    torch.testing.assert_close(log_det, 2 * torch.tensor([0.9]).log())
+
+
+def test_slopes_and_bounds_that_have_no_inverse_are_refused() -> None:
+    with pytest.raises(UserError, match="slope"):
+        LeakyReLU(slope=0.0)
+    with pytest.raises(UserError, match="log_scale_bound"):
+        AffineCoupling(4, transforms="first", log_scale_bound=-1.0)
+
+
+@given(z_dim=st.integers(1, 9))
+@few_examples
+def test_an_invertible_linear_map_starts_as_a_permutation(z_dim: int) -> None:
+    z, c = torch.randn(3, z_dim), torch.zeros(3, 0)
+    nu, log_det = InvertibleLinear(z_dim, generator=seeded()).to_residual(z, c)
+    assert torch.equal(nu, Permutation(z_dim, generator=seeded()).to_residual(z, c)[0])
+    assert torch.equal(log_det, torch.zeros(3))
+
+
+def test_the_same_seed_draws_the_same_transform() -> None:
+    for first, second in zip(
+        flow_of(6, 2, "linear").state_dict().values(),
+        flow_of(6, 2, "linear").state_dict().values(),
+        strict=True,
+    ):
+        assert torch.equal(first, second)
