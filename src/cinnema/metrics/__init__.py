@@ -1,1 +1,1 @@
-"""What a video is worth, in numbers."""
+"""Measurements on scenes that were never trained on."""

@@ -1,1 +1,10 @@
-"""Full typed configurations of the shipped models."""
+"""Full configurations, one for each set of weights, and what makes networks of them."""
+
+from collections.abc import Callable
+
+from cinnema.recipes.landscape import DataConfig, Recipe, landscape
+
+RECIPES: dict[str, Callable[[], Recipe]] = {"landscape": landscape}
+"""Every recipe, by the name of the weights that it makes."""
+
+__all__ = ["RECIPES", "DataConfig", "Recipe", "landscape"]

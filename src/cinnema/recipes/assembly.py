@@ -6,17 +6,26 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cinnema.backbones.efficientnet import EfficientNetLite0
 from cinnema.backbones.lpips import LPIPS
+from cinnema.core.config import config_to_dict
+from cinnema.core.errors import UserError
+from cinnema.core.weights import load_weights, save_weights
 from cinnema.data.clips import ClipStream, SkyPool
 from cinnema.data.scenes import SceneCrops, find_scenes, load_crops
-from cinnema.recipes.landscape import DataConfig, Recipe
+from cinnema.metrics.quick import latent_validation, stage1_validation
+from cinnema.metrics.validation import ValidationReport, validate_model
+from cinnema.recipes.landscape import DataConfig, Recipe, landscape
 from cinnema.stage1.model import Stage1, Stage1Config
 from cinnema.stage1.motion import GRID
-from cinnema.stage1.training import Stage1Training, Validate
+from cinnema.stage1.training import Stage1Training
 from cinnema.stage1.training import train as run_phase
+from cinnema.stage2.conditioning import Conditioner
+from cinnema.stage2.flow import ConditionalFlow
+from cinnema.stage2.training import train as run_stage2
+from cinnema.synthesis.model import ModelConfig, VideoModel, load_model, save_model
 
 
 @dataclass(frozen=True)
@@ -102,14 +111,7 @@ def new_stage1(config: Stage1Config, *, seed: int = 0) -> Stage1:
     return model
 
 
-def train_stage1(
-    recipe: Recipe,
-    *,
-    data: Path,
-    run: Path,
-    device: torch.device,
-    validate: Validate | None = None,
-) -> Stage1:
+def train_stage1(recipe: Recipe, *, data: Path, run: Path, device: torch.device) -> Path:
     """Train both phases of stage 1, or go on where the run stopped.
 
     Args:
@@ -117,9 +119,12 @@ def train_stage1(
         data: Folder of clips with a `manifest.json`.
         run: Folder of the run; crops are kept in `crops` beside it.
         device: Where to compute.
-        validate: Called now and then with the averaged model.
+
+    Returns:
+        The file of stage 1's weights, in the run's folder.
     """
     crops = split_crops(recipe.data, recipe.stage1, root=data, cache=run.parent / "crops")
+    validate = stage1_validation(crops.validation)
     model = new_stage1(recipe.stage1)
     for training in (recipe.motion, recipe.picture):
         is_picture = training.phase == "picture"
@@ -132,4 +137,113 @@ def train_stage1(
             perceptual=LPIPS.load(training.network).to(device) if is_picture else None,
             validate=validate,
         )
-    return model
+        _save_part(run / _FILES[training.phase], model, model.config)
+    return run / _FILES["picture"]
+
+
+def train_stage2(recipe: Recipe, *, data: Path, run: Path, device: torch.device) -> Path:
+    """Train the conditioner and the flow on stage 1 of the same run.
+
+    Unless phase "picture" moves the encoder, it changes nothing that stage 2 reads, so stage 2 may
+    be trained as soon as phase "motion" is done, beside it.
+
+    Args:
+        recipe: What to train, on what, how.
+        data: Folder of clips with a `manifest.json`.
+        run: Folder of the run.
+        device: Where to compute.
+
+    Returns:
+        The file of stage 2's weights, in the run's folder.
+
+    Raises:
+        UserError: Stage 1 has not been trained in that folder.
+    """
+    crops = split_crops(recipe.data, recipe.stage1, root=data, cache=run.parent / "crops")
+    phase = "picture" if recipe.picture.train_encoder else "motion"
+    stage1 = Stage1(recipe.stage1)
+    _load_part(run / _FILES[phase], stage1)
+    result = run_stage2(
+        stage1,
+        Conditioner(recipe.conditioner),
+        ConditionalFlow(recipe.flow),
+        training_stream(recipe, recipe.motion, crops.train, seed=recipe.stage2.seed + 1),
+        recipe.stage2,
+        folder=run / "stage2",
+        device=device,
+        validate=latent_validation(stage1, crops.validation),
+    )
+    networks = nn.ModuleDict({"conditioner": result.conditioner, "flow": result.flow})
+    _save_part(run / _FILES["stage2"], networks, recipe.flow)
+    return run / _FILES["stage2"]
+
+
+def bundle(recipe: Recipe, *, run: Path, output: Path, overwrite: bool = False) -> Path:
+    """Put both trained stages of a run into one weights file.
+
+    Args:
+        recipe: Of the run.
+        run: Its folder.
+        output: The file to write.
+        overwrite: Whether it may replace one.
+
+    Returns:
+        `output`.
+
+    Raises:
+        UserError: A stage is missing, or `output` exists.
+    """
+    model = VideoModel(
+        ModelConfig(
+            name=recipe.name,
+            stage1=recipe.stage1,
+            conditioner=recipe.conditioner,
+            flow=recipe.flow,
+        )
+    )
+    _load_part(run / _FILES["picture"], model.stage1)
+    networks = nn.ModuleDict({"conditioner": model.conditioner, "flow": model.flow})
+    _load_part(run / _FILES["stage2"], networks)
+    save_model(output, model, overwrite=overwrite)
+    return output
+
+
+def validate(
+    weights: str, *, data: Path, cache: Path, recipe: Recipe | None = None
+) -> ValidationReport:
+    """Measure weights on the scenes that the recipe keeps for validation.
+
+    Args:
+        weights: Name of bundled weights, or a weights file.
+        data: Folder of clips with a `manifest.json`.
+        cache: Folder that keeps the crops.
+        recipe: Whose scenes; the recipe of the weights' name if None.
+    """
+    model = load_model(weights).model
+    recipe = recipe or landscape()
+    crops = split_crops(recipe.data, model.config.stage1, root=data, cache=cache)
+    return validate_model(model, crops.validation, train=crops.train)
+
+
+# The phases' results, in the folder of the run.
+_FILES = {
+    "motion": "motion.safetensors",
+    "picture": "stage1.safetensors",
+    "stage2": "stage2.safetensors",
+}
+
+
+def _save_part(path: Path, network: nn.Module, config: object) -> None:
+    values = config_to_dict(config)
+    save_weights(path, network.state_dict(), values, dtype=torch.float32, overwrite=True)
+
+
+def _load_part(path: Path, network: nn.Module) -> None:
+    if not path.exists():
+        raise UserError(f"{path} is not there: train the stage that makes it first")
+    try:
+        network.load_state_dict(load_weights(path).state)
+    except RuntimeError as error:
+        raise UserError(
+            f"{path} was trained with another recipe: name that recipe, or train it again"
+        ) from error

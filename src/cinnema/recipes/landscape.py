@@ -5,6 +5,9 @@ from pydantic.dataclasses import dataclass
 
 from cinnema.stage1.model import Stage1Config
 from cinnema.stage1.training import Stage1Training
+from cinnema.stage2.conditioning import ConditionerConfig
+from cinnema.stage2.flow import FlowConfig
+from cinnema.stage2.training import Stage2Training
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +39,9 @@ class Recipe:
         stage1: What stage 1 is made of.
         motion: Training of stage 1, first phase.
         picture: Training of stage 1, second phase.
+        conditioner: What reads x0 for the flow.
+        flow: What the flow is made of.
+        stage2: Training of the two.
     """
 
     name: str
@@ -43,6 +49,9 @@ class Recipe:
     stage1: Stage1Config
     motion: Stage1Training
     picture: Stage1Training
+    conditioner: ConditionerConfig
+    flow: FlowConfig
+    stage2: Stage2Training
 
 
 def landscape() -> Recipe:
@@ -64,4 +73,16 @@ def landscape() -> Recipe:
             window=128,
             train_encoder=False,
         ),
+        conditioner=ConditionerConfig(),
+        flow=FlowConfig(
+            z_dim=64,
+            condition_dim=128,
+            num_blocks=12,
+            hidden_dim=192,
+            depth=1,
+            dropout=0.1,
+            leaky_relu=False,
+            mixing="linear",
+        ),
+        stage2=Stage2Training(),
     )

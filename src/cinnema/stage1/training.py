@@ -49,7 +49,8 @@ class Stage1Training:
         perceptual: Weight of LPIPS (phase "picture").
         network: Of LPIPS: "vgg" is what is reported, "alex" costs a twentieth of it.
         window: Side of the window on which LPIPS is computed, in pixels.
-        train_encoder: Whether phase "picture" still moves the encoder of z.
+        train_encoder: Whether phase "picture" still moves what stage 2 stands on: the encoder of z
+            and the features of x0.
         seed: Of every draw.
     """
 
@@ -123,7 +124,9 @@ class _Step:
         self.dtype = fast_dtype(device)
         self.model = model.to(device, self.dtype, memory_format=torch.channels_last)
         if config.phase == "picture" and not config.train_encoder:
+            # Stage 2 reads both: frozen, it can be trained beside this phase.
             model.encoder.requires_grad_(requires_grad=False)
+            model.scene.join.requires_grad_(requires_grad=False)
         self.master = MasterWeights(model)
         self.average = MovingAverage(self.master.parameters, decay=config.ema_decay)
         self.optimiser = torch.optim.AdamW(

@@ -1,0 +1,68 @@
+"""The command `cinnema`: its subcommands and their options.
+
+Each subcommand is a frozen dataclass beside the code that it runs; its fields are the options,
+its docstrings the help.
+"""
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import tyro
+
+from cinnema import __version__
+from cinnema.serve.animate import Animate
+from cinnema.serve.console import DONE, exit_code_of
+from cinnema.serve.demo import Demo
+from cinnema.serve.info import Info
+from cinnema.serve.train import Bundle, TrainStage1, TrainStage2
+from cinnema.serve.validate import Validate
+
+Train = Annotated[
+    Annotated[TrainStage1, tyro.conf.subcommand("stage1")]
+    | Annotated[TrainStage2, tyro.conf.subcommand("stage2")]
+    | Annotated[Bundle, tyro.conf.subcommand("bundle")],
+    tyro.conf.subcommand("train", description="Train weights of your own, a stage at a time."),
+]
+Command = (
+    Annotated[Animate, tyro.conf.subcommand("animate")]
+    | Annotated[Demo, tyro.conf.subcommand("demo")]
+    | Annotated[Info, tyro.conf.subcommand("info")]
+    | Train
+    | Annotated[Validate, tyro.conf.subcommand("validate")]
+)
+
+_DESCRIPTION = """A photograph moves: N different futures of a picture, from a conditional flow.
+
+Exit codes: 0 all done; 1 some of several photographs failed, each told in a line; 2 the options or
+files are at fault, or all photographs failed; 130 interrupted."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: what follows the program's name; None takes it from the shell.
+
+    Returns:
+        The exit code: 0 all done; 1 some of several photographs failed; 2 the user's mistake, or
+        all photographs failed; 130 interrupted.
+
+    Raises:
+        SystemExit: with code 0 after --help and 2 after options that do not exist or do not parse.
+
+    Example:
+        >>> main(["info", "landscape"])
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments in (["--version"], ["-V"]):
+        print(f"cinnema {__version__}")
+        return DONE
+    command = tyro.cli(
+        Command,
+        prog="cinnema",
+        description=_DESCRIPTION,
+        args=arguments,
+        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
+    )
+    return exit_code_of(command.run)

@@ -1,0 +1,132 @@
+"""What stage 2 needs of clips: the features of x0 and z, encoded once by a frozen stage 1."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Float16
+from rich.console import Console
+from rich.progress import Progress
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from cinnema.core.config import config_to_dict
+from cinnema.core.files import atomic_path
+from cinnema.data.clips import ClipBatch
+from cinnema.stage1.model import Stage1
+from cinnema.stage2.conditioning import pool_features
+
+
+@dataclass(frozen=True)
+class LatentPool:
+    """Encoded clips.
+
+    Attributes:
+        joint: Features of x0, averaged to 8 x 8: what the conditioner reads.
+        z: Codes of the clips' motion, without noise.
+    """
+
+    joint: Float16[Tensor, "n f 8 8"]
+    z: Float[Tensor, "n z"]
+
+    def __len__(self) -> int:
+        """Return the number of clips."""
+        return len(self.z)
+
+    def to(self, device: torch.device) -> "LatentPool":
+        """Return the pool on a device."""
+        return LatentPool(joint=self.joint.to(device), z=self.z.to(device))
+
+
+@torch.no_grad()
+def encode(
+    stage1: Stage1, x0: Float[Tensor, "b 3 h w"], flow: Float[Tensor, "b 2 t 16 16"]
+) -> LatentPool:
+    """Encode some clips where stage 1 is.
+
+    Args:
+        stage1: In evaluation mode.
+        x0: First frames, in [-1, 1].
+        flow: Backward flow to them, in picture widths and heights.
+    """
+    like = next(stage1.parameters())
+    joint = stage1.scene(x0.to(like, memory_format=torch.channels_last)).joint
+    z = stage1.encode(flow.to(like))
+    # Contiguous as from a file: convolutions round differently in another memory format.
+    return LatentPool(joint=pool_features(joint).half().contiguous(), z=z.float())
+
+
+def encode_pool(
+    stage1: Stage1, batches: Iterator[ClipBatch], num: int, *, device: torch.device
+) -> LatentPool:
+    """Encode the next clips of a stream; stage 1 is set to evaluation.
+
+    Args:
+        stage1: Trained.
+        batches: Where the clips come from.
+        num: How many clips.
+        device: Where stage 1 computes; the pool stays on the CPU.
+    """
+    stage1.to(device).eval()
+    console = Console(stderr=True)
+    pools: list[LatentPool] = []
+    with Progress(console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("encoding clips", total=num)
+        while (done := sum(map(len, pools))) < num:
+            progress.update(task, completed=done)
+            batch = next(batches)
+            pools.append(encode(stage1, batch.x0, batch.flow).to(torch.device("cpu")))
+    return LatentPool(
+        joint=torch.cat([p.joint for p in pools])[:num], z=torch.cat([p.z for p in pools])[:num]
+    )
+
+
+def load_or_encode(
+    path: Path, stage1: Stage1, batches: Iterator[ClipBatch], num: int, *, device: torch.device
+) -> LatentPool:
+    """Return the pool that a file holds, or encode one and write it there.
+
+    A file of other weights of stage 1, of another number of clips, or that cannot be read is
+    replaced.
+
+    Args:
+        path: The file, safetensors.
+        stage1: Trained.
+        batches: Where the clips come from.
+        num: How many clips.
+        device: Where stage 1 computes; the pool stays on the CPU.
+    """
+    about = json.dumps({"stage1": fingerprint(stage1), "num": num})
+    kept = _load(path, about)
+    if kept is not None:
+        return kept
+    pool = encode_pool(stage1, batches, num, device=device)
+    with atomic_path(path, overwrite=True) as part:
+        save_file({"joint": pool.joint, "z": pool.z}, part, metadata={"cinnema_pool": about})
+    return pool
+
+
+def fingerprint(stage1: Stage1) -> str:
+    """Return a hash of all that decides what stage 1 makes of a clip: its config and weights."""
+    digest = hashlib.sha256(json.dumps(config_to_dict(stage1.config)).encode())
+    for name, part in (("encoder", stage1.encoder), ("join", stage1.scene.join)):
+        digest.update(name.encode())
+        for value in part.state_dict().values():
+            digest.update(value.detach().cpu().float().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _load(path: Path, about: str) -> LatentPool | None:
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            if (file.metadata() or {}).get("cinnema_pool") != about:
+                return None
+            return LatentPool(joint=file.get_tensor("joint"), z=file.get_tensor("z"))
+    except (SafetensorError, OSError):
+        return None

@@ -1,0 +1,281 @@
+"""Training of stage 2: the conditioner and the flow, on what stage 1 makes of clips.
+
+Stage 1 is frozen, so each clip goes through it once: a pool of (features of x0, z) is encoded
+first, and all steps draw from it, with fresh noise on z each time.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass as config_class
+from torch import Tensor, nn
+
+from cinnema.core.config import config_to_dict
+from cinnema.core.precision import MovingAverage
+from cinnema.core.randomness import generator_for
+from cinnema.core.running import TrainingRun, warmup_cosine
+from cinnema.data.clips import ClipBatch
+from cinnema.stage1.model import Stage1
+from cinnema.stage2.conditioning import Conditioner
+from cinnema.stage2.flow import ConditionalFlow
+from cinnema.stage2.pool import LatentPool, fingerprint, load_or_encode
+
+Validate = Callable[[Conditioner, ConditionalFlow], dict[str, float]]
+"""Scores the two networks on scenes held out; "nll", in nats a dimension, decides what is kept."""
+
+# Rows from which every ActNorm is set.
+_NUM_FIRST = 1024
+
+
+@config_class(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class Stage2Training:
+    """How stage 2 is trained.
+
+    Attributes:
+        clips: Clips drawn from the pool before the run ends, at most.
+        pool: Clips that stage 1 encodes once, for all steps; 13 KB each.
+        batch_size: Clips in a step.
+        learning_rate: Of AdamW at its peak.
+        weight_decay: Of AdamW, on matrices only.
+        ema_decay: Of the weights that are kept.
+        noise: Standard deviation of what is added to z; stage 1's own if None.
+        validate_every: Clips between two looks at the held-out scenes.
+        patience: Looks without a better likelihood after which the run ends.
+        seed: Of every draw.
+    """
+
+    clips: int = Field(800_000, ge=1)
+    pool: int = Field(20_000, ge=2)
+    batch_size: int = Field(64, ge=2)
+    learning_rate: float = Field(5e-4, gt=0)
+    weight_decay: float = Field(0.05, ge=0)
+    ema_decay: float = Field(0.998, ge=0, lt=1)
+    noise: float | None = Field(None, ge=0)
+    validate_every: int = Field(16_000, ge=1)
+    patience: int = Field(15, ge=1)
+    seed: int = Field(0, ge=0)
+
+
+@dataclass(frozen=True)
+class Stage2Result:
+    """What training leaves behind.
+
+    Attributes:
+        conditioner: In evaluation mode, with the averaged weights that were best on held-out
+            scenes, or the last ones where nothing was held out.
+        flow: Likewise.
+        nll: Their held-out negative log-likelihood in nats a dimension; None without validation.
+        clips: Clips that they had been trained on.
+        stopped_early: Whether the run ended because the likelihood got no better.
+    """
+
+    conditioner: Conditioner
+    flow: ConditionalFlow
+    nll: float | None
+    clips: int
+    stopped_early: bool
+
+
+def train(
+    stage1: Stage1,
+    conditioner: Conditioner,
+    flow: ConditionalFlow,
+    batches: Iterator[ClipBatch],
+    config: Stage2Training,
+    *,
+    folder: Path,
+    device: torch.device,
+    validate: Validate | None = None,
+) -> Stage2Result:
+    """Train conditioner and flow in place, resuming what `folder` holds.
+
+    Minimised is - log p(z + noise | c) / dim z. The random draws of a step depend on the seed and
+    its number only, so a resumed run goes the same way.
+
+    Args:
+        stage1: Trained; it is frozen and set to evaluation.
+        conditioner: Trained along with the flow.
+        flow: Its ActNorms are set from the first clips of the pool.
+        batches: Endless batches of clips, from which the pool is taken.
+        config: How.
+        folder: Of the run; the pool is kept there too.
+        device: Where to compute.
+        validate: Called with the averaged networks; has to return "nll" among its numbers.
+    """
+    pool = load_or_encode(folder / "pool.safetensors", stage1, batches, config.pool, device=device)
+    noise = stage1.config.noise if config.noise is None else config.noise
+    networks = _Networks(conditioner, flow).to(device).float()
+    step = _Step(networks, pool.to(device), config, noise=noise)
+    about = {
+        "stage1": fingerprint(stage1),
+        "conditioner": config_to_dict(conditioner.config),
+        "flow": config_to_dict(flow.config),
+        "training": config_to_dict(config),
+    }
+    with (
+        torch.random.fork_rng(),
+        TrainingRun(folder, config=about, parts=step.parts(), total=config.clips) as run,
+    ):
+        _fit(run, step, validate)
+    return _result(step, run, is_validated=validate is not None)
+
+
+def _fit(run: TrainingRun, step: "_Step", validate: Validate | None) -> None:
+    config, best = step.config, step.best
+    while True:
+        is_due = run.clips - best.checked >= config.validate_every
+        if validate is not None and (is_due or (run.is_done and best.checked < run.clips)):
+            with step.averaged():
+                numbers = validate(step.networks.conditioner, step.networks.flow)
+                best.offer(numbers["nll"], clips=run.clips)
+            run.record(**numbers)
+            run.save()
+        if run.is_done or best.num_stale >= config.patience:
+            return
+        number = run.clips // config.batch_size
+        loss = step(number, config.learning_rate * warmup_cosine(run.progress))
+        run.advance(config.batch_size)
+        if number % 100 == 99:
+            run.record(loss=float(loss))
+
+
+def _result(step: "_Step", run: TrainingRun, *, is_validated: bool) -> Stage2Result:
+    best, networks = step.best, step.networks
+    if is_validated:
+        best.restore()
+    else:
+        step.average.exchange()
+    networks.eval()
+    return Stage2Result(
+        conditioner=networks.conditioner,
+        flow=networks.flow,
+        nll=best.nll if is_validated else None,
+        clips=best.clips if is_validated else run.clips,
+        stopped_early=not run.is_done,
+    )
+
+
+class _Networks(nn.Module):
+    """What is trained, as one module with one state."""
+
+    def __init__(self, conditioner: Conditioner, flow: ConditionalFlow) -> None:
+        super().__init__()
+        self.conditioner, self.flow = conditioner, flow
+
+    def loss(self, joint: Float[Tensor, "b f h h"], z: Float[Tensor, "b z"]) -> Float[Tensor, ""]:
+        return -self.flow.log_prob(z, self.conditioner(joint)).mean() / z.shape[1]
+
+
+class _Best:
+    """The averaged weights that were best so far, and how long ago that was."""
+
+    def __init__(self, networks: nn.Module) -> None:
+        self.source = [p.detach() for p in networks.parameters()]
+        self.values = [p.clone() for p in self.source]
+        self.nll = float("inf")
+        self.clips = self.checked = self.num_stale = 0
+
+    def offer(self, nll: float, *, clips: int) -> None:
+        """Keep the weights as they are now if they are the best."""
+        self.checked = clips
+        if nll < self.nll:
+            self.nll, self.clips, self.num_stale = nll, clips, 0
+            torch._foreach_copy_(self.values, self.source)
+        else:
+            self.num_stale += 1
+
+    def restore(self) -> None:
+        torch._foreach_copy_(self.source, self.values)
+
+    def state_dict(self) -> dict[str, Any]:
+        numbers = (self.nll, self.clips, self.checked, self.num_stale)
+        return {"values": self.values, "numbers": numbers}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        torch._foreach_copy_(self.values, [v.to(self.values[0]) for v in state["values"]])
+        self.nll, self.clips, self.checked, self.num_stale = state["numbers"]
+
+
+class _Step:
+    """One step of the optimiser, with everything that it changes."""
+
+    def __init__(
+        self, networks: _Networks, pool: LatentPool, config: Stage2Training, *, noise: float
+    ) -> None:
+        self.networks, self.pool, self.config, self.noise = networks, pool, config, noise
+        self._initialise()
+        parameters = list(networks.parameters())
+        self.average = MovingAverage(parameters, decay=config.ema_decay)
+        self.best = _Best(networks)
+        # Scales, shifts and biases do not over-fit, and 0 is no better a guess for them.
+        matrices = [p for p in parameters if p.ndim > 1]
+        vectors = [p for p in parameters if p.ndim <= 1]
+        self.optimiser = torch.optim.AdamW(
+            [
+                {"params": matrices, "weight_decay": config.weight_decay},
+                {"params": vectors, "weight_decay": 0.0},
+            ],
+            betas=(0.9, 0.99),
+        )
+
+    def parts(self) -> dict[str, "_Networks | torch.optim.Optimizer | MovingAverage | _Best"]:
+        return {
+            "networks": self.networks,
+            "optimiser": self.optimiser,
+            "average": self.average,
+            "best": self.best,
+        }
+
+    def __call__(self, number: int, learning_rate: float) -> Tensor:
+        generator = generator_for(self.config.seed, number)
+        torch.manual_seed(generator.initial_seed())  # of dropout
+        self.networks.train()
+        rows = torch.randint(len(self.pool), (self.config.batch_size,), generator=generator)
+        joint, z = self._draw(rows, generator)
+        loss = self.networks.loss(joint, z)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.networks.parameters(), 1.0, error_if_nonfinite=True)
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+        self.average.update()
+        return loss.detach()
+
+    def averaged(self) -> "_Averaged":
+        return _Averaged(self)
+
+    @torch.no_grad()
+    def _initialise(self) -> None:
+        """Set the ActNorms; a run that is resumed overwrites them with what it had."""
+        if self.networks.flow.is_initialised:
+            return
+        first = torch.arange(min(_NUM_FIRST, len(self.pool)))
+        joint, z = self._draw(first, torch.Generator().manual_seed(self.config.seed))
+        self.networks.eval()
+        self.networks.flow.initialise(z, self.networks.conditioner(joint))
+
+    def _draw(self, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        joint, z = self.pool.joint[rows], self.pool.z[rows]
+        noise = torch.randn(z.shape, generator=generator).to(z)
+        return joint.float(), z + self.noise * noise
+
+
+class _Averaged:
+    """The networks with their averaged weights, for the time of a `with` block."""
+
+    def __init__(self, step: _Step) -> None:
+        self.step = step
+
+    def __enter__(self) -> None:
+        self.step.average.exchange()
+        self.step.networks.eval()
+
+    def __exit__(self, *_: object) -> None:
+        self.step.average.exchange()
+        self.step.networks.train()

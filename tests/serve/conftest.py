@@ -1,0 +1,121 @@
+"""A small model of random weights, photographs, and the command line within this process."""
+
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cinnema.serve.cli import main
+from cinnema.stage1.model import Stage1Config
+from cinnema.stage2.conditioning import ConditionerConfig
+from cinnema.stage2.flow import FlowConfig
+from cinnema.synthesis.model import ModelConfig, VideoModel, save_model
+
+
+class Result(NamedTuple):
+    """What a command left: its exit code and the lines it printed."""
+
+    code: int
+    out: list[str]
+    err: list[str]
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that moves everything somewhere, differently for each nu and photograph."""
+    config = ModelConfig(
+        name="tiny",
+        stage1=Stage1Config(
+            z_dim=16, encoder_width=8, motion_width=8, feature_dim=8, mask_width=16,
+            painter_width=16,
+        ),
+        conditioner=ConditionerConfig(feature_dim=8, width=8, condition_dim=8),
+        flow=FlowConfig(z_dim=16, condition_dim=8, num_blocks=2, hidden_dim=16),
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = VideoModel(config)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "backbone" not in name:
+                parameter.add_(torch.randn_like(parameter), alpha=0.1)
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_model(path, model)
+    return path
+
+
+@pytest.fixture
+def take_photo() -> Callable[..., Path]:
+    """Save a small photograph: a sky with stripes over dark ground."""
+
+    def take(path: Path, *, width: int = 96, height: int = 64, seed: int = 0) -> Path:
+        y, x = np.mgrid[:height, :width]
+        sky = 160 + 60 * np.sin((x + 3 * y + 11 * seed) / 7)
+        ground = np.full_like(sky, 40)
+        grey = np.where(y < height * 0.6, sky, ground)
+        pixels = np.stack([grey * 0.8, grey * 0.9, grey], axis=-1).astype(np.uint8)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+        return path
+
+    return take
+
+
+@pytest.fixture
+def photo(tmp_path: Path, take_photo: Callable[..., Path]) -> Path:
+    """One photograph, sky.png."""
+    return take_photo(tmp_path / "photos" / "sky.png")
+
+
+@pytest.fixture
+def cinnema(capfd: pytest.CaptureFixture[str]) -> Callable[..., Result]:
+    """Run a command as the shell would, and return its exit code and lines."""
+
+    def run(*arguments: object) -> Result:
+        capfd.readouterr()
+        try:
+            code = main([str(argument) for argument in arguments])
+        except SystemExit as stop:  # how --help and options that do not parse end
+            code = int(stop.code or 0)
+        captured = capfd.readouterr()
+        return Result(code, captured.out.splitlines(), captured.err.splitlines())
+
+    return run
+
+
+@pytest.fixture
+def animate(
+    cinnema: Callable[..., Result], tiny_weights: Path, tmp_path: Path
+) -> Callable[..., Result]:
+    """Run `cinnema animate` with the small model, 3 frames, 2 samples, to the folder `out`."""
+
+    def run(*arguments: object, weights: Path = tiny_weights) -> Result:
+        given = set(map(str, arguments))
+        options: list[object] = ["--weights", weights, "--device", "cpu"]
+        options += [] if "-o" in given else ["-o", tmp_path / "out"]
+        options += [] if "--frames" in given else ["--frames", 3]
+        options += [] if "-n" in given else ["-n", 2]
+        return cinnema("animate", *arguments, *options)
+
+    return run
+
+
+@pytest.fixture
+def small_disk() -> Callable[[int], AbstractContextManager[None]]:
+    """No file can grow beyond so many bytes while the block runs, as on a disk that fills up."""
+
+    @contextmanager
+    def limit(size: int) -> Iterator[None]:
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    return limit

@@ -1,0 +1,189 @@
+"""The command line itself, and the commands beside `animate`."""
+
+import inspect
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from cinnema import __version__
+from cinnema.recipes import RECIPES, assembly
+from cinnema.serve import demo, info
+from cinnema.serve.devices import choose_device
+
+Run = Callable[..., Any]
+COMMANDS = ["animate", "demo", "info", "train stage1", "train stage2", "train bundle", "validate"]
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Any]]:
+    """What reaches the training and validation, which do nothing; they must take it."""
+    calls: dict[str, dict[str, Any]] = {}
+
+    class Report:
+        def to_table(self) -> str:
+            return "the table"
+
+        def to_dict(self) -> dict[str, float]:
+            return {"lpips": 0.1}
+
+    def record(name: str, returned: object) -> None:
+        signature = inspect.signature(getattr(assembly, name))
+
+        def call(*arguments: object, **options: object) -> object:
+            calls[name] = dict(signature.bind(*arguments, **options).arguments)
+            return returned
+
+        monkeypatch.setattr(assembly, name, call)
+
+    for name in ("train_stage1", "train_stage2", "bundle"):
+        record(name, Path("made.safetensors"))
+    record("validate", Report())
+    return calls
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = """
+import sys
+from cinnema.serve.cli import main
+try:
+    main(["--help"])
+finally:
+    print(sorted({"torch", "numpy", "cv2", "PIL", "av", "pydantic"} & sys.modules.keys()))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_every_command_has_help(cinnema: Run, command: str) -> None:
+    result = cinnema(*command.split(), "--help")
+    assert result.code == 0
+    assert "usage: cinnema" in result.out[0]
+
+
+def test_version(cinnema: Run) -> None:
+    assert cinnema("--version") == (0, [f"cinnema {__version__}"], [])
+
+
+@pytest.mark.parametrize("arguments", [[], ["animte"], ["train"], ["train", "stage3"]])
+def test_a_command_that_does_not_exist_ends_with_2(cinnema: Run, arguments: list[str]) -> None:
+    assert cinnema(*arguments).code == 2
+
+
+def test_the_module_runs_as_the_command_does() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "cinnema", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"cinnema {__version__}\n"
+
+
+def test_the_examples_are_three_small_photographs_with_attribution() -> None:
+    photos = sorted(demo.example_folder().glob("*.jpg"))
+    attribution = (demo.example_folder() / "ATTRIBUTION.md").read_text(encoding="utf-8")
+    assert len(photos) == 3
+    for photo in photos:
+        assert f"`{photo.name}`" in attribution
+        assert photo.stat().st_size < 250_000
+        with Image.open(photo) as image:
+            assert image.width == 1280
+            assert image.height % 2 == 0
+            assert not image.getexif()
+
+
+def test_demo_animates_the_examples_and_tells_where(
+    cinnema: Run,
+    take_photo: Run,
+    tiny_weights: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    take_photo(tmp_path / "examples/beach.jpg")
+    monkeypatch.setattr(demo, "example_folder", lambda: tmp_path / "examples")
+    for _ in range(2):  # an earlier demo is replaced
+        result = cinnema("demo", "-o", tmp_path / "demo", "-n", 1, "--weights", tiny_weights)
+        assert result.code == 0
+        assert str(tmp_path / "demo") in result.err[-1]
+    assert (tmp_path / "demo/beach_s0_grid.mp4").exists()
+
+
+def test_info_tells_name_hash_sizes_configuration_and_card(
+    cinnema: Run, tiny_weights: Path, tmp_path: Path
+) -> None:
+    weights = tmp_path / "copy.safetensors"
+    weights.write_bytes(tiny_weights.read_bytes())
+    weights.with_suffix(".md").write_text("# tiny\n\nMoves\nanything [so].\n\nMore.")
+    result = cinnema("info", weights)
+
+    text = "\n".join(result.out)
+    assert result.code == 0
+    assert "tiny" in result.out[0]
+    assert "num_blocks = 2" in text
+    assert "stage1 " in text
+    assert result.out[-1].endswith("Moves anything [so].")
+
+
+def test_info_without_a_card_says_so(cinnema: Run, tiny_weights: Path) -> None:
+    assert cinnema("info", tiny_weights).out[-1].endswith("none beside the file")
+    assert info.card_summary(None) is None
+
+
+def test_info_of_no_weights_is_the_users_mistake(cinnema: Run, tmp_path: Path) -> None:
+    result = cinnema("info", tmp_path / "none.safetensors")
+    assert result.code == 2
+    assert len(result.err) == 1
+
+
+@pytest.mark.parametrize("stage", ["stage1", "stage2"])
+def test_training_gets_its_recipe_folders_and_device(
+    cinnema: Run, calls: dict[str, Any], tmp_path: Path, stage: str
+) -> None:
+    options = ["--data", tmp_path, "--run", tmp_path / "run", "--device", "cpu", "--threads", 1]
+    result = cinnema("train", stage, *options)
+    assert result == (0, ["made.safetensors"], [])
+    assert calls[f"train_{stage}"] == {
+        "recipe": RECIPES["landscape"](),
+        "data": tmp_path,
+        "run": tmp_path / "run",
+        "device": torch.device("cpu"),
+    }
+
+
+def test_bundling_gets_the_run_and_the_output(cinnema: Run, calls: dict[str, Any]) -> None:
+    assert cinnema("train", "bundle", "--run", "runs/a", "--output", "a.safetensors").code == 0
+    assert calls["bundle"]["run"] == Path("runs/a")
+    assert calls["bundle"]["output"] == Path("a.safetensors")
+    assert calls["bundle"]["overwrite"] is False
+
+
+def test_a_recipe_that_does_not_exist_is_told(cinnema: Run, calls: dict[str, Any]) -> None:
+    result = cinnema("train", "stage1", "--data", ".", "--run", "r", "--recipe", "seascape")
+    assert result.code == 2
+    assert "'seascape'" in result.err[0]
+    assert "landscape" in result.err[0]
+
+
+def test_no_threads_are_told(cinnema: Run, calls: dict[str, Any]) -> None:
+    result = cinnema("validate", "tiny", "--data", ".", "--threads", 0)
+    assert result.code == 2
+    assert "--threads" in result.err[0]
+
+
+def test_validation_prints_a_table_and_writes_json(
+    cinnema: Run, calls: dict[str, Any], tmp_path: Path
+) -> None:
+    path = tmp_path / "scores.json"
+    result = cinnema("validate", "mine.safetensors", "--data", tmp_path, "--json", path)
+    assert result == (0, ["the table"], [])
+    assert json.loads(path.read_text()) == {"lpips": 0.1}
+    assert calls["validate"]["weights"] == "mine.safetensors"
+
+
+def test_auto_is_a_device_that_is_there() -> None:
+    assert torch.zeros(1, device=choose_device("auto")).sum() == 0

@@ -1,0 +1,58 @@
+"""The names of the files that are written."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cinnema.serve.outputs import all_or_none, distinct_names, write_json
+
+
+@pytest.mark.parametrize(
+    ("photos", "names"),
+    [
+        (["a/sky.jpg", "sea.png"], ["sky", "sea"]),
+        (["a/sky.jpg", "b/sky.jpg", "sea.png"], ["a_sky", "b_sky", "sea"]),
+        (["a/sky.jpg", "a/sky.png"], ["a_sky_jpg", "a_sky_png"]),
+        (["a/Sky.jpg", "b/sky.jpg"], ["a_Sky", "b_sky"]),
+        (["x/a/sky.jpg", "y/a/sky.jpg"], ["a_sky_jpg", "a_sky_jpg-2"]),
+        (["a/sky.jpg", "b/sky.jpg", "c/a_sky.jpg"], ["a_sky_jpg", "b_sky", "c_a_sky_jpg"]),
+    ],
+)
+def test_names_are_as_short_as_they_can_be(photos: list[str], names: list[str]) -> None:
+    assert distinct_names([Path(photo) for photo in photos]) == names
+
+
+@given(
+    st.lists(
+        st.builds(
+            lambda folder, stem, suffix: Path(f"/{folder}/{stem}.{suffix}"),
+            st.sampled_from(["a", "b", "x/a"]),
+            st.sampled_from(["sky", "Sky", "a_sky", "a_sky_jpg", "sky-2"]),
+            st.sampled_from(["jpg", "png"]),
+        ),
+        unique=True,
+    )
+)
+def test_no_two_photographs_share_a_name(photos: list[Path]) -> None:
+    names = [name.lower() for name in distinct_names(photos)]
+    assert len(names) == len(photos) == len(set(names))
+
+
+def test_a_block_that_fails_leaves_nothing_of_what_it_wrote(tmp_path: Path) -> None:
+    file, folder = tmp_path / "file", tmp_path / "folder"
+    with pytest.raises(KeyboardInterrupt), all_or_none() as written:
+        file.write_text("x")
+        folder.mkdir()
+        (folder / "0000.png").write_text("x")
+        written += [file, folder]
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_json_is_indented_and_keeps_letters(tmp_path: Path) -> None:
+    path = write_json(tmp_path / "a.json", {"file": "Îles.jpg"})
+    assert json.loads(path.read_text(encoding="utf-8")) == {"file": "Îles.jpg"}
+    assert "Îles" in path.read_text(encoding="utf-8")
