@@ -1,8 +1,6 @@
-"""Pictures and videos to read and write, and a disk that fills up."""
+"""Videos to write and read."""
 
-import resource
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -20,19 +18,3 @@ def moving() -> Callable[..., np.ndarray]:
         return np.stack([red, green, blue], axis=-1).astype(np.uint8)
 
     return frames
-
-
-@pytest.fixture
-def small_disk() -> Callable[[int], AbstractContextManager[None]]:
-    """No file can grow beyond so many bytes while the block runs, as on a disk that fills up."""
-
-    @contextmanager
-    def limit(size: int) -> Iterator[None]:
-        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-        try:
-            yield
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-    return limit

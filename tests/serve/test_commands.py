@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -48,6 +49,14 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Any]]:
     return calls
 
 
+def run_python(*arguments: str) -> str:
+    """Run Python afresh, with the modules that the tests see, and return what it prints."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    return done.stdout
+
+
 def test_help_imports_nothing_heavy() -> None:
     code = """
 import sys
@@ -57,8 +66,7 @@ try:
 finally:
     print(sorted({"torch", "numpy", "cv2", "PIL", "av", "pydantic"} & sys.modules.keys()))
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "[]"
+    assert run_python("-c", code).splitlines()[-1] == "[]"
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])
@@ -78,10 +86,7 @@ def test_a_command_that_does_not_exist_ends_with_2(cinnema: Run, arguments: list
 
 
 def test_the_module_runs_as_the_command_does() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "cinnema", "--version"], capture_output=True, text=True, check=True
-    )
-    assert done.stdout == f"cinnema {__version__}\n"
+    assert run_python("-m", "cinnema", "--version") == f"cinnema {__version__}\n"
 
 
 def test_the_examples_are_three_small_photographs_with_attribution() -> None:

@@ -1,6 +1,7 @@
 """Which number format a device is fast in, and float32 master weights beside bf16 ones."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,15 +22,29 @@ def fast_dtype(device: torch.device) -> torch.dtype:
 class MasterWeights:
     """Trainable parameters in float32, beside a network that may compute in fewer bits.
 
-    The optimiser holds `self.parameters`. In float32 they are the network's own; else copies:
+    The optimiser holds `parameters`. In float32 they are the network's own; else copies:
     `take_gradients` brings the network's gradients to them, `publish` their values back.
 
     Args:
-        network: Already in the format it computes in.
+        network: Already in the format it computes in. What is frozen has no master.
+
+    Attributes:
+        parameters: What the optimiser changes, in float32.
+        shared: Whether they are the network's own.
+
+    Example:
+        >>> network = torch.nn.Linear(2, 2).bfloat16()
+        >>> master = MasterWeights(network)
+        >>> optimiser = torch.optim.SGD(master.parameters, lr=1e-4)
+        >>> network(torch.ones(1, 2, dtype=torch.bfloat16)).sum().backward()
+        >>> master.take_gradients()
+        >>> optimiser.step()
+        >>> master.publish()
     """
 
     def __init__(self, network: nn.Module) -> None:
-        self._network = [p for p in network.parameters() if p.requires_grad]
+        trained = {n: p for n, p in network.named_parameters() if p.requires_grad}
+        self._module, self._names, self._network = network, list(trained), list(trained.values())
         self.shared = all(p.dtype == torch.float32 for p in self._network)
         self.parameters = (
             self._network
@@ -53,9 +68,30 @@ class MasterWeights:
         for master, own in zip(self.parameters, self._network, strict=True):
             own.copy_(master)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the network's state, by its names, with the master weights for what is trained.
+
+        So a checkpoint is the same whatever the network computes in.
+        """
+        state: dict[str, Any] = self._module.state_dict()
+        if not self.shared:
+            masters = zip(self._names, self.parameters, strict=True)
+            state |= {name: master.detach() for name, master in masters}
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up a checkpoint, in the master weights and in the network."""
+        self._module.load_state_dict(state)
+        if not self.shared:
+            with torch.no_grad():
+                for name, master in zip(self._names, self.parameters, strict=True):
+                    master.copy_(state[name])
+
 
 class MovingAverage:
     """An exponential moving average of parameters, with a warm-up: early values fade fast.
+
+    Update n keeps the share min(decay, n / (n + 10)) of the average.
 
     Args:
         parameters: What is averaged.
@@ -83,15 +119,12 @@ class MovingAverage:
             parameter.copy_(value)
             value.copy_(kept)
 
-    def state_dict(self) -> dict[str, object]:
+    def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint needs."""
         return {"values": self.values, "num_updates": self.num_updates}
 
-    def load_state_dict(self, state: dict[str, object]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up a checkpoint's averages."""
-        values, num_updates = state["values"], state["num_updates"]
-        assert isinstance(values, list)
-        assert isinstance(num_updates, int)
-        for mine, saved in zip(self.values, values, strict=True):
+        for mine, saved in zip(self.values, state["values"], strict=True):
             mine.copy_(saved)
-        self.num_updates = num_updates
+        self.num_updates = state["num_updates"]

@@ -8,10 +8,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import DataLoader, IterableDataset
 
+from cinnema.core.errors import UserError
 from cinnema.data.scenes import SceneCrops
 from cinnema.data.sky import draw_motion, draw_scene
 
@@ -26,7 +28,8 @@ class ClipBatch:
     Attributes:
         x0: First frames, in [-1, 1].
         flow: Backward flow of frames 1..T to x0, in picture widths and heights.
-        moving: 1 where something moves during the clip, 0 where nothing does.
+        moving: 1 where something moves during the clip (or could: a sky without wind), 0 where
+            nothing does.
         known: Weight of `moving`: 0 where the optical flow does not tell.
         frames: Some later frames of each clip, in [-1, 1].
         times: Of those frames, in clips: 1 is frame T.
@@ -45,7 +48,7 @@ class ClipBatch:
 
 
 def join(batches: Sequence[ClipBatch]) -> ClipBatch:
-    """Concatenate batches."""
+    """Concatenate batches of clips of one size, length and number of later frames."""
     names = [f.name for f in fields(ClipBatch)]
     return ClipBatch(**{n: torch.cat([getattr(b, n) for b in batches]) for n in names})
 
@@ -71,9 +74,14 @@ class SkyPool(IterableDataset[_Item]):
         grid: Rows and columns of the flow.
         textures: Pictures from which foregrounds are cut, or None.
         seed: Of all draws; each worker adds its number.
-        pool: Skies kept.
+        pool: Skies kept, at least 1.
         uses: How often, on average, a sky is used.
         rendered: Later frames drawn of each sky.
+
+    Example:
+        >>> pool = SkyPool(size=128, num_frames=16, grid=16, textures=None, seed=0)
+        >>> next(iter(pool)).flow.shape
+        torch.Size([2, 16, 16, 16])
     """
 
     def __init__(
@@ -101,7 +109,7 @@ class SkyPool(IterableDataset[_Item]):
         chance = random.Random(self.seed * 1009 + number)
         pool: list[_Item] = []
         while True:
-            if len(pool) < self.pool // 4 or chance.random() < 1 / self.uses:
+            if len(pool) < max(1, self.pool // 4) or chance.random() < 1 / self.uses:
                 item = self.draw(generator)
                 if len(pool) < self.pool:
                     pool.append(item)
@@ -114,9 +122,7 @@ class SkyPool(IterableDataset[_Item]):
     def draw(self, generator: torch.Generator) -> _Item:
         """Draw one sky."""
         motion = draw_motion(generator)
-        scene = draw_scene(
-            generator, size=self.size, plane=motion.plane, textures=self.textures
-        )
+        scene = draw_scene(generator, size=self.size, plane=motion.plane, textures=self.textures)
         steps = range(1, self.num_frames + 1)
         flow = [scene.flow(motion, t / self.num_frames, size=2 * self.grid) for t in steps]
         volume = functional.avg_pool2d(torch.stack(flow, dim=1), 2)
@@ -136,15 +142,20 @@ class SkyPool(IterableDataset[_Item]):
 class ClipStream:
     """Endless batches: a share of synthetic skies, the rest from real scenes.
 
+    Clips are mirrored and recoloured at random (`augment`).
+
     Args:
         crops: Crops of the real scenes; may be empty if `sky_share` is 1.
         weights: How often each texture is drawn, by its name; scenes of one texture share alike.
         skies: Synthetic skies, or None where `sky_share` is 0.
         sky_share: Share of synthetic clips in a batch, in [0, 1].
         batch_size: Clips in a batch.
-        num_rendered: Later frames of each clip.
-        seed: Of all draws.
+        num_rendered: Later frames of each clip; no more than `skies` draw.
+        seed: Of all draws here; `skies` have their own.
         num_workers: Processes that draw skies; 0 draws them here.
+
+    Raises:
+        UserError: Real clips are wanted, and no scene has a texture of positive weight.
     """
 
     def __init__(
@@ -164,14 +175,11 @@ class ClipStream:
         self.num_real = batch_size - self.num_sky
         self.num_rendered = num_rendered
         self.generator = np.random.default_rng(seed)
-        textures = [c.scene.texture for c in crops]
-        shares = np.array([weights.get(t, 0.0) / textures.count(t) for t in textures])
-        self.shares = shares / shares.sum() if len(crops) else shares
-        self.skies: Iterator[list[Tensor]] | None = None
+        self.shares = self._shares(weights) if self.num_real else np.zeros(0)
+        self.skies: Iterator[_Item] | None = None
         if skies is not None and self.num_sky:
-            self.skies = iter(
-                DataLoader(skies, batch_size=self.num_sky, num_workers=num_workers)
-            )
+            assert skies.rendered >= num_rendered
+            self.skies = _sky_batches(skies, batch_size=self.num_sky, num_workers=num_workers)
 
     def __iter__(self) -> "ClipStream":
         """Return the stream itself: it has no end and no beginning."""
@@ -185,18 +193,48 @@ class ClipStream:
             items = [real_item(self.crops[i], self.generator, self.num_rendered) for i in picks]
             parts.append(_stack(items))
         if self.skies is not None:
-            sky = ClipBatch(*next(self.skies))
-            parts.append(
-                ClipBatch(
-                    sky.x0, sky.flow, sky.moving, sky.known,
-                    sky.frames[:, : self.num_rendered], sky.times[:, : self.num_rendered],
-                )  # fmt: skip
-            )
+            sky, n = next(self.skies), self.num_rendered
+            some = sky._replace(frames=sky.frames[:, :n], times=sky.times[:, :n])
+            parts.append(ClipBatch(*some))
         return augment(join(parts), self.generator)
+
+    def _shares(self, weights: Mapping[str, float]) -> NDArray[np.float64]:
+        """Return the probability of each scene."""
+        textures = [c.scene.texture for c in self.crops]
+        each = [weights.get(texture, 0.0) / textures.count(texture) for texture in textures]
+        shares = np.array(each, dtype=np.float64)
+        if shares.sum() <= 0:
+            raise UserError(
+                f"no scene to train on has one of the textures {', '.join(weights) or '(none)'}: "
+                "give a folder that has some, or train on synthetic skies only"
+            )
+        probabilities: NDArray[np.float64] = shares / shares.sum()
+        return probabilities
+
+
+def _sky_batches(skies: SkyPool, *, batch_size: int, num_workers: int) -> Iterator[_Item]:
+    # The loader's own generator, so that the global stream is left alone. It starts its processes
+    # at the first batch: a run that has nothing left to do starts none.
+    loader: DataLoader[_Item] = DataLoader(
+        skies,
+        batch_size=batch_size,
+        num_workers=num_workers,
+        generator=torch.Generator().manual_seed(skies.seed),
+    )
+    yield from loader
 
 
 def real_item(crops: SceneCrops, generator: np.random.Generator, num_rendered: int) -> _Item:
-    """Draw one clip of a scene, with `num_rendered` of its later frames."""
+    """Draw one clip of a scene, with some of its later frames.
+
+    Args:
+        crops: Of the scene.
+        generator: Of the draw.
+        num_rendered: Later frames.
+
+    Returns:
+        One clip: a `ClipBatch` without its first dimension.
+    """
     index = int(generator.integers(len(crops)))
     num_frames = crops.frames.shape[1] - 1
     chosen = generator.integers(1, num_frames + 1, size=num_rendered)
@@ -216,18 +254,33 @@ def real_item(crops: SceneCrops, generator: np.random.Generator, num_rendered: i
 def moving_target(
     motion: Float[Tensor, "m m"],
 ) -> tuple[Float[Tensor, "m m"], Float[Tensor, "m m"]]:
-    """Turn the longest displacement over a clip, in pixels, into "moves" and how sure that is."""
+    """Turn the longest displacement over a clip into "moves", and how sure that is.
+
+    Args:
+        motion: In pixels of the model's size.
+
+    Returns:
+        1 where something moves, else 0; and 1 where that is sure, 0 between the two thresholds.
+    """
     moving = (motion > 0.5 * (_STILL + _MOVING)).float()
     known = ((motion < _STILL) | (motion > _MOVING)).float()
     return moving, known
 
 
 def augment(batch: ClipBatch, generator: np.random.Generator) -> ClipBatch:
-    """Mirror half of the clips, and their flow with them; recolour each clip as a whole."""
+    """Mirror half of the clips, and their flow with them; recolour each clip as a whole.
+
+    Args:
+        batch: Clips as they are.
+        generator: Of the draws.
+
+    Returns:
+        New clips; `times` is shared.
+    """
     size = len(batch.x0)
     mirrored = torch.from_numpy(generator.random(size) < 0.5)
     flow = _mirror(batch.flow, mirrored)
-    sign = torch.where(mirrored, -1.0, 1.0)[:, None, None, None]
+    sign = torch.where(mirrored, -1.0, 1.0)[:, None, None, None]  # what drifts left drifts right
     flow = torch.stack([flow[:, 0] * sign, flow[:, 1]], dim=1)
     gain = torch.from_numpy(generator.uniform(0.8, 1.2, (size, 1)).astype(np.float32))
     tint = torch.from_numpy(generator.uniform(0.93, 1.07, (size, 3)).astype(np.float32))

@@ -81,23 +81,21 @@ def find_scenes(
     """List the scenes of a folder that has a `manifest.json`.
 
     Args:
-        root: The folder; its manifest is a list of entries with path, texture, suggested_stride,
-            source and licence.
+        root: The folder; its manifest is a list of entries with path and texture, and, where
+            known, suggested_stride, duplicate_share, source and licence.
         textures: Which textures to take.
-        excluded: Names to leave out (cameras that move, say).
+        excluded: Names to leave out (cameras that move, say). Leaving one out moves the split of
+            the names after it.
+
+    Returns:
+        The scenes, by texture and then by name.
 
     Raises:
-        UserError: There is no manifest, or nothing in it fits.
+        UserError: There is no manifest, it is damaged, two of its scenes share a name, or nothing
+            in it fits.
     """
     path = root / "manifest.json"
-    try:
-        entries: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(
-            f"{path}: no manifest of clips there; give a folder that has one with --data"
-        ) from error
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}: not valid JSON ({error}); repair or rewrite it") from error
+    entries = _read_manifest(path)
     scenes: list[Scene] = []
     for texture in textures:
         usable = sorted(
@@ -107,7 +105,31 @@ def find_scenes(
         scenes += [_scene_of(root, entry, index) for index, entry in enumerate(usable)]
     if not scenes:
         raise UserError(f"{path}: no scene of {', '.join(textures)}; choose other textures")
+    names = [scene.name for scene in scenes]
+    for name in names:
+        # They would share their crops in the cache, and might lie on both sides of the split.
+        if names.count(name) > 1:
+            raise UserError(f"{path}: two scenes are named {name}; rename or remove one")
     return scenes
+
+
+def _read_manifest(path: Path) -> list[dict[str, Any]]:
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UserError(
+            f"{path}: no manifest of clips there; give a folder that has one with --data"
+        ) from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): check its rights") from error
+    except ValueError as error:  # not JSON, or not even text
+        raise UserError(f"{path}: not valid JSON ({error}); repair or rewrite it") from error
+    if not isinstance(entries, list):
+        raise UserError(f"{path}: not a list of clips; repair or rewrite it")
+    for index, entry in enumerate(entries):
+        if not isinstance(entry, dict) or not {"path", "texture"} <= entry.keys():
+            raise UserError(f"{path}: entry {index} has no path or no texture; add it")
+    return entries
 
 
 def _is_usable(entry: dict[str, Any], texture: str, excluded: tuple[str, ...]) -> bool:
@@ -148,27 +170,40 @@ def load_crops(
         seed: Of the draws.
 
     Raises:
-        UserError: The video is shorter than T + 1 frames, or cannot be read.
+        UserError: The video is shorter than T + 1 frames, or cannot be read; the cached crops are
+            damaged, or cannot be written.
     """
     folder = cache / f"{scene.name}-{num}x{num_frames}-{size}px-{grid}g-seed{seed}"
     if not folder.is_dir():
-        frames, flow, motion = _cut(scene, num=num, size=size, num_frames=num_frames, grid=grid,
-                                    rng=np.random.default_rng(seed))  # fmt: skip
+        rng = np.random.default_rng(seed)
+        arrays = _cut(scene, num=num, size=size, num_frames=num_frames, grid=grid, rng=rng)
         with atomic_folder(folder) as part:
-            np.save(part / "frames.npy", frames)
-            np.save(part / "flow.npy", flow)
-            np.save(part / "motion.npy", motion)
-    return SceneCrops(
-        scene=scene,
-        frames=np.load(folder / "frames.npy", mmap_mode="r"),
-        flow=np.load(folder / "flow.npy"),
-        motion=np.load(folder / "motion.npy"),
-    )
+            for name, array in arrays.items():
+                _save_array(part / f"{name}.npy", array)
+    try:
+        return SceneCrops(
+            scene=scene,
+            frames=np.load(folder / "frames.npy", mmap_mode="r"),
+            flow=np.load(folder / "flow.npy"),
+            motion=np.load(folder / "motion.npy"),
+        )
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(
+            f"{folder}: the crops kept there are damaged ({error}); delete the folder"
+        ) from error
+
+
+def _save_array(path: Path, array: NDArray[Any]) -> None:
+    header = np.lib.format.header_data_from_array_1_0(array)
+    with path.open("wb") as file:  # np.save would hide that a disk is full
+        np.lib.format.write_array_header_1_0(file, header)
+        file.write(np.ascontiguousarray(array).data)
 
 
 def _cut(
     scene: Scene, *, num: int, size: int, num_frames: int, grid: int, rng: np.random.Generator
-) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32]]:
+) -> dict[str, NDArray[Any]]:
+    """Cut `num` clips; returns frames, flow and motion as `SceneCrops` has them."""
     video = _distinct_frames(scene.path)
     if len(video) <= num_frames:
         raise UserError(
@@ -177,11 +212,17 @@ def _cut(
         )
     clips, volumes, motions = [], [], []
     for _ in range(num):
-        clip, flow = _draw_followable(video, scene.stride, size=size, num_frames=num_frames, rng=rng)
+        clip, flow = _draw_followable(
+            video, scene.stride, size=size, num_frames=num_frames, rng=rng
+        )
         clips.append(clip)
         volumes.append(to_volume(flow, grid=grid))
         motions.append(_longest(flow, cells=2 * grid))
-    return np.stack(clips), np.stack(volumes).astype(np.float32), np.stack(motions)
+    return {
+        "frames": np.stack(clips),
+        "flow": np.stack(volumes).astype(np.float32),
+        "motion": np.stack(motions),
+    }
 
 
 def _draw_followable(
@@ -202,21 +243,27 @@ def _draw_followable(
 
 
 def _longest(flow: NDArray[np.float32], *, cells: int) -> NDArray[np.float32]:
+    """Mean over each cell of the longest displacement of its points, in pixels."""
     lengths = np.sqrt((flow**2).sum(-1)).max(0)
-    return cv2.resize(lengths, (cells, cells), interpolation=cv2.INTER_AREA).astype(np.float32)
+    means = cv2.resize(lengths, (cells, cells), interpolation=cv2.INTER_AREA)
+    return np.asarray(means, dtype=np.float32)
 
 
 def _distinct_frames(path: Path) -> NDArray[np.uint8]:
+    """Return the frames that differ from the one before them, made smaller where they are tall."""
     kept: list[NDArray[np.uint8]] = []
-    for frame in iterate_frames(path):
-        height, width = frame.shape[:2]
-        if height > _MAX_HEIGHT:
-            width = round(width * _MAX_HEIGHT / height)
-            small = cv2.resize(frame, (width, _MAX_HEIGHT), interpolation=cv2.INTER_AREA)
-            frame = np.asarray(small, dtype=np.uint8)
+    for frame in map(_shrunk, iterate_frames(path)):
         if not kept or cv2.absdiff(frame, kept[-1]).mean() > _DUPLICATE:
             kept.append(frame)
     return np.stack(kept)
+
+
+def _shrunk(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    height, width = frame.shape[:2]
+    if height <= _MAX_HEIGHT:
+        return frame
+    size = (max(1, round(width * _MAX_HEIGHT / height)), _MAX_HEIGHT)
+    return np.asarray(cv2.resize(frame, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 
 def _draw_clip(

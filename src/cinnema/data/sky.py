@@ -75,6 +75,13 @@ class SkyScene:
         coverage: 1 where the foreground hides the sky, (n, n).
         waterline: Below this y the picture mirrors the sky, or None where there is no water.
         water_tint: Colour by which the mirrored sky is multiplied, (3,).
+
+    Example:
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> motion = draw_motion(generator, direction=0.0, speed=0.1)
+        >>> scene = draw_scene(generator, size=64, plane=motion.plane)
+        >>> scene.frame(motion, 0.5).shape, scene.flow(motion, 0.5, size=16).shape
+        (torch.Size([3, 64, 64]), torch.Size([2, 16, 16]))
     """
 
     density: Float[Tensor, "2 n n"]
@@ -99,15 +106,23 @@ class SkyScene:
         return 1 - self.coverage
 
     def frame(self, motion: SkyMotion, time: float) -> Float[Tensor, "3 m m"]:
-        """Draw the picture at `time` (in clips), values in [-1, 1]."""
+        """Draw the picture at a time, values in [-1, 1].
+
+        Args:
+            motion: How the clouds move.
+            time: In clips.
+        """
         points = _pixel_centres(self.size)
         aimed, is_mirrored = self._mirror(points)
         sky = self._sky(aimed, motion.source_of(aimed, time), motion.evolution * time)
         sky = torch.where(is_mirrored, sky * self.water_tint[:, None, None], sky)
-        return (self.coverage * self.ground + (1 - self.coverage) * sky).mul(2).sub(1).clamp(-1, 1)
+        picture = self.coverage * self.ground + (1 - self.coverage) * sky
+        return picture.mul(2).sub(1).clamp(-1, 1)
 
     def flow(self, motion: SkyMotion, time: float, *, size: int) -> Float[Tensor, "2 k k"]:
         """Return the exact backward flow from `time` to 0, in picture widths and heights.
+
+        It is that of the clouds; the clear sky's gradient from zenith to horizon stays where it is.
 
         Args:
             motion: How the clouds move.
@@ -141,11 +156,13 @@ class SkyScene:
         cloud = shaded + (lit - shaded) * shade
         haze = (0.85 * height**3).clamp(0, 1) * 0.6
         cloud = cloud + (horizon - cloud) * haze
-        return clear + (cloud - clear) * alpha
+        sky: Tensor = clear + (cloud - clear) * alpha
+        return sky
 
     def _density(self, on_tile: Tensor, evolved: float) -> Tensor:
-        first, second = _sample_tile(self.density, on_tile)
-        return first + (second - first) * min(max(evolved, 0.0), 1.0)
+        first, second = _sample_tile(self.density, on_tile).unbind(0)
+        density: Tensor = first + (second - first) * min(max(evolved, 0.0), 1.0)
+        return density
 
 
 def draw_motion(
@@ -159,7 +176,7 @@ def draw_motion(
     Args:
         generator: Source of randomness.
         direction: Of the wind on the plane, in radians, 0 to the right and pi / 2 downwards;
-            drawn when None.
+            drawn when None. In a sky that turns or grows, that of one point of the picture.
         speed: In picture widths per clip, 0 to 0.4; drawn when None (one sky in twelve is still).
     """
     uniform = _Uniform(generator)
@@ -260,19 +277,10 @@ def _draw_coverage(
     uniform: _Uniform, generator: torch.Generator, *, size: int, waterline: float | None
 ) -> Tensor:
     """1 below a ragged skyline with roofs and trunks; with water, only a strip at its line."""
-    if uniform(0, 1) < 0.12 and waterline is None:
-        return torch.zeros(size, size)
-    if waterline is not None:
-        base = waterline - uniform(0, 0.12)
-    else:
-        base = uniform(0.35, 0.98)
-    ragged = _fractal_line(generator, size, exponent=uniform(1.0, 2.5)) * uniform(0.0, 0.18)
-    slope = torch.linspace(-1, 1, size) * uniform(-0.15, 0.15)
-    skyline = base + ragged + slope
-    for _ in range(int(uniform(0, 6)) if uniform(0, 1) < 0.4 else 0):
-        left = int(uniform(0, size))
-        right = min(size, left + 1 + int(uniform(0, size * 0.18)))
-        skyline[left:right] = skyline[left:right].min() - uniform(0.0, 0.2)
+    if waterline is None and (kind := uniform(0, 1)) < 0.22:
+        # Nothing but sky, or a picture in which nothing moves at all.
+        return torch.zeros(size, size) if kind < 0.12 else torch.ones(size, size)
+    skyline = _draw_skyline(uniform, generator, size=size, waterline=waterline)
     y = _pixel_centres(size)[1]
     softness = uniform(0.4, 1.5) / size
     coverage = torch.sigmoid((y - skyline[None]) / softness)
@@ -283,6 +291,21 @@ def _draw_coverage(
             near = uniform(0.85, 1.05) + _fractal_line(generator, size, exponent=1.5) * 0.06
             coverage = torch.maximum(coverage, torch.sigmoid((y - near[None]) / softness))
     return coverage.clamp(0, 1)
+
+
+def _draw_skyline(
+    uniform: _Uniform, generator: torch.Generator, *, size: int, waterline: float | None
+) -> Tensor:
+    """The y of the upper edge of the ground in every column: hills, and roofs on some."""
+    base = uniform(0.35, 0.98) if waterline is None else waterline - uniform(0, 0.12)
+    ragged = _fractal_line(generator, size, exponent=uniform(1.0, 2.5)) * uniform(0.0, 0.18)
+    slope = torch.linspace(-1, 1, size) * uniform(-0.15, 0.15)
+    skyline = base + ragged + slope
+    for _ in range(int(uniform(0, 6)) if uniform(0, 1) < 0.4 else 0):
+        left = int(uniform(0, size))
+        right = min(size, left + 1 + int(uniform(0, size * 0.18)))
+        skyline[left:right] = skyline[left:right].min() - uniform(0.0, 0.2)
+    return skyline
 
 
 def _draw_ground(
@@ -314,14 +337,15 @@ def _fractal_tile(generator: torch.Generator, *, exponent: float) -> Tensor:
     fx = torch.fft.rfftfreq(_TILE)[None] * _TILE
     radius = (fx * fx + fy * fy).sqrt().clamp_min(1.5)
     noise = torch.fft.rfft2(torch.randn(_TILE, _TILE, generator=generator))
-    tile = torch.fft.irfft2(noise * radius**-exponent, s=(_TILE, _TILE))
+    tile: Tensor = torch.fft.irfft2(noise * radius**-exponent, s=(_TILE, _TILE))
     return 0.5 + 0.25 * (tile - tile.mean()) / tile.std()
 
 
 def _fractal_line(generator: torch.Generator, size: int, *, exponent: float) -> Tensor:
+    """Noise along a line, not periodic, with amplitude 1 / frequency^exponent, mean 0."""
     radius = (torch.fft.rfftfreq(2 * size) * 2 * size).clamp_min(1.0)
     noise = torch.fft.rfft(torch.randn(2 * size, generator=generator)) * radius**-exponent
-    line = torch.fft.irfft(noise, n=2 * size)[:size]
+    line: Tensor = torch.fft.irfft(noise, n=2 * size)[:size]
     return (line - line.mean()) / (line.std() + 1e-6)
 
 

@@ -40,9 +40,9 @@ def encode_scenes(stage1: Stage1, crops: Sequence[SceneCrops], *, num: int) -> S
     """
     stage1.eval()
     pools = [
-        encode(
-            stage1, pictures(c.frames[:num, 0]), torch.from_numpy(c.flow[:num])
-        ).to(torch.device("cpu"))
+        encode(stage1, pictures(c.frames[:num, 0]), torch.from_numpy(c.flow[:num])).to(
+            torch.device("cpu")
+        )
         for c in crops
     ]
     return SceneLatents(

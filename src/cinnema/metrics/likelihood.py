@@ -114,9 +114,7 @@ def score_likelihood(
         "gaussian": lambda z: baselines.gaussian.log_prob(z.double(), embedded),
         "linear": lambda z: baselines.linear.log_prob(z.double(), embedded),
     }
-    draws = [
-        with_noise(latents.pool.z, noise=noise, draw=d, seed=seed) for d in range(num_draws)
-    ]
+    draws = [with_noise(latents.pool.z, noise=noise, draw=d, seed=seed) for d in range(num_draws)]
     nll = {
         name: -torch.stack([log_prob(z).double() for z in draws]).mean(dim=0)
         / model.config.stage1.z_dim

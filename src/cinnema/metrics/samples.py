@@ -1,5 +1,6 @@
 """How good and how different the futures are that a model draws for one first frame."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,14 +25,15 @@ SAMPLE_MEASURES = (
     Measure("best below frozen", "best_saved", "lpips_frozen", shows_interval=True),
     Measure("mean below frozen", "mean_saved", "lpips_frozen", shows_interval=True),
 )
+# Drift is the motion of a region as a whole, speed that of its points; deviations are over seeds.
 DIVERSITY_MEASURES = (
-    Measure("directions, deviation in degrees", "direction_spread", digits=1),
-    Measure("drift, px a frame", "drift"),
-    Measure("deviation of drift", "drift_spread"),
-    Measure("speed where it moves, px a frame", "speed"),
-    Measure("deviation of speed", "speed_spread"),
+    Measure("direction dev.", "direction_spread", digits=1),
+    Measure("drift", "drift"),
+    Measure("drift dev.", "drift_spread"),
+    Measure("speed", "speed"),
+    Measure("speed dev.", "speed_spread"),
     Measure("true speed", "true_speed"),
-    Measure("speed in still regions", "still_speed", "is_still", shows_interval=True),
+    Measure("still speed", "still_speed", shows_interval=True),
 )
 
 # A clip's still region counts from this share of the picture on.
@@ -139,7 +141,7 @@ def _diversity(
     drift = mean_drift(flow, moving, size=size)
     drifts, speeds = drift.norm(dim=1), mean_speed(flow, moving, size=size)
     has_still = float(still.mean()) >= _MIN_SHARE
-    in_still = float(mean_speed(flow, still, size=size).mean()) if has_still else 0.0
+    in_still = float(mean_speed(flow, still, size=size).mean()) if has_still else math.nan
     return {
         "direction_spread": circular_spread(torch.atan2(drift[:, 1], drift[:, 0])),
         "drift": float(drifts.mean()),
@@ -148,7 +150,6 @@ def _diversity(
         "speed_spread": float(speeds.std(correction=0)),
         "true_speed": float(mean_speed(true, moving, size=size)),
         "still_speed": in_still,
-        "is_still": float(has_still),
     }
 
 
@@ -161,9 +162,7 @@ def _start(
     # Each start has futures of its own, so that scenes do not share a lucky sample.
     nu = torch.stack(
         [
-            torch.randn(
-                model.config.stage1.z_dim, generator=generator_for(seed + index, sample)
-            )
+            torch.randn(model.config.stage1.z_dim, generator=generator_for(seed + index, sample))
             for sample in range(num_samples)
         ]
     )

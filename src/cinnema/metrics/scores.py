@@ -153,9 +153,7 @@ def clustered_ratio(
     low = high = None
     if len(labels) > 1:
         generator = torch.Generator().manual_seed(seed)
-        drawn = torch.randint(
-            len(labels), (_NUM_RESAMPLES, len(labels)), generator=generator
-        )
+        drawn = torch.randint(len(labels), (_NUM_RESAMPLES, len(labels)), generator=generator)
         ratios = sums[0][drawn].sum(dim=1) / sums[1][drawn].sum(dim=1)
         ends = torch.nanquantile(ratios, torch.tensor([0.025, 0.975], dtype=torch.float64))
         low, high = float(ends[0]), float(ends[1])
@@ -175,9 +173,7 @@ def _row(
             bottom = torch.tensor([s.values[measure.bottom] for s in scores]).to(top)
         # A clip in which something could not be measured says so with NaN.
         known = torch.isfinite(top) & torch.isfinite(bottom)
-        row[measure.name] = clustered_ratio(
-            top[known].float(), bottom[known].float(), clusters[known], seed=seed
-        )
+        row[measure.name] = clustered_ratio(top[known], bottom[known], clusters[known], seed=seed)
     return row
 
 

@@ -19,7 +19,7 @@ def as_text(breakdown: Breakdown) -> str:
         breakdown: What was measured.
     """
     table = Table(title=breakdown.title, title_justify="left", box=SIMPLE_HEAD)
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     table.add_column("clips", justify="right")
     table.add_column("scenes", justify="right")
     for measure in breakdown.measures:

@@ -52,15 +52,15 @@ class ValidationSettings:
         seed: Of every draw.
     """
 
-    num_reconstructed: int = Field(8, ge=1)
-    num_flows: int = Field(48, ge=1)
-    num_started: int = Field(3, ge=1)
-    num_spread: int = Field(16, ge=1)
-    num_samples: int = Field(10, ge=2)
-    num_latents: int = Field(48, ge=1)
-    num_fitted: int = Field(100, ge=2)
+    num_reconstructed: int = Field(default=8, ge=1)
+    num_flows: int = Field(default=48, ge=1)
+    num_started: int = Field(default=3, ge=1)
+    num_spread: int = Field(default=16, ge=1)
+    num_samples: int = Field(default=10, ge=2)
+    num_latents: int = Field(default=48, ge=1)
+    num_fitted: int = Field(default=100, ge=2)
     times: tuple[int, ...] = (4, 8, 12, 16)
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class ValidationReport:
         """Return what JSON can hold."""
         return {name: part.to_dict() for name, part in self.breakdowns().items()} | {
             "inversion": self.inversion.to_dict(),
-            "settings": asdict(self.settings),  # type: ignore[call-overload]
+            "settings": asdict(self.settings),
             "seconds": round(self.seconds, 1),
         }
 
@@ -157,7 +157,7 @@ def validate_model(
             "Negative log-likelihood, nats a dimension", likelihood, LIKELIHOOD_MEASURES
         ),
         diversity=break_down(
-            f"Samples of one start, {settings.num_samples} seeds",
+            f"{settings.num_samples} samples of one start: degrees, and px a frame",
             scores["diversity"],
             DIVERSITY_MEASURES,
         ),
@@ -198,9 +198,7 @@ def _score_scenes(
     }
     console = Console(stderr=True)
     scores: dict[str, list[ClipScore]] = {name: [] for name in measurements}
-    for crops in track(
-        validation, "measuring", console=console, disable=not console.is_terminal
-    ):
+    for crops in track(validation, "measuring", console=console, disable=not console.is_terminal):
         for name, measure in measurements.items():
             scores[name] += measure(crops)
     return scores

@@ -4,17 +4,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
+from jaxtyping import UInt8
 from torch import Tensor, nn
 
 from cinnema.backbones.efficientnet import EfficientNetLite0
 from cinnema.backbones.lpips import LPIPS
 from cinnema.core.config import config_to_dict
 from cinnema.core.errors import UserError
+from cinnema.core.running import clips_seen
 from cinnema.core.weights import load_weights, save_weights
 from cinnema.data.clips import ClipStream, SkyPool
 from cinnema.data.scenes import SceneCrops, find_scenes, load_crops
+from cinnema.media.pictures import pictures_in, read_picture
 from cinnema.metrics.quick import latent_validation, stage1_validation
 from cinnema.metrics.validation import ValidationReport, validate_model
 from cinnema.recipes.landscape import DataConfig, Recipe, landscape
@@ -44,6 +48,9 @@ def split_crops(data: DataConfig, model: Stage1Config, *, root: Path, cache: Pat
         model: Its size and number of frames.
         root: Folder with `manifest.json`.
         cache: Folder that keeps the crops.
+
+    Raises:
+        UserError: There is no manifest, or a scene cannot be used.
     """
     scenes = find_scenes(root, textures=tuple(data.textures), excluded=data.excluded)
     crops = [
@@ -64,7 +71,12 @@ def split_crops(data: DataConfig, model: Stage1Config, *, root: Path, cache: Pat
 
 
 def training_stream(
-    recipe: Recipe, training: Stage1Training, crops: Sequence[SceneCrops], *, seed: int
+    recipe: Recipe,
+    training: Stage1Training,
+    crops: Sequence[SceneCrops],
+    *,
+    seed: int,
+    foregrounds: Path | None = None,
 ) -> ClipStream:
     """Return the endless batches that a phase is trained on.
 
@@ -73,13 +85,17 @@ def training_stream(
         training: Its batch size and phase.
         crops: Of the training scenes.
         seed: Of all draws; give another one after a resumption.
+        foregrounds: Folder of photographs in which nothing moves, of which the ground of synthetic
+            skies is cut; procedural ground only if None.
     """
+    side = recipe.stage1.size
+    textures = None if foregrounds is None else read_foregrounds(foregrounds, side=side)
     num_rendered = 1 if training.phase == "picture" else 0
     skies = SkyPool(
         size=recipe.stage1.size,
         num_frames=recipe.stage1.num_frames,
         grid=GRID,
-        textures=foregrounds(crops),
+        textures=textures,
         seed=seed,
         rendered=num_rendered,
     )
@@ -94,24 +110,57 @@ def training_stream(
     )
 
 
-def foregrounds(crops: Sequence[SceneCrops], *, each: int = 12) -> Tensor | None:
-    """Return some frames of each scene, of which synthetic foregrounds are cut."""
-    if not crops:
-        return None
-    frames = [np.array(c.frames[:: max(1, len(c) // each), 0]) for c in crops]
-    return torch.from_numpy(np.concatenate(frames)).permute(0, 3, 1, 2).contiguous()
+def read_foregrounds(folder: Path, *, side: int, each: int = 4) -> UInt8[Tensor, "k 3 s s"]:
+    """Cut squares out of photographs in which nothing moves.
+
+    Args:
+        folder: Of photographs without sky, clouds or water.
+        side: Of a square in pixels, after scaling.
+        each: Squares of each photograph, of 50 to 100 % of its smaller side.
+
+    Raises:
+        UserError: The folder holds no pictures, or one cannot be read.
+    """
+    rng = np.random.default_rng(0)
+    squares = []
+    for path in pictures_in(folder):
+        pixels = read_picture(path).pixels
+        height, width, _ = pixels.shape
+        for _ in range(each):
+            edge = int(rng.uniform(0.5, 1.0) * min(height, width))
+            top = int(rng.integers(0, height - edge + 1))
+            left = int(rng.integers(0, width - edge + 1))
+            square = pixels[top : top + edge, left : left + edge]
+            squares.append(cv2.resize(square, (side, side), interpolation=cv2.INTER_AREA))
+    return torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2).contiguous()
 
 
 def new_stage1(config: Stage1Config, *, seed: int = 0) -> Stage1:
-    """Build stage 1 with random weights on its ImageNet backbone."""
-    torch.manual_seed(seed)
-    model = Stage1(config)
+    """Build stage 1 with random weights on its ImageNet backbone.
+
+    Args:
+        config: What it is made of.
+        seed: Of the weights; torch's global stream is left as it was.
+
+    Raises:
+        UserError: The package with the backbone's weights is not installed.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = Stage1(config)
     backbone = EfficientNetLite0.imagenet().fold_batch_norm()
     model.scene.backbone.load_state_dict(backbone.state_dict())
     return model
 
 
-def train_stage1(recipe: Recipe, *, data: Path, run: Path, device: torch.device) -> Path:
+def train_stage1(
+    recipe: Recipe,
+    *,
+    data: Path,
+    run: Path,
+    device: torch.device,
+    foregrounds: Path | None = None,
+) -> Path:
     """Train both phases of stage 1, or go on where the run stopped.
 
     Args:
@@ -119,6 +168,7 @@ def train_stage1(recipe: Recipe, *, data: Path, run: Path, device: torch.device)
         data: Folder of clips with a `manifest.json`.
         run: Folder of the run; crops are kept in `crops` beside it.
         device: Where to compute.
+        foregrounds: Folder of photographs in which nothing moves, for synthetic skies.
 
     Returns:
         The file of stage 1's weights, in the run's folder.
@@ -128,11 +178,13 @@ def train_stage1(recipe: Recipe, *, data: Path, run: Path, device: torch.device)
     model = new_stage1(recipe.stage1)
     for training in (recipe.motion, recipe.picture):
         is_picture = training.phase == "picture"
+        folder = run / training.phase
+        seed = training.seed + clips_seen(folder)  # so that a resumed run sees other clips
         model = run_phase(
             model,
-            training_stream(recipe, training, crops.train, seed=training.seed),
+            training_stream(recipe, training, crops.train, seed=seed, foregrounds=foregrounds),
             training,
-            folder=run / training.phase,
+            folder=folder,
             device=device,
             perceptual=LPIPS.load(training.network).to(device) if is_picture else None,
             validate=validate,
@@ -141,7 +193,14 @@ def train_stage1(recipe: Recipe, *, data: Path, run: Path, device: torch.device)
     return run / _FILES["picture"]
 
 
-def train_stage2(recipe: Recipe, *, data: Path, run: Path, device: torch.device) -> Path:
+def train_stage2(
+    recipe: Recipe,
+    *,
+    data: Path,
+    run: Path,
+    device: torch.device,
+    foregrounds: Path | None = None,
+) -> Path:
     """Train the conditioner and the flow on stage 1 of the same run.
 
     Unless phase "picture" moves the encoder, it changes nothing that stage 2 reads, so stage 2 may
@@ -152,6 +211,7 @@ def train_stage2(recipe: Recipe, *, data: Path, run: Path, device: torch.device)
         data: Folder of clips with a `manifest.json`.
         run: Folder of the run.
         device: Where to compute.
+        foregrounds: Folder of photographs in which nothing moves, for synthetic skies.
 
     Returns:
         The file of stage 2's weights, in the run's folder.
@@ -167,7 +227,13 @@ def train_stage2(recipe: Recipe, *, data: Path, run: Path, device: torch.device)
         stage1,
         Conditioner(recipe.conditioner),
         ConditionalFlow(recipe.flow),
-        training_stream(recipe, recipe.motion, crops.train, seed=recipe.stage2.seed + 1),
+        training_stream(
+            recipe,
+            recipe.motion,
+            crops.train,
+            seed=recipe.stage2.seed + 1,
+            foregrounds=foregrounds,
+        ),
         recipe.stage2,
         folder=run / "stage2",
         device=device,

@@ -24,9 +24,9 @@ class DataConfig:
 
     textures: dict[str, float]
     excluded: tuple[str, ...] = ()
-    crops: int = Field(200, ge=1)
-    validation_crops: int = Field(48, ge=1)
-    sky_share: float = Field(0.5, ge=0, le=1)
+    crops: int = Field(default=200, ge=1)
+    validation_crops: int = Field(default=48, ge=1)
+    sky_share: float = Field(default=0.5, ge=0, le=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +66,9 @@ def landscape() -> Recipe:
         motion=Stage1Training(phase="motion", clips=32_000),
         picture=Stage1Training(
             phase="picture",
-            clips=16_000,
+            clips=12_000,
             batch_size=16,
+            mask=1.0,
             learning_rate=5e-4,
             network="alex",
             window=128,

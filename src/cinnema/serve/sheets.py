@@ -10,13 +10,13 @@ from cinnema.media.grids import contact_grid
 from cinnema.media.videos import write_video
 from cinnema.synthesis.animation import Animation
 
-_SIDE = 1440  # of the grid: large enough to judge four samples, small enough to send
+_SIDE = 1280  # of the grid: large enough to judge four samples, small enough to send
 
 
 class ContactSheet:
     """Small copies of all samples, and the grid video that they make.
 
-    Memory: at most 3 x 1440^2 bytes for each frame of a video, whatever the number of samples.
+    Memory: at most 3 x 1280^2 bytes for each frame of a video, whatever the number of samples.
 
     Args:
         num_samples: how many will be added.

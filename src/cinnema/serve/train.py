@@ -27,6 +27,8 @@ class _Training:
     """Folder of the training clips, with its manifest.json."""
     run_folder: Annotated[Path, tyro.conf.arg(name="run")]
     """Folder of the run: checkpoints and numbers. A run that is there already goes on."""
+    foregrounds: Path | None = None
+    """Folder of photographs in which nothing moves: the ground of synthetic skies."""
     recipe: str = "landscape"
     """Name of the recipe: data, sizes and schedule."""
     device: str = "auto"
@@ -38,7 +40,14 @@ class _Training:
         self, train: "Callable[..., Path]", *, recipe: "Recipe", device: "torch.device"
     ) -> int:
         """Train, and say where the run lies."""
-        print(train(recipe, data=self.data, run=self.run_folder, device=device), flush=True)
+        path = train(
+            recipe,
+            data=self.data,
+            run=self.run_folder,
+            device=device,
+            foregrounds=self.foregrounds,
+        )
+        print(path, flush=True)
         return DONE
 
 

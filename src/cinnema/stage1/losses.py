@@ -1,6 +1,6 @@
 """What stage 1 is trained to do: move right, know what moves, look right."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 
+@runtime_checkable
 class PerceptualDistance(Protocol):
     """LPIPS, or anything that says how different two pictures look."""
 
@@ -38,8 +39,14 @@ def relative_flow_error(
 def mask_loss(
     logits: Float[Tensor, "b 1 h w"], moving: Float[Tensor, "b m m"], known: Float[Tensor, "b m m"]
 ) -> Float[Tensor, ""]:
-    """Cross-entropy of "this moves" where the flow tells, at the flow's resolution."""
-    small = functional.adaptive_avg_pool2d(logits, moving.shape[-2:])[:, 0]
+    """Cross-entropy of "this moves" where the flow tells, at the resolution of `moving`.
+
+    Args:
+        logits: Predicted, at any resolution.
+        moving: The truth, in [0, 1].
+        known: Weight of each point, in [0, 1].
+    """
+    small = functional.adaptive_avg_pool2d(logits, (moving.shape[-2], moving.shape[-1]))[:, 0]
     loss = functional.binary_cross_entropy_with_logits(small, moving, reduction="none")
     return (loss * known).sum() / known.sum().clamp_min(1.0)
 
@@ -57,8 +64,15 @@ def random_windows(
     *,
     size: int,
     generator: torch.Generator,
-) -> tuple[Float[Tensor, "b 3 k k"], Float[Tensor, "b 3 k k"]]:
-    """Cut the same random window out of both batches: a perceptual loss at a quarter of the cost."""
+) -> tuple[Float[Tensor, "b 3 k l"], Float[Tensor, "b 3 k l"]]:
+    """Cut one random window out of all pictures: a perceptual loss at a part of the cost.
+
+    Args:
+        a: Pictures.
+        b: As many of the same size.
+        size: Of the window, in pixels; pictures that are no larger come back whole.
+        generator: Of the place.
+    """
     height, width = a.shape[-2:]
     if size >= min(height, width):
         return a, b

@@ -11,6 +11,7 @@ at any time, so that frame rates are free.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from einops import rearrange
@@ -31,6 +32,12 @@ class TemporalBasis(nn.Module):
     Args:
         num_basis: K, 1 or more: constant velocity and K - 1 sines.
         num_frames: T, frames of a clip after x0; time is in clips.
+
+    Example:
+        >>> basis = TemporalBasis(num_basis=4, num_frames=16)
+        >>> coefficients = torch.randn(1, 4, 2, 16, 16)
+        >>> torch.allclose(basis.fit(basis.clip(coefficients)), coefficients, atol=0.01)
+        True
     """
 
     samples: Tensor
@@ -50,11 +57,12 @@ class TemporalBasis(nn.Module):
 
     def fit(self, flow: Float[Tensor, "b 2 t h w"]) -> Float[Tensor, "b k 2 h w"]:
         """Return the coefficients of least squares of a flow sampled at the T frames."""
-        return torch.einsum("kt,bcthw->bkchw", self.inverse, flow)
+        return torch.einsum("kt,bcthw->bkchw", self.inverse.to(flow.dtype), flow)
 
     def clip(self, coefficients: Float[Tensor, "b k 2 h w"]) -> Float[Tensor, "b 2 t h w"]:
         """Return the flow at the T frames."""
-        return torch.einsum("tk,bkchw->bcthw", self.samples, coefficients)
+        samples = self.samples.to(coefficients.dtype)
+        return torch.einsum("tk,bkchw->bcthw", samples, coefficients)
 
     def at(
         self, coefficients: Float[Tensor, "b k 2 h w"], times: Float[Tensor, " b"]
@@ -62,6 +70,20 @@ class TemporalBasis(nn.Module):
         """Return the flow at one time for each clip, in clips (1 is the last frame)."""
         weights = self._functions(times.double()).to(coefficients.dtype)
         return torch.einsum("bk,bkchw->bchw", weights, coefficients)
+
+    def _apply(
+        self,
+        fn: Callable[[Tensor], Tensor],
+        recurse: bool = True,  # noqa: FBT001, FBT002 - torch's own
+    ) -> "TemporalBasis":
+        """Follow the module to a device, but stay float32: rounded once is rounded for good."""
+        samples, inverse = self.samples, self.inverse
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.samples, self.inverse = (
+            samples.to(self.samples.device),
+            inverse.to(self.inverse.device),
+        )
+        return self
 
     def _functions(self, times: Tensor) -> Tensor:
         sines = [torch.sin(math.pi * k * times) for k in range(1, self.num_basis)]
@@ -112,12 +134,14 @@ class MotionEncoder(nn.Module):
         h = self.fine(self.enter(x))
         h = self.middle(self.down0(h))
         h = self.leave(self.coarse(self.down1(h)))
-        z = rearrange(h, "b c h w -> b (c h w)")
+        z: Tensor = rearrange(h, "b c h w -> b (c h w)")
         return z * torch.rsqrt(z.square().mean(1, keepdim=True) + 1e-6)
 
 
 class MotionDecoder(nn.Module):
     """z and the features of x0 to flow coefficients on a 16 x 16 grid.
+
+    Untrained, it moves hardly anything.
 
     Args:
         num_basis: K of the temporal basis.
@@ -141,11 +165,16 @@ class MotionDecoder(nn.Module):
         nn.init.zeros_(self.gain.weight)
 
     def forward(
-        self, z: Float[Tensor, "b z"], features: Float[Tensor, "b f 16 16"]
+        self, z: Float[Tensor, "b z"], features: Float[Tensor, "b f _ _"]
     ) -> Float[Tensor, "b k 2 16 16"]:
-        """Return the coefficients of the backward flow, in picture widths and heights."""
+        """Return the coefficients of the backward flow, in picture widths and heights.
+
+        Args:
+            z: The motion.
+            features: Of x0; 16 x 16 for pictures of 128 x 128, brought to that from other sizes.
+        """
         code = rearrange(z, "b (c h w) -> b c h w", h=4, w=4)
-        seen = self.from_features(features)
+        seen = functional.adaptive_avg_pool2d(self.from_features(features), GRID)
         h = self.from_z(code) + functional.adaptive_avg_pool2d(seen, 4)
         h = self.coarse(h)
         # One gain for the whole clip: slow and fast motions share the shape of their fields.
@@ -153,7 +182,8 @@ class MotionDecoder(nn.Module):
         h = self.middle(_double(h) + functional.adaptive_avg_pool2d(seen, 8))
         h = self.fine(self.join(torch.cat([_double(h), seen], dim=1)))
         shape = self.leave(functional.silu(h))
-        return rearrange(shape * (gain * _UNIT * 2), "b (k c) h w -> b k c h w", c=2)
+        out: Tensor = rearrange(shape * (gain * _UNIT * 2), "b (k c) h w -> b k c h w", c=2)
+        return out
 
 
 def _double(x: Tensor) -> Tensor:

@@ -36,14 +36,25 @@ class Layers:
 
 
 def cut(x0: Float[Tensor, "b 3 h w"], moving: Float[Tensor, "b 1 i j"]) -> Layers:
-    """Cut a picture into its moving and its still layer, by a mask of any resolution."""
+    """Cut a picture into its moving and its still layer.
+
+    Args:
+        x0: The picture, in [-1, 1].
+        moving: 1 where it may move, 0 where it must stay; of any resolution.
+    """
     moving = _to(moving, x0)
     # Squared: what is only half sure to be sky should not colour the sky behind the hills.
     return Layers(x0=x0, moving=moving, plate=fill(x0, moving.square()))
 
 
 class MaskHead(nn.Module):
-    """Features of x0 at strides 8, 4 and 2 to the logit of "this may move"."""
+    """Features of x0 at strides 8, 4 and 2 to the logit of "this may move".
+
+    Args:
+        feature_dim: Channels of the joint features, at stride 8.
+        fine_dims: Channels at strides 2 and 4.
+        width: Channels of its layers; half of them at stride 2.
+    """
 
     def __init__(self, *, feature_dim: int, fine_dims: tuple[int, int], width: int) -> None:
         super().__init__()
@@ -66,9 +77,7 @@ class MaskHead(nn.Module):
         """
         h = functional.silu(self.at16(self.enter(features)))
         for join, finer in ((self.join32, fine[1]), (self.join64, fine[0])):
-            h = functional.interpolate(
-                h, finer.shape[-2:], mode="bilinear", align_corners=False
-            )
+            h = functional.interpolate(h, finer.shape[-2:], mode="bilinear", align_corners=False)
             h = functional.silu(join(torch.cat([h, finer], dim=1)))
         out: Tensor = self.leave(h)
         return out
@@ -78,7 +87,7 @@ class Painter(nn.Module):
     """A small U-Net that repairs a composite: where layers part, stretch or come from outside.
 
     It works on 2 x 2 blocks of pixels (space to depth), which costs a quarter of what single
-    pixels would.
+    pixels would. Untrained, it adds nothing.
 
     Args:
         width: Channels at half of the full size; 3/2 and 2 times as many at a quarter, an eighth.

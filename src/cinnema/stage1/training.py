@@ -10,14 +10,15 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import Field
+from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional
 
 from cinnema.core.config import config_to_dict
 from cinnema.core.precision import MasterWeights, MovingAverage, fast_dtype
-from cinnema.core.running import TrainingRun, warmup_cosine
+from cinnema.core.randomness import generator_for
+from cinnema.core.running import Stateful, TrainingRun, warmup_cosine
 from cinnema.data.clips import ClipBatch
 from cinnema.stage1.losses import (
     PerceptualDistance,
@@ -27,12 +28,19 @@ from cinnema.stage1.losses import (
     roughness,
 )
 from cinnema.stage1.model import Stage1
+from cinnema.stage1.motion import GRID
 from cinnema.stage1.rendering import cut
 
 Validate = Callable[[Stage1], dict[str, float]]
+"""Scores the model on held-out scenes; it comes in float32, on the device of training."""
+
+# Steps between two records of the losses, and between two validations.
+_RECORD_EVERY, _VALIDATE_EVERY = 50, 1000
+# Second differences of the flow are counted in this many picture widths.
+_ROUGHNESS_UNIT = 0.02
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class Stage1Training:
     """How stage 1 is trained.
 
@@ -55,19 +63,19 @@ class Stage1Training:
     """
 
     phase: Literal["motion", "picture"] = "motion"
-    clips: int = Field(150_000, ge=1)
-    batch_size: int = Field(32, ge=1)
-    learning_rate: float = Field(1e-3, gt=0)
-    weight_decay: float = Field(0.02, ge=0)
-    ema_decay: float = Field(0.999, ge=0, lt=1)
-    roughness: float = Field(0.3, ge=0)
-    mask: float = Field(0.3, ge=0)
-    pixels: float = Field(4.0, ge=0)
-    perceptual: float = Field(3.0, ge=0)
+    clips: int = Field(default=150_000, ge=1)
+    batch_size: int = Field(default=32, ge=1)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=0.02, ge=0)
+    ema_decay: float = Field(default=0.999, ge=0, lt=1)
+    roughness: float = Field(default=0.3, ge=0)
+    mask: float = Field(default=0.3, ge=0)
+    pixels: float = Field(default=4.0, ge=0)
+    perceptual: float = Field(default=3.0, ge=0)
     network: Literal["vgg", "alex"] = "vgg"
-    window: int = Field(64, ge=32)
+    window: int = Field(default=64, ge=32)
     train_encoder: bool = False
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
 
 
 def train(
@@ -82,31 +90,52 @@ def train(
 ) -> Stage1:
     """Train `model` in place, resuming what `folder` holds, and return it with averaged weights.
 
+    A resumed run goes on with other noise than it began with; give it other batches, too.
+
     Args:
         model: Stage 1; for phase "picture", one that phase "motion" has trained.
         batches: Endless batches of clips.
         config: How.
         folder: Of the run.
         device: Where to compute.
-        perceptual: LPIPS on that device, needed in phase "picture".
+        perceptual: LPIPS on that device, in float32; without it phase "picture" compares pixels
+            only.
         validate: Called with the averaged model now and then; its numbers are recorded.
+
+    Returns:
+        `model`, in float32 and on `device`.
+
+    Raises:
+        UserError: `folder` holds another run, or cannot be written to.
+        RuntimeError: The loss is no number any more; the last checkpoint is from before that.
     """
     step = _Step(model, config, device=device, perceptual=perceptual)
     about = {"model": config_to_dict(model.config), "training": config_to_dict(config)}
     with TrainingRun(folder, config=about, parts=step.parts(), total=config.clips) as run:
-        while not run.is_done:
-            rate = config.learning_rate * warmup_cosine(run.progress)
-            numbers = step(next(batches), rate)
-            number = run.clips // config.batch_size
-            run.advance(config.batch_size)
-            if number % 50 == 0:
-                run.record(**{name: float(value) for name, value in numbers.items()})
-            if validate is not None and (number % 1000 == 999 or run.is_done):
-                with step.averaged():
-                    run.record(**validate(model))
+        if run.clips:
+            step.generator = generator_for(config.seed, run.clips)
+        _fit(run, step, batches, validate)
     step.average.exchange()
-    step.master.publish()
-    return model.float()
+    model.float()
+    step.master.publish()  # after the conversion: not rounded
+    return model
+
+
+def _fit(
+    run: TrainingRun, step: "_Step", batches: Iterator[ClipBatch], validate: Validate | None
+) -> None:
+    config = step.config
+    while not run.is_done:
+        number = run.clips // config.batch_size
+        losses = step(next(batches), config.learning_rate * warmup_cosine(run.progress))
+        run.advance(config.batch_size)
+        if number % _RECORD_EVERY == 0:
+            run.record(**{name: float(value) for name, value in losses.items()})
+        is_due = number % _VALIDATE_EVERY == _VALIDATE_EVERY - 1
+        if validate is not None and (is_due or run.is_done):
+            with step.averaged():
+                numbers = validate(step.model)
+            run.record(**numbers)
 
 
 class _Step:
@@ -122,11 +151,12 @@ class _Step:
     ) -> None:
         self.config, self.device, self.perceptual = config, device, perceptual
         self.dtype = fast_dtype(device)
-        self.model = model.to(device, self.dtype, memory_format=torch.channels_last)
-        if config.phase == "picture" and not config.train_encoder:
-            # Stage 2 reads both: frozen, it can be trained beside this phase.
-            model.encoder.requires_grad_(requires_grad=False)
-            model.scene.join.requires_grad_(requires_grad=False)
+        self.model = model.to(device, self.dtype)
+        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        # Stage 2 reads both: frozen, it can be trained beside phase "picture".
+        moves_latents = config.phase == "motion" or config.train_encoder
+        model.encoder.requires_grad_(requires_grad=moves_latents)
+        model.scene.join.requires_grad_(requires_grad=moves_latents)
         self.master = MasterWeights(model)
         self.average = MovingAverage(self.master.parameters, decay=config.ema_decay)
         self.optimiser = torch.optim.AdamW(
@@ -137,17 +167,17 @@ class _Step:
         )
         self.generator = torch.Generator().manual_seed(config.seed)
 
-    def parts(self) -> dict[str, "Stage1 | torch.optim.Optimizer | MovingAverage"]:
-        return {"model": self.model, "optimiser": self.optimiser, "average": self.average}
+    def parts(self) -> dict[str, Stateful]:
+        return {"model": self.master, "optimiser": self.optimiser, "average": self.average}
 
     def __call__(self, batch: ClipBatch, learning_rate: float) -> dict[str, Tensor]:
         self.model.train()
         batch = batch.to(self.device)
         losses = self.losses(batch)
         total = torch.stack(list(losses.values())).sum()
-        total.backward()  # type: ignore[no-untyped-call]
+        total.backward()
         self.master.take_gradients()
-        torch.nn.utils.clip_grad_norm_(self.master.parameters, 1.0)
+        torch.nn.utils.clip_grad_norm_(self.master.parameters, 1.0, error_if_nonfinite=True)
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate
         self.optimiser.step()
@@ -166,12 +196,12 @@ class _Step:
         coefficients = model.motion(z + model.config.noise * noise, features.joint)
         logits = model.mask(features.joint, features.fine)
         moves = torch.sigmoid(logits)
-        predicted = model.basis.clip(coefficients)
-        seen = predicted * functional.adaptive_avg_pool2d(moves, flow.shape[-2:])[:, :, None]
+        seen = model.basis.clip(coefficients) * _on_grid(moves)[:, :, None]
+        bends = roughness(coefficients.float()) / _ROUGHNESS_UNIT
         out = {
             "flow": motion_loss(seen.float(), batch.flow),
             "mask": config.mask * mask_loss(logits.float(), batch.moving, batch.known),
-            "rough": config.roughness * roughness(coefficients.float()) / 0.02,
+            "rough": config.roughness * bends,
         }
         if config.phase == "picture":
             out |= self._picture_losses(batch, x0, moves, coefficients)
@@ -184,15 +214,12 @@ class _Step:
         moves: Float[Tensor, "b 1 _ _"],
         coefficients: Float[Tensor, "b k 2 g g"],
     ) -> dict[str, Tensor]:
-        frame = self.model.frame(
-            cut(x0, moves), self.model.basis.at(coefficients, batch.times[:, 0])
-        ).float()
+        flow = self.model.basis.at(coefficients, batch.times[:, 0])
+        frame = self.model.frame(cut(x0, moves), flow).float()
         target = batch.frames[:, 0]
         out = {"pixels": self.config.pixels * (frame - target).abs().mean()}
         if self.perceptual is not None and self.config.perceptual:
-            a, b = random_windows(
-                frame, target, size=self.config.window, generator=self.generator
-            )
+            a, b = random_windows(frame, target, size=self.config.window, generator=self.generator)
             out["lpips"] = self.config.perceptual * self.perceptual(a, b).mean()
         return out
 
@@ -200,18 +227,22 @@ class _Step:
         return _Averaged(self)
 
 
+def _on_grid(mask: Tensor) -> Tensor:
+    return functional.adaptive_avg_pool2d(mask, GRID)
+
+
 class _Averaged:
-    """The model with its averaged weights, for the time of a `with` block."""
+    """The model with its averaged weights, in float32, for the time of a `with` block."""
 
     def __init__(self, step: _Step) -> None:
         self.step = step
 
     def __enter__(self) -> None:
         self.step.average.exchange()
+        self.step.model.float().eval()
         self.step.master.publish()
-        self.step.model.eval()
 
     def __exit__(self, *_: object) -> None:
         self.step.average.exchange()
+        self.step.model.to(self.step.dtype).train()
         self.step.master.publish()
-        self.step.model.train()

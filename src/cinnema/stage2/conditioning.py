@@ -26,10 +26,10 @@ class ConditionerConfig:
             dropped in training, from 0 to below 1.
     """
 
-    feature_dim: int = Field(96, ge=1)
-    width: int = Field(64, ge=8, multiple_of=8)
-    condition_dim: int = Field(128, ge=1)
-    dropout: float = Field(0.1, ge=0, lt=1)
+    feature_dim: int = Field(default=96, ge=1)
+    width: int = Field(default=64, ge=8, multiple_of=8)
+    condition_dim: int = Field(default=128, ge=1)
+    dropout: float = Field(default=0.1, ge=0, lt=1)
 
 
 class Conditioner(nn.Module):

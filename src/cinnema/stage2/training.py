@@ -49,16 +49,16 @@ class Stage2Training:
         seed: Of every draw.
     """
 
-    clips: int = Field(800_000, ge=1)
-    pool: int = Field(20_000, ge=2)
-    batch_size: int = Field(64, ge=2)
-    learning_rate: float = Field(5e-4, gt=0)
-    weight_decay: float = Field(0.05, ge=0)
-    ema_decay: float = Field(0.998, ge=0, lt=1)
-    noise: float | None = Field(None, ge=0)
-    validate_every: int = Field(16_000, ge=1)
-    patience: int = Field(15, ge=1)
-    seed: int = Field(0, ge=0)
+    clips: int = Field(default=800_000, ge=1)
+    pool: int = Field(default=20_000, ge=2)
+    batch_size: int = Field(default=64, ge=2)
+    learning_rate: float = Field(default=5e-4, gt=0)
+    weight_decay: float = Field(default=0.05, ge=0)
+    ema_decay: float = Field(default=0.998, ge=0, lt=1)
+    noise: float | None = Field(default=None, ge=0)
+    validate_every: int = Field(default=16_000, ge=1)
+    patience: int = Field(default=15, ge=1)
+    seed: int = Field(default=0, ge=0)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from cinnema.core.weights import WeightsFile, load_weights, save_weights
 from cinnema.stage1.model import SceneFeatures, Stage1, Stage1Config
 from cinnema.stage2.conditioning import Conditioner, ConditionerConfig
 from cinnema.stage2.flow import ConditionalFlow, FlowConfig
+from cinnema.synthesis.threads import one_thread
 
 _BUNDLED = Path(__file__).parents[1] / "weights"
 _SUFFIX = ".safetensors"
@@ -134,6 +135,7 @@ def save_model(path: str | Path, model: VideoModel, *, overwrite: bool = False) 
     return save_weights(path, model.state_dict(), config_to_dict(model.config), overwrite=overwrite)
 
 
+@one_thread()
 def load_model(name_or_path: str | Path) -> LoadedModel:
     """Load a model by a bundled name, from a file, or from the Hugging Face hub.
 
@@ -202,7 +204,7 @@ def _build(file: WeightsFile, path: Path) -> VideoModel:
     config = config_from_dict(ModelConfig, file.config, source=str(path))
     try:
         model = VideoModel(config)
-        model.load_state_dict(file.state)
+        model.load_state_dict(file.state, assign=True)
     except (RuntimeError, ValidationError) as error:
         first = str(error).split("\n\t")[1:2]
         raise UserError(

@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from cinnema.media.pictures import to_pixels, to_tensor
-from cinnema.stage1.rendering import cut
+from cinnema.stage1.warping import fill
 
 _Mode: TypeAlias = Literal["bilinear", "bicubic"]
 
@@ -36,8 +36,12 @@ _STRIP = 1 << 18
 _COARSE = 1 << 20
 """Pixels at which masks are fitted to edges and hidden parts are filled; both are smooth."""
 
-_EPS = 3e-3
+_EPS = 1e-3
+"""Variance of the luminance under which a window counts as flat, and the mask is only smoothed."""
+
 _CELLS = 2.0
+"""Radius of the guided filter in cells of the mask, which is as far as the mask may be wrong."""
+
 _CERTAIN = 0.1
 """Probabilities this close to 0 and 1 count as still and moving: a cloud that were 5 % still would
 leave a ghost behind."""
@@ -125,8 +129,12 @@ def refine_mask(
         pixels: The photograph.
     """
     height, width, _ = pixels.shape
-    small = _shrunk(pixels)
-    guide = _luminance(small)
+    small_size = _small_size(pixels)
+    guide = _luminance(
+        cv2.resize(pixels, small_size[::-1], interpolation=cv2.INTER_AREA)
+        if small_size != (height, width)
+        else pixels
+    )
     p = cv2.resize(mask, guide.shape[::-1], interpolation=cv2.INTER_LINEAR)
     window = [
         2 * max(1, round(_CELLS * side / cells)) + 1
@@ -152,20 +160,36 @@ def refine_mask(
 
 
 def _plate(pixels: np.ndarray, moving: np.ndarray) -> np.ndarray:
-    """The moving layer, continued under the still one, uint8."""
+    """The moving layer, continued under the still one, uint8; as `stage1.rendering.cut` has it."""
     height, width, _ = pixels.shape
-    small = _shrunk(pixels)
-    shape = small.shape[1::-1]
-    weight = torch.from_numpy(cv2.resize(moving, shape, interpolation=cv2.INTER_AREA))
-    plate = to_pixels(cut(to_tensor(small)[None], weight[None, None]).plate[0])
+    weight = np.square(moving)
+    small, small_weight = _seen(pixels, weight)
+    x = torch.from_numpy(small).movedim(-1, 0)[None]
+    plate = to_pixels(fill(x, torch.from_numpy(small_weight)[None, None])[0])
     if plate.shape == pixels.shape:
         return plate
-    # One level more of pull-push: what the small plate shows is the guess where little is seen.
+    # One level more of pull-push: the small plate is the guess where little is seen.
     guess = np.asarray(cv2.resize(plate, (width, height), interpolation=cv2.INTER_LINEAR))
     for rows in _strips(height, width):
-        seen = np.square(moving[rows])
+        seen = weight[rows]
         guess[rows] = cv2.blendLinear(pixels[rows], guess[rows], seen, 1 - seen)
     return guess
+
+
+def _seen(pixels: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The picture in [-1, 1] and its weight, both shrunk; hidden pixels count for nothing."""
+    size = _small_size(pixels)
+    if size == weight.shape:
+        return to_tensor(pixels).movedim(0, -1).contiguous().numpy(), weight
+    masked = np.empty_like(pixels)
+    for rows in _strips(*weight.shape):
+        masked[rows] = np.rint(pixels[rows] * weight[rows, :, None])
+    levels, share = (
+        np.asarray(cv2.resize(x, size[::-1], interpolation=cv2.INTER_AREA), np.float32)
+        for x in (masked, weight)
+    )
+    levels /= np.maximum(share, 1e-3)[:, :, None]
+    return np.clip(levels / np.float32(127.5) - 1, -1, 1), share
 
 
 class _Enlarged:
@@ -203,16 +227,13 @@ def _strips(height: int, width: int) -> Iterator[slice]:
         yield slice(top, min(top + step, height))
 
 
-def _shrunk(pixels: np.ndarray) -> np.ndarray:
-    """The picture itself, or averaged down by a whole factor to at most `_COARSE` pixels."""
+def _small_size(pixels: np.ndarray) -> tuple[int, int]:
+    """Height and width divided by a whole number, so that they make at most `_COARSE` pixels."""
     height, width, _ = pixels.shape
     factor = 1
     while (height // factor) * (width // factor) > _COARSE:
         factor += 1
-    if factor == 1:
-        return pixels
-    size = (max(1, width // factor), max(1, height // factor))
-    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA))
+    return max(1, height // factor), max(1, width // factor)
 
 
 def _luminance(pixels: np.ndarray) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +30,7 @@ from cinnema.synthesis.photograph import (
 )
 from cinnema.synthesis.residuals import SavedNu, load_nu
 from cinnema.synthesis.settings import Settings, Size
+from cinnema.synthesis.threads import one_thread
 from cinnema.synthesis.trajectory import Trajectory
 
 __all__ = ["Animation", "Pipeline"]
@@ -255,25 +255,10 @@ class Pipeline:
         return [_Draw(rows[0], saved.seed, saved.sample)]
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Let torch compute on one CPU thread.
-
-    Its tensors are small here: more threads gain a tenth on an idle machine and lose a factor of
-    ten on a busy one. And the bits of a video then do not hang on the number of cores.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 class _Scene:
     """A photograph with all that its samples share."""
 
-    @_one_thread()
+    @one_thread()
     @torch.inference_mode()
     def __init__(
         self,
@@ -302,7 +287,7 @@ class _Scene:
             self._native = NativeRenderer(self.x0, mask, keep_still=kept)
             self._at_rest = self._painted(torch.zeros(1, 2, 1, 1, device=device))[1]
 
-    @_one_thread()
+    @one_thread()
     @torch.inference_mode()
     def video(self, nu: Tensor) -> tuple[np.ndarray, Tensor, Tensor]:
         """Return the frames, z and nu with the temperature in it."""

@@ -1,0 +1,83 @@
+import math
+
+import pytest
+import torch
+
+from cinnema.data.scenes import SceneCrops
+from cinnema.metrics.inversion import measure_inversion
+from cinnema.metrics.latents import SceneLatents, encode_scenes, with_noise
+from cinnema.metrics.likelihood import Embedding, fit_baselines, score_likelihood
+from cinnema.stage2.pool import LatentPool
+from cinnema.synthesis.model import VideoModel
+
+
+def _pool(num: int, *, depends: bool, seed: int) -> tuple[LatentPool, torch.Tensor]:
+    """Clips of 16 scenes; z follows the first feature of x0, or does not."""
+    generator = torch.Generator().manual_seed(seed)
+    joint = torch.randn(num, 8, 1, 1, generator=generator).expand(-1, -1, 8, 8)
+    z = torch.randn(num, 16, generator=generator)
+    if depends:
+        z = 0.3 * z + 3 * joint[:, :1, 0, 0]
+    return LatentPool(joint=joint.half().contiguous(), z=z), torch.arange(num) % 16
+
+
+def _latents(pool: LatentPool) -> SceneLatents:
+    return SceneLatents(pool, torch.zeros(len(pool), dtype=torch.long), ("a",), ("clouds",))
+
+
+def _mean(model: VideoModel, *, depends: bool, name: str) -> float:
+    baselines = fit_baselines(*_pool(320, depends=depends, seed=0), noise=0.1)
+    held_out = _latents(_pool(64, depends=depends, seed=1)[0])
+    scores = score_likelihood(model, baselines, held_out, noise=0.1, num_draws=2)
+    return sum(score.values[name] for score in scores) / len(scores)
+
+
+def test_a_gaussian_prior_scores_gaussian_latents_at_their_entropy(model: VideoModel) -> None:
+    entropy = 0.5 * math.log(2 * math.pi * math.e * 1.01)
+    assert _mean(model, depends=False, name="gaussian") == pytest.approx(entropy, abs=0.06)
+
+
+def test_the_linear_prior_uses_x0_where_it_helps(model: VideoModel) -> None:
+    linear = _mean(model, depends=True, name="linear")
+    entropy = 0.5 * math.log(2 * math.pi * math.e * (0.3**2 + 0.1**2))
+    assert linear == pytest.approx(entropy, abs=0.15)
+
+
+def test_differences_are_those_of_the_likelihoods(
+    model: VideoModel, train: list[SceneCrops], validation: list[SceneCrops]
+) -> None:
+    fitted = encode_scenes(model.stage1, train, num=6)
+    baselines = fit_baselines(fitted.pool, fitted.groups, noise=0.1)
+    held_out = encode_scenes(model.stage1, validation, num=3)
+    scores = score_likelihood(model, baselines, held_out, noise=0.1)
+    assert [s.scene for s in scores] == ["a"] * 3 + ["b"] * 3 + ["c"] * 3
+    for score in scores:
+        values = score.values
+        assert values["less_linear"] == pytest.approx(values["flow"] - values["linear"])
+        assert math.isfinite(values["gaussian"])
+
+
+def test_the_embedding_has_unit_components() -> None:
+    joint = _pool(200, depends=False, seed=0)[0].joint.float()
+    c = Embedding.fit(joint, 5)(joint)
+    torch.testing.assert_close(c.T @ c / len(c), torch.eye(5, dtype=torch.float64))
+
+
+def test_the_embedding_has_no_more_components_than_the_features() -> None:
+    joint = _pool(200, depends=False, seed=0)[0].joint.float()
+    assert Embedding.fit(joint, 64)(joint).shape == (200, 8)
+
+
+def test_noise_is_the_same_for_the_same_draw() -> None:
+    z = torch.zeros(1000, 4)
+    assert torch.equal(with_noise(z, noise=0.5, draw=1), with_noise(z, noise=0.5, draw=1))
+    assert not torch.equal(with_noise(z, noise=0.5, draw=1), with_noise(z, noise=0.5, draw=2))
+    assert with_noise(z, noise=0.5, draw=1).std().item() == pytest.approx(0.5, rel=0.05)
+
+
+def test_round_trips_are_exact_to_rounding(model: VideoModel, validation: list[SceneCrops]) -> None:
+    latents = encode_scenes(model.stage1, validation, num=4)
+    errors = measure_inversion(model, latents, noise=0.1)
+    assert errors.num_rows == 12
+    assert errors.residual < 1e-4
+    assert errors.latent < 1e-4

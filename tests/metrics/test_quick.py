@@ -1,0 +1,45 @@
+import pytest
+import torch
+
+from cinnema.data.scenes import SceneCrops
+from cinnema.metrics.quick import latent_validation, stage1_validation
+from cinnema.metrics.reconstruction import score_flow
+from cinnema.stage1.model import Stage1
+from cinnema.synthesis.model import VideoModel
+
+
+def test_stage_1_is_scored_by_texture(model: VideoModel, validation: list[SceneCrops]) -> None:
+    numbers = stage1_validation(validation, num=2)(model.stage1)
+    assert set(numbers) == {"error_clouds", "error_fire"}
+    scores = score_flow(model.stage1, validation[2], num_clips=2)
+    error = sum(s.values["flow_error"] for s in scores)
+    motion = sum(s.values["flow_motion"] for s in scores)
+    assert numbers["error_fire"] == pytest.approx(error / motion)
+
+
+def test_stage_1_may_be_in_half_precision(model: VideoModel, validation: list[SceneCrops]) -> None:
+    half = Stage1(model.config.stage1)
+    half.load_state_dict(model.stage1.state_dict())
+    validate = stage1_validation(validation, num=2)
+    rough, exact = validate(half.bfloat16().eval()), validate(model.stage1)
+    assert rough["error_clouds"] == pytest.approx(exact["error_clouds"], abs=0.05)
+
+
+def test_latents_are_scored_by_texture_and_over_all(
+    model: VideoModel, validation: list[SceneCrops]
+) -> None:
+    validate = latent_validation(model.stage1, validation)
+    numbers = validate(model.conditioner, model.flow)
+    assert set(numbers) == {"nll", "nll_clouds", "nll_fire"}
+    # Two scenes of clouds and one of fire, of four clips each.
+    mean = (2 * numbers["nll_clouds"] + numbers["nll_fire"]) / 3
+    assert numbers["nll"] == pytest.approx(mean, rel=1e-4)
+
+
+def test_a_second_look_gives_the_same_numbers(
+    model: VideoModel, validation: list[SceneCrops]
+) -> None:
+    validate = latent_validation(model.stage1, validation)
+    first = validate(model.conditioner, model.flow)
+    torch.rand(3)
+    assert validate(model.conditioner, model.flow) == first

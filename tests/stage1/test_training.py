@@ -1,0 +1,236 @@
+"""Training of stage 1 on a few clips: both phases, stopping, resuming, number formats."""
+
+import functools
+import json
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from cinnema.core.errors import UserError
+from cinnema.core.running import TrainingRun
+from cinnema.data.clips import ClipBatch
+from cinnema.stage1 import training
+from cinnema.stage1.losses import relative_flow_error
+from cinnema.stage1.model import Stage1
+from cinnema.stage1.training import Stage1Training, train
+
+Make = Callable[..., Stage1]
+Batches = Callable[..., Iterator[ClipBatch]]
+CPU = torch.device("cpu")
+MOTION = Stage1Training(phase="motion", clips=32, batch_size=4, learning_rate=3e-3)
+PICTURE = Stage1Training(
+    phase="picture", clips=16, batch_size=4, learning_rate=3e-3, window=32, perceptual=1.0
+)
+
+
+def distance(a: Tensor, b: Tensor) -> Tensor:
+    """Stands in for LPIPS."""
+    return (a - b).square().mean(dim=(1, 2, 3))
+
+
+def numbers_of(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def state_of(model: Stage1) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+def is_same(a: dict[str, Tensor], b: dict[str, Tensor], *, within: str = "") -> bool:
+    return all(torch.equal(value, b[name]) for name, value in a.items() if name.startswith(within))
+
+
+@pytest.fixture
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Save after every step and record every number."""
+    run = functools.partial(TrainingRun, seconds_between=0.0)
+    monkeypatch.setattr(training, "TrainingRun", run)
+    monkeypatch.setattr(training, "_RECORD_EVERY", 1)
+
+
+@pytest.fixture(params=[torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+def dtype(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> torch.dtype:
+    monkeypatch.setattr(training, "fast_dtype", lambda _device: request.param)
+    return request.param
+
+
+@pytest.mark.usefixtures("eager")
+def test_both_phases_lower_their_losses(
+    tiny: Make, batches: Batches, tmp_path: Path, dtype: torch.dtype
+) -> None:
+    model = tiny()
+    motion = Stage1Training(phase="motion", clips=240, batch_size=4, learning_rate=3e-3)
+    picture = Stage1Training(
+        phase="picture", clips=80, batch_size=4, learning_rate=3e-3, window=32, perceptual=1.0
+    )
+    one = next(batches())
+    for config in (motion, picture):
+        folder = tmp_path / config.phase
+        trained = train(
+            model, iter(lambda: one, None), config, folder=folder, device=CPU, perceptual=distance
+        )
+        assert trained is model
+        losses = numbers_of(folder)
+        names = {"flow", "mask", "rough"} | ({"pixels", "lpips"} & losses[0].keys())
+        assert ("pixels" in names) == (config.phase == "picture")
+        first, last = (sum(line[name] for name in names) for line in (losses[0], losses[-1]))
+        assert last < 0.9 * first
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    with torch.no_grad():
+        z, features = model.encode(one.flow), model.scene(one.x0)
+        predicted = model.basis.clip(model.motion(z, features.joint))
+    assert relative_flow_error(predicted, one.flow) < 0.9
+
+
+@pytest.mark.usefixtures("eager")
+def test_a_run_that_was_stopped_ends_where_an_unbroken_one_does(
+    tiny: Make, batches: Batches, tmp_path: Path, dtype: torch.dtype
+) -> None:
+    def run(name: str, clips: Iterator[ClipBatch]) -> dict[str, Tensor]:
+        model = tiny(noise=0.0)  # of which a resumed run draws another
+        return state_of(train(model, clips, MOTION, folder=tmp_path / name, device=CPU))
+
+    whole = run("whole", batches())
+    with pytest.raises(StopIteration):
+        run("broken", islice(batches(), 3))
+    assert is_same(run("broken", batches(start=3)), whole)
+    assert is_same(run("broken", iter(())), whole)  # done: no clip is asked for
+
+
+@pytest.mark.usefixtures("eager")
+def test_a_resumed_run_draws_other_noise(
+    tiny: Make, batches: Batches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states = []
+    step = training._Step.losses
+    monkeypatch.setattr(
+        training._Step,
+        "losses",
+        lambda self, batch: states.append(self.generator.get_state()) or step(self, batch),
+    )
+    with pytest.raises(StopIteration):
+        train(tiny(), islice(batches(), 2), MOTION, folder=tmp_path, device=CPU)
+    train(tiny(), batches(start=2), MOTION, folder=tmp_path, device=CPU)
+    assert len(states) == 8
+    assert not any(torch.equal(state, states[2]) for state in states[:2])
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [(torch.bfloat16, torch.float32), (torch.float32, torch.bfloat16)]
+)
+@pytest.mark.usefixtures("eager")
+def test_a_run_goes_on_on_a_device_of_another_format(
+    tiny: Make,
+    batches: Batches,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    before: torch.dtype,
+    after: torch.dtype,
+) -> None:
+    monkeypatch.setattr(training, "fast_dtype", lambda _device: before)
+    with pytest.raises(StopIteration):
+        train(tiny(), islice(batches(), 7), MOTION, folder=tmp_path, device=CPU)
+    monkeypatch.setattr(training, "fast_dtype", lambda _device: after)
+    model = train(tiny(), batches(start=7), MOTION, folder=tmp_path, device=CPU)
+    whole = train(tiny(), batches(), MOTION, folder=tmp_path / "whole", device=CPU)
+    start = state_of(tiny())
+    for name, value in state_of(model).items():
+        if name.startswith("scene.backbone") or not value.is_floating_point():
+            continue
+        moved = (whole.state_dict()[name] - start[name]).abs().mean()
+        # One step of eight in another format: near where a whole run ends, far from the start.
+        assert (value - whole.state_dict()[name]).abs().mean() <= 0.5 * moved + 1e-4, name
+
+
+def test_the_picture_is_trained_without_moving_what_stage_2_reads(
+    tiny: Make, batches: Batches, tmp_path: Path
+) -> None:
+    before = state_of(tiny())
+    model = train(tiny(), batches(), PICTURE, folder=tmp_path, device=CPU, perceptual=distance)
+    after = state_of(model)
+    assert is_same(after, before, within="encoder.")
+    assert is_same(after, before, within="scene.")
+    assert not is_same(after, before, within="painter.")
+    assert not is_same(after, before, within="motion.")
+    assert not is_same(after, before, within="mask.")
+
+
+def test_a_phase_after_the_picture_can_move_the_encoder_again(
+    tiny: Make, batches: Batches, tmp_path: Path
+) -> None:
+    model = train(tiny(), batches(), PICTURE, folder=tmp_path / "1", device=CPU)
+    before = state_of(model)
+    again = Stage1Training(phase="picture", clips=8, batch_size=4, train_encoder=True)
+    after = state_of(train(model, batches(), again, folder=tmp_path / "2", device=CPU))
+    assert not is_same(after, before, within="encoder.")
+    assert not is_same(after, before, within="scene.join.")
+    assert is_same(after, before, within="scene.backbone.")
+
+
+def test_a_trained_model_has_averaged_weights(tiny: Make, batches: Batches, tmp_path: Path) -> None:
+    model = train(tiny(), batches(), MOTION, folder=tmp_path, device=CPU)
+    checkpoint = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["parts"]
+    name, parameter = next((n, p) for n, p in model.named_parameters() if p.requires_grad)
+    assert torch.equal(parameter, checkpoint["average"]["values"][0])
+    assert not torch.equal(parameter, checkpoint["model"][name])
+
+
+def test_the_model_is_validated_in_float32_with_averaged_weights(
+    tiny: Make,
+    batches: Batches,
+    tmp_path: Path,
+    dtype: torch.dtype,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(training, "_VALIDATE_EVERY", 3)
+    seen = []
+
+    def validate(model: Stage1) -> dict[str, float]:
+        assert not model.training
+        model.decode(torch.zeros(1, 3, 64, 64), torch.ones(1, 16))  # takes float32
+        seen.append(state_of(model))
+        return {"score": 0.5}
+
+    model = train(tiny(), batches(), MOTION, folder=tmp_path, device=CPU, validate=validate)
+    scores = [line["clips"] for line in numbers_of(tmp_path) if "score" in line]
+    assert scores == [12, 24, 32]
+    assert is_same(seen[-1], state_of(model))
+    assert not is_same(seen[0], seen[1])
+
+
+def test_a_loss_that_is_no_number_stops_the_run_before_it_is_saved(
+    tiny: Make, batches: Batches, tmp_path: Path
+) -> None:
+    def spoilt() -> Iterator[ClipBatch]:
+        yield from islice(batches(), 2)
+        batch = next(batches())
+        batch.flow[0] = float("nan")
+        yield batch
+
+    with pytest.raises(RuntimeError, match="non-finite"):
+        train(tiny(), spoilt(), MOTION, folder=tmp_path, device=CPU)
+    assert not (tmp_path / "checkpoint.pt").exists()
+
+
+def test_another_configuration_does_not_resume_a_run(
+    tiny: Make, batches: Batches, tmp_path: Path
+) -> None:
+    train(tiny(), batches(), MOTION, folder=tmp_path, device=CPU)
+    with pytest.raises(UserError, match="another configuration"):
+        train(tiny(), batches(), PICTURE, folder=tmp_path, device=CPU)
+    with pytest.raises(UserError, match="another configuration"):
+        train(tiny(z_dim=32), batches(), MOTION, folder=tmp_path, device=CPU)
+
+
+def test_a_seed_decides_what_is_trained(tiny: Make, batches: Batches, tmp_path: Path) -> None:
+    def run(name: str, seed: int) -> dict[str, Tensor]:
+        config = Stage1Training(clips=8, batch_size=4, seed=seed)
+        return state_of(train(tiny(), batches(), config, folder=tmp_path / name, device=CPU))
+
+    first = run("first", 1)
+    assert is_same(first, run("same", 1))
+    assert not is_same(first, run("other", 2))

@@ -1,0 +1,75 @@
+"""A tiny model that moves and paints, with random weights, and photographs for it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cinnema.stage1.model import Stage1Config
+from cinnema.stage2.conditioning import ConditionerConfig
+from cinnema.stage2.flow import FlowConfig
+from cinnema.synthesis.model import ModelConfig, VideoModel, save_model
+from cinnema.synthesis.pipeline import Pipeline
+
+TINY = ModelConfig(
+    name="tiny",
+    stage1=Stage1Config(
+        num_frames=4,
+        z_dim=16,
+        encoder_width=8,
+        motion_width=8,
+        feature_dim=8,
+        mask_width=16,
+        painter_width=16,
+    ),
+    conditioner=ConditionerConfig(feature_dim=8, width=8, condition_dim=4),
+    flow=FlowConfig(z_dim=16, condition_dim=4, num_blocks=2, hidden_dim=8, depth=1),
+)
+
+
+@pytest.fixture(scope="session")
+def model() -> VideoModel:
+    """Weights are drawn until everything has an effect: flow of a few per cent, mask, paint."""
+    torch.manual_seed(0)
+    model = VideoModel(TINY).eval().requires_grad_(requires_grad=False)
+    generator = torch.Generator().manual_seed(1)
+    model.flow.initialise(
+        torch.randn(64, 16, generator=generator), torch.randn(64, 4, generator=generator)
+    )
+    for parameter in model.flow.parameters():
+        parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    for layer, scale in (
+        (model.stage1.motion.leave.weight, 0.1),
+        (model.stage1.mask.leave.weight, 0.5),
+        (model.stage1.painter.leave.weight, 0.05),
+    ):
+        layer.copy_(scale * torch.randn(layer.shape, generator=generator))
+    return model
+
+
+@pytest.fixture(scope="session")
+def weights(model: VideoModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_model(path, model)
+    return path
+
+
+@pytest.fixture(scope="session")
+def pipe(weights: Path) -> Pipeline:
+    return Pipeline.from_pretrained(weights)
+
+
+@pytest.fixture(scope="session")
+def photograph() -> Callable[[int, int], np.ndarray]:
+    """Smooth colours with a dark lower third, of any height and width."""
+
+    def make(height: int, width: int) -> np.ndarray:
+        y, x = np.mgrid[:height, :width].astype(np.float32)
+        y, x = y / height, x / width
+        waves = [np.sin(9 * x + 4 * y), np.cos(7 * x * y), np.sin(6 * y - 5 * x)]
+        sky = 140 + 90 * np.stack(waves, axis=-1)
+        return np.where(y[..., None] > 0.67, 0.3 * sky, sky).round().astype(np.uint8)
+
+    return make

@@ -1,0 +1,95 @@
+"""Frames at the photograph's own size."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from cinnema.media.pictures import to_pixels, to_tensor
+from cinnema.stage1.rendering import cut
+from cinnema.stage1.warping import warp
+from cinnema.synthesis import native
+from cinnema.synthesis.native import NativeRenderer, refine_mask
+
+Photographs = Callable[[int, int], np.ndarray]
+EVERYWHERE = np.ones((64, 64), np.float32)
+
+
+def random_flow(scale: float, *, seed: int = 0) -> torch.Tensor:
+    flow = torch.randn(1, 2, 16, 16, generator=torch.Generator().manual_seed(seed))
+    return torch.nn.functional.avg_pool2d(flow, 5, stride=1, padding=2) * (5 * scale)
+
+
+def smooth(height: int, width: int) -> np.ndarray:
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    waves = [np.sin(x / 17 + y / 23), np.cos(x / 19), np.sin(y / 29 - x / 31)]
+    return (128 + 100 * np.stack(waves, axis=-1)).round().astype(np.uint8)
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.01, 0.1, 1.0, 5.0])
+def test_warping_is_that_of_stage_1(scale: float) -> None:
+    pixels, flow = smooth(90, 150), random_flow(scale)
+    frame = NativeRenderer(pixels, EVERYWHERE).frame(flow)
+    expected = to_pixels(warp(to_tensor(pixels)[None], flow)[0])
+    # OpenCV's weights are steps of 1/32 px: here under a third of a level, before rounding.
+    assert np.abs(frame.astype(int) - expected).max() <= 1
+
+
+def test_strips_change_nothing(monkeypatch: pytest.MonkeyPatch, photograph: Photographs) -> None:
+    pixels, flow = photograph(90, 150), random_flow(0.05)
+    mask, painted = (
+        np.random.default_rng(0).random((64, 64), np.float32),
+        torch.rand(1, 3, 128, 128),
+    )
+    whole = NativeRenderer(pixels, mask).frame(flow, painted - 0.5)
+    monkeypatch.setattr(native, "_STRIP", 1000)
+    strips = NativeRenderer(pixels, mask).frame(flow, painted - 0.5)
+    assert np.abs(whole.astype(int) - strips).max() <= 1  # a sum's order may move a tie
+
+
+def test_painting_is_enlarged_and_added(photograph: Photographs) -> None:
+    pixels = photograph(90, 150)
+    painted = 0.2 * torch.randn(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    still = np.zeros((64, 64), np.float32)
+    frame = NativeRenderer(pixels, still).frame(torch.zeros(1, 2, 16, 16), painted)
+    large = torch.nn.functional.interpolate(painted, (90, 150), mode="bilinear")
+    assert np.abs(frame.astype(int) - to_pixels(to_tensor(pixels) + large[0])).max() <= 1
+
+
+def test_a_refined_mask_ends_where_the_photograph_does() -> None:
+    pixels = np.full((360, 640, 3), 220, np.uint8)
+    skyline = 200 + (8 * np.sign(np.sin(np.arange(640) / 40))).astype(int)  # steps of 16 px
+    below = np.arange(360)[:, None] >= skyline
+    pixels[below] = 40
+    coarse = np.zeros((64, 64), np.float32)
+    coarse[:36] = 1  # straight, at row 202
+    refined = refine_mask(coarse, pixels)
+    rows, columns = np.arange(360)[:, None], np.arange(640)
+    straight = np.broadcast_to(np.clip((205 - rows) / 6, 0, 1), refined.shape)
+    for mask, least, most in ((refined, 0.3, 1.0), (straight, 0.0, 0.1)):
+        step = mask[skyline - 3, columns] - mask[skyline + 2, columns]
+        assert least <= step.mean() <= most
+    assert np.abs(refined - ~below).mean() < 0.9 * np.abs(straight - ~below).mean()
+    assert refined.min() == 0
+    assert refined.max() == 1
+
+
+def test_a_flat_photograph_keeps_the_mask() -> None:
+    refined = refine_mask(np.full((64, 64), 0.5, np.float32), np.full((50, 70, 3), 99, np.uint8))
+    np.testing.assert_allclose(refined, 0.5, atol=1e-4)
+
+
+def test_large_photographs_are_filled_as_small_ones(
+    monkeypatch: pytest.MonkeyPatch, photograph: Photographs
+) -> None:
+    pixels = photograph(240, 320)
+    moving = np.zeros((240, 320), np.float32)
+    moving[:160] = 1
+    layers = cut(to_tensor(pixels)[None], torch.from_numpy(moving)[None, None])
+    monkeypatch.setattr(native, "_COARSE", 100 * 100)
+    plate = native._plate(pixels, moving)
+    assert np.array_equal(plate[:160], pixels[:160])
+    hidden = np.abs(plate[164:].astype(int) - to_pixels(layers.plate[0])[164:])
+    was_there = np.abs(pixels[164:].astype(int) - to_pixels(layers.plate[0])[164:])
+    assert hidden.mean() < 0.2 * was_there.mean()
