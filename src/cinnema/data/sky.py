@@ -322,13 +322,32 @@ def _draw_ground(
         ground = functional.interpolate(
             piece[None], (size, size), mode="bilinear", align_corners=False
         )[0]
+    elif uniform(0, 1) < 0.5:
+        ground = _draw_rock(uniform, generator, size=size)
     else:
-        grain = _fractal_tile(generator, exponent=uniform(0.3, 1.5))
-        grain = functional.interpolate(grain[None, None], (size, size), mode="area")[0]
+        grain = _fit_tile(_fractal_tile(generator, exponent=uniform(0.3, 1.5)), size)
         colour = torch.tensor([uniform(0.1, 0.6), uniform(0.1, 0.6), uniform(0.05, 0.5)])
         ground = colour[:, None, None] * (0.5 + grain * uniform(0.3, 1.5))
     gain = torch.tensor([uniform(0.5, 1.1) for _ in range(3)]) * uniform(0.4, 1.1)
     return (ground * gain[:, None, None]).clamp(0, 1)
+
+
+def _draw_rock(uniform: _Uniform, generator: torch.Generator, *, size: int) -> Tensor:
+    """Grey and brown ridges, with snow on some: what a mask may take for clouds."""
+    relief = _fit_tile(_fractal_tile(generator, exponent=uniform(0.8, 1.4)), size)
+    lit = (relief - relief.roll((1, 1), dims=(1, 2))) * uniform(2.0, 6.0) + 0.5
+    grey = uniform(0.3, 0.75)
+    colour = torch.tensor([grey * uniform(0.95, 1.15), grey, grey * uniform(0.85, 1.1)])
+    rock = colour[:, None, None] * (0.5 + lit)
+    if uniform(0, 1) < 0.5:
+        where = _fit_tile(_fractal_tile(generator, exponent=uniform(1.2, 2.0)), size)
+        snow = torch.sigmoid((where - uniform(0.4, 1.0)) * 30)
+        rock = rock + (uniform(0.8, 1.0) - rock) * snow
+    return rock.clamp(0, 1)
+
+
+def _fit_tile(tile: Tensor, size: int) -> Tensor:
+    return functional.interpolate(tile[None, None], (size, size), mode="area")[0]
 
 
 def _fractal_tile(generator: torch.Generator, *, exponent: float) -> Tensor:

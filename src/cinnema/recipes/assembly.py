@@ -161,7 +161,7 @@ def train_stage1(
     device: torch.device,
     foregrounds: Path | None = None,
 ) -> Path:
-    """Train both phases of stage 1, or go on where the run stopped.
+    """Train the phases of stage 1, or go on where the run stopped.
 
     Args:
         recipe: What to train, on what, how.
@@ -176,7 +176,7 @@ def train_stage1(
     crops = split_crops(recipe.data, recipe.stage1, root=data, cache=run.parent / "crops")
     validate = stage1_validation(crops.validation)
     model = new_stage1(recipe.stage1)
-    for training in (recipe.motion, recipe.picture):
+    for training in (recipe.motion, recipe.picture, recipe.mask):
         is_picture = training.phase == "picture"
         folder = run / training.phase
         seed = training.seed + clips_seen(folder)  # so that a resumed run sees other clips
@@ -190,7 +190,7 @@ def train_stage1(
             validate=validate,
         )
         _save_part(run / _FILES[training.phase], model, model.config)
-    return run / _FILES["picture"]
+    return run / _FILES["mask"]
 
 
 def train_stage2(
@@ -225,7 +225,7 @@ def train_stage2(
     _load_part(run / _FILES[phase], stage1)
     result = run_stage2(
         stage1,
-        Conditioner(recipe.conditioner),
+        _new_conditioner(recipe),
         ConditionalFlow(recipe.flow),
         training_stream(
             recipe,
@@ -242,6 +242,13 @@ def train_stage2(
     networks = nn.ModuleDict({"conditioner": result.conditioner, "flow": result.flow})
     _save_part(run / _FILES["stage2"], networks, recipe.flow)
     return run / _FILES["stage2"]
+
+
+def _new_conditioner(recipe: Recipe) -> Conditioner:
+    """Its first weights depend on the seed alone, as those of the flow do."""
+    with torch.random.fork_rng():
+        torch.manual_seed(recipe.stage2.seed)
+        return Conditioner(recipe.conditioner)
 
 
 def bundle(recipe: Recipe, *, run: Path, output: Path, overwrite: bool = False) -> Path:
@@ -267,7 +274,7 @@ def bundle(recipe: Recipe, *, run: Path, output: Path, overwrite: bool = False) 
             flow=recipe.flow,
         )
     )
-    _load_part(run / _FILES["picture"], model.stage1)
+    _load_part(run / _FILES["mask"], model.stage1)
     networks = nn.ModuleDict({"conditioner": model.conditioner, "flow": model.flow})
     _load_part(run / _FILES["stage2"], networks)
     save_model(output, model, overwrite=overwrite)
@@ -294,7 +301,8 @@ def validate(
 # The phases' results, in the folder of the run.
 _FILES = {
     "motion": "motion.safetensors",
-    "picture": "stage1.safetensors",
+    "picture": "picture.safetensors",
+    "mask": "stage1.safetensors",
     "stage2": "stage2.safetensors",
 }
 

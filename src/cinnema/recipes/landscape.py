@@ -1,8 +1,11 @@
 """The recipe of the shipped `landscape` weights."""
 
-from pydantic import Field
+from typing import Annotated
+
+from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from cinnema.core.errors import UserError
 from cinnema.stage1.model import Stage1Config
 from cinnema.stage1.training import Stage1Training
 from cinnema.stage2.conditioning import ConditionerConfig
@@ -10,7 +13,7 @@ from cinnema.stage2.flow import FlowConfig
 from cinnema.stage2.training import Stage2Training
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class DataConfig:
     """What a model is trained on.
 
@@ -22,14 +25,14 @@ class DataConfig:
         sky_share: Share of synthetic skies in a batch, in [0, 1].
     """
 
-    textures: dict[str, float]
+    textures: dict[str, Annotated[float, Field(ge=0)]]
     excluded: tuple[str, ...] = ()
     crops: int = Field(default=200, ge=1)
     validation_crops: int = Field(default=48, ge=1)
     sky_share: float = Field(default=0.5, ge=0, le=1)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class Recipe:
     """Everything that makes a set of weights.
 
@@ -39,9 +42,13 @@ class Recipe:
         stage1: What stage 1 is made of.
         motion: Training of stage 1, first phase.
         picture: Training of stage 1, second phase.
+        mask: Training of stage 1, last phase.
         conditioner: What reads x0 for the flow.
         flow: What the flow is made of.
         stage2: Training of the two.
+
+    Raises:
+        ValueError: A training of stage 1 is of another phase than its name says.
     """
 
     name: str
@@ -49,9 +56,19 @@ class Recipe:
     stage1: Stage1Config
     motion: Stage1Training
     picture: Stage1Training
+    mask: Stage1Training
     conditioner: ConditionerConfig
     flow: FlowConfig
     stage2: Stage2Training
+
+    def __post_init__(self) -> None:
+        for name, training in (
+            ("motion", self.motion),
+            ("picture", self.picture),
+            ("mask", self.mask),
+        ):
+            if training.phase != name:
+                raise UserError(f"{name}.phase must be {name}, got {training.phase}: change it")
 
 
 def landscape() -> Recipe:
@@ -74,16 +91,25 @@ def landscape() -> Recipe:
             window=128,
             train_encoder=False,
         ),
-        conditioner=ConditionerConfig(),
+        mask=Stage1Training(phase="mask", clips=12_000, learning_rate=5e-4, mask=1.0),
+        # A dozen scenes are few: a narrow condition, dropout and decay keep the flow from
+        # learning them by heart.
+        conditioner=ConditionerConfig(width=16, condition_dim=8, dropout=0.5),
         flow=FlowConfig(
             z_dim=64,
-            condition_dim=128,
-            num_blocks=12,
-            hidden_dim=192,
+            condition_dim=8,
+            num_blocks=8,
+            hidden_dim=96,
             depth=1,
-            dropout=0.1,
+            dropout=0.2,
             leaky_relu=False,
             mixing="linear",
         ),
-        stage2=Stage2Training(),
+        stage2=Stage2Training(
+            clips=200_000,
+            learning_rate=1e-3,
+            weight_decay=0.3,
+            validate_every=6_400,
+            patience=4,
+        ),
     )

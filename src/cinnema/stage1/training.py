@@ -1,4 +1,4 @@
-"""Training of stage 1: first the motion, then the picture.
+"""Training of stage 1: first the motion, then the picture, last the mask.
 
 Phase "motion" needs no frames but x0: flow volumes go through z and come back, and the mask learns
 what moves. Phase "picture" renders one later frame of each clip as well and compares pixels.
@@ -45,7 +45,8 @@ class Stage1Training:
     """How stage 1 is trained.
 
     Attributes:
-        phase: "motion" trains flow, z and mask; "picture" adds rendered frames.
+        phase: "motion" trains flow, z and mask; "picture" adds rendered frames; "mask" trains
+            nothing but what says "this may move", which is cheap.
         clips: Clips seen before the run ends.
         batch_size: Clips in a step.
         learning_rate: Of AdamW at its peak.
@@ -62,7 +63,7 @@ class Stage1Training:
         seed: Of every draw.
     """
 
-    phase: Literal["motion", "picture"] = "motion"
+    phase: Literal["motion", "picture", "mask"] = "motion"
     clips: int = Field(default=150_000, ge=1)
     batch_size: int = Field(default=32, ge=1)
     learning_rate: float = Field(default=1e-3, gt=0)
@@ -153,8 +154,13 @@ class _Step:
         self.dtype = fast_dtype(device)
         self.model = model.to(device, self.dtype)
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        # Stage 2 reads both: frozen, it can be trained beside phase "picture".
-        moves_latents = config.phase == "motion" or config.train_encoder
+        model.requires_grad_(requires_grad=config.phase != "mask")
+        model.scene.backbone.requires_grad_(requires_grad=False)
+        model.mask.requires_grad_(requires_grad=True)
+        # Stage 2 reads both: frozen, it can be trained beside the later phases.
+        moves_latents = config.phase == "motion" or (
+            config.phase == "picture" and config.train_encoder
+        )
         model.encoder.requires_grad_(requires_grad=moves_latents)
         model.scene.join.requires_grad_(requires_grad=moves_latents)
         self.master = MasterWeights(model)
@@ -189,6 +195,10 @@ class _Step:
     def losses(self, batch: ClipBatch) -> dict[str, Tensor]:
         model, config = self.model, self.config
         x0 = batch.x0.to(self.dtype, memory_format=torch.channels_last)
+        if config.phase == "mask":
+            features = model.scene(x0)
+            logits = model.mask(features.joint, features.fine)
+            return {"mask": config.mask * mask_loss(logits.float(), batch.moving, batch.known)}
         flow = batch.flow.to(self.dtype)
         z = model.encode(flow)
         noise = torch.randn(z.shape, generator=self.generator).to(z)

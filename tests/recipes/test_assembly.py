@@ -1,0 +1,147 @@
+"""From a recipe and a folder of clips to a weights file, in small."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cinnema.backbones.efficientnet import EfficientNetLite0
+from cinnema.core.errors import UserError
+from cinnema.media.videos import write_video
+from cinnema.recipes import DataConfig, Recipe
+from cinnema.recipes.assembly import (
+    bundle,
+    new_stage1,
+    read_foregrounds,
+    split_crops,
+    train_stage1,
+    train_stage2,
+    training_stream,
+)
+from cinnema.stage1.model import Stage1Config
+from cinnema.stage1.training import Stage1Training
+from cinnema.stage2.conditioning import ConditionerConfig
+from cinnema.stage2.flow import FlowConfig
+from cinnema.stage2.training import Stage2Training
+from cinnema.synthesis.model import load_model
+
+CPU = torch.device("cpu")
+SMALL = Stage1Config(
+    size=64, num_frames=4, num_basis=2, z_dim=16, encoder_width=8, motion_width=8, feature_dim=8,
+    mask_width=16, painter_width=16,
+)  # fmt: skip
+RECIPE = Recipe(
+    name="small",
+    data=DataConfig(textures={"clouds": 1.0}, crops=4, validation_crops=2),
+    stage1=SMALL,
+    motion=Stage1Training(phase="motion", clips=8, batch_size=4),
+    picture=Stage1Training(phase="picture", clips=8, batch_size=4, network="alex"),
+    mask=Stage1Training(phase="mask", clips=8, batch_size=4),
+    conditioner=ConditionerConfig(feature_dim=8, width=8, condition_dim=4),
+    flow=FlowConfig(z_dim=16, condition_dim=4, num_blocks=2, hidden_dim=16, depth=1),
+    stage2=Stage2Training(clips=32, pool=8, batch_size=4, validate_every=16),
+)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four scenes of clouds, of which the first and the last validate."""
+    root = tmp_path_factory.mktemp("data")
+    y, x = np.mgrid[:48, :64]
+    for seed, name in enumerate("abcd"):
+        frames = [
+            128 + 50 * np.sin((x - 2 * t) / (4 + seed)) + 40 * np.cos(y / 5) for t in range(9)
+        ]
+        pixels = np.repeat(np.stack(frames)[..., None], 3, axis=-1).clip(0, 255).astype(np.uint8)
+        write_video(root / f"{name}.mp4", pixels, fps=8)
+    entries = [{"path": f"{name}.mp4", "texture": "clouds"} for name in "abcd"]
+    (root / "manifest.json").write_text(json.dumps(entries))
+    return root
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photographs")
+    pixels = np.random.default_rng(0).integers(0, 256, (80, 120, 3), dtype=np.uint8)
+    for name in ("wall", "wood"):
+        Image.fromarray(pixels).save(folder / f"{name}.png")
+    return folder
+
+
+def test_no_scene_is_on_both_sides_of_the_split(data: Path, tmp_path: Path) -> None:
+    crops = split_crops(RECIPE.data, SMALL, root=data, cache=tmp_path)
+    assert [c.scene.name for c in crops.train] == ["b", "c"]
+    assert [c.scene.name for c in crops.validation] == ["a", "d"]
+    assert [len(c) for c in crops.train + crops.validation] == [4, 4, 2, 2]
+    again = split_crops(RECIPE.data, SMALL, root=data, cache=tmp_path)
+    assert np.array_equal(crops.train[0].frames, again.train[0].frames)
+
+
+@pytest.mark.parametrize(("phase", "num_rendered"), [("motion", 0), ("picture", 1), ("mask", 0)])
+def test_a_phase_gets_the_frames_that_it_looks_at(
+    data: Path, tmp_path: Path, photographs: Path, phase: str, num_rendered: int
+) -> None:
+    crops = split_crops(RECIPE.data, SMALL, root=data, cache=tmp_path)
+    stream = training_stream(
+        RECIPE, getattr(RECIPE, phase), crops.train, seed=0, foregrounds=photographs
+    )
+    batch = next(stream)
+    assert batch.x0.shape == (4, 3, 64, 64)
+    assert batch.flow.shape == (4, 2, 4, 16, 16)
+    assert batch.frames.shape == (4, num_rendered, 3, 64, 64)
+
+
+def test_foregrounds_are_squares_of_the_photographs(photographs: Path, tmp_path: Path) -> None:
+    squares = read_foregrounds(photographs, side=32, each=3)
+    assert (squares.shape, squares.dtype) == ((6, 3, 32, 32), torch.uint8)
+    assert torch.equal(squares, read_foregrounds(photographs, side=32, each=3))
+    with pytest.raises(UserError):
+        read_foregrounds(tmp_path, side=32)
+
+
+def test_a_new_stage_1_stands_on_imagenet() -> None:
+    model, x0 = new_stage1(SMALL), torch.rand(1, 3, 64, 64) * 2 - 1
+    published = EfficientNetLite0.imagenet().eval()
+    with torch.no_grad():
+        pairs = zip(model.scene.backbone(x0), published(x0), strict=True)
+        assert all(torch.allclose(mine, theirs, atol=1e-3) for mine, theirs in pairs)
+
+
+def test_a_seed_decides_a_new_stage_1_and_no_other_stream() -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    first, second, other = (new_stage1(SMALL, seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(torch.rand(1), expected)
+    assert torch.equal(first.motion.join.weight, second.motion.join.weight)
+    assert not torch.equal(first.motion.join.weight, other.motion.join.weight)
+
+
+def test_a_recipe_becomes_a_weights_file(data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "small"
+    with pytest.raises(UserError, match=r"motion\.safetensors is not there"):
+        train_stage2(RECIPE, data=data, run=run, device=CPU)
+    stage1 = train_stage1(RECIPE, data=data, run=run, device=CPU)
+    assert stage1.is_file()
+    with pytest.raises(UserError, match=r"stage2\.safetensors is not there"):
+        bundle(RECIPE, run=run, output=tmp_path / "small.safetensors")
+    stage2 = train_stage2(RECIPE, data=data, run=run, device=CPU)
+    assert stage2.is_file()
+    output = bundle(RECIPE, run=run, output=tmp_path / "small.safetensors")
+    model = load_model(str(output)).model
+    assert model.config.name == "small"
+    assert model.flow.is_initialised
+    with pytest.raises(UserError, match="exists already"):
+        bundle(RECIPE, run=run, output=output)
+
+    wider = dataclasses.replace(RECIPE, stage1=dataclasses.replace(SMALL, motion_width=16))
+    with pytest.raises(UserError, match="another recipe"):
+        bundle(wider, run=run, output=tmp_path / "wider.safetensors")
+
+    before = stage1.read_bytes()
+    train_stage1(RECIPE, data=data, run=run, device=CPU)  # done: nothing changes
+    assert stage1.read_bytes() == before
