@@ -150,9 +150,11 @@ def test_training_gets_its_recipe_folders_and_device(
     cinnema: Run, calls: dict[str, Any], tmp_path: Path, stage: str
 ) -> None:
     options = ["--data", tmp_path, "--run", tmp_path / "run", "--device", "cpu", "--threads", 1]
+    options += ["--foregrounds", tmp_path / "still"]
     result = cinnema("train", stage, *options)
     assert result == (0, ["made.safetensors"], [])
     assert calls[f"train_{stage}"] == {
+        "foregrounds": tmp_path / "still",
         "recipe": RECIPES["landscape"](),
         "data": tmp_path,
         "run": tmp_path / "run",

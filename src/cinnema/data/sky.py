@@ -277,9 +277,11 @@ def _draw_coverage(
     uniform: _Uniform, generator: torch.Generator, *, size: int, waterline: float | None
 ) -> Tensor:
     """1 below a ragged skyline with roofs and trunks; with water, only a strip at its line."""
-    if waterline is None and (kind := uniform(0, 1)) < 0.22:
-        # Nothing but sky, or a picture in which nothing moves at all.
-        return torch.zeros(size, size) if kind < 0.12 else torch.ones(size, size)
+    kind = uniform(0, 1)
+    if waterline is None and kind < 0.12:
+        return torch.zeros(size, size)  # nothing but sky
+    if waterline is None and kind > 0.9:
+        return torch.ones(size, size)  # a picture in which nothing moves
     skyline = _draw_skyline(uniform, generator, size=size, waterline=waterline)
     y = _pixel_centres(size)[1]
     softness = uniform(0.4, 1.5) / size

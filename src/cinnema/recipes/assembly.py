@@ -148,7 +148,7 @@ def new_stage1(config: Stage1Config, *, seed: int = 0) -> Stage1:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = Stage1(config)
-    backbone = EfficientNetLite0.imagenet().fold_batch_norm()
+        backbone = EfficientNetLite0.imagenet().fold_batch_norm()
     model.scene.backbone.load_state_dict(backbone.state_dict())
     return model
 
