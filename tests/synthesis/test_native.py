@@ -50,11 +50,23 @@ def test_strips_change_nothing(monkeypatch: pytest.MonkeyPatch, photograph: Phot
 
 def test_painting_is_enlarged_and_added(photograph: Photographs) -> None:
     pixels = photograph(90, 150)
-    painted = 0.2 * torch.randn(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    coarse = 0.1 * torch.randn(1, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    painted = torch.nn.functional.interpolate(coarse, (128, 128), mode="bicubic")
     still = np.zeros((64, 64), np.float32)
     frame = NativeRenderer(pixels, still).frame(torch.zeros(1, 2, 16, 16), painted)
     large = torch.nn.functional.interpolate(painted, (90, 150), mode="bilinear")
     assert np.abs(frame.astype(int) - to_pixels(to_tensor(pixels) + large[0])).max() <= 1
+
+
+def test_single_pixels_of_the_painting_do_not_show_as_a_grid(photograph: Photographs) -> None:
+    pixels = photograph(256, 256)
+    dots = torch.zeros(1, 3, 128, 128)
+    dots[..., ::2, ::2] = 0.2
+    still = np.zeros((64, 64), np.float32)
+    frame = NativeRenderer(pixels, still).frame(torch.zeros(1, 2, 16, 16), dots)
+    painted = frame.astype(int) - pixels
+    assert painted.mean() > 0
+    assert painted[16:-16, 16:-16].std() < 2
 
 
 def test_a_refined_mask_ends_where_the_photograph_does() -> None:

@@ -43,8 +43,10 @@ def cut(x0: Float[Tensor, "b 3 h w"], moving: Float[Tensor, "b 1 i j"]) -> Layer
         moving: 1 where it may move, 0 where it must stay; of any resolution.
     """
     moving = _to(moving, x0)
-    # Squared: what is only half sure to be sky should not colour the sky behind the hills.
-    return Layers(x0=x0, moving=moving, plate=fill(x0, moving.square()))
+    # What is only half sure to be sky should not colour the sky behind the hills, but where
+    # nothing is surer it has to do.
+    seen = (2 * moving - 1).clamp_min(0).square() * 0.98 + moving.square() * 0.02
+    return Layers(x0=x0, moving=moving, plate=fill(x0, seen))
 
 
 class MaskHead(nn.Module):

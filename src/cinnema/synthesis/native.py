@@ -42,9 +42,9 @@ _EPS = 1e-3
 _CELLS = 2.0
 """Radius of the guided filter in cells of the mask, which is as far as the mask may be wrong."""
 
-_CERTAIN = 0.1
+_CERTAIN = 0.25
 """Probabilities this close to 0 and 1 count as still and moving: a cloud that were 5 % still would
-leave a ghost behind."""
+leave a ghost behind, and so would a peak that were 20 % cloud."""
 
 
 class NativeRenderer:
@@ -84,7 +84,8 @@ class NativeRenderer:
         shifts = _Enlarged(flow[0].float().cpu() * scale, (height, width), mode="bicubic")
         paint = None
         if painted is not None:
-            paint = _Enlarged(painted[0].float().cpu() * 127.5, (height, width), mode="bilinear")
+            levels = _smooth(painted[0].float().cpu() * 127.5)
+            paint = _Enlarged(levels, (height, width), mode="bilinear")
         out = np.empty_like(self._x0)
         for rows in _strips(height, width):
             change = self._motion(rows, shifts)
@@ -110,6 +111,14 @@ class NativeRenderer:
     def _painting(self, rows: slice, paint: "_Enlarged") -> np.ndarray:
         levels = np.moveaxis(paint.rows(rows), 0, -1)
         return levels if self._free is None else levels * self._free[rows, :, None]
+
+
+def _smooth(painted: Float[Tensor, "3 m n"]) -> Float[Tensor, "3 m n"]:
+    """Take single pixels out of the painting: enlarged, they would show as a grid of dots."""
+    taps = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16
+    kernel = (taps[:, None] * taps).expand(3, 1, 5, 5)
+    around = functional.pad(painted[None], (2, 2, 2, 2), mode="replicate")
+    return functional.conv2d(around, kernel, groups=3)[0]
 
 
 def refine_mask(
@@ -162,7 +171,7 @@ def refine_mask(
 def _plate(pixels: np.ndarray, moving: np.ndarray) -> np.ndarray:
     """The moving layer, continued under the still one, uint8; as `stage1.rendering.cut` has it."""
     height, width, _ = pixels.shape
-    weight = np.square(moving)
+    weight = 0.98 * np.square(np.maximum(2 * moving - 1, 0)) + 0.02 * np.square(moving)
     small, small_weight = _seen(pixels, weight)
     x = torch.from_numpy(small).movedim(-1, 0)[None]
     plate = to_pixels(fill(x, torch.from_numpy(small_weight)[None, None])[0])
