@@ -6,7 +6,7 @@ time that vanish at time 0:
 
     F(p, s) = sum_k c_k(p) B_k(s),   B_0(s) = s,  B_k(s) = sin(pi k s),   s = t / T
 
-Four of them keep 95 % of the motion of clouds, drop the estimator's jitter, and can be evaluated
+Four of them keep most of the motion of clouds, drop the estimator's jitter, and can be evaluated
 at any time, so that frame rates are free.
 """
 
