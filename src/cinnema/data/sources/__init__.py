@@ -1,0 +1,1 @@
+"""Data sets on disk, as they are published: one reader each."""

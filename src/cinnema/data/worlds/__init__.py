@@ -1,0 +1,1 @@
+"""Simulated worlds in which everything is known, deterministic by seed."""
