@@ -51,7 +51,7 @@ class Control:
         """
         if self.kind == "position":
             return np.array(track[last], dtype=np.float32)
-        return track[first + 1 : last + 1].sum(axis=0, dtype=np.float32)
+        return np.asarray(track[first + 1 : last + 1].sum(axis=0), dtype=np.float32)
 
     def mirrored(self, value: Float32[np.ndarray, "*n e"]) -> Float32[np.ndarray, "*n e"]:
         """Return the control of the clip that is mirrored left to right."""
