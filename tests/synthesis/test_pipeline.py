@@ -200,7 +200,7 @@ def test_nu_goes_to_z_and_back(pipe: Pipeline, photograph: Photographs) -> None:
     (animation,) = pipe.animate(image, num_samples=1, num_frames=1, size=(128, 128))
     x0 = to_tensor(np.array(Image.fromarray(image).resize((128, 128), Image.Resampling.BICUBIC)))
     with torch.no_grad():
-        c = pipe.model.condition(pipe.model.stage1.scene(x0[None]))
+        c = pipe.model.condition(x0[None])
         nu, _ = pipe.model.to_residual(animation.z[None], c)
     assert (nu[0] - animation.nu).abs().max() < 1e-4
 

@@ -166,7 +166,7 @@ def _start(
             for sample in range(num_samples)
         ]
     )
-    c = model.condition(features).expand(num_samples, -1)
+    c = model.condition_on(features).expand(num_samples, -1)
     return _Start(x0=x0, features=features, z=model.to_latent(nu.to(device), c)[0])
 
 

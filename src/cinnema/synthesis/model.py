@@ -4,17 +4,23 @@ import re
 from dataclasses import dataclass as plain_dataclass
 from pathlib import Path
 
+import numpy as np
+import torch
 from jaxtyping import Float
 from pydantic import ConfigDict, ValidationError
 from pydantic.dataclasses import dataclass
-from torch import Tensor, nn
+from torch import Tensor
 
+from cinnema.backbones.optical_flow import backward_flow, to_volume
 from cinnema.core.config import config_from_dict, config_to_dict
 from cinnema.core.errors import UserError
 from cinnema.core.weights import WeightsFile, load_weights, save_weights
+from cinnema.media.pictures import to_pixels
 from cinnema.stage1.model import SceneFeatures, Stage1, Stage1Config
+from cinnema.stage1.motion import GRID
 from cinnema.stage2.conditioning import Conditioner, ConditionerConfig
 from cinnema.stage2.flow import ConditionalFlow, FlowConfig
+from cinnema.synthesis.synthesizer import Synthesizer
 from cinnema.synthesis.threads import one_thread
 
 _BUNDLED = Path(__file__).parents[1] / "weights"
@@ -59,15 +65,14 @@ class ModelConfig:
                 raise UserError(f"{names} must be equal, got {mine} and {other}: change one")
 
 
-class VideoModel(nn.Module):
+class VideoModel(Synthesizer):
     """Stage 1, the conditioner and the flow: nu to z to video, and video to z to nu.
 
     Its networks compute; `Pipeline` is what animates photographs with it.
 
     Example:
         >>> model = load_model("landscape").model
-        >>> features = model.stage1.scene(x0)
-        >>> c = model.condition(features)
+        >>> c = model.condition(x0)
         >>> z, log_det = model.to_latent(nu, c)
 
     Args:
@@ -81,14 +86,88 @@ class VideoModel(nn.Module):
         self.conditioner = Conditioner(config.conditioner)
         self.flow = ConditionalFlow(config.flow)
 
-    def condition(self, features: SceneFeatures) -> Float[Tensor, "b c"]:
+    @property
+    def name(self) -> str:
+        """What the weights are called."""
+        return self.config.name
+
+    @property
+    def size(self) -> int:
+        """Width and height of the pictures that the networks see, in pixels."""
+        return self.config.stage1.size
+
+    @property
+    def num_frames(self) -> int:
+        """T, the frames after x0 that `decode` returns."""
+        return self.config.stage1.num_frames
+
+    @property
+    def z_dim(self) -> int:
+        """Length of z and nu."""
+        return self.config.stage1.z_dim
+
+    @property
+    def control_dim(self) -> int:
+        """0: the model takes no control."""
+        return 0
+
+    def encode(self, video: Float[Tensor, "b t1 3 h w"]) -> Float[Tensor, "b z"]:
+        """Return z of clips, by their optical flow back to x0.
+
+        Args:
+            video: x0 and the T frames after it, in [-1, 1], at the model's size.
+
+        Raises:
+            UserError: Another number of frames or another size.
+        """
+        expected = (self.num_frames + 1, 3, self.size, self.size)
+        if video.shape[1:] != expected:
+            raise UserError(
+                f"the model {self.name} encodes clips of shape {expected}, got "
+                f"{tuple(video.shape[1:])}: resample or resize them"
+            )
+        size = (self.size, self.size)
+        volumes = [
+            to_volume(backward_flow(to_pixels(clip), size=size), grid=GRID) for clip in video
+        ]
+        flow = torch.from_numpy(np.stack(volumes)).to(video.device, video.dtype)
+        return self.stage1.encode(flow)
+
+    def condition(
+        self, x0: Float[Tensor, "b 3 h w"], eta: Float[Tensor, "b e"] | None = None
+    ) -> Float[Tensor, "b c"]:
         """Return what the flow is told of a first frame.
+
+        Args:
+            x0: First frames in [-1, 1], at the model's size.
+            eta: None.
+
+        Raises:
+            UserError: There is an eta.
+        """
+        if eta is not None:
+            raise UserError(f"the model {self.name} takes no control: leave it out")
+        return self.condition_on(self.stage1.scene(x0))
+
+    def condition_on(self, features: SceneFeatures) -> Float[Tensor, "b c"]:
+        """Return what the flow is told of a first frame that has been read already.
 
         Args:
             features: `stage1.scene(x0)`.
         """
         c: Tensor = self.conditioner(features.joint)
         return c
+
+    def decode(
+        self, x0: Float[Tensor, "b 3 h w"], z: Float[Tensor, "b z"]
+    ) -> Float[Tensor, "b t 3 h w"]:
+        """Return the T frames that follow x0, values in [-1, 1].
+
+        Args:
+            x0: First frames in [-1, 1], at the model's size.
+            z: How they move.
+        """
+        return self.stage1.decode(x0, z).clamp(-1, 1)
 
     def to_latent(
         self, nu: Float[Tensor, "b z"], c: Float[Tensor, "b c"]

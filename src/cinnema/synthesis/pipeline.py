@@ -276,7 +276,7 @@ class _Scene:
         self.x0 = resized(pixels, out_size)
         small = to_tensor(as_seen(pixels, size))[None].to(device)
         self._features = model.stage1.scene(small)
-        self._c = model.condition(self._features)
+        self._c = model.condition_on(self._features)
         moving = torch.sigmoid(model.stage1.mask(self._features.joint, self._features.fine))
         self._free = None if still is None else 1 - as_mask_tensor(still, size).to(device)
         self._layers = self._cut(small, moving)
