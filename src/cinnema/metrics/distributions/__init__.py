@@ -1,0 +1,1 @@
+"""Distances between sets of features, from statistics that are gathered clip by clip."""
