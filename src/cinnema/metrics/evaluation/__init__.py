@@ -1,0 +1,1 @@
+"""`cinnema evaluate`: what a model is worth, beside baselines, by protocols that are told."""
