@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from cinnema.core.errors import UserError
 from cinnema.data.scenes import SceneCrops
-from cinnema.data.sky import draw_motion, draw_scene
+from cinnema.data.worlds.sky import draw_motion, draw_scene
 
 # Displacements, in pixels over a clip, below which a point is still and above which it moves.
 _STILL, _MOVING = 0.35, 1.2
