@@ -1,0 +1,118 @@
+"""DTDB: dynamic textures (clouds, fire, vegetation, waterfall), a folder of pictures a video."""
+
+from collections.abc import Iterator
+from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
+from typing import Any
+
+from cinnema.core.errors import UserError
+from cinnema.data.records import BadRecord, Item, RawClip
+from cinnema.data.sources.frames import (
+    below,
+    check_at_least_one,
+    check_root,
+    count_pictures,
+    cut,
+    numbered_pictures,
+    picture_frames,
+    subfolders,
+)
+from cinnema.data.sources.splits import check_shares, split_by_name
+from cinnema.media.videos import DEFAULT_FPS
+
+_TRAIN, _TEST = "train", "eval"
+
+
+@dataclass(frozen=True)
+class DTDB:
+    """One texture of the dynamic texture data base (Hadji and Wildes 2018).
+
+    `<texture>/{train,eval}/<video>/frame<i>.{jpg,png}`, with consecutive numbers. eval tests, as in
+    the paper; a share of the videos of train validates, by a hash of their names. The frame rate is
+    not known; 25 is stated. Videos of less than `min_frames` are left out; `too_short` lists them
+    and `settings` counts them.
+
+    Args:
+        root: The folder that holds the textures' folders.
+        texture: "clouds", "fire", "vegetation", "waterfall".
+        size: Width and height of the frames; the aspect is not kept.
+        min_frames: Of a video; T + 1.
+        validation_share: Of the videos of train, in [0, 1).
+
+    Example:
+        >>> source = DTDB(Path("DTDB"), "fire")
+        >>> clip = next(source.read(source.items()[0]))
+    """
+
+    root: Path
+    texture: str
+    _: KW_ONLY
+    size: int = 128
+    min_frames: int = 17
+    validation_share: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        check_at_least_one(size=self.size, min_frames=self.min_frames)
+        check_shares(validation=self.validation_share)
+        if self.texture in ("", "..") or Path(self.texture).name != self.texture:
+            raise UserError(f"texture must be the name of a folder, got {self.texture!r}")
+
+    @property
+    def name(self) -> str:
+        """What the packed data set is called."""
+        return f"dtdb-{self.texture}"
+
+    @property
+    def control(self) -> None:
+        """None: nothing is known about the motion."""
+        return
+
+    def settings(self) -> dict[str, Any]:
+        """Return what decides the clips, and how many are too short."""
+        return {
+            "source": "dtdb", "root": self.root.resolve().name, "texture": self.texture,
+            "size": self.size, "min_frames": self.min_frames,
+            "validation_share": self.validation_share, "too_short": len(self.too_short()),
+        }  # fmt: skip
+
+    def too_short(self) -> list[str]:
+        """List the videos that are left out, as they have less than `min_frames`."""
+        return [below(video, self.root) for video in self._videos() if not self._is_long(video)]
+
+    def items(self) -> list[Item]:
+        """List the videos of `min_frames`; nothing is opened.
+
+        Raises:
+            UserError: The folder or the texture is missing, or holds no such video.
+        """
+        videos = [video for video in self._videos() if self._is_long(video)]
+        if not videos:
+            textures = ", ".join(folder.name for folder in subfolders(self.root)) or "none"
+            raise UserError(
+                f"{self.root} has no video of {self.min_frames} frames in "
+                f"{self.texture}/{{train,eval}}/<video>/frame<i>.jpg (or png); its folders: "
+                f"{textures}"
+            )
+        names = [below(video, self.root) for video in videos if video.parent.name == _TRAIN]
+        splits = split_by_name(names, validation=self.validation_share, test=0.0)
+        return [
+            Item(name=name, split=splits.get(name, "test"))
+            for name in (below(video, self.root) for video in videos)
+        ]
+
+    def read(self, item: Item) -> Iterator[RawClip | BadRecord]:
+        """Yield the one clip of a video."""
+        pictures = numbered_pictures(self.root / item.name, root=self.root)
+        yield from cut(
+            picture_frames(pictures, root=self.root), name=item.name, source=item.name,
+            fps=DEFAULT_FPS, size=self.size, min_frames=self.min_frames,
+        )  # fmt: skip
+
+    def _videos(self) -> list[Path]:
+        check_root(self.root)
+        texture = self.root / self.texture
+        return [video for side in (_TEST, _TRAIN) for video in subfolders(texture / side)]
+
+    def _is_long(self, video: Path) -> bool:
+        return count_pictures(video) >= self.min_frames

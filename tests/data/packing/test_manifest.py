@@ -1,0 +1,209 @@
+"""JSON documents: what is written is read, and what does not fit is named."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cinnema.core.errors import UserError
+from cinnema.data.packing.manifest import (
+    ENCODINGS,
+    ClipEntry,
+    Document,
+    Manifest,
+    Plan,
+    PlannedShard,
+    Receipt,
+    ShardEntry,
+    ShardIndex,
+    find_missing,
+    find_receipt,
+    list_names,
+)
+from cinnema.data.records import SPLITS
+
+names = st.text(st.characters(codec="utf-8"), max_size=6)
+numbers = st.floats(allow_nan=False, allow_infinity=False)
+counts = st.integers(0, 10**6)
+split = st.sampled_from(SPLITS)
+encoding = st.sampled_from(ENCODINGS)
+widths = st.dictionaries(names, counts, max_size=2)
+
+
+def objects(**fields: Any) -> st.SearchStrategy[dict[str, Any]]:
+    return st.fixed_dictionaries(fields)
+
+
+def few(entries: st.SearchStrategy[Any]) -> st.SearchStrategy[list[Any]]:
+    return st.lists(entries, max_size=2)
+
+
+controls = st.none() | objects(
+    name=names,
+    kind=st.sampled_from(["position", "velocity"]),
+    labels=few(names),
+    unit=names,
+    mirror_axis=counts,
+    mirror_centre=numbers,
+)
+infos: dict[str, Any] = {
+    "clip": names,
+    "source": names,
+    "split": split,
+    "frames": counts,
+    "fps": numbers,
+    "control": st.none() | few(numbers),
+    "start": st.none() | names,
+}
+skipped = few(objects(record=names, reason=names))
+shard = objects(file=names, sha256=names, bytes=counts, clips=st.just(3))
+index: dict[str, Any] = {
+    "encoding": encoding,
+    "size": counts,
+    "tracks": widths,
+    "clips": few(objects(**infos)),
+    "skipped": skipped,
+}
+about: dict[str, Any] = {
+    "name": names,
+    "size": counts,
+    "encoding": encoding,
+    "control": controls,
+    "settings": st.dictionaries(names, st.none() | counts | names | few(counts), max_size=2),
+}
+DOCUMENTS: dict[type[Document], st.SearchStrategy[dict[str, Any]]] = {
+    ShardIndex: objects(**index),
+    Receipt: objects(plan=names, shard=shard, index=objects(**index)),
+    Plan: objects(
+        **about,
+        clips_per_shard=counts,
+        shards=few(
+            objects(
+                file=names, split=split, items=few(objects(name=names, split=split, clips=counts))
+            )
+        ),
+    ),
+    Manifest: objects(
+        **about,
+        tracks=widths,
+        shards=st.lists(shard, min_size=1, max_size=2),
+        clips=few(objects(**infos, shard=st.just(0), index=st.integers(0, 2))),
+        skipped=skipped,
+    ),
+}
+
+
+@settings(max_examples=30, deadline=None)
+@pytest.mark.parametrize("kind", DOCUMENTS, ids=lambda kind: kind.__name__)
+@given(st.data())
+def test_a_document_that_is_written_is_read(kind: type[Document], data: st.DataObject) -> None:
+    values = {"format": kind.FORMAT, "version": 1} | data.draw(DOCUMENTS[kind])
+    document = kind.from_json(json.dumps(values).encode(), source="it")
+    content = document.to_json()
+    assert json.loads(content) == values
+    assert kind.from_json(content, source="it") == document
+
+
+EMPTY = Manifest(
+    name="tiny",
+    size=6,
+    encoding="png",
+    control=None,
+    settings={},
+    tracks={},
+    shards=(),
+    clips=(),
+    skipped=(),
+)
+CLIP = ClipEntry(
+    clip="a", source="v", split="test", frames=2, fps=5, control=None, start=None, shard=0, index=0
+)
+
+
+def test_every_clip_is_one_line_of_the_manifest() -> None:
+    shards = (ShardEntry(file="test-00000.npz", sha256="0" * 64, bytes=1, clips=2),)
+    clips = (CLIP, dataclasses.replace(CLIP, clip="b", index=1))
+    lines = dataclasses.replace(EMPTY, shards=shards, clips=clips).to_json().decode().splitlines()
+    assert [json.loads(line.rstrip(","))["clip"] for line in lines if "fps" in line] == ["a", "b"]
+
+
+def changed(**fields: Any) -> bytes:
+    return json.dumps(json.loads(EMPTY.to_json()) | fields).encode()
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"", r"m\.json is not a cinnema-clips document .*JSON"),
+        (b'{"format": "cinnema-cl', r"m\.json is not a cinnema-clips document .*JSON"),
+        (b"[1]", r"m\.json is not a cinnema-clips document"),
+        (b"\xff\xfe", r"m\.json is not a cinnema-clips document"),
+        (b"{}", r"m\.json is not a cinnema-clips document \(format: Field required"),
+        (changed(format="other"), r"m\.json is a other document, not cinnema-clips"),
+        (changed(version=2), r"m\.json is of version 2, .* reads 1: update"),
+        (changed(size="large"), r"m\.json is damaged \(size: .*integer"),
+        (changed(clips=[{"clip": "a"}]), r"m\.json is damaged \(clips\.0\.source: Field required"),
+        (changed(control={"name": "x"}), r"m\.json is damaged \(control\.kind: Field required"),
+        (changed(clips=[dataclasses.asdict(CLIP)]), r"m\.json is damaged .*a is in shard 0 of 0"),
+        (
+            changed(
+                shards=[{"file": "s", "sha256": "", "bytes": 1, "clips": 0}],
+                clips=[dataclasses.asdict(CLIP)],
+            ),
+            r"m\.json is damaged .*a is clip 0, its shard has fewer",
+        ),
+    ],
+)
+def test_what_is_no_manifest_is_named_in_one_line(content: bytes, complaint: str) -> None:
+    with pytest.raises(UserError, match=complaint) as caught:
+        Manifest.from_json(content, source="m.json")
+    assert "\n" not in str(caught.value)
+
+
+def test_fields_that_a_later_version_may_add_are_passed_over() -> None:
+    assert Manifest.from_json(changed(licence="CC0"), source="m.json") == EMPTY
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"manifest\.json does not exist"):
+        Manifest.read(tmp_path / "manifest.json")
+
+
+def test_a_name_that_is_no_unicode_is_shown() -> None:
+    with pytest.raises(UserError, match=r"'.*sky\\udcff.*' is not Unicode: rename"):
+        dataclasses.replace(EMPTY, name="sky\udcff").to_json()
+
+
+def test_a_shard_is_missing_until_it_and_its_receipt_are_whole(tmp_path: Path) -> None:
+    planned = PlannedShard(file="test-00000.npz", split="test", items=())
+    plan = Plan(
+        name="tiny",
+        size=6,
+        encoding="png",
+        control=None,
+        clips_per_shard=1,
+        settings={},
+        shards=(planned,),
+    )
+    entry = ShardEntry(file=planned.file, sha256="0" * 64, bytes=3, clips=0)
+    contents = ShardIndex(encoding="png", size=6, tracks={}, clips=(), skipped=())
+    receipt = Receipt(plan=plan.digest(), shard=entry, index=contents)
+    assert find_missing(tmp_path, plan) == ["test-00000.npz"]
+    (tmp_path / "test-00000.npz").write_bytes(b"abc")
+    assert find_missing(tmp_path, plan) == ["test-00000.npz"]
+    for content in (receipt.to_json()[:-30], dataclasses.replace(receipt, plan="x").to_json()):
+        (tmp_path / "test-00000.json").write_bytes(content)
+        assert find_missing(tmp_path, plan) == ["test-00000.npz"]
+    (tmp_path / "test-00000.json").write_bytes(receipt.to_json())
+    assert find_receipt(tmp_path, planned, plan=plan.digest()) == receipt
+    (tmp_path / "test-00000.npz").write_bytes(b"ab")
+    assert find_missing(tmp_path, plan) == ["test-00000.npz"]
+
+
+def test_many_names_are_counted() -> None:
+    assert list_names("abc") == "a, b, c"
+    assert list_names("abcdefgh") == "a, b, c, d, e and 3 more"

@@ -1,0 +1,60 @@
+"""Splits by the hash of a name."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cinnema.core.errors import UserError
+from cinnema.data.sources.splits import check_shares, split_by_name
+
+NAMES = [f"video {k}" for k in range(1000)]
+
+
+def counts(names: list[str], **shares: float) -> list[int]:
+    splits = list(split_by_name(names, **shares).values())
+    return [splits.count(side) for side in ("train", "validation", "test")]
+
+
+def test_many_videos_are_split_by_the_shares() -> None:
+    train, validation, test = counts(NAMES, validation=0.1, test=0.2)
+    assert abs(validation - 100) < 30
+    assert abs(test - 200) < 40
+    assert train + validation + test == 1000
+
+
+@settings(max_examples=40)
+@given(st.integers(0, 900), st.integers(60, 99), st.sampled_from(NAMES))
+def test_another_video_does_not_move_the_others(first: int, count: int, another: str) -> None:
+    names = NAMES[first : first + count]
+    before = split_by_name(names, validation=0.2, test=0.2)
+    after = split_by_name([*names, another], validation=0.2, test=0.2)
+    assert before.items() <= after.items()
+
+
+@given(st.sets(st.text(max_size=5), max_size=8))
+def test_few_videos_leave_no_side_empty_that_can_be_filled(names: set[str]) -> None:
+    train, validation, test = counts(sorted(names), validation=0.1, test=0.1)
+    assert (train >= 1) == (len(names) >= 1)
+    assert (validation >= 1) == (len(names) >= 2)
+    assert (test >= 1) == (len(names) >= 3)
+
+
+@given(st.sets(st.text(max_size=5), max_size=12))
+def test_a_share_of_0_stays_empty(names: set[str]) -> None:
+    train, validation, test = counts(sorted(names), validation=0.0, test=0.0)
+    assert (train, validation, test) == (len(names), 0, 0)
+    assert counts(sorted(names), validation=0.5, test=0.0)[2] == 0
+
+
+def test_the_split_is_the_same_in_every_run() -> None:
+    # Written down once: a data set that is prepared again next year has the same split.
+    splits = split_by_name(NAMES, validation=0.1, test=0.1)
+    held_out = [name for name in NAMES[:30] if splits[name] != "train"]
+    assert held_out == ["video 8", "video 9", "video 12", "video 27"]
+
+
+def test_shares_that_leave_nothing_to_train_on_are_refused() -> None:
+    check_shares(validation=0.0)
+    for validation, test in ((0.5, 0.5), (-0.1, 0.1), (1.0, 0.0), (float("nan"), 0.0)):
+        with pytest.raises(UserError, match="at least 0 and together below 1"):
+            check_shares(validation=validation, test=test)
