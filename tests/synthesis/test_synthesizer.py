@@ -13,9 +13,10 @@ def video(model: VideoModel) -> Tensor:
     """Two clips of smooth texture that drifts to the right."""
     size = model.size
     x = torch.linspace(0, 12, size)[None, :] + torch.linspace(0, 7, size)[:, None].sin()
-    drift = torch.arange(model.num_frames + 1)[:, None, None] * torch.tensor([0.05, 0.1])[
-        :, None, None, None
-    ]
+    drift = (
+        torch.arange(model.num_frames + 1)[:, None, None]
+        * torch.tensor([0.05, 0.1])[:, None, None, None]
+    )
     return (x - drift).sin()[:, :, None].expand(-1, -1, 3, -1, -1).contiguous()
 
 

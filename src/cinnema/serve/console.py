@@ -19,6 +19,8 @@ SOME_FAILED = 1
 USER_MISTAKE = 2
 INTERRUPTED = 130
 
+_SECONDS_BETWEEN_LINES = 10.0
+
 
 def exit_code_of(command: Callable[[], int]) -> int:
     """Run a command and return its exit code.
@@ -88,7 +90,7 @@ class Progress:
         self._is_terminal = console.is_terminal
         self._total, self.count = total, 0
         self._description = ""
-        self._start = time.monotonic()
+        self._start = self._told = time.monotonic()
         self._bar = Bar(
             TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
             TimeElapsedColumn(), TimeRemainingColumn(), console=console,
@@ -108,12 +110,27 @@ class Progress:
         self.count += steps
         self._bar.update(self._task, completed=self.count)
         if not self._is_terminal:
-            seconds = time.monotonic() - self._start
-            print(
-                f"{self._description}: {self.count} of {self._total}, {seconds:.1f} s",
-                file=sys.stderr,
-                flush=True,
-            )
+            self._tell()
+
+    def reach(self, count: int, *, total: int) -> None:
+        """Go to a count of a total that may change.
+
+        Elsewhere than on a terminal this prints a line only now and then, and at the end.
+        """
+        self.count, self._total = count, total
+        self._bar.update(self._task, completed=count, total=total)
+        is_due = time.monotonic() - self._told > _SECONDS_BETWEEN_LINES or count >= total
+        if not self._is_terminal and is_due:
+            self._tell()
+
+    def _tell(self) -> None:
+        self._told = time.monotonic()
+        seconds = self._told - self._start
+        print(
+            f"{self._description}: {self.count} of {self._total}, {seconds:.1f} s",
+            file=sys.stderr,
+            flush=True,
+        )
 
     def skip_to(self, count: int) -> None:
         """Go on to a count without a word: what lay between could not be done."""
