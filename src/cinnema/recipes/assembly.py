@@ -29,7 +29,7 @@ from cinnema.stage1.training import train as run_phase
 from cinnema.stage2.conditioning import Conditioner
 from cinnema.stage2.flow import ConditionalFlow
 from cinnema.stage2.training import train as run_stage2
-from cinnema.synthesis.model import ModelConfig, VideoModel, load_model, save_model
+from cinnema.synthesis.model import ModelConfig, VideoModel, load_warping_model, save_model
 
 
 @dataclass(frozen=True)
@@ -292,7 +292,7 @@ def validate(
         cache: Folder that keeps the crops.
         recipe: Whose scenes; those of `landscape` if None.
     """
-    model = load_model(weights).model
+    model = load_warping_model(weights, purpose="`cinnema validate`")
     recipe = recipe or landscape()
     crops = split_crops(recipe.data, model.config.stage1, root=data, cache=cache)
     return validate_model(model, crops.validation, train=crops.train)

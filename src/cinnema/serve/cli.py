@@ -13,6 +13,7 @@ import tyro
 from cinnema import __version__
 from cinnema.serve.animate import Animate
 from cinnema.serve.console import DONE, exit_code_of
+from cinnema.serve.data import Check, Merge, Prepare, Show, Simulate
 from cinnema.serve.demo import Demo
 from cinnema.serve.info import Info
 from cinnema.serve.train import Bundle, TrainStage1, TrainStage2
@@ -24,8 +25,17 @@ Train = Annotated[
     | Annotated[Bundle, tyro.conf.subcommand("bundle")],
     tyro.conf.subcommand("train", description="Train weights of your own, a stage at a time."),
 ]
+Data = Annotated[
+    Annotated[Prepare, tyro.conf.subcommand("prepare")]
+    | Annotated[Simulate, tyro.conf.subcommand("simulate")]
+    | Annotated[Show, tyro.conf.subcommand("show")]
+    | Annotated[Check, tyro.conf.subcommand("check")]
+    | Annotated[Merge, tyro.conf.subcommand("merge")],
+    tyro.conf.subcommand("data", description="Pack data sets and simulated worlds; look at them."),
+]
 Command = (
     Annotated[Animate, tyro.conf.subcommand("animate")]
+    | Data
     | Annotated[Demo, tyro.conf.subcommand("demo")]
     | Annotated[Info, tyro.conf.subcommand("info")]
     | Train
