@@ -96,6 +96,10 @@ class Prepare(_Packing):
     stride: int | None = None
     """folder: take every which frame; what a manifest.json suggests, or 1, unless given."""
 
+    splits: Path | None = None
+    """folder: a JSON file {"train": [...], "validation": [...], "test": [...]} of videos, by their
+    names; others are left out."""
+
     def run(self) -> int:
         """Pack it, and print what came of it."""
         return self.pack(self.find_source(), self.destination, skip_bad=self.skip_bad)
@@ -116,7 +120,7 @@ class Prepare(_Packing):
 
     def _options(self) -> dict[str, Any]:
         """Return the options that were given, all of which this kind of data set takes."""
-        takes = {"dtdb": ["texture"], "bair": ["camera"], "folder": ["fit", "stride"]}
+        takes = {"dtdb": ["texture"], "bair": ["camera"], "folder": ["fit", "stride", "splits"]}
         for kind, names in takes.items():
             for name in names:
                 if kind != self.data_set and getattr(self, name) is not None:

@@ -325,3 +325,15 @@ def test_options_out_of_range_are_refused(
 ) -> None:
     with pytest.raises(UserError, match=said):
         Folder(tmp_path, **options)
+
+
+def test_a_file_of_splits_decides_and_leaves_the_others_out(
+    tmp_path: Path, put: Make, splits_of: Make
+) -> None:
+    for name in ("train/sea.npy", "sky.npy", "moon.npy"):
+        put(name)
+    listed = tmp_path / "splits.json"
+    listed.write_text('{"train": ["sky"], "test": ["sea"]}')
+    source = Folder(tmp_path, splits=listed)
+    assert splits_of(source) == {"sky.npy": "train", "train/sea.npy": "test"}
+    assert source.settings()["splits"] != Folder(tmp_path).settings()["splits"]

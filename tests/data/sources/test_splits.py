@@ -1,11 +1,14 @@
 """Splits by the hash of a name."""
 
+import json
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cinnema.core.errors import UserError
-from cinnema.data.sources.splits import check_shares, split_by_name
+from cinnema.data.sources.splits import check_shares, read_splits, split_by_name
 
 NAMES = [f"video {k}" for k in range(1000)]
 
@@ -58,3 +61,38 @@ def test_shares_that_leave_nothing_to_train_on_are_refused() -> None:
     for validation, test in ((0.5, 0.5), (-0.1, 0.1), (1.0, 0.0), (float("nan"), 0.0)):
         with pytest.raises(UserError, match="at least 0 and together below 1"):
             check_shares(validation=validation, test=test)
+
+
+VIDEOS = ["a/sea.mp4", "b/sea.mp4", "sky.avi", "trees/1"]
+
+
+def listed(tmp_path: Path, content: object) -> Path:
+    path = tmp_path / "splits.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+def test_a_file_of_splits_names_videos_by_the_end_of_their_paths(tmp_path: Path) -> None:
+    path = listed(tmp_path, {"train": ["sky", "b/sea"], "test": ["trees/1"]})
+    assert read_splits(path, VIDEOS) == {
+        "b/sea.mp4": "train", "sky.avi": "train", "trees/1": "test",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "not valid JSON"),
+        ([], "must be an object of lists"),
+        ({"training": ["sky"]}, "must be an object of lists"),
+        ({"train": ["sea"]}, "'sea' is called so 2 times"),
+        ({"train": ["moon"]}, "'moon' is not among the videos"),
+        ({"train": [7]}, "7 is not among the videos"),
+        ({"train": ["sky"], "test": ["sky.avi"]}, "sky.avi is listed twice"),
+    ],
+)
+def test_a_file_of_splits_that_does_not_fit_is_refused(
+    tmp_path: Path, content: object, message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        read_splits(listed(tmp_path, content), VIDEOS)

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cinnema.core.errors import UserError
+from cinnema.core.files import check_input_file
 from cinnema.data.records import BadRecord, Item, RawClip, Split
 from cinnema.data.sources.arrays import holds_clips, npz_clips
 from cinnema.data.sources.frames import (
@@ -25,7 +26,7 @@ from cinnema.data.sources.frames import (
     is_picture,
     picture_frames,
 )
-from cinnema.data.sources.splits import check_shares, split_by_name
+from cinnema.data.sources.splits import check_shares, read_splits, split_by_name
 from cinnema.media.pictures import open_picture, pictures_in
 from cinnema.media.videos import DEFAULT_FPS
 
@@ -60,10 +61,11 @@ class Folder:
     with "path" and perhaps "suggested_stride", then the entries are the videos and these their
     strides, which `stride` multiplies.
 
-    If folders named train, val, validation, eval (which validates) or test lie at the top, they
-    decide the split, and what lies elsewhere trains. Else a hash of each video's name does, by
-    `shares`: a new video leaves the others where they are. Few videos: one trains; the second
-    validates; of three or more each side has one.
+    `splits` decides which videos train, validate and test where it is given, and what it does not
+    list is left out. Else, if folders named train, val, validation, eval (which validates) or test
+    lie at the top, they decide, and what lies elsewhere trains. Else a hash of each video's name
+    does, by `shares`: a new video leaves the others where they are. Few videos: one trains; the
+    second validates; of three or more each side has one.
 
     Long videos are cut into consecutive clips, "<video>/0", "<video>/1", ...; a remainder of less
     than `min_frames` is dropped. A video of less than `min_frames` is a `BadRecord`.
@@ -76,6 +78,7 @@ class Folder:
         min_frames: Of a clip; T + 1.
         max_frames: Of a clip.
         shares: Of the videos that train, validate and test; they add up to 1.
+        splits: A file that lists them, see `cinnema.data.sources.splits.read_splits`.
 
     Example:
         >>> source = Folder(Path("holidays"), size=128, fit="crop")
@@ -90,6 +93,7 @@ class Folder:
     min_frames: int = 17
     max_frames: int = 300
     shares: tuple[float, float, float] = (0.8, 0.1, 0.1)
+    splits: Path | None = None
 
     def __post_init__(self) -> None:
         """Check the options."""
@@ -122,7 +126,13 @@ class Folder:
             "stride": self.stride, "min_frames": self.min_frames, "max_frames": self.max_frames,
             "shares": list(self.shares),
             "manifest": hashlib.sha256(text.encode()).hexdigest() if text else None,
+            "splits": None if self.splits is None else self._splits_digest(),
         }  # fmt: skip
+
+    def _splits_digest(self) -> str:
+        assert self.splits is not None
+        check_input_file(self.splits, kind="a list of splits")
+        return hashlib.sha256(self.splits.read_bytes()).hexdigest()
 
     def items(self) -> list[Item]:
         """List the videos; of some only the header is read.
@@ -139,7 +149,7 @@ class Folder:
                 "uint8 arrays (npy, npz) of (frames, height, width, 3), or folders of frames"
             )
         splits = self._split(names)
-        return [Item(name=name, split=splits[name]) for name in names]
+        return [Item(name=name, split=splits[name]) for name in names if name in splits]
 
     def read(self, item: Item) -> Iterator[RawClip | BadRecord]:
         """Yield the clips of one video."""
@@ -166,6 +176,8 @@ class Folder:
         )  # fmt: skip
 
     def _split(self, names: Sequence[str]) -> Mapping[str, Split]:
+        if self.splits is not None:
+            return read_splits(self.splits, names)
         tops = {name: name.split("/")[0].lower() if "/" in name else "" for name in names}
         if not _FOLDERS.keys().isdisjoint(tops.values()):
             return {name: _FOLDERS.get(top, "train") for name, top in tops.items()}

@@ -239,9 +239,11 @@ def _hidden(
     hidden = np.zeros_like(distance)
     for x, y in _DISC:
         step = np.array([x * light.softness, y * light.softness], dtype=np.float32)
+        columns, rows = cv2.split(place + step / np.float32(pixel))
         at_lamp = cv2.remap(
             nearest,
-            *cv2.split(place + step / np.float32(pixel)),
+            columns,
+            rows,
             interpolation=cv2.INTER_NEAREST,
             borderMode=cv2.BORDER_CONSTANT,
             borderValue=2 * lamp.far,
