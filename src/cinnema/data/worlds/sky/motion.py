@@ -12,11 +12,11 @@ from cinnema.data.worlds.sky.tiles import Draws
 
 # Far from the horizon the plane's coordinates stay within this many picture widths.
 _MAX_SOURCE = 4.0
-
-
 # A deformed point is carried from one time to another by fixed-point steps, until they are shorter
 # than this share of the picture.
-_CARRY_STEPS, _CARRIED = 12, 1e-6
+_CARRY_STEPS, _CARRIED = 30, 1e-6
+# Above this strain a deformation would soon show a place twice: at 1 it folds.
+_MAX_STRAIN = 0.3
 
 
 @dataclass(frozen=True)
@@ -134,10 +134,28 @@ def draw_motion(
     return SkyMotion(
         plane=plane,
         generator=matrix,
-        deformation=torch.randn(2, 4, 4, generator=generator) * speed * draws.uniform(0, 0.35),
+        deformation=draw_deformation(draws, strength=speed * draws.uniform(0, 0.35)),
         acceleration=draws.uniform(-0.3, 0.3),
         evolution=draws.uniform(0, 0.35),
     )
+
+
+def draw_deformation(
+    draws: Draws, *, strength: float, num_clips: float = 1.0
+) -> Float[Tensor, "2 4 4"]:
+    """Draw a deformation that is gentle enough to be undone.
+
+    Args:
+        draws: Source of randomness.
+        strength: Its deviation, in picture widths per clip, where that is gentle.
+        num_clips: For how long it lasts: its strain by then is at most 0.3.
+    """
+    field = torch.randn(2, 4, 4, generator=draws.generator) * strength
+    axis = torch.linspace(0, 1, 25)
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    shift = _smooth_field(field, torch.stack([x, y])) * num_clips
+    strain = max(float(shift.diff(dim=d).abs().max()) for d in (1, 2)) * (len(axis) - 1)
+    return field * min(1.0, _MAX_STRAIN / max(strain, 1e-12))
 
 
 def draw_speed(draws: Draws) -> float:

@@ -23,7 +23,7 @@ from cinnema.core.randomness import generator_for
 from cinnema.data.records import BadRecord, Control, Item, RawClip, Split
 from cinnema.data.wind import WIND
 from cinnema.data.worlds.sky.foregrounds import read_foregrounds
-from cinnema.data.worlds.sky.motion import SkyMotion, draw_plane, draw_speed
+from cinnema.data.worlds.sky.motion import SkyMotion, draw_deformation, draw_plane, draw_speed
 from cinnema.data.worlds.sky.scene import SkyScene, draw_scene
 from cinnema.data.worlds.sky.tiles import Draws
 from cinnema.media.pictures import to_pixels
@@ -191,11 +191,11 @@ def _draw_future(draws: Draws, scene: SkyScene, *, num_clips: float) -> SkyMotio
     seen = torch.tensor([math.cos(angle), math.sin(angle)]) * speed
     generator = torch.zeros(3, 3)
     generator[:2, 2] = torch.linalg.solve(_response(scene, motion), seen)
-    roughness = speed * draws.uniform(0, 0.3)
+    strength = speed * draws.uniform(0, 0.3)
     return replace(
         motion,
         generator=generator,
-        deformation=torch.randn(2, 4, 4, generator=draws.generator) * roughness,
+        deformation=draw_deformation(draws, strength=strength, num_clips=num_clips),
         acceleration=draws.uniform(-0.3, 0.3) / max(1.0, num_clips),
         evolution=draws.uniform(-0.35, 0.35),
     )
