@@ -48,7 +48,8 @@ class _Packing:
         Returns:
             The exit code.
         """
-        from cinnema.data.packing.preparing import Share, prepare
+        from cinnema.data.packing.preparing import prepare
+        from cinnema.data.packing.sharing import Share
 
         share = Share.from_environment() if self.shard is None else Share.parse(self.shard)
         with Progress(total=0) as bar:
@@ -208,7 +209,7 @@ class Merge:
 
     def run(self) -> int:
         """Write the manifest, and print what it lists."""
-        from cinnema.data.packing.preparing import merge
+        from cinnema.data.packing.merging import merge
 
         manifest = merge(self.folder)
         print(

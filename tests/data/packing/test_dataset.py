@@ -12,7 +12,8 @@ import pytest
 from cinnema.core.errors import UserError
 from cinnema.data.packing import dataset as dataset_module
 from cinnema.data.packing.dataset import PackedDataset
-from cinnema.data.packing.preparing import Share, prepare
+from cinnema.data.packing.preparing import prepare
+from cinnema.data.packing.sharing import Share
 from cinnema.data.records import Item, RawClip
 from data.packing.tiny_sources import HAND, TinySource, make_clip
 

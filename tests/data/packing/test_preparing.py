@@ -18,7 +18,10 @@ from cinnema.core.errors import UserError
 from cinnema.data.packing import preparing
 from cinnema.data.packing.dataset import PackedDataset
 from cinnema.data.packing.manifest import Plan, SkippedRecord
-from cinnema.data.packing.preparing import Preparation, Progress, Share, merge, prepare
+from cinnema.data.packing.merging import merge
+from cinnema.data.packing.preparing import Preparation, prepare
+from cinnema.data.packing.sharing import Share
+from cinnema.data.packing.working import Progress
 from cinnema.data.records import BadRecord, ClipSource, Item, RawClip
 from data.packing.tiny_sources import HAND, TinySource, make_clip
 
