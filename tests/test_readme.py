@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from cinnema.media.videos import write_video
 from cinnema.recipes import assembly
 from cinnema.serve.cli import main
 from cinnema.stage1.model import Stage1Config
@@ -56,6 +57,10 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("photo.jpg", "other.jpg", "holiday/beach.jpg"):
         Image.fromarray(pixels).save(tmp_path / name)
     Image.new("L", (96, 64)).save(tmp_path / "mask.png")
+    (tmp_path / "clips").mkdir()
+    for name in ("sea", "sky", "fire"):
+        drift = np.stack([np.roll(pixels, t, axis=1) for t in range(20)])
+        write_video(tmp_path / f"clips/{name}.mp4", drift, fps=8)
     if "landscape" not in bundled_names():
         save_model(tmp_path / "bundled/landscape.safetensors", tiny_model("landscape"))
         monkeypatch.setattr("cinnema.synthesis.model._BUNDLED", tmp_path / "bundled")
