@@ -18,7 +18,9 @@ def _pool(num: int, *, depends: bool, seed: int) -> tuple[LatentPool, torch.Tens
     z = torch.randn(num, 16, generator=generator)
     if depends:
         z = 0.3 * z + 3 * joint[:, :1, 0, 0]
-    return LatentPool(joint=joint.half().contiguous(), z=z), torch.arange(num) % 16
+    return LatentPool(
+        joint=joint.half().contiguous(), z=z, eta=torch.zeros(num, 2), known=torch.zeros(num)
+    ), torch.arange(num) % 16
 
 
 def _latents(pool: LatentPool) -> SceneLatents:

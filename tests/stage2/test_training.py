@@ -189,7 +189,7 @@ def test_a_broken_or_foreign_pool_is_encoded_again(stage1: Stage1, tmp_path: Pat
 
 def test_encoding_follows_the_format_of_stage_1(stage1: Stage1) -> None:
     batch = next(_batches())
-    exact = encode(stage1, batch.x0, batch.flow)
-    rough = encode(Stage1(stage1.config).bfloat16().eval(), batch.x0, batch.flow)
+    exact = encode(stage1, batch.x0, batch.flow, batch.moving)
+    rough = encode(Stage1(stage1.config).bfloat16().eval(), batch.x0, batch.flow, batch.moving)
     assert rough.z.dtype == exact.z.dtype == torch.float32
     assert np.isfinite(rough.joint.numpy()).all()

@@ -252,8 +252,8 @@ def real_item(crops: SceneCrops, generator: np.random.Generator, num_rendered: i
 
 
 def moving_target(
-    motion: Float[Tensor, "m m"],
-) -> tuple[Float[Tensor, "m m"], Float[Tensor, "m m"]]:
+    motion: Float[Tensor, "*n m m"],
+) -> tuple[Float[Tensor, "*n m m"], Float[Tensor, "*n m m"]]:
     """Turn the longest displacement over a clip into "moves", and how sure that is.
 
     Args:

@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float32, Int
 from torch import Tensor
 
+from cinnema.data.clips import moving_target
 from cinnema.data.scenes import SceneCrops
 from cinnema.metrics.motion import pictures
 from cinnema.stage1.model import Stage1
@@ -40,19 +42,25 @@ def encode_scenes(stage1: Stage1, crops: Sequence[SceneCrops], *, num: int) -> S
     """
     stage1.eval()
     pools = [
-        encode(stage1, pictures(c.frames[:num, 0]), torch.from_numpy(c.flow[:num])).to(
-            torch.device("cpu")
-        )
+        encode(
+            stage1,
+            pictures(c.frames[:num, 0]),
+            torch.from_numpy(c.flow[:num]),
+            _known_to_move(c.motion[:num]),
+        ).to(torch.device("cpu"))
         for c in crops
     ]
     return SceneLatents(
-        pool=LatentPool(
-            joint=torch.cat([p.joint for p in pools]), z=torch.cat([p.z for p in pools])
-        ),
+        pool=LatentPool.joined(pools),
         groups=torch.cat([torch.full((len(p),), i) for i, p in enumerate(pools)]),
         scenes=tuple(c.scene.name for c in crops),
         textures=tuple(c.scene.texture for c in crops),
     )
+
+
+def _known_to_move(motion: Float32[np.ndarray, "n m m"]) -> Float[Tensor, "n m m"]:
+    moving, known = moving_target(torch.from_numpy(motion))
+    return moving * known
 
 
 def with_noise(

@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
@@ -19,6 +19,7 @@ from cinnema.core.files import atomic_path
 from cinnema.data.clips import ClipBatch
 from cinnema.stage1.model import Stage1
 from cinnema.stage2.conditioning import pool_features
+from cinnema.stage2.control import drift_of
 
 
 @dataclass(frozen=True)
@@ -28,10 +29,14 @@ class LatentPool:
     Attributes:
         joint: Features of x0, averaged to 8 x 8: what the conditioner reads.
         z: Codes of the clips' motion, without noise.
+        eta: Where what moves drifts to, see `cinnema.stage2.control`.
+        known: How far eta tells the motion, in [0, 1].
     """
 
     joint: Float16[Tensor, "n f 8 8"]
     z: Float[Tensor, "n z"]
+    eta: Float[Tensor, "n 2"]
+    known: Float[Tensor, " n"]
 
     def __len__(self) -> int:
         """Return the number of clips."""
@@ -39,12 +44,21 @@ class LatentPool:
 
     def to(self, device: torch.device) -> "LatentPool":
         """Return the pool on a device."""
-        return LatentPool(joint=self.joint.to(device), z=self.z.to(device))
+        return LatentPool(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+
+    @classmethod
+    def joined(cls, pools: Sequence["LatentPool"], num: int | None = None) -> "LatentPool":
+        """Return the first `num` clips of several pools, all of them if None."""
+        columns = {f.name: [getattr(p, f.name) for p in pools] for f in fields(cls)}
+        return cls(**{name: torch.cat(parts)[:num] for name, parts in columns.items()})
 
 
 @torch.no_grad()
 def encode(
-    stage1: Stage1, x0: Float[Tensor, "b 3 h w"], flow: Float[Tensor, "b 2 t 16 16"]
+    stage1: Stage1,
+    x0: Float[Tensor, "b 3 h w"],
+    flow: Float[Tensor, "b 2 t 16 16"],
+    moving: Float[Tensor, "b m m"],
 ) -> LatentPool:
     """Encode some clips where stage 1 is.
 
@@ -52,12 +66,19 @@ def encode(
         stage1: In evaluation mode.
         x0: First frames, in [-1, 1].
         flow: Backward flow to them, in picture widths and heights.
+        moving: 1 where something moves during the clip, 0 where nothing does.
     """
     like = next(stage1.parameters())
     joint = stage1.scene(x0.to(like, memory_format=torch.channels_last)).joint
     z = stage1.encode(flow.to(like))
     # Contiguous as from a file: convolutions round differently in another memory format.
-    return LatentPool(joint=pool_features(joint).half().contiguous(), z=z.float())
+    eta, known = drift_of(flow.float(), moving)
+    return LatentPool(
+        joint=pool_features(joint).half().contiguous(),
+        z=z.float(),
+        eta=eta.to(z.device),
+        known=known.to(z.device),
+    )
 
 
 def encode_pool(
@@ -79,10 +100,9 @@ def encode_pool(
         while (done := sum(map(len, pools))) < num:
             progress.update(task, completed=done)
             batch = next(batches)
-            pools.append(encode(stage1, batch.x0, batch.flow).to(torch.device("cpu")))
-    return LatentPool(
-        joint=torch.cat([p.joint for p in pools])[:num], z=torch.cat([p.z for p in pools])[:num]
-    )
+            moving = batch.moving * batch.known
+            pools.append(encode(stage1, batch.x0, batch.flow, moving).to(torch.device("cpu")))
+    return LatentPool.joined(pools, num)
 
 
 def load_or_encode(
@@ -106,7 +126,7 @@ def load_or_encode(
         return kept
     pool = encode_pool(stage1, batches, num, device=device)
     with atomic_path(path, overwrite=True) as part:
-        save_file({"joint": pool.joint, "z": pool.z}, part, metadata={"cinnema_pool": about})
+        save_file(dict(vars(pool)), part, metadata={"cinnema_pool": about})
     return pool
 
 
@@ -127,6 +147,6 @@ def _load(path: Path, about: str) -> LatentPool | None:
         with safe_open(path, framework="pt") as file:
             if (file.metadata() or {}).get("cinnema_pool") != about:
                 return None
-            return LatentPool(joint=file.get_tensor("joint"), z=file.get_tensor("z"))
+            return LatentPool(**{f.name: file.get_tensor(f.name) for f in fields(LatentPool)})
     except (SafetensorError, OSError):
         return None

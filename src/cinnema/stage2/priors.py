@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Protocol, final
+from typing import Protocol, final, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -16,6 +16,7 @@ from cinnema.stage2.transforms import STD_FLOOR
 _PENALTIES = tuple(10 ** (exponent / 4) for exponent in range(-24, 17))
 
 
+@runtime_checkable
 class LatentPrior(Protocol):
     """What a distribution of latents given a condition offers; `ConditionalFlow` does too."""
 

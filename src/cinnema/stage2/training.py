@@ -7,7 +7,7 @@ first, and all steps draw from it, with fresh noise on z each time.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import torch
 from jaxtyping import Float
@@ -44,6 +44,8 @@ class Stage2Training:
         weight_decay: Of AdamW, on matrices only.
         ema_decay: Of the weights that are kept.
         noise: Standard deviation of what is added to z; stage 1's own if None.
+        control_dropout: Share of clips whose control is left out, from 0 to 1, so that the flow
+            can do without.
         validate_every: Clips between two looks at the held-out scenes.
         patience: Looks without a better likelihood after which the run ends.
         seed: Of every draw.
@@ -56,6 +58,7 @@ class Stage2Training:
     weight_decay: float = Field(default=0.05, ge=0)
     ema_decay: float = Field(default=0.998, ge=0, lt=1)
     noise: float | None = Field(default=None, ge=0)
+    control_dropout: float = Field(default=0.2, ge=0, le=1)
     validate_every: int = Field(default=16_000, ge=1)
     patience: int = Field(default=15, ge=1)
     seed: int = Field(default=0, ge=0)
@@ -160,6 +163,15 @@ def _result(step: "_Step", run: TrainingRun, *, is_validated: bool) -> Stage2Res
     )
 
 
+class _Draw(NamedTuple):
+    """Clips of the pool, with noise on z; `given` is 1 where the control counts."""
+
+    joint: Tensor
+    z: Tensor
+    eta: Tensor
+    given: Tensor
+
+
 class _Networks(nn.Module):
     """What is trained, as one module with one state."""
 
@@ -167,8 +179,13 @@ class _Networks(nn.Module):
         super().__init__()
         self.conditioner, self.flow = conditioner, flow
 
-    def loss(self, joint: Float[Tensor, "b f h h"], z: Float[Tensor, "b z"]) -> Float[Tensor, ""]:
-        return -self.flow.log_prob(z, self.conditioner(joint)).mean() / z.shape[1]
+    def loss(self, draw: "_Draw") -> Float[Tensor, ""]:
+        return -self.flow.log_prob(draw.z, self.condition(draw)).mean() / draw.z.shape[1]
+
+    def condition(self, draw: "_Draw") -> Float[Tensor, "b c"]:
+        if not self.conditioner.config.control_dim:
+            return cast(Tensor, self.conditioner(draw.joint))
+        return cast(Tensor, self.conditioner(draw.joint, draw.eta, draw.given))
 
 
 class _Best:
@@ -236,8 +253,7 @@ class _Step:
         torch.manual_seed(generator.initial_seed())  # of dropout
         self.networks.train()
         rows = torch.randint(len(self.pool), (self.config.batch_size,), generator=generator)
-        joint, z = self._draw(rows, generator)
-        loss = self.networks.loss(joint, z)
+        loss = self.networks.loss(self._draw(rows, generator))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.networks.parameters(), 1.0, error_if_nonfinite=True)
         for group in self.optimiser.param_groups:
@@ -256,14 +272,17 @@ class _Step:
         if self.networks.flow.is_initialised:
             return
         first = torch.arange(min(_NUM_FIRST, len(self.pool)))
-        joint, z = self._draw(first, torch.Generator().manual_seed(self.config.seed))
+        draw = self._draw(first, torch.Generator().manual_seed(self.config.seed))
         self.networks.eval()
-        self.networks.flow.initialise(z, self.networks.conditioner(joint))
+        self.networks.flow.initialise(draw.z, self.networks.condition(draw))
 
-    def _draw(self, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        joint, z = self.pool.joint[rows], self.pool.z[rows]
+    def _draw(self, rows: Tensor, generator: torch.Generator) -> _Draw:
+        z, known = self.pool.z[rows], self.pool.known[rows]
         noise = torch.randn(z.shape, generator=generator).to(z)
-        return joint.float(), z + self.noise * noise
+        chance = torch.rand(known.shape, generator=generator).to(known)
+        given = (chance < known * (1 - self.config.control_dropout)).to(z)
+        joint = self.pool.joint[rows].float()
+        return _Draw(joint, z + self.noise * noise, self.pool.eta[rows], given)
 
 
 class _Averaged:
