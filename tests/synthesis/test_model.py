@@ -82,6 +82,13 @@ def test_a_configuration_of_something_else_is_refused(tmp_path: Path) -> None:
         load_model(tmp_path / "a.safetensors")
 
 
+def test_a_model_of_an_unknown_kind_is_refused(model: VideoModel, tmp_path: Path) -> None:
+    config = {**config_to_dict(model.config), "kind": "sculpting"}
+    save_weights(tmp_path / "a.safetensors", dict(model.state_dict()), config)
+    with pytest.raises(UserError, match=r"a\.safetensors.*'sculpting'.*warping, painting"):
+        load_model(tmp_path / "a.safetensors")
+
+
 def test_an_unknown_name_lists_those_that_are_bundled() -> None:
     with pytest.raises(UserError, match="'seascape' is neither") as caught:
         load_model("seascape")

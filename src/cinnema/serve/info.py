@@ -61,7 +61,7 @@ def _facts(loaded: "LoadedModel") -> Iterator[tuple[str, str]]:
         for name, part in model.named_children()
     }
     parts = ", ".join(f"{name} {count / 1e6:.2f} M" for name, count in counts.items())
-    yield "name", model.config.name
+    yield "name", model.name
     if loaded.path is not None:
         yield "file", f"{loaded.path} ({loaded.path.stat().st_size / 1e6:.1f} MB)"
     yield "sha256", loaded.sha256

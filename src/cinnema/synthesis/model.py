@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass as plain_dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from cinnema.stage1.model import SceneFeatures, Stage1, Stage1Config
 from cinnema.stage1.motion import GRID
 from cinnema.stage2.conditioning import Conditioner, ConditionerConfig
 from cinnema.stage2.flow import ConditionalFlow, FlowConfig
+from cinnema.synthesis.painting import PaintingConfig, PaintingModel
 from cinnema.synthesis.synthesizer import Synthesizer
 from cinnema.synthesis.threads import one_thread
 
@@ -51,9 +53,9 @@ class ModelConfig:
     def __post_init__(self) -> None:
         pairs = {
             "flow.z_dim and stage1.z_dim": (self.flow.z_dim, self.stage1.z_dim),
-            "flow.condition_dim and conditioner.condition_dim": (
+            "flow.condition_dim and the conditioner's columns": (
                 self.flow.condition_dim,
-                self.conditioner.condition_dim,
+                self.conditioner.out_dim,
             ),
             "conditioner.feature_dim and stage1.feature_dim": (
                 self.conditioner.feature_dim,
@@ -78,6 +80,9 @@ class VideoModel(Synthesizer):
     Args:
         config: What it is made of.
     """
+
+    config: ModelConfig
+    stored_dtype: ClassVar[torch.dtype] = torch.bfloat16
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -108,30 +113,32 @@ class VideoModel(Synthesizer):
 
     @property
     def control_dim(self) -> int:
-        """0: the model takes no control."""
-        return 0
+        """Length of eta; 0 where the model takes none."""
+        return self.config.conditioner.control_dim
 
-    def encode(self, video: Float[Tensor, "b t1 3 h w"]) -> Float[Tensor, "b z"]:
+    def encode(
+        self, video: Float[Tensor, "b t1 3 h w"], *, generator: torch.Generator | None = None
+    ) -> Float[Tensor, "b z"]:
         """Return z of clips, by their optical flow back to x0.
 
         Args:
             video: x0 and the T frames after it, in [-1, 1], at the model's size.
+            generator: For a draw from q(z | X); the mean of q if None.
 
         Raises:
             UserError: Another number of frames or another size.
         """
-        expected = (self.num_frames + 1, 3, self.size, self.size)
-        if video.shape[1:] != expected:
-            raise UserError(
-                f"the model {self.name} encodes clips of shape {expected}, got "
-                f"{tuple(video.shape[1:])}: resample or resize them"
-            )
+        self.require_clips(video)
         size = (self.size, self.size)
         volumes = [
             to_volume(backward_flow(to_pixels(clip), size=size), grid=GRID) for clip in video
         ]
         flow = torch.from_numpy(np.stack(volumes)).to(video.device, video.dtype)
-        return self.stage1.encode(flow)
+        z = self.stage1.encode(flow)
+        if generator is None:
+            return z
+        noise = torch.randn(z.shape, generator=generator).to(z)
+        return z + self.config.stage1.noise * noise
 
     def condition(
         self, x0: Float[Tensor, "b 3 h w"], eta: Float[Tensor, "b e"] | None = None
@@ -140,22 +147,26 @@ class VideoModel(Synthesizer):
 
         Args:
             x0: First frames in [-1, 1], at the model's size.
-            eta: None.
+            eta: Where what moves drifts to over the clip, (right, down) in picture widths and
+                heights, for a model with a control; None leaves it to nu.
 
         Raises:
-            UserError: There is an eta.
+            UserError: The model takes no control, or one of another length.
         """
-        if eta is not None:
-            raise UserError(f"the model {self.name} takes no control: leave it out")
-        return self.condition_on(self.stage1.scene(x0))
+        return self.condition_on(self.stage1.scene(x0), eta)
 
-    def condition_on(self, features: SceneFeatures) -> Float[Tensor, "b c"]:
+    def condition_on(
+        self, features: SceneFeatures, eta: Float[Tensor, "b e"] | None = None
+    ) -> Float[Tensor, "b c"]:
         """Return what the flow is told of a first frame that has been read already.
 
         Args:
             features: `stage1.scene(x0)`.
+            eta: As in `condition`.
         """
-        c: Tensor = self.conditioner(features.joint)
+        if eta is not None and not self.control_dim:
+            raise UserError(f"the model {self.name} takes no control: leave it out")
+        c: Tensor = self.conditioner(features.joint, eta)
         return c
 
     def decode(
@@ -192,13 +203,15 @@ class LoadedModel:
         path: Its file; None for a model from memory.
     """
 
-    model: VideoModel
+    model: Synthesizer
     sha256: str = ""
     path: Path | None = None
 
 
-def save_model(path: str | Path, model: VideoModel, *, overwrite: bool = False) -> str:
-    """Write a model to one file: its weights in bfloat16, its configuration in the metadata.
+def save_model(path: str | Path, model: Synthesizer, *, overwrite: bool = False) -> str:
+    """Write a model to one file: its weights, and its configuration in the metadata.
+
+    The warping model's weights are rounded to bfloat16, those of the painting one are kept.
 
     Args:
         path: Where to; ".safetensors" by custom.
@@ -211,7 +224,13 @@ def save_model(path: str | Path, model: VideoModel, *, overwrite: bool = False) 
     Raises:
         UserError: `path` exists, or cannot be written.
     """
-    return save_weights(path, model.state_dict(), config_to_dict(model.config), overwrite=overwrite)
+    return save_weights(
+        path,
+        model.state_dict(),
+        config_to_dict(model.config),
+        dtype=model.stored_dtype,
+        overwrite=overwrite,
+    )
 
 
 @one_thread()
@@ -224,13 +243,14 @@ def load_model(name_or_path: str | Path) -> LoadedModel:
             taken. What exists as a file is taken for a file.
 
     Returns:
-        The model, its hash and its file.
+        The model, its hash and its file. The configuration in the file tells which kind of model
+        it is.
 
     Raises:
         UserError: There is no such name or file, or the file holds something else.
 
     Example:
-        >>> load_model("landscape").model.config.stage1.size
+        >>> load_model("landscape").model.size
         128
     """
     path = _find(name_or_path)
@@ -279,15 +299,46 @@ def _from_hub(hub_id: str) -> Path:
         ) from error
 
 
-def _build(file: WeightsFile, path: Path) -> VideoModel:
-    config = config_from_dict(ModelConfig, file.config, source=str(path))
+def load_warping_model(name_or_path: str | Path, *, purpose: str) -> VideoModel:
+    """Load a model as `load_model` does, for what only one that warps the photograph can do.
+
+    Args:
+        name_or_path: As for `load_model`.
+        purpose: What it is wanted for, as in "measuring the flow", for the message.
+
+    Raises:
+        UserError: There is no such model, or it is of another kind.
+    """
+    model = load_model(name_or_path).model
+    if not isinstance(model, VideoModel):
+        raise UserError(
+            f"{name_or_path} holds a model that paints its frames, and {purpose} needs one that "
+            "warps the photograph: name other weights, as landscape"
+        )
+    return model
+
+
+# What the configuration's field `kind` says; files of the first kind were written without one.
+_KINDS: dict[str, tuple[type[object], type[Synthesizer]]] = {
+    "warping": (ModelConfig, VideoModel),
+    "painting": (PaintingConfig, PaintingModel),
+}
+
+
+def _build(file: WeightsFile, path: Path) -> Synthesizer:
+    kind = file.config.get("kind", "warping")
+    if kind not in _KINDS:
+        raise UserError(
+            f"{path} holds a model of kind {kind!r}, and this version knows {', '.join(_KINDS)}: "
+            "update cinnema, or name another file"
+        )
+    config_type, model_type = _KINDS[kind]
+    config: object = config_from_dict(config_type, file.config, source=str(path))
     try:
-        model = VideoModel(config)
-        model.load_state_dict(file.state, assign=True)
+        return model_type.with_weights(config, file.state)
     except (RuntimeError, ValidationError) as error:
         first = str(error).split("\n\t")[1:2]
         raise UserError(
             f"{path} does not hold the weights that its configuration asks for "
             f"({first[0].strip()[:200] if first else error}): name another file or save it again"
         ) from error
-    return model.eval().requires_grad_(requires_grad=False)

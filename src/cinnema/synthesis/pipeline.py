@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,26 +13,16 @@ from torch import Tensor
 
 from cinnema.core.errors import UserError
 from cinnema.core.randomness import generator_for
-from cinnema.media.pictures import to_pixels, to_tensor
-from cinnema.stage1.rendering import Layers, cut
 from cinnema.synthesis.animation import Animation
-from cinnema.synthesis.loops import Loop, Moment, moments
+from cinnema.synthesis.decoded_scene import DecodedScene
+from cinnema.synthesis.loops import Loop
 from cinnema.synthesis.model import LoadedModel, VideoModel, load_model
-from cinnema.synthesis.native import NativeRenderer
-from cinnema.synthesis.photograph import (
-    Mask,
-    Photograph,
-    as_mask_tensor,
-    as_seen,
-    photograph_pixels,
-    resized,
-    resized_mask,
-    still_mask,
-)
+from cinnema.synthesis.photograph import Mask, Photograph, photograph_pixels, still_mask
 from cinnema.synthesis.residuals import SavedNu, load_nu
+from cinnema.synthesis.scene import Scene
 from cinnema.synthesis.settings import Settings, Size
-from cinnema.synthesis.threads import one_thread
-from cinnema.synthesis.trajectory import Trajectory
+from cinnema.synthesis.synthesizer import Synthesizer
+from cinnema.synthesis.warped_scene import WarpedScene
 
 __all__ = ["Animation", "Pipeline"]
 
@@ -40,9 +31,10 @@ Nu = Float[Tensor, " z"] | Float[Tensor, "n z"] | SavedNu | str | Path
 
 @dataclass(frozen=True)
 class _Draw:
-    """One residual and where it is from."""
+    """One residual with the control that goes with it, and where they are from."""
 
     nu: Tensor
+    eta: Tensor | None
     seed: int | None
     sample: int
 
@@ -62,7 +54,7 @@ class Pipeline:
     """
 
     def __init__(
-        self, loaded: LoadedModel | VideoModel, *, device: torch.device | str | None = None
+        self, loaded: LoadedModel | Synthesizer, *, device: torch.device | str | None = None
     ) -> None:
         self._loaded = loaded if isinstance(loaded, LoadedModel) else LoadedModel(loaded)
         model = self._loaded.model.eval()
@@ -87,7 +79,7 @@ class Pipeline:
     @property
     def name(self) -> str:
         """What the weights are called."""
-        return self.model.config.name
+        return self.model.name
 
     @property
     def sha256(self) -> str:
@@ -108,10 +100,14 @@ class Pipeline:
         loop: Loop = "none",
         keep_still: Mask | None = None,
         nu: Nu | None = None,
+        eta: Float[Tensor, " e"] | None = None,
     ) -> list[Animation]:
         """Return several futures of a photograph; all their frames are in memory at once.
 
         Sample i of a seed is the same, to the bit, whatever `num_samples` is.
+
+        A model that warps moves the photograph itself. Of one that paints its frames they are
+        resized to `size`, and `settings["note"]` says so; it cannot follow every option.
 
         Args:
             image: A file, a PIL image, uint8 (height, width, 3), or a tensor (3, height, width)
@@ -121,15 +117,18 @@ class Pipeline:
             num_frames: Frames after the photograph, from 1 to 10,000; beyond one clip the motion
                 goes on.
             fps: Frames a second, above 0 and at most 240. It sets how finely the motion is
-                sampled, not how fast it is.
+                sampled, not how fast it is; with a model that paints, how fast its frames are
+                shown.
             temperature: Factor on nu, at least 0; 0 gives one and the same motion for all seeds.
-            motion_strength: Factor on the flow, at least 0.
+            motion_strength: Factor on the flow, at least 0; 1 with a model that paints.
             size: "native", "model", or (width, height) in pixels.
             loop: "none"; "pingpong", there and back, 2 num_frames - 2 frames; "crossfade", round
-                and round in num_frames frames.
+                and round in num_frames frames, which a model that paints cannot.
             keep_still: What must not move: a file or an array of the photograph's size.
             nu: Residuals to replay: a tensor (z,) or (n, z), or what `load_nu` reads, as its file
                 or itself. `seed` then does not count.
+            eta: The control, for a model that takes one; left out, each sample draws its own, and
+                a file's nu brings its own.
 
         Returns:
             One animation for each sample.
@@ -151,6 +150,7 @@ class Pipeline:
                 loop=loop,
                 keep_still=keep_still,
                 nu=nu,
+                eta=eta,
             )
         )
 
@@ -168,6 +168,7 @@ class Pipeline:
         loop: Loop = "none",
         keep_still: Mask | None = None,
         nu: Nu | None = None,
+        eta: Float[Tensor, " e"] | None = None,
     ) -> Iterator[Animation]:
         """Yield what `animate` returns one at a time, so that memory holds one video.
 
@@ -185,6 +186,7 @@ class Pipeline:
             loop: How the video repeats.
             keep_still: What must not move.
             nu: Residuals to replay.
+            eta: The control.
 
         Returns:
             An iterator over the samples.
@@ -200,42 +202,52 @@ class Pipeline:
             size=size,
             loop=loop,
         )
-        draws = self._draws(num_samples, seed) if nu is None else self._given(nu)
+        self._require_control(eta)
+        draws = self._draws(num_samples, seed, eta) if nu is None else self._given(nu, eta)
         pixels = photograph_pixels(image)
         still = None if keep_still is None else still_mask(keep_still, pixels.shape[:2])
-        scene = _Scene(self.model, pixels, settings, still=still)
-        return (self._animation(scene, draw, settings) for draw in draws)
+        scene = _open_scene(self.model, pixels, settings, still=still)
+        about = {"keep_still": still is not None, "model": self.name, **scene.notes}
+        about = {**settings.as_dict(), **about}
+        return (self._animation(scene, draw, fps=settings.fps, about=about) for draw in draws)
 
-    def _animation(self, scene: "_Scene", draw: _Draw, settings: Settings) -> Animation:
-        frames, z, nu = scene.video(draw.nu)
+    def _animation(
+        self, scene: Scene, draw: _Draw, *, fps: float, about: dict[str, Any]
+    ) -> Animation:
+        sample = scene.video(draw.nu, draw.eta)
+        control = {} if draw.eta is None else {"eta": draw.eta.tolist()}
         return Animation(
-            frames=frames,
+            frames=sample.frames,
             x0=scene.x0,
-            z=z,
-            nu=nu,
+            z=sample.z,
+            nu=sample.nu,
             seed=draw.seed,
             sample=draw.sample,
-            fps=settings.fps,
-            settings={**settings.as_dict(), "keep_still": scene.is_kept, "model": self.name},
+            fps=fps,
+            settings={**about, **control},
             weights=self.sha256,
         )
 
-    def _draws(self, num_samples: int, seed: int) -> list[_Draw]:
+    def _draws(self, num_samples: int, seed: int, eta: Tensor | None) -> list[_Draw]:
         if not 1 <= num_samples <= 10_000:
             raise UserError(
                 f"num_samples: must be from 1 to 10000, got {num_samples}: ask for some, "
                 "and for more by another seed"
             )
-        z_dim = self.model.config.stage1.z_dim
-        return [
-            _Draw(torch.randn(z_dim, generator=generator_for(seed, i)), seed, i)
-            for i in range(num_samples)
-        ]
+        draws = []
+        for sample in range(num_samples):
+            generator = generator_for(seed, sample)
+            nu = torch.randn(self.model.z_dim, generator=generator)
+            control = eta
+            if eta is None and self.model.control_dim:
+                control = self.model.draw_eta(generator=generator)
+            draws.append(_Draw(nu, control, seed, sample))
+        return draws
 
-    def _given(self, nu: Nu) -> list[_Draw]:
+    def _given(self, nu: Nu, eta: Tensor | None) -> list[_Draw]:
         saved = load_nu(nu) if isinstance(nu, str | Path) else nu
         values = saved.nu if isinstance(saved, SavedNu) else saved
-        z_dim = self.model.config.stage1.z_dim
+        z_dim = self.model.z_dim
         if values.ndim not in (1, 2) or values.shape[-1] != z_dim or values.numel() == 0:
             raise UserError(
                 f"nu: the model {self.name} needs ({z_dim},) or (n, {z_dim}) numbers, got "
@@ -244,94 +256,47 @@ class Pipeline:
         if not bool(values.isfinite().all()):
             raise UserError("nu: must be finite, but some values are not: draw it anew")
         rows = values.detach().float().cpu().reshape(-1, z_dim)
+        if isinstance(saved, SavedNu) and eta is None and self.model.control_dim:
+            eta = _saved_eta(saved, self.model.control_dim)
+        if eta is None and self.model.control_dim:
+            raise UserError(f"eta: nu alone does not tell the control of {self.name}: give it too")
         if not isinstance(saved, SavedNu):
-            return [_Draw(row, None, i) for i, row in enumerate(rows)]
+            return [_Draw(row, eta, None, i) for i, row in enumerate(rows)]
         if saved.weights != self.sha256:
             warnings.warn(
                 f"nu was made with other weights ({saved.weights[:12] or 'never saved'}) than "
                 f"{self.name} ({self.sha256[:12] or 'never saved'}): the motion will differ",
                 stacklevel=3,
             )
-        return [_Draw(rows[0], saved.seed, saved.sample)]
+        return [_Draw(rows[0], eta, saved.seed, saved.sample)]
+
+    def _require_control(self, eta: Tensor | None) -> None:
+        num = self.model.control_dim
+        if eta is None:
+            return
+        if not num:
+            raise UserError(f"eta: the model {self.name} takes no control: leave it out")
+        if eta.shape != (num,) or not bool(eta.isfinite().all()):
+            raise UserError(
+                f"eta: the model {self.name} takes {num} finite numbers, got {eta.tolist()}: give "
+                "one control for all samples"
+            )
 
 
-class _Scene:
-    """A photograph with all that its samples share."""
+def _saved_eta(saved: SavedNu, num: int) -> Tensor | None:
+    """The control that a nu file's video was made with, if it had one."""
+    values = saved.settings.get("eta")
+    return torch.tensor(values) if isinstance(values, list) and len(values) == num else None
 
-    @one_thread()
-    @torch.inference_mode()
-    def __init__(
-        self,
-        model: VideoModel,
-        pixels: UInt8[np.ndarray, "h w 3"],
-        settings: Settings,
-        *,
-        still: np.ndarray | None,
-    ) -> None:
-        self._model, self._settings = model, settings
-        self.is_kept = still is not None
-        size = model.config.stage1.size
-        device = next(model.parameters()).device
-        out_size = settings.frame_size(pixels.shape[:2], size)
-        self.x0 = resized(pixels, out_size)
-        small = to_tensor(as_seen(pixels, size))[None].to(device)
-        self._features = model.stage1.scene(small)
-        self._c = model.condition_on(self._features)
-        moving = torch.sigmoid(model.stage1.mask(self._features.joint, self._features.fine))
-        self._free = None if still is None else 1 - as_mask_tensor(still, size).to(device)
-        self._layers = self._cut(small, moving)
-        self._native = None
-        if settings.size != "model":
-            kept = None if still is None else resized_mask(still, out_size)
-            mask = moving[0, 0].float().cpu().numpy()
-            self._native = NativeRenderer(self.x0, mask, keep_still=kept)
-            self._at_rest = self._painted(torch.zeros(1, 2, 1, 1, device=device))[1]
 
-    @one_thread()
-    @torch.inference_mode()
-    def video(self, nu: Tensor) -> tuple[np.ndarray, Tensor, Tensor]:
-        """Return the frames, z and nu with the temperature in it."""
-        model, settings = self._model, self._settings
-        nu = nu * settings.temperature
-        z, _ = model.to_latent(nu[None].to(self._c.device), self._c)  # one at a time: see animate
-        coefficients = model.stage1.motion(z, self._features.joint) * settings.motion_strength
-        trajectory = Trajectory(model.stage1.basis, coefficients)
-        plan = moments(settings.loop, settings.num_frames)
-        frames = np.empty((len(plan), *self.x0.shape), np.uint8)
-        for index, mix in enumerate(plan):
-            same = plan.index(mix)  # on its way back a pingpong shows what it showed before
-            frames[index] = frames[same] if same < index else self._mixed(mix, trajectory)
-        # Tensors made in inference mode cannot be trained on; copies made outside can.
-        with torch.inference_mode(mode=False):
-            return frames, z[0].float().cpu().clone(), nu.clone()
-
-    def _mixed(self, mix: tuple[Moment, ...], trajectory: Trajectory) -> np.ndarray:
-        frames = [self._frame(moment.time, trajectory) for moment in mix]
-        if len(frames) == 1:
-            return frames[0]
-        levels = np.zeros(self.x0.shape, np.float32)
-        for moment, frame in zip(mix, frames, strict=True):
-            levels += frame * np.float32(moment.share)
-        return np.rint(levels).astype(np.uint8)
-
-    def _frame(self, index: int, trajectory: Trajectory) -> np.ndarray:
-        stage1 = self._model.config.stage1
-        flow = trajectory.at(index * stage1.fps / self._settings.fps / stage1.num_frames)
-        composite, painted = self._painted(flow)
-        if self._native is None:
-            return to_pixels(composite[0] + painted[0])
-        return self._native.frame(flow, painted - self._at_rest)
-
-    def _painted(self, flow: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the composite at the networks' size, and what the painter adds to it."""
-        composite = self._layers.composite(flow)
-        painted: Tensor = self._model.stage1.painter(self._layers, composite, flow)
-        return composite, painted if self._free is None else painted * self._free
-
-    def _cut(self, x0: Tensor, moving: Tensor) -> Layers:
-        if self._free is None:
-            return cut(x0, moving)
-        moving = torch.nn.functional.interpolate(
-            moving, x0.shape[-2:], mode="bilinear", align_corners=False
-        )
-        return cut(x0, moving * self._free)
+def _open_scene(
+    model: Synthesizer,
+    pixels: UInt8[np.ndarray, "h w 3"],
+    settings: Settings,
+    *,
+    still: np.ndarray | None,
+) -> Scene:
+    """Frames at the photograph's own size from a model that warps it, else those of the decoder."""
+    if isinstance(model, VideoModel):
+        return WarpedScene(model, pixels, settings, still=still)
+    return DecodedScene(model, pixels, settings, still=still)

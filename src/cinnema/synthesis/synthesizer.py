@@ -5,28 +5,62 @@ cinnema trains, and the painting one of 2021 that is imported.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from cinnema.core.errors import UserError
 
 
 class Synthesizer(nn.Module, ABC):
     """Video to z to nu, and nu to z to video, given the first frame and a control.
 
-        z  = encode(X)                 video latent, without noise
+        z  = encode(X)                 video latent: the mean of q(z | X), or a draw from it
         c  = condition(x0, eta)        what the flow is told
         nu = to_residual(z, c)         the bijection, and its inverse to_latent
         X^ = decode(x0, z)             the frames that follow x0
 
     An implementer owes: every map treats the clips of a batch alone, so that a batch of one gives
-    the same; none draws random numbers; `to_latent` undoes `to_residual` up to rounding; `decode`
-    returns exactly `num_frames` frames.
+    the same; none draws random numbers but from a generator that it is given; `to_latent` undoes
+    `to_residual` up to rounding; `decode` returns exactly `num_frames` frames.
 
     Example:
         >>> c = model.condition(x0)
         >>> z, _ = model.to_latent(torch.randn(len(x0), model.z_dim), c)
         >>> video = model.decode(x0, z)
+
+    Attributes:
+        config: What the model is made of, a pydantic dataclass; it goes into the weights file.
+        stored_dtype: What floating weights are rounded to in a file.
     """
+
+    config: Any
+    stored_dtype: ClassVar[torch.dtype] = torch.float32
+
+    @classmethod
+    def with_weights(
+        cls,
+        config: Any,  # noqa: ANN401 - each kind of model has its own
+        state: Mapping[str, Tensor],
+    ) -> "Synthesizer":
+        """Build a model of weights that are there already.
+
+        Args:
+            config: What it is made of.
+            state: Exactly its state dict's entries; the model takes the tensors themselves.
+
+        Returns:
+            The model in evaluation mode, frozen.
+
+        Raises:
+            RuntimeError: The entries are others.
+        """
+        model = cls(config)
+        model.load_state_dict(state, assign=True)
+        return model.eval().requires_grad_(requires_grad=False)
 
     @property
     @abstractmethod
@@ -53,12 +87,30 @@ class Synthesizer(nn.Module, ABC):
     def control_dim(self) -> int:
         """Length of eta; 0 where the model takes none."""
 
+    def draw_eta(self, *, generator: torch.Generator) -> Float[Tensor, " e"]:
+        """Return a control that the model can follow, for who asks for none in particular.
+
+        Args:
+            generator: On the CPU; it is left alone by a model that takes no control.
+
+        Returns:
+            `control_dim` numbers.
+        """
+        del generator
+        if self.control_dim:
+            raise NotImplementedError(f"{type(self).__name__} must say which controls there are")
+        return torch.empty(0)
+
     @abstractmethod
-    def encode(self, video: Float[Tensor, "b t1 3 h w"]) -> Float[Tensor, "b z"]:
+    def encode(
+        self, video: Float[Tensor, "b t1 3 h w"], *, generator: torch.Generator | None = None
+    ) -> Float[Tensor, "b z"]:
         """Return z of clips.
 
         Args:
             video: x0 and the T frames after it, in [-1, 1], at the model's size.
+            generator: On the CPU: for a draw from q(z | X), as the flow was trained on; the mean
+                of q if None.
 
         Raises:
             UserError: Another number of frames or another size.
@@ -100,3 +152,16 @@ class Synthesizer(nn.Module, ABC):
             x0: First frames in [-1, 1], at the model's size.
             z: How they go on.
         """
+
+    def require_clips(self, video: Float[Tensor, "b t1 3 h w"]) -> None:
+        """Raise a UserError unless these clips are as long and as large as the model's.
+
+        Args:
+            video: x0 and the frames after it.
+        """
+        expected = (self.num_frames + 1, 3, self.size, self.size)
+        if video.shape[1:] != expected:
+            raise UserError(
+                f"the model {self.name} encodes clips of shape {expected}, got "
+                f"{tuple(video.shape[1:])}: resample or resize them"
+            )

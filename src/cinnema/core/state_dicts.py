@@ -1,0 +1,116 @@
+"""State dicts that other programs saved: read without running code, checked entry by entry."""
+
+import pickle
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from cinnema.core.errors import UserError
+from cinnema.core.files import check_input_file
+
+_GLOBAL = re.compile(r"GLOBAL (\S+)")  # how torch names what a pickle wants to call
+_PARALLEL = "module."  # what torch's DataParallel puts before every name
+
+
+def read_state_dict(path: str | Path, *, kind: str) -> dict[str, Tensor]:
+    """Read tensors by name from a torch or safetensors file.
+
+    They may lie under the key `state_dict`; what lies beside it (epoch, optimiser) is left. Where
+    all names begin with `module.`, as data-parallel training leaves them, it is taken off.
+
+    Args:
+        path: A file of torch (.pth, .pt, .pth.tar), of which only tensors and plain values are
+            read, or one that ends in .safetensors.
+        kind: What it should be, with its article ("the weights of an I3D"), for messages.
+
+    Returns:
+        The tensors, on the CPU.
+
+    Raises:
+        UserError: The file is missing or damaged, needs code to be read, or holds no state dict.
+    """
+    path = check_input_file(path, kind=kind)
+    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+        content = content["state_dict"]
+    if not isinstance(content, Mapping):
+        raise UserError(
+            f"{path} holds a {type(content).__name__}, not a state dict (tensors by name): "
+            "save network.state_dict()"
+        )
+    state = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    if state and all(name.startswith(_PARALLEL) for name in state):
+        state = {name.removeprefix(_PARALLEL): value for name, value in state.items()}
+    return state
+
+
+def require_entries(
+    state: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, path: Path, network: str
+) -> None:
+    """Raise a UserError unless a state dict has exactly the expected names and shapes.
+
+    Args:
+        state: What was read.
+        expected: What the network wants, of which only names and shapes count.
+        path: The file that it was read from, for the message.
+        network: What the network is called, for the message.
+    """
+    problems = {
+        "lacks": [name for name in expected if name not in state],
+        "has unknown": [name for name in state if name not in expected],
+        "has the wrong shape in": [
+            f"{name} {tuple(state[name].shape)}, not {tuple(value.shape)}"
+            for name, value in expected.items()
+            if name in state and state[name].shape != value.shape
+        ],
+    }
+    found = [f"{verb} {_some(names)}" for verb, names in problems.items() if names]
+    if found:
+        raise UserError(
+            f"{path} does not fit {network}: it {'; it '.join(found)}: name a file with the whole "
+            f"state dict of {network}, and the config that it was trained with"
+        )
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, ValueError, OSError) as error:
+        raise UserError(
+            f"{path} is not a complete safetensors file ({error}): copy or download it again"
+        ) from error
+
+
+def _read_torch(path: Path) -> Any:  # noqa: ANN401 - what the file held
+    try:
+        # weights_only builds tensors and no objects.
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        wanted = _GLOBAL.search(str(error))
+        reason = wanted[1] if wanted else _first_line(str(error).rpartition("error:")[2])
+        raise UserError(
+            f"{path} needs more than tensors to be read, which could run code (it asks for "
+            f"{reason}): save its state dict alone, or as .safetensors"
+        ) from error
+    # A damaged file fails in many ways, as the archive or the pickle in it breaks off.
+    except (RuntimeError, EOFError, ValueError, KeyError, TypeError, OSError) as error:
+        raise UserError(
+            f"{path} is not a complete torch file ({_first_line(str(error))}): "
+            "copy or download it again"
+        ) from error
+
+
+def _first_line(text: str) -> str:
+    return (text.strip().splitlines() or [""])[0].rstrip(".")
+
+
+def _some(names: Iterable[str], *, most: int = 3) -> str:
+    names = list(names)
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")

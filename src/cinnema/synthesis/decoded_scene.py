@@ -1,0 +1,115 @@
+"""A photograph whose frames are what a model's decoder returns, and nothing else."""
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, UInt8
+from torch import Tensor
+
+from cinnema.core.errors import UserError
+from cinnema.media.pictures import to_pixels, to_tensor
+from cinnema.synthesis.loops import moments
+from cinnema.synthesis.photograph import as_seen, resized, resized_mask
+from cinnema.synthesis.scene import Sample, Scene
+from cinnema.synthesis.settings import Settings
+from cinnema.synthesis.synthesizer import Synthesizer
+
+
+class DecodedScene(Scene):
+    """Clips of the model's length and size, joined and resized; any `Synthesizer` will do.
+
+    Where more frames are wanted than the decoder returns, it decodes again from the last one with
+    the same nu, as the paper does: z_k = T(nu; x0_k, eta), where x0_k is the frame before clip k.
+    The released code keeps z for that, which is a motion for another first frame.
+
+    The decoder's frames are all there is. So `fps` says how fast they are shown; a factor on the
+    flow, and a crossfade, which wants frames of before the photograph, are refused.
+
+    Args:
+        model: On any device.
+        pixels: The photograph.
+        settings: How it is to be animated.
+        still: 1 where the photograph itself is to be seen, at its size.
+
+    Raises:
+        UserError: The settings ask for what no decoder of frames can do.
+    """
+
+    @torch.inference_mode()
+    def __init__(
+        self,
+        model: Synthesizer,
+        pixels: UInt8[np.ndarray, "h w 3"],
+        settings: Settings,
+        *,
+        still: Float32[np.ndarray, "h w"] | None = None,
+    ) -> None:
+        _require_possible(settings)
+        self._model, self._settings = model, settings
+        self._size = settings.frame_size(pixels.shape[:2], model.size)
+        self._device = next(model.parameters()).device
+        self._small = to_tensor(as_seen(pixels, model.size))[None].to(self._device)
+        self._still = None if still is None else resized_mask(still, self._size)[..., None]
+        self.x0 = resized(pixels, self._size)
+        self.notes = {"note": _note(model.size, self._size)}
+
+    @torch.inference_mode()
+    def video(self, nu: Float[Tensor, " z"], eta: Float[Tensor, " e"] | None) -> Sample:
+        """Return one future.
+
+        Args:
+            nu: A residual without the temperature.
+            eta: The control, the same for every clip of a long video; None where the model takes
+                none.
+        """
+        nu = nu * self._settings.temperature
+        plan = moments(self._settings.loop, self._settings.num_frames)
+        painted, z = self._painted(nu, eta)
+        frames = np.empty((len(plan), *self.x0.shape), np.uint8)
+        for index, ((time, _),) in enumerate(plan):
+            frames[index] = self._finished(to_pixels(painted[time - 1]))
+        # Tensors made in inference mode cannot be trained on; copies made outside can.
+        with torch.inference_mode(mode=False):
+            return Sample(frames, z.float().cpu().clone(), nu.clone())
+
+    def _painted(self, nu: Tensor, eta: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return all frames at the model's size, and z of the first clip."""
+        row = nu[None].to(self._device)
+        control = None if eta is None else eta[None].to(self._device)
+        x0 = self._small
+        clips: list[Tensor] = []
+        latents: list[Tensor] = []
+        while len(clips) * self._model.num_frames < self._settings.num_frames:
+            z, _ = self._model.to_latent(row, self._model.condition(x0, control))
+            clip = self._model.decode(x0, z)
+            x0 = clip[:, -1]
+            clips.append(clip[0].float().cpu())
+            latents.append(z[0])
+        return torch.cat(clips), latents[0]
+
+    def _finished(self, frame: np.ndarray) -> np.ndarray:
+        """Resize a frame, and lay the photograph over it where that is to be seen."""
+        frame = resized(frame, self._size)
+        if self._still is None:
+            return frame
+        levels = self._still * self.x0 + (1 - self._still) * frame
+        return np.asarray(np.rint(levels), np.uint8)
+
+
+def _require_possible(settings: Settings) -> None:
+    if settings.motion_strength != 1:
+        raise UserError(
+            f"motion_strength: must be 1 with a model that paints its frames, as it has no flow to "
+            f"scale, got {settings.motion_strength:g}: leave it out, or change the temperature"
+        )
+    if settings.loop == "crossfade":
+        raise UserError(
+            "loop: crossfade needs frames of before the photograph, which a model that paints its "
+            "frames does not have: take pingpong"
+        )
+
+
+def _note(model_size: int, size: tuple[int, int]) -> str:
+    painted = f"{model_size}x{model_size}"
+    shown = f"{size[1]}x{size[0]}"
+    resizing = "" if painted == shown else f" and resized to {shown}"
+    return f"frames are painted at {painted} px{resizing}; fps is how fast they are shown"

@@ -1,0 +1,111 @@
+"""A photograph that is moved itself, at its own size, by the model that warps."""
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, UInt8
+from torch import Tensor
+
+from cinnema.media.pictures import to_pixels, to_tensor
+from cinnema.stage1.rendering import Layers, cut
+from cinnema.synthesis.loops import Moment, moments
+from cinnema.synthesis.model import VideoModel
+from cinnema.synthesis.native import NativeRenderer
+from cinnema.synthesis.photograph import as_mask_tensor, as_seen, resized, resized_mask
+from cinnema.synthesis.scene import Sample, Scene
+from cinnema.synthesis.settings import Settings
+from cinnema.synthesis.threads import one_thread
+from cinnema.synthesis.trajectory import Trajectory
+
+
+class WarpedScene(Scene):
+    """Frames of any number and at any rate, as the motion is known at every time.
+
+    Args:
+        model: On any device.
+        pixels: The photograph.
+        settings: How it is to be animated.
+        still: 1 where nothing may move, at the photograph's size.
+    """
+
+    @one_thread()
+    @torch.inference_mode()
+    def __init__(
+        self,
+        model: VideoModel,
+        pixels: UInt8[np.ndarray, "h w 3"],
+        settings: Settings,
+        *,
+        still: Float32[np.ndarray, "h w"] | None = None,
+    ) -> None:
+        self._model, self._settings = model, settings
+        self.notes = {}
+        device = next(model.parameters()).device
+        out_size = settings.frame_size(pixels.shape[:2], model.size)
+        self.x0 = resized(pixels, out_size)
+        small = to_tensor(as_seen(pixels, model.size))[None].to(device)
+        self._features = model.stage1.scene(small)
+        self._c = model.condition_on(self._features)
+        moving = torch.sigmoid(model.stage1.mask(self._features.joint, self._features.fine))
+        self._free = None if still is None else 1 - as_mask_tensor(still, model.size).to(device)
+        self._layers = self._cut(small, moving)
+        self._native = None
+        if settings.size != "model":
+            kept = None if still is None else resized_mask(still, out_size)
+            mask = moving[0, 0].float().cpu().numpy()
+            self._native = NativeRenderer(self.x0, mask, keep_still=kept)
+            self._at_rest = self._painted(torch.zeros(1, 2, 1, 1, device=device))[1]
+
+    @one_thread()
+    @torch.inference_mode()
+    def video(self, nu: Float[Tensor, " z"], eta: Float[Tensor, " e"] | None) -> Sample:
+        """Return one future.
+
+        Args:
+            nu: A residual without the temperature.
+            eta: Of length 0 or None, as the model takes no control.
+        """
+        del eta
+        model, settings = self._model, self._settings
+        nu = nu * settings.temperature
+        z, _ = model.to_latent(nu[None].to(self._c.device), self._c)  # one at a time: see animate
+        coefficients = model.stage1.motion(z, self._features.joint) * settings.motion_strength
+        trajectory = Trajectory(model.stage1.basis, coefficients)
+        plan = moments(settings.loop, settings.num_frames)
+        frames = np.empty((len(plan), *self.x0.shape), np.uint8)
+        for index, mix in enumerate(plan):
+            same = plan.index(mix)  # on its way back a pingpong shows what it showed before
+            frames[index] = frames[same] if same < index else self._mixed(mix, trajectory)
+        # Tensors made in inference mode cannot be trained on; copies made outside can.
+        with torch.inference_mode(mode=False):
+            return Sample(frames, z[0].float().cpu().clone(), nu.clone())
+
+    def _mixed(self, mix: tuple[Moment, ...], trajectory: Trajectory) -> np.ndarray:
+        frames = [self._frame(moment.time, trajectory) for moment in mix]
+        if len(frames) == 1:
+            return frames[0]
+        levels = np.zeros(self.x0.shape, np.float32)
+        for moment, frame in zip(mix, frames, strict=True):
+            levels += frame * np.float32(moment.share)
+        return np.rint(levels).astype(np.uint8)
+
+    def _frame(self, index: int, trajectory: Trajectory) -> np.ndarray:
+        stage1 = self._model.config.stage1
+        flow = trajectory.at(index * stage1.fps / self._settings.fps / stage1.num_frames)
+        composite, painted = self._painted(flow)
+        if self._native is None:
+            return to_pixels(composite[0] + painted[0])
+        return self._native.frame(flow, painted - self._at_rest)
+
+    def _painted(self, flow: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the composite at the networks' size, and what the painter adds to it."""
+        composite = self._layers.composite(flow)
+        painted: Tensor = self._model.stage1.painter(self._layers, composite, flow)
+        return composite, painted if self._free is None else painted * self._free
+
+    def _cut(self, x0: Tensor, moving: Tensor) -> Layers:
+        if self._free is None:
+            return cut(x0, moving)
+        moving = torch.nn.functional.interpolate(
+            moving, x0.shape[-2:], mode="bilinear", align_corners=False
+        )
+        return cut(x0, moving * self._free)

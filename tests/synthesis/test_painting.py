@@ -1,0 +1,333 @@
+"""The 2021 model as one: what its maps do, and what a photograph becomes of it."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from cinnema.core.errors import UserError
+from cinnema.media.pictures import to_pixels, to_tensor
+from cinnema.reference import build
+from cinnema.reference.control import draw_end_point, end_point_one_hots
+from cinnema.reference.spectral import SpectralWeight
+from cinnema.synthesis.model import load_model, save_model
+from cinnema.synthesis.painting import PaintingConfig, PaintingModel
+from cinnema.synthesis.pipeline import Pipeline
+from cinnema.synthesis.residuals import load_nu, save_nu
+
+Photographs = Callable[[int, int], np.ndarray]
+
+# 8 frames of 64 px.
+DECODER = {
+    "channel_factor": 8, "z_dim": 8, "upsample_s": (2, 1), "upsample_t": (1, 1),
+    "spectral_norm": True,
+}  # fmt: skip
+VIDEO_ENCODER = {
+    "res_type_encoder": "resnet18", "use_max_pool": False, "channels": (16,) * 5, "z_dim": 8,
+    "stride_t": (1, 2, 2, 1), "stride_s": (1, 2, 2, 2),
+}  # fmt: skip
+IMAGE_ENCODER = {"encoder_type": "resnet18", "norm": "bn", "z_dim": 5, "in_size": 64}
+FLOW = {"in_channels": 8, "embedding_dim": 5, "hidden_dim": 16, "hidden_depth": 1, "n_flows": 3}
+CONTROL_FLOW = {**FLOW, "embedding_dim": 35, "control": True}
+PARTS = {
+    "decoder": DECODER, "video_encoder": VIDEO_ENCODER, "image_encoder": IMAGE_ENCODER,
+    "flow": FLOW,
+}  # fmt: skip
+
+
+def networks(*, control: bool) -> dict[str, Any]:
+    """Random weights under which z and x0 matter, and so does the control."""
+    torch.manual_seed(3)
+    configs = {**PARTS, "flow": CONTROL_FLOW if control else FLOW}
+    made = {part: build(part, config).eval() for part, config in configs.items()}
+    with torch.no_grad():
+        for parameter in made["flow"].parameters():
+            parameter.add_(0.2 * torch.randn(parameter.shape))
+        for module in made["decoder"].modules():
+            if isinstance(module, SpectralWeight):
+                module.weight_orig.copy_(torch.randn(module.weight_orig.shape))
+                module.iterate(num_iterations=20)
+    return made
+
+
+@pytest.fixture(scope="module")
+def parts() -> dict[str, Any]:
+    return networks(control=False)
+
+
+@pytest.fixture(scope="module")
+def painter(parts: dict[str, Any]) -> PaintingModel:
+    return PaintingModel.of_networks("small", **parts)
+
+
+@pytest.fixture(scope="module")
+def controlled() -> PaintingModel:
+    return PaintingModel.of_networks("arm", **networks(control=True))
+
+
+@pytest.fixture(scope="module")
+def painting(painter: PaintingModel) -> Pipeline:
+    return Pipeline(painter)
+
+
+def video(rows: int = 2) -> Tensor:
+    generator = torch.Generator().manual_seed(5)
+    return torch.rand((rows, 9, 3, 64, 64), generator=generator) * 2 - 1
+
+
+@torch.no_grad()
+def by_hand(model: PaintingModel, image: np.ndarray, nu: Tensor) -> np.ndarray:
+    x0 = to_tensor(image)[None]
+    z, _ = model.flow.to_latent(nu[None], model.image_encoder(x0))
+    return np.stack([to_pixels(frame) for frame in model.decoder(x0, z)[0]])
+
+
+# --- The model ------------------------------------------------------------------------------------
+
+
+def test_a_video_goes_to_z_to_nu_and_back(painter: PaintingModel) -> None:
+    clips = video()
+    z, c = painter.encode(clips), painter.condition(clips[:, 0])
+    nu, log_det = painter.to_residual(z, c)
+    back, again = painter.to_latent(nu, c)
+    torch.testing.assert_close(back, z, atol=1e-5, rtol=0)
+    torch.testing.assert_close(log_det, -again)
+    frames = painter.decode(clips[:, 0], back)
+    assert frames.shape == (2, painter.num_frames, 3, painter.size, painter.size)
+    assert float(frames.std(dim=1).mean()) > 0.01
+
+
+def test_the_encoder_sees_the_frames_after_the_first_and_may_draw(painter: PaintingModel) -> None:
+    clips = video()
+    mu, log_var = painter.video_encoder(clips[:, 1:].transpose(1, 2))
+    torch.testing.assert_close(painter.encode(clips), mu)
+    drawn = painter.encode(clips, generator=torch.Generator().manual_seed(1))
+    noise = torch.randn(mu.shape, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(drawn, mu + (log_var / 2).exp() * noise)
+
+
+def test_clips_of_a_batch_are_treated_alone(controlled: PaintingModel) -> None:
+    clips, eta = video(), torch.tensor([[0.5, 0.0, 0.25], [0.8, 0.2, 0.3]])
+    z, c = controlled.encode(clips), controlled.condition(clips[:, 0], eta)
+    nu, _ = controlled.to_residual(z, c)
+    frames = controlled.decode(clips[:, 0], z)
+    one = slice(1, 2)
+    torch.testing.assert_close(controlled.encode(clips[one]), z[one], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(controlled.condition(clips[one, 0], eta[one]), c[one])
+    torch.testing.assert_close(controlled.to_residual(z[one], c[one])[0], nu[one])
+    torch.testing.assert_close(
+        controlled.decode(clips[one, 0], z[one]), frames[one], atol=1e-4, rtol=0
+    )
+
+
+def test_folding_leaves_the_decoder_that_it_was_made_of(
+    painter: PaintingModel, parts: dict[str, Any]
+) -> None:
+    x0, z = video()[:, 0], torch.randn(2, 8, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(painter.decode(x0, z), parts["decoder"](x0, z), atol=1e-4, rtol=0)
+    assert not [name for name in painter.state_dict() if "weight_orig" in name]
+    assert "g_0.conv_0.weight_orig" in parts["decoder"].state_dict()
+
+
+def test_a_saved_model_comes_back_to_the_bit(painter: PaintingModel, tmp_path: Path) -> None:
+    sha256 = save_model(tmp_path / "small.safetensors", painter)
+    loaded = load_model(tmp_path / "small.safetensors")
+    assert loaded.sha256 == sha256
+    assert isinstance(loaded.model, PaintingModel)
+    assert loaded.model.config == painter.config
+    assert not loaded.model.training
+    state = painter.state_dict()
+    assert loaded.model.state_dict().keys() == state.keys()
+    assert all(torch.equal(value, state[k]) for k, value in loaded.model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("part", "field", "value", "match"),
+    [
+        ("decoder", "spectral_norm", True, "folded"),
+        ("video_encoder", "z_dim", 6, r"video_encoder\.z_dim must be equal, got 8 and 6"),
+        ("flow", "in_channels", 6, r"flow\.in_channels must be equal, got 8 and 6"),
+        ("flow", "embedding_dim", 6, r"embedding_dim and image_encoder\.z_dim must.*6 and 5"),
+        ("flow", "control", True, "and the 30 of the control must be equal, got 5 and 35"),
+        ("image_encoder", "in_size", 128, "size and.*got 64 and 128"),
+        ("video_encoder", "stride_s", (2, 2, 2, 2), "8 frames of 64 px.*1 of 2x2"),
+        ("video_encoder", "stride_t", (1, 1, 1, 1), "4 of 4x4"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(part: str, field: str, value: Any, match: str) -> None:
+    configs: dict[str, Any] = {name: dict(config) for name, config in PARTS.items()}
+    configs["decoder"]["spectral_norm"] = False
+    configs[part][field] = value
+    with pytest.raises(ValueError, match=match):
+        PaintingConfig(name="wrong", **configs)
+
+
+def test_a_clip_of_another_length_or_size_is_refused(painter: PaintingModel) -> None:
+    for shape in ((1, 8, 3, 64, 64), (1, 9, 3, 32, 64)):
+        with pytest.raises(UserError, match="resample or resize"):
+            painter.encode(torch.zeros(shape))
+
+
+# --- The control ----------------------------------------------------------------------------------
+
+
+def test_the_end_point_falls_into_ten_bins_an_axis() -> None:
+    least, span = (0.42638585, -0.3080245, 0.19146784), (0.42850533, 0.54029283, 0.12564658)
+    for share, expected in ((0.0, 0), (0.05, 0), (0.149, 1), (0.55, 5), (1.0, 9), (-2, 0), (3, 9)):
+        point = torch.tensor([[a + share * b for a, b in zip(least, span, strict=True)]])
+        one_hots = end_point_one_hots(point)
+        assert one_hots.nonzero()[:, 1].tolist() == [expected, 10 + expected, 20 + expected]
+        assert one_hots.sum() == 3
+
+
+def test_drawn_end_points_reach_every_bin() -> None:
+    generator = torch.Generator().manual_seed(0)
+    points = torch.stack([draw_end_point(generator=generator) for _ in range(300)])
+    assert (end_point_one_hots(points).sum(dim=0) > 10).all()
+
+
+def test_the_control_changes_the_video(controlled: PaintingModel) -> None:
+    assert controlled.control_dim == 3
+    x0 = video(1)[:, 0]
+    c = controlled.condition(x0, torch.tensor([[0.5, 0.0, 0.25]]))
+    other = controlled.condition(x0, torch.tensor([[0.8, 0.0, 0.25]]))
+    assert c.shape == (1, 35)
+    assert torch.equal(c[:, :5], other[:, :5])
+    nu = torch.zeros(1, 8)
+    assert not torch.equal(controlled.to_latent(nu, c)[0], controlled.to_latent(nu, other)[0])
+
+
+def test_a_control_that_does_not_fit_is_refused(
+    painter: PaintingModel, controlled: PaintingModel
+) -> None:
+    x0 = video(1)[:, 0]
+    with pytest.raises(UserError, match="takes no control"):
+        painter.condition(x0, torch.zeros(1, 3))
+    with pytest.raises(UserError, match="needs a control"):
+        controlled.condition(x0)
+    for eta in (torch.zeros(1, 30), torch.full((1, 3), torch.nan)):
+        with pytest.raises(UserError, match="3 finite numbers"):
+            controlled.condition(x0, eta)
+
+
+# --- Photographs ----------------------------------------------------------------------------------
+
+
+def test_frames_are_those_of_the_decoder(painting: Pipeline, photograph: Photographs) -> None:
+    image = photograph(64, 64)
+    for animation in painting.animate(image, num_samples=2, num_frames=8, seed=4):
+        expected = by_hand(painting.model, image, animation.nu)
+        assert np.abs(animation.frames.astype(int) - expected).max() <= 1
+        note = "frames are painted at 64x64 px; fps is how fast they are shown"
+        assert animation.settings["note"] == note
+
+
+def test_at_another_size_frames_are_resized_and_the_note_says_so(
+    painting: Pipeline, photograph: Photographs
+) -> None:
+    image = photograph(90, 150)
+    (native,) = painting.animate(image, num_samples=1, num_frames=2)
+    (asked,) = painting.animate(image, num_samples=1, num_frames=2, size=(40, 30))
+    (model,) = painting.animate(image, num_samples=1, num_frames=2, size="model")
+    assert native.frames.shape == (2, 90, 150, 3)
+    assert asked.frames.shape == (2, 30, 40, 3)
+    assert model.frames.shape == (2, 64, 64, 3)
+    assert "resized to 150x90" in native.settings["note"]
+    assert "resized to 40x30" in asked.settings["note"]
+    assert "resized" not in model.settings["note"]
+
+
+def test_longer_videos_are_decoded_again_from_the_last_frame_with_the_same_nu(
+    painting: Pipeline, photograph: Photographs
+) -> None:
+    image = photograph(64, 64)
+    (animation,) = painting.animate(image, num_samples=1, num_frames=19)
+    model = painting.model
+    x0, clips = to_tensor(image)[None], []
+    with torch.no_grad():
+        for _ in range(3):
+            z, _ = model.to_latent(animation.nu[None], model.condition(x0))
+            clips.append(model.decode(x0, z)[0])
+            x0 = clips[-1][-1:]
+    expected = np.stack([to_pixels(frame) for frame in torch.cat(clips)[:19]])
+    assert np.abs(animation.frames.astype(int) - expected).max() <= 1
+
+
+def test_a_sample_is_the_same_whatever_the_number_of_samples(
+    painting: Pipeline, photograph: Photographs
+) -> None:
+    many, few = (
+        painting.animate(photograph(64, 64), num_samples=n, num_frames=3, seed=7) for n in (3, 2)
+    )
+    for a, b in zip(many, few, strict=False):
+        assert np.array_equal(a.frames, b.frames)
+    assert not np.array_equal(many[0].frames, many[1].frames)
+
+
+def test_a_pingpong_goes_there_and_back(painting: Pipeline, photograph: Photographs) -> None:
+    image = photograph(64, 64)
+    (there,) = painting.animate(image, num_samples=1, num_frames=4)
+    (both,) = painting.animate(image, num_samples=1, num_frames=4, loop="pingpong")
+    assert np.array_equal(both.frames, np.concatenate([there.frames, there.frames[2:0:-1]]))
+
+
+def test_what_is_kept_still_is_the_photograph(painting: Pipeline, photograph: Photographs) -> None:
+    image = photograph(64, 96)
+    mask = np.zeros((64, 96), bool)
+    mask[:, 48:] = True
+    (free,) = painting.animate(image, num_samples=1, num_frames=2)
+    (kept,) = painting.animate(image, num_samples=1, num_frames=2, keep_still=mask)
+    assert np.array_equal(kept.frames[:, :, 48:], np.stack([image[:, 48:]] * 2))
+    assert np.array_equal(kept.frames[:, :, :48], free.frames[:, :, :48])
+    assert kept.settings["keep_still"] is True
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"motion_strength": 1.5}, r"motion_strength.*no flow.*1\.5"),
+        ({"motion_strength": 0}, "motion_strength"),
+        ({"loop": "crossfade"}, "crossfade.*pingpong"),
+        ({"nu": torch.zeros(9)}, r"\(8,\)"),
+        ({"eta": torch.zeros(3)}, "takes no control"),
+    ],
+)
+def test_what_a_decoder_cannot_do_is_told(
+    painting: Pipeline, photograph: Photographs, options: dict[str, Any], match: str
+) -> None:
+    with pytest.raises(UserError, match=match):
+        painting.iterate(photograph(64, 64), **options)
+
+
+def test_each_sample_draws_a_control_of_its_own_unless_it_is_told_one(
+    controlled: PaintingModel, photograph: Photographs
+) -> None:
+    pipe, image = Pipeline(controlled), photograph(64, 64)
+    drawn = pipe.animate(image, num_samples=2, num_frames=1)
+    assert drawn[0].settings["eta"] != drawn[1].settings["eta"]
+    told = pipe.animate(image, num_samples=2, num_frames=1, eta=torch.tensor([0.5, 0.0, 0.25]))
+    assert {tuple(one.settings["eta"]) for one in told} == {(0.5, 0.0, 0.25)}
+    assert torch.equal(told[0].nu, drawn[0].nu)
+    for eta in (torch.zeros(2), torch.full((3,), torch.inf)):
+        with pytest.raises(UserError, match="3 finite numbers"):
+            pipe.animate(image, eta=eta)
+
+
+def test_a_nu_file_brings_its_control(
+    controlled: PaintingModel, photograph: Photographs, tmp_path: Path
+) -> None:
+    pipe, image = Pipeline(controlled), photograph(64, 64)
+    (first,) = pipe.animate(image, num_samples=1, num_frames=2, temperature=0.5)
+    save_nu(tmp_path / "nu.safetensors", first)
+    (again,) = pipe.animate(image, nu=tmp_path / "nu.safetensors", num_frames=2)
+    assert np.array_equal(again.frames, first.frames)
+    (other,) = pipe.animate(
+        image, nu=load_nu(tmp_path / "nu.safetensors"), num_frames=2, eta=torch.zeros(3)
+    )
+    assert other.settings["eta"] == [0, 0, 0]
+    with pytest.raises(UserError, match="does not tell the control"):
+        pipe.animate(image, nu=first.nu, num_frames=2)
