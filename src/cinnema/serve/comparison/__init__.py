@@ -1,0 +1,1 @@
+"""Blind pairs of videos: which of two does somebody choose, and how sure is that."""
