@@ -1,0 +1,156 @@
+"""The loop that the three trainings share: batches in, steps, checkpoints, numbers."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from cinnema.core.config import config_to_dict
+from cinnema.core.errors import UserError
+from cinnema.core.running import Stateful, TrainingRun
+from cinnema.data.loading import ClipLoader, VideoBatch
+from cinnema.media.videos import DEFAULT_FPS
+
+Validate = Callable[[], dict[str, float]]
+"""Scores what is trained on clips held out."""
+
+_SECONDS_BETWEEN = 300.0  # a checkpoint of the largest recipe has 3 GB
+_RECORD_EVERY = 50  # steps between two records of the losses
+
+
+@runtime_checkable
+class TrainingStep(Protocol):
+    """One step of a training, with everything that it changes.
+
+    Steps owe: all draws follow from a seed and `number`; `parts` holds all that a checkpoint needs
+    for the next step to be the same to the bit; a loss that is not finite raises a `UserError`
+    before its optimiser has moved.
+    """
+
+    def parts(self) -> Mapping[str, Stateful]:
+        """Return what a checkpoint holds, by name."""
+        ...
+
+    def __call__(self, batch: VideoBatch, *, number: int, epoch: int) -> dict[str, Tensor]:
+        """Take one step.
+
+        Args:
+            batch: Clips, on the device of the networks.
+            number: Of the step, from 0.
+            epoch: In which it lies, from 0.
+
+        Returns:
+            Weighted losses by name, without their graph.
+        """
+        ...
+
+
+@runtime_checkable
+class Length(Protocol):
+    """What every configuration of a training says of its length."""
+
+    @property
+    def epochs(self) -> int:
+        """How many."""
+        ...
+
+    @property
+    def windows(self) -> int:
+        """Windows that an epoch takes of each clip.
+
+        Long videos are cut at random places, so that one window would be little of them.
+        """
+        ...
+
+    @property
+    def batch_size(self) -> int:
+        """Clips in a step."""
+        ...
+
+
+def fit(
+    step: TrainingStep,
+    batches: ClipLoader,
+    config: Length,
+    *,
+    folder: Path,
+    about: Mapping[str, Any],
+    validate: Validate | None = None,
+) -> None:
+    """Take steps until all epochs are over, resuming what `folder` holds.
+
+    Args:
+        step: What is trained.
+        batches: Of training clips; they go on from where the run was.
+        config: Of the training.
+        folder: Of the run: `checkpoint.pt` and `metrics.jsonl`.
+        about: What decides the run beside config and number of clips, as JSON values.
+        validate: Called after each epoch; its numbers are recorded.
+
+    Raises:
+        UserError: `folder` holds another run or cannot be written to; batches are of another size
+            than the config says; a loss is not finite; the data are damaged.
+    """
+    if batches.batch_size != config.batch_size:
+        raise UserError(
+            f"batches must hold {config.batch_size} clips, as the training's config says, got "
+            f"{batches.batch_size}: change one"
+        )
+    num_clips = len(batches.sequence)
+    per_epoch = config.windows * num_clips
+    with TrainingRun(
+        folder,
+        config={"training": config_to_dict(config), "num_clips": num_clips, **about},
+        parts=step.parts(),
+        total=config.epochs * per_epoch,
+        seconds_between=_SECONDS_BETWEEN,
+    ) as run:
+        batches.load_state_dict({"clips": run.clips})
+        try:
+            while not run.is_done:
+                _advance(run, step, batches, per_epoch=per_epoch, validate=validate)
+        finally:
+            batches.close()
+
+
+def _advance(
+    run: TrainingRun,
+    step: TrainingStep,
+    batches: ClipLoader,
+    *,
+    per_epoch: int,
+    validate: Validate | None,
+) -> None:
+    number, epoch = run.clips // batches.batch_size, run.clips // per_epoch
+    losses = step(next(batches), number=number, epoch=epoch)
+    run.advance(batches.batch_size)
+    is_last_of_epoch = run.is_done or run.clips // per_epoch > epoch
+    if number % _RECORD_EVERY == 0 or is_last_of_epoch:
+        run.record(epoch=epoch, **{name: float(value) for name, value in losses.items()})
+    if validate is not None and is_last_of_epoch:
+        run.record(epoch=epoch, **validate())
+    run.save_if_due()
+
+
+def batch_of(
+    video: Float[Tensor, "b t 3 h w"], *, control: Float[Tensor, "b e"] | None = None
+) -> VideoBatch:
+    """Return clips from memory as the loader hands them out.
+
+    Args:
+        video: x0 and the frames after it, in [-1, 1].
+        control: eta of each; none if None.
+    """
+    num, device = len(video), video.device
+    numbers = torch.arange(num, device=device)
+    return VideoBatch(
+        video=video,
+        control=video.new_zeros(num, 0) if control is None else control,
+        confidence=torch.full((num,), float(control is not None), device=device),
+        fps=torch.full((num,), DEFAULT_FPS, device=device),
+        index=numbers,
+        number=numbers,
+    )

@@ -1,0 +1,79 @@
+"""`cinnema train paper`: the model of 2021 by its published recipe, all of it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from cinnema.core.errors import UserError
+from cinnema.serve.console import DONE
+
+if TYPE_CHECKING:
+    from cinnema.recipes.paper import PaperRecipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainPaper:
+    """Train the paper's model: stage 1, the conditioning encoder, the cINN; then one weights file.
+
+    The same command run again goes on where the run stopped.
+    """
+
+    recipe: Annotated[Literal["bair", "iper", "landscape", "dtdb"], tyro.conf.Positional]
+    """Whose published recipe."""
+    data: Path
+    """Folder of packed clips, as `cinnema data prepare` writes it."""
+    run_folder: Annotated[Path, tyro.conf.arg(name="run")]
+    """Folder of the run: checkpoints, numbers, and in the end the weights."""
+    texture: Literal["clouds", "fire", "vegetation", "waterfall"] | None = None
+    """Of dtdb: which of its textures."""
+    control: bool = False
+    """Of bair: let the cINN hear where the arm shall be at the last frame."""
+    tiny: bool = False
+    """Narrow networks at 64 px, and two epochs: to see that all works."""
+    workers: int = 1
+    """Processes that prepare batches."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 or mps."""
+    threads: int | None = None
+    """Threads on the CPU; all cores unless given."""
+
+    def run(self) -> int:
+        """Train, and print the path of the weights file."""
+        from cinnema.recipes.paper_training import train_paper
+        from cinnema.serve.devices import choose_device, use_threads
+
+        recipe = self.find_recipe()
+        use_threads(self.threads)
+        path = train_paper(
+            recipe,
+            data=self.data,
+            run=self.run_folder,
+            device=choose_device(self.device),
+            num_workers=self.workers,
+        )
+        print(path, flush=True)
+        return DONE
+
+    def find_recipe(self) -> "PaperRecipe":
+        """Return the recipe that the options name.
+
+        Raises:
+            UserError: An option belongs to another recipe, or dtdb's texture is missing.
+        """
+        from cinnema.recipes import paper
+
+        if self.control and self.recipe != "bair":
+            raise UserError(f"--control is bair's, got {self.recipe}: leave it out")
+        if self.recipe == "dtdb":
+            if self.texture is None:
+                raise UserError("dtdb has a recipe for each texture: give one, --texture fire")
+            recipe = paper.dtdb(self.texture)
+        elif self.texture is not None:
+            raise UserError(f"--texture is dtdb's, got {self.recipe}: leave it out")
+        elif self.recipe == "bair":
+            recipe = paper.bair(control=self.control)
+        else:
+            recipe = {"iper": paper.iper, "landscape": paper.landscape}[self.recipe]()
+        return paper.tiny(recipe) if self.tiny else recipe
