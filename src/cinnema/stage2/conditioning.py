@@ -13,6 +13,8 @@ POOLED = 8
 """Rows and columns of the features that the conditioner reads."""
 
 _MIN_SIZE = 4
+# In typical sizes of eta: a smaller one has hardly a direction.
+_SMALL = 0.1
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -38,15 +40,19 @@ class ConditionerConfig:
 
     @property
     def out_dim(self) -> int:
-        """Columns of c, which the flow's config has to match: of x0, of eta, and whether it is."""
-        return self.condition_dim + (self.control_dim + 1 if self.control_dim else 0)
+        """Columns of c, which the flow's config has to match.
+
+        Those of x0; and with a control eta, its direction, its size, and whether it is given.
+        """
+        return self.condition_dim + (2 * self.control_dim + 2 if self.control_dim else 0)
 
 
 class Conditioner(nn.Module):
     """Features of x0 to c: averaged to 8 x 8, a residual convolution, halved to 4 x 4, a layer.
 
-    With a control, c ends with eta and a 1; or with zeros where the control is left out, for which
-    training leaves out some.
+    With a control c ends with eta, eta / |eta| (nearly), the logarithm of |eta| and a 1; or with
+    zeros where the control is left out, for which training leaves out some. Direction and
+    logarithm let the flow steer slow motions as surely as fast ones.
 
     Source: the paper's conditioning encoder is trained apart as an auto-encoder of pictures. We
     read stage 1's features of x0 and train along with the flow, because c then holds what matters
@@ -114,10 +120,13 @@ class Conditioner(nn.Module):
         if not length:
             return None
         if eta is None:
-            return c.new_zeros(len(c), length + 1)
+            return c.new_zeros(len(c), self.config.out_dim - self.config.condition_dim)
         counts = c.new_ones(len(c), 1) if given is None else given.to(c)[:, None]
         scaled = eta.to(c) / self.config.control_scale
-        return torch.cat([scaled * counts, counts], dim=1)
+        size = scaled.norm(dim=1, keepdim=True)
+        direction = scaled / (size + _SMALL)
+        loudness = 0.5 * (size / _SMALL + 1).log()
+        return torch.cat([scaled, direction, loudness, torch.ones_like(counts)], dim=1) * counts
 
     def _require_shape(self, joint: Tensor) -> None:
         if joint.shape[1] != self.config.feature_dim:
