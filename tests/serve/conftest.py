@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from cinnema.media.videos import write_video
 from cinnema.serve.cli import main
 from cinnema.stage1.model import Stage1Config
 from cinnema.stage2.conditioning import ConditionerConfig
@@ -27,24 +28,50 @@ class Result(NamedTuple):
 @pytest.fixture(scope="session")
 def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model that moves everything somewhere, differently for each nu and photograph."""
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_model(path, tiny_model("tiny"))
+    return path
+
+
+@pytest.fixture(scope="session")
+def steered_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One that can be told the drift, too."""
+    path = tmp_path_factory.mktemp("weights") / "steered.safetensors"
+    save_model(path, tiny_model("steered", control_dim=2))
+    return path
+
+
+def tiny_model(name: str, *, control_dim: int = 0) -> VideoModel:
+    conditioner = ConditionerConfig(
+        feature_dim=8, width=8, condition_dim=8, control_dim=control_dim
+    )
     config = ModelConfig(
-        name="tiny",
+        name=name,
         stage1=Stage1Config(
             z_dim=16, encoder_width=8, motion_width=8, feature_dim=8, mask_width=16,
             painter_width=16,
         ),
-        conditioner=ConditionerConfig(feature_dim=8, width=8, condition_dim=8),
-        flow=FlowConfig(z_dim=16, condition_dim=8, num_blocks=2, hidden_dim=16),
+        conditioner=conditioner,
+        flow=FlowConfig(
+            z_dim=16, condition_dim=conditioner.out_dim, num_blocks=2, hidden_dim=16
+        ),
     )  # fmt: skip
     torch.manual_seed(0)
     model = VideoModel(config)
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "backbone" not in name:
+        for key, parameter in model.named_parameters():
+            if "backbone" not in key:
                 parameter.add_(torch.randn_like(parameter), alpha=0.1)
-    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    save_model(path, model)
-    return path
+    return model
+
+
+@pytest.fixture
+def query(tmp_path: Path) -> Path:
+    """A video in which stripes drift to the right, waves.mp4: 17 frames of 80x48 at 8 a second."""
+    y, x = np.mgrid[:48, :80]
+    grey = np.stack([128 + 80 * np.sin((x - t + 2 * y) / 6) for t in range(17)])
+    frames = np.stack([grey] * 3, axis=-1).astype(np.uint8)
+    return write_video(tmp_path / "videos" / "waves.mp4", frames, fps=8)
 
 
 @pytest.fixture

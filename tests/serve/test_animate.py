@@ -12,7 +12,7 @@ from PIL import Image
 
 from cinnema import __version__
 from cinnema.media.videos import read_video
-from cinnema.serve.animate import parse_size
+from cinnema.serve.options import parse_size
 from cinnema.synthesis.residuals import load_nu
 
 Run = Callable[..., Any]

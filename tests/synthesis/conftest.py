@@ -1,12 +1,14 @@
 """A tiny model that moves and paints, with random weights, and photographs for it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from cinnema.media.videos import Video
 from cinnema.stage1.model import Stage1Config
 from cinnema.stage2.conditioning import ConditionerConfig
 from cinnema.stage2.flow import FlowConfig
@@ -29,14 +31,19 @@ TINY = ModelConfig(
 )
 
 
-@pytest.fixture(scope="session")
-def model() -> VideoModel:
+def tiny_model(*, control_dim: int = 0) -> VideoModel:
     """Weights are drawn until everything has an effect: flow of a few per cent, mask, paint."""
+    conditioner = ConditionerConfig(
+        feature_dim=8, width=8, condition_dim=4, control_dim=control_dim, control_scale=0.15
+    )
+    flow = replace(TINY.flow, condition_dim=conditioner.out_dim)
+    config = replace(TINY, conditioner=conditioner, flow=flow)
     torch.manual_seed(0)
-    model = VideoModel(TINY).eval().requires_grad_(requires_grad=False)
+    model = VideoModel(config).eval().requires_grad_(requires_grad=False)
     generator = torch.Generator().manual_seed(1)
     model.flow.initialise(
-        torch.randn(64, 16, generator=generator), torch.randn(64, 4, generator=generator)
+        torch.randn(64, 16, generator=generator),
+        torch.randn(64, conditioner.out_dim, generator=generator),
     )
     for parameter in model.flow.parameters():
         parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
@@ -48,6 +55,25 @@ def model() -> VideoModel:
         layer.copy_(scale * torch.randn(layer.shape, generator=generator))
     model.stage1.mask.leave.bias.fill_(2.0)  # surely moving in most places, surely still in some
     return model
+
+
+@pytest.fixture(scope="session")
+def model() -> VideoModel:
+    return tiny_model()
+
+
+@pytest.fixture(scope="session")
+def steered() -> Pipeline:
+    """Of a model that can be told the drift, and can do without."""
+    return Pipeline(tiny_model(control_dim=2))
+
+
+@pytest.fixture(scope="session")
+def drifting(photograph: Callable[[int, int], np.ndarray]) -> Video:
+    """A sky that drifts to the right by a pixel a frame: 9 frames at 8 a second."""
+    wide = photograph(64, 200)
+    frames = [wide[:, 20 - t : 116 - t] for t in range(9)]
+    return Video(frames=np.stack(frames), fps=8.0, path=Path("drifting.mp4"))
 
 
 @pytest.fixture(scope="session")

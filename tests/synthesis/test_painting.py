@@ -11,9 +11,11 @@ from torch import Tensor
 
 from cinnema.core.errors import UserError
 from cinnema.media.pictures import to_pixels, to_tensor
+from cinnema.media.videos import Video
 from cinnema.reference import build
 from cinnema.reference.control import draw_end_point, end_point_one_hots
 from cinnema.reference.spectral import SpectralWeight
+from cinnema.synthesis.control import Drift, EndPoint
 from cinnema.synthesis.model import load_model, save_model
 from cinnema.synthesis.painting import PaintingConfig, PaintingModel
 from cinnema.synthesis.pipeline import Pipeline
@@ -326,8 +328,59 @@ def test_a_nu_file_brings_its_control(
     (again,) = pipe.animate(image, nu=tmp_path / "nu.safetensors", num_frames=2)
     assert np.array_equal(again.frames, first.frames)
     (other,) = pipe.animate(
-        image, nu=load_nu(tmp_path / "nu.safetensors"), num_frames=2, eta=torch.zeros(3)
+        image,
+        nu=load_nu(tmp_path / "nu.safetensors"),
+        num_frames=2,
+        eta=torch.tensor([0.5, 0.0, 0.25]),
     )
-    assert other.settings["eta"] == [0, 0, 0]
+    assert other.settings["eta"] == [0.5, 0, 0.25]
     with pytest.raises(UserError, match="does not tell the control"):
         pipe.animate(image, nu=first.nu, num_frames=2)
+
+
+# --- Tasks ----------------------------------------------------------------------------------------
+
+OWN, OTHER = EndPoint(x=0.5, y=0.0, z=0.25), EndPoint(x=0.8, y=0.2, z=0.3)
+
+
+def query(model: PaintingModel) -> Video:
+    frames = to_pixels(video()[0, : model.num_frames + 1])
+    return Video(frames=frames, fps=30, path=Path("arm.mp4"))
+
+
+def test_continuous_clips_overlap_and_begin_as_animate_does(
+    painting: Pipeline, photograph: Photographs
+) -> None:
+    image, length = photograph(64, 64), painting.model.num_frames
+    overlap = length // 4
+    (clip,) = painting.animate(image, num_samples=1, num_frames=length)
+    (long,) = painting.extend(image, num_samples=1, num_frames=length + 2)
+    assert len(long.frames) == length + 2
+    assert np.array_equal(long.frames[: length - overlap], clip.frames[: length - overlap])
+    assert f"clips overlap by {overlap} frames" in long.settings["note"]
+
+
+def test_every_frame_of_a_query_is_taken_as_it_comes(painting: Pipeline) -> None:
+    model = painting.model
+    motion = painting.read_motion(query(model))
+    assert motion.about["query"]["frame_step"] == 1
+    assert motion.about["query"]["model_fps"] is None
+    again = painting.transfer(motion, motion.query.x0)
+    torch.testing.assert_close(again.z, motion.z, atol=1e-4, rtol=1e-4)
+
+
+def test_a_query_of_a_robot_comes_with_its_end_point(controlled: PaintingModel) -> None:
+    pipe, arm = Pipeline(controlled), query(controlled)
+    motion = pipe.read_motion(arm, query_eta=OWN)
+    same, other = (pipe.transfer(motion, motion.query.x0, eta=eta) for eta in (None, OTHER))
+    torch.testing.assert_close(same.z, motion.z, atol=1e-4, rtol=1e-4)
+    assert torch.equal(same.nu, other.nu)
+    assert not torch.allclose(same.z, other.z)
+    assert other.settings["eta"] == pytest.approx([0.8, 0.2, 0.3])
+    assert same.settings["query"]["eta_is"] == "given"
+    with pytest.raises(UserError, match=r"must be told the end point of the query.*x from 0.4264"):
+        pipe.read_motion(arm)
+    with pytest.raises(UserError, match="end point of a video cannot be read off its frames"):
+        pipe.edit(arm, eta=OTHER)
+    with pytest.raises(UserError, match=r"cannot be told the drift.*end point"):
+        pipe.transfer(motion, motion.query.x0, eta=Drift(direction=0))

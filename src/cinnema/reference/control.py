@@ -17,6 +17,10 @@ ONE_HOT_DIM = END_POINT_DIM * NUM_BINS
 _LEAST = (0.42638585, -0.3080245, 0.19146784)
 _RANGE = (0.42850533, 0.54029283, 0.12564658)
 
+END_POINT_LOW = _LEAST
+END_POINT_HIGH = tuple(least + span for least, span in zip(_LEAST, _RANGE, strict=True))
+"""Opposite corners of the box that the training set spans, in metres."""
+
 # The released code takes this off 10 p, so that the far end of the range is in the last bin, and
 # with it each edge between two bins belongs to the lower one.
 _EDGE = 1e-4

@@ -65,6 +65,7 @@ def _facts(loaded: "LoadedModel") -> Iterator[tuple[str, str]]:
     if loaded.path is not None:
         yield "file", f"{loaded.path} ({loaded.path.stat().st_size / 1e6:.1f} MB)"
     yield "sha256", loaded.sha256
+    yield "control", "none" if model.control is None else model.control.describe()
     yield "parameters", f"{sum(counts.values()) / 1e6:.2f} M ({parts})"
 
 

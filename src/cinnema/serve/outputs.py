@@ -1,7 +1,8 @@
-"""The files that `cinnema animate` writes: their names, and that a sample has all of them.
+"""The files that commands write: their names, and that a sample has all of them.
 
-For each sample of SKY.jpg with seed 0, `SKY_s0_00.mp4` and beside it `SKY_s0_00.json` and
-`SKY_s0_00.nu.safetensors`; for all of them, `SKY_s0_grid.mp4`.
+For each sample of SKY.jpg that `cinnema animate` draws with seed 0, `SKY_s0_00.mp4` and beside it
+`SKY_s0_00.json` and `SKY_s0_00.nu.safetensors`; for all of them, `SKY_s0_grid.mp4`. Other commands
+have another tag than `s0`.
 """
 
 import json
@@ -22,22 +23,22 @@ _GRID_FORMATS = ("mp4", "gif", "webp")  # a grid is to be looked at: no frames, 
 
 @dataclass(frozen=True)
 class Outputs:
-    """Where the files of one photograph go.
+    """Where the files of one photograph, or of one video, go.
 
     Attributes:
-        photo: the photograph.
-        name: what its files' names begin with; no two photographs of a call share it.
+        source: the photograph or video.
+        name: what its files' names begin with; no two inputs of a call share it.
         folder: of the files.
         format: of the videos: mp4, gif, webp, png or npy.
-        seed: of the samples.
+        tag: what the names have next, as s0 for seed 0.
         samples: their numbers.
     """
 
-    photo: Path
+    source: Path
     name: str
     folder: Path
     format: str
-    seed: int
+    tag: str
     samples: tuple[int, ...]
 
     def video(self, sample: int) -> Path:
@@ -60,7 +61,7 @@ class Outputs:
     def grid(self) -> Path:
         """The video that shows all samples beside the first frame."""
         suffix = self.format if self.format in _GRID_FORMATS else "mp4"
-        return self.folder / f"{self.name}_s{self.seed}_grid.{suffix}"
+        return self.folder / f"{self.name}_{self.tag}_grid.{suffix}"
 
     def all(self) -> Iterator[Path]:
         """Yield every file and folder that will be written."""
@@ -71,7 +72,7 @@ class Outputs:
         yield self.grid
 
     def _beside(self, sample: int, suffix: str) -> Path:
-        return self.folder / f"{self.name}_s{self.seed}_{sample:02d}{suffix}"
+        return self.folder / f"{self.name}_{self.tag}_{sample:02d}{suffix}"
 
 
 def distinct_names(photos: Sequence[Path]) -> list[str]:

@@ -1,7 +1,8 @@
 """One sample on disk: its video, its JSON and its nu, all of them or none."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cinnema import __version__
 from cinnema.media.videos import write_video
@@ -10,22 +11,21 @@ from cinnema.synthesis.animation import Animation
 from cinnema.synthesis.pipeline import Pipeline
 from cinnema.synthesis.residuals import save_nu
 
-if TYPE_CHECKING:
-    from cinnema.serve.animate import Animate
 
-
-def describe_call(options: "Animate", job: Outputs, pipeline: Pipeline) -> dict[str, Any]:
-    """Return what the JSON files of one photograph have in common.
+def describe_call(
+    job: Outputs, pipeline: Pipeline, files: Mapping[str, Path | None]
+) -> dict[str, Any]:
+    """Return what the JSON files of one input have in common.
 
     Args:
-        options: what the user asked for.
-        job: the photograph and its files; the photograph is there.
+        job: the input and its files; the input is there.
         pipeline: what animates it.
+        files: what went in beside it, by name; None where there is no such file.
 
     Returns:
         JSON values: the version, the weights, and the files that went in, with their hashes.
     """
-    given = {"source": job.photo, "keep_still": options.keep_still, "given_nu": options.nu}
+    given = {"source": job.source, **files}
     return {
         "cinnema": __version__,
         "weights": {"name": pipeline.name, "sha256": pipeline.sha256},
@@ -82,4 +82,6 @@ def _describe_output(job: Outputs, animation: Animation) -> dict[str, Any]:
 
 
 def _describe_file(path: Path) -> dict[str, str]:
+    if path.is_dir():  # of frames
+        return {"folder": path.absolute().name}
     return {"file": path.name, "sha256": sha256_of(path)}

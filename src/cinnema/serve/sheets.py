@@ -39,6 +39,25 @@ class ContactSheet:
             self._x0 = self._small(animation.x0)
         self._videos.append([self._small(frame) for frame in animation.frames])
 
+    def add_motion(self, shown: UInt8[np.ndarray, "t1 _ _ 3"], *, like: Animation) -> None:
+        """Take a small copy of the video that the motion is from, before the sample it led to.
+
+        Where it is the shorter, its last frame stays.
+
+        Args:
+            shown: x0 and the frames after it, of any size; they are brought to the sample's.
+            like: the sample.
+        """
+        if self._x0 is None:
+            self._x0 = self._small(like.x0)
+        height, width, _ = self._x0.shape
+        times = [min(i, len(shown) - 1) for i in range(1, len(like.frames) + 1)]
+        small = {
+            i: cv2.resize(shown[i], (width, height), interpolation=cv2.INTER_AREA)
+            for i in set(times)
+        }
+        self._videos.append([np.asarray(small[i], dtype=np.uint8) for i in times])
+
     def write(self, path: Path, *, fps: float, overwrite: bool = False) -> Path:
         """Write the grid, the first frame in its top left cell.
 

@@ -19,7 +19,9 @@ class DecodedScene(Scene):
 
     Where more frames are wanted than the decoder returns, it decodes again from the last one with
     the same nu, as the paper does: z_k = T(nu; x0_k, eta), where x0_k is the frame before clip k.
-    The released code keeps z for that, which is a motion for another first frame.
+    The released code keeps z for that, which is a motion for another first frame. The continuous
+    way decodes from a quarter of a clip before the end and fades over, so that no seam is seen;
+    what has drifted by then stays.
 
     The decoder's frames are all there is. So `fps` says how fast they are shown; a factor on the
     flow, and a crossfade, which wants frames of before the photograph, are refused.
@@ -50,7 +52,9 @@ class DecodedScene(Scene):
         self._small = to_tensor(as_seen(pixels, model.size))[None].to(self._device)
         self._still = None if still is None else resized_mask(still, self._size)[..., None]
         self.x0 = resized(pixels, self._size)
-        self.notes = {"note": _note(model.size, self._size)}
+        # A quarter of a clip: enough to hide the seam, and each clip still brings something new.
+        self._overlap = model.num_frames // 4 if settings.extension == "continuous" else 0
+        self.notes = {"note": _note(model.size, self._size, overlap=self._overlap)}
 
     @torch.inference_mode()
     def video(self, nu: Float[Tensor, " z"], eta: Float[Tensor, " e"] | None) -> Sample:
@@ -66,7 +70,7 @@ class DecodedScene(Scene):
         painted, z = self._painted(nu, eta)
         frames = np.empty((len(plan), *self.x0.shape), np.uint8)
         for index, ((time, _),) in enumerate(plan):
-            frames[index] = self._finished(to_pixels(painted[time - 1]))
+            frames[index] = self._finished(to_pixels(painted[round(time) - 1]))
         # Tensors made in inference mode cannot be trained on; copies made outside can.
         with torch.inference_mode(mode=False):
             return Sample(frames, z.float().cpu().clone(), nu.clone())
@@ -76,15 +80,16 @@ class DecodedScene(Scene):
         row = nu[None].to(self._device)
         control = None if eta is None else eta[None].to(self._device)
         x0 = self._small
-        clips: list[Tensor] = []
+        video: Tensor | None = None
         latents: list[Tensor] = []
-        while len(clips) * self._model.num_frames < self._settings.num_frames:
+        while video is None or len(video) < self._settings.num_frames:
             z, _ = self._model.to_latent(row, self._model.condition(x0, control))
             clip = self._model.decode(x0, z)
-            x0 = clip[:, -1]
-            clips.append(clip[0].float().cpu())
+            x0 = clip[:, -1 - self._overlap]
+            frames = clip[0].float().cpu()
+            video = frames if video is None else _faded(video, frames, self._overlap)
             latents.append(z[0])
-        return torch.cat(clips), latents[0]
+        return video, latents[0]
 
     def _finished(self, frame: np.ndarray) -> np.ndarray:
         """Resize a frame, and lay the photograph over it where that is to be seen."""
@@ -108,8 +113,20 @@ def _require_possible(settings: Settings) -> None:
         )
 
 
-def _note(model_size: int, size: tuple[int, int]) -> str:
+def _faded(
+    video: Float[Tensor, "t 3 h w"], clip: Float[Tensor, "c 3 h w"], overlap: int
+) -> Float[Tensor, "_ 3 h w"]:
+    """Join a clip to what comes before it, which fades out over the clip's first frames."""
+    if not overlap:
+        return torch.cat([video, clip])
+    share = torch.arange(1, overlap + 1).div(overlap + 1)[:, None, None, None]
+    mixed = torch.lerp(video[-overlap:], clip[:overlap], share)
+    return torch.cat([video[:-overlap], mixed, clip[overlap:]])
+
+
+def _note(model_size: int, size: tuple[int, int], *, overlap: int) -> str:
     painted = f"{model_size}x{model_size}"
     shown = f"{size[1]}x{size[0]}"
     resizing = "" if painted == shown else f" and resized to {shown}"
-    return f"frames are painted at {painted} px{resizing}; fps is how fast they are shown"
+    fading = f"; clips overlap by {overlap} frames" if overlap else ""
+    return f"frames are painted at {painted} px{resizing}; fps is how fast they are shown{fading}"

@@ -12,11 +12,11 @@ class Moment(NamedTuple):
     """A rendered frame, and its share of what is seen.
 
     Attributes:
-        time: In frames after the photograph; negative is before it.
+        time: In frames after the photograph; negative is before it; whole in a loop.
         share: In (0, 1]; the shares of one output frame add up to 1.
     """
 
-    time: int
+    time: float
     share: float
 
 

@@ -20,7 +20,9 @@ from cinnema.media.pictures import to_pixels
 from cinnema.stage1.model import SceneFeatures, Stage1, Stage1Config
 from cinnema.stage1.motion import GRID
 from cinnema.stage2.conditioning import Conditioner, ConditionerConfig
+from cinnema.stage2.control import DRIFT_DIM, drift_of
 from cinnema.stage2.flow import ConditionalFlow, FlowConfig
+from cinnema.synthesis.control import DRIFT, ControlSpec
 from cinnema.synthesis.painting import PaintingConfig, PaintingModel
 from cinnema.synthesis.synthesizer import Synthesizer
 from cinnema.synthesis.threads import one_thread
@@ -28,6 +30,8 @@ from cinnema.synthesis.threads import one_thread
 _BUNDLED = Path(__file__).parents[1] / "weights"
 _SUFFIX = ".safetensors"
 _HUB_FILE = "model.safetensors"
+# Of the control, in its typical size: training has seen little beyond.
+_FASTEST = 2.0
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -65,6 +69,11 @@ class ModelConfig:
         for names, (mine, other) in pairs.items():
             if mine != other:
                 raise UserError(f"{names} must be equal, got {mine} and {other}: change one")
+        if self.conditioner.control_dim not in (0, DRIFT_DIM):
+            raise UserError(
+                f"conditioner.control_dim must be 0 or {DRIFT_DIM}, the drift to the right and "
+                f"down, got {self.conditioner.control_dim}: change it"
+            )
 
 
 class VideoModel(Synthesizer):
@@ -112,9 +121,26 @@ class VideoModel(Synthesizer):
         return self.config.stage1.z_dim
 
     @property
-    def control_dim(self) -> int:
-        """Length of eta; 0 where the model takes none."""
-        return self.config.conditioner.control_dim
+    def fps(self) -> float:
+        """Frames a second of its clips."""
+        return self.config.stage1.fps
+
+    @property
+    def control(self) -> ControlSpec | None:
+        """The drift of what moves over one clip, which may be left out; None without a control."""
+        conditioner = self.config.conditioner
+        if not conditioner.control_dim:
+            return None
+        scale = conditioner.control_scale
+        return ControlSpec(
+            name=DRIFT,
+            labels=("right", "down"),
+            unit="picture widths and heights a clip",
+            low=(-_FASTEST * scale,) * DRIFT_DIM,
+            high=(_FASTEST * scale,) * DRIFT_DIM,
+            typical=scale,
+            optional=True,
+        )
 
     def encode(
         self, video: Float[Tensor, "b t1 3 h w"], *, generator: torch.Generator | None = None
@@ -128,17 +154,40 @@ class VideoModel(Synthesizer):
         Raises:
             UserError: Another number of frames or another size.
         """
+        z = self.stage1.encode(self._flow_of(video))
+        if generator is None:
+            return z
+        noise = torch.randn(z.shape, generator=generator).to(z)
+        return z + self.config.stage1.noise * noise
+
+    def read_control(
+        self, video: Float[Tensor, "b t1 3 h w"]
+    ) -> tuple[Float[Tensor, "b e"], Float[Tensor, " b"]]:
+        """Estimate where what moves drifts to in clips, by their optical flow and the mask of x0.
+
+        Args:
+            video: x0 and the T frames after it, in [-1, 1], at the model's size.
+
+        Returns:
+            eta, and how far it tells the motion, in [0, 1]: see `cinnema.stage2.control.drift_of`.
+
+        Raises:
+            UserError: The model takes no control; another number of frames or another size.
+        """
+        if self.control is None:
+            return super().read_control(video)
+        features = self.stage1.scene(video[:, 0])
+        moving = torch.sigmoid(self.stage1.mask(features.joint, features.fine))
+        return drift_of(self._flow_of(video), moving[:, 0])
+
+    def _flow_of(self, video: Tensor) -> Tensor:
+        """Return the flow of clips back to x0, block means, as stage 1 reads it."""
         self.require_clips(video)
         size = (self.size, self.size)
         volumes = [
             to_volume(backward_flow(to_pixels(clip), size=size), grid=GRID) for clip in video
         ]
-        flow = torch.from_numpy(np.stack(volumes)).to(video.device, video.dtype)
-        z = self.stage1.encode(flow)
-        if generator is None:
-            return z
-        noise = torch.randn(z.shape, generator=generator).to(z)
-        return z + self.config.stage1.noise * noise
+        return torch.from_numpy(np.stack(volumes)).to(video.device, video.dtype)
 
     def condition(
         self, x0: Float[Tensor, "b 3 h w"], eta: Float[Tensor, "b e"] | None = None

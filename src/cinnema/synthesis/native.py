@@ -70,6 +70,11 @@ class NativeRenderer:
             self._moving *= self._free
         self._plate = _plate(pixels, self._moving)
 
+    @property
+    def moving(self) -> Float32[np.ndarray, "h w"]:
+        """How far each point moves with the flow: 1 all the way, 0 not at all."""
+        return self._moving
+
     def frame(
         self, flow: Float[Tensor, "1 2 i j"], painted: Float[Tensor, "1 3 m n"] | None = None
     ) -> UInt8[np.ndarray, "h w 3"]:
@@ -102,8 +107,11 @@ class NativeRenderer:
         x, y = shifts.rows(rows)
         x += np.arange(x.shape[1], dtype=np.float32)
         y += np.arange(rows.start, rows.stop, dtype=np.float32)[:, None]
-        # Beyond the edges the mirror image, as `stage1.warping.warp` has it.
-        warped = cv2.remap(self._plate, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
+        height, width, _ = self._x0.shape
+        x, y = _mirrored(x, width), _mirrored(y, height)
+        # Beyond the edges the mirror image, as `stage1.warping.warp` has it. Cubic, for a linear
+        # look-up blurs what moves against what stays, and against the photograph itself.
+        warped = cv2.remap(self._plate, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
         change = cv2.subtract(warped, plate, dtype=cv2.CV_32F)
         change *= moving
         return change
@@ -111,6 +119,17 @@ class NativeRenderer:
     def _painting(self, rows: slice, paint: "_Enlarged") -> np.ndarray:
         levels = np.moveaxis(paint.rows(rows), 0, -1)
         return levels if self._free is None else levels * self._free[rows, :, None]
+
+
+def _mirrored(places: np.ndarray, size: int) -> np.ndarray:
+    """Bring places far beyond the edges to where the mirror image shows them.
+
+    OpenCV's cubic look-up does so itself only as far as the first mirror image reaches.
+    """
+    if places.min() > -size / 2 and places.max() < 1.5 * size:
+        return places
+    around = np.mod(places + np.float32(0.5), np.float32(2 * size))
+    return np.asarray(size - np.abs(around - size) - np.float32(0.5), np.float32)
 
 
 def _smooth(painted: Float[Tensor, "3 m n"]) -> Float[Tensor, "3 m n"]:

@@ -13,7 +13,8 @@ from torch import Tensor
 from cinnema.core.config import config_from_dict, config_to_dict
 from cinnema.core.errors import UserError
 from cinnema.reference.control import (
-    END_POINT_DIM,
+    END_POINT_HIGH,
+    END_POINT_LOW,
     ONE_HOT_DIM,
     draw_end_point,
     end_point_one_hots,
@@ -23,7 +24,19 @@ from cinnema.reference.flow import ReferenceFlow, ReferenceFlowConfig
 from cinnema.reference.image_encoder import ImageEncoder, ImageEncoderConfig
 from cinnema.reference.spectral import fold_spectral_norm
 from cinnema.reference.video_encoder import VideoEncoder, VideoEncoderConfig
+from cinnema.synthesis.control import END_POINT, ControlSpec
 from cinnema.synthesis.synthesizer import Synthesizer
+
+END_POINT_SPEC = ControlSpec(
+    name=END_POINT,
+    labels=("x", "y", "z"),
+    unit="metres",
+    low=END_POINT_LOW,
+    high=END_POINT_HIGH,
+    typical=1.0,
+    optional=False,
+)
+"""The box that BAIR's training set spans."""
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -198,11 +211,11 @@ class PaintingModel(Synthesizer):
         return self.config.decoder.z_dim
 
     @property
-    def control_dim(self) -> int:
-        """3 where the flow hears the end point, else 0."""
-        return END_POINT_DIM if self.config.flow.control else 0
+    def control(self) -> ControlSpec | None:
+        """The end point, where the flow hears it; the model then cannot do without."""
+        return END_POINT_SPEC if self.config.flow.control else None
 
-    def draw_eta(self, *, generator: torch.Generator) -> Float[Tensor, " e"]:
+    def draw_eta(self, *, generator: torch.Generator) -> Float[Tensor, " e"] | None:
         """Draw an end point evenly from the box that BAIR's training set spans, in metres.
 
         Args:

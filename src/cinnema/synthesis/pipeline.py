@@ -1,42 +1,27 @@
-"""From a photograph to videos of it."""
+"""From a photograph to videos of it, and from a video to its motion."""
 
-import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
-import numpy as np
 import torch
-from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from cinnema.core.errors import UserError
-from cinnema.core.randomness import generator_for
 from cinnema.synthesis.animation import Animation
-from cinnema.synthesis.decoded_scene import DecodedScene
+from cinnema.synthesis.control import Control, resolve
+from cinnema.synthesis.draws import Draw, Nu, drawn, given
+from cinnema.synthesis.interpolation import End, between
 from cinnema.synthesis.loops import Loop
-from cinnema.synthesis.model import LoadedModel, VideoModel, load_model
-from cinnema.synthesis.photograph import Mask, Photograph, photograph_pixels, still_mask
-from cinnema.synthesis.residuals import SavedNu, load_nu
+from cinnema.synthesis.model import LoadedModel, load_model
+from cinnema.synthesis.photograph import Mask, Photograph
+from cinnema.synthesis.queries import QueryVideo, read_query
+from cinnema.synthesis.rendering import Look, RenderOptions, open_scene
 from cinnema.synthesis.scene import Scene
-from cinnema.synthesis.settings import Settings, Size
+from cinnema.synthesis.settings import Extension, Size
 from cinnema.synthesis.synthesizer import Synthesizer
-from cinnema.synthesis.warped_scene import WarpedScene
+from cinnema.synthesis.transfer import Motion, read_motion
 
-__all__ = ["Animation", "Pipeline"]
-
-Nu = Float[Tensor, " z"] | Float[Tensor, "n z"] | SavedNu | str | Path
-
-
-@dataclass(frozen=True)
-class _Draw:
-    """One residual with the control that goes with it, and where they are from."""
-
-    nu: Tensor
-    eta: Tensor | None
-    seed: int | None
-    sample: int
+__all__ = ["Animation", "Pipeline", "RenderOptions"]
 
 
 class Pipeline:
@@ -100,7 +85,7 @@ class Pipeline:
         loop: Loop = "none",
         keep_still: Mask | None = None,
         nu: Nu | None = None,
-        eta: Float[Tensor, " e"] | None = None,
+        eta: Control | None = None,
     ) -> list[Animation]:
         """Return several futures of a photograph; all their frames are in memory at once.
 
@@ -127,8 +112,9 @@ class Pipeline:
             keep_still: What must not move: a file or an array of the photograph's size.
             nu: Residuals to replay: a tensor (z,) or (n, z), or what `load_nu` reads, as its file
                 or itself. `seed` then does not count.
-            eta: The control, for a model that takes one; left out, each sample draws its own, and
-                a file's nu brings its own.
+            eta: The control, for a model that takes one: a `Drift`, an `EndPoint`, or its numbers.
+                Left out, a file's nu brings its own; a model that can do without has none, of
+                another each sample draws its own.
 
         Returns:
             One animation for each sample.
@@ -160,15 +146,10 @@ class Pipeline:
         *,
         num_samples: int = 4,
         seed: int = 0,
-        num_frames: int = 16,
-        fps: float = 8.0,
         temperature: float = 1.0,
-        motion_strength: float = 1.0,
-        size: Size = "native",
-        loop: Loop = "none",
-        keep_still: Mask | None = None,
         nu: Nu | None = None,
-        eta: Float[Tensor, " e"] | None = None,
+        eta: Control | None = None,
+        **options: Unpack[RenderOptions],
     ) -> Iterator[Animation]:
         """Yield what `animate` returns one at a time, so that memory holds one video.
 
@@ -178,15 +159,10 @@ class Pipeline:
             image: As in `animate`, like all that follow.
             num_samples: How many.
             seed: Of all draws.
-            num_frames: Frames after the photograph.
-            fps: Frames a second.
             temperature: Factor on nu.
-            motion_strength: Factor on the flow.
-            size: Of the frames.
-            loop: How the video repeats.
-            keep_still: What must not move.
             nu: Residuals to replay.
             eta: The control.
+            options: See `RenderOptions`.
 
         Returns:
             An iterator over the samples.
@@ -194,25 +170,198 @@ class Pipeline:
         Raises:
             UserError: As in `animate`.
         """
-        settings = Settings(
-            num_frames=num_frames,
-            fps=fps,
-            temperature=temperature,
-            motion_strength=motion_strength,
-            size=size,
-            loop=loop,
+        look = Look(image, self.model, temperature=temperature, options=options)
+        told = self._told(eta, look)
+        draws = (
+            drawn(self.model, num_samples=num_samples, seed=seed, eta=told)
+            if nu is None
+            else given(self.model, nu, eta=told, weights=self.sha256)
         )
-        self._require_control(eta)
-        draws = self._draws(num_samples, seed, eta) if nu is None else self._given(nu, eta)
-        pixels = photograph_pixels(image)
-        still = None if keep_still is None else still_mask(keep_still, pixels.shape[:2])
-        scene = _open_scene(self.model, pixels, settings, still=still)
-        about = {"keep_still": still is not None, "model": self.name, **scene.notes}
-        about = {**settings.as_dict(), **about}
-        return (self._animation(scene, draw, fps=settings.fps, about=about) for draw in draws)
+        return self._videos(look, draws)
+
+    def extend(
+        self,
+        image: Photograph,
+        *,
+        method: Extension = "continuous",
+        num_samples: int = 4,
+        seed: int = 0,
+        temperature: float = 1.0,
+        nu: Nu | None = None,
+        eta: Control | None = None,
+        **options: Unpack[RenderOptions],
+    ) -> list[Animation]:
+        """Return several futures that are longer than a clip.
+
+        `iterate(image, extension=method, ...)` yields the same one at a time.
+
+        Args:
+            image: The photograph, as in `animate`.
+            method: "continuous": warps of x0 of at most 1.5 clips, faded one into the other, so
+                that nothing drifts. "paper": decoded again from each clip's last frame with the
+                same nu. "onward": the motion leads on from x0, ever further.
+            num_samples: How many, as in `animate`, like all that follow.
+            seed: Of all draws.
+            temperature: Factor on nu.
+            nu: Residuals to replay.
+            eta: The control.
+            options: See `RenderOptions`; `num_frames` is 48 if left out, and there is no loop.
+
+        Raises:
+            UserError: As in `animate`; a loop was asked for.
+        """
+        options = {"num_frames": 48, **options, "extension": method}
+        return list(
+            self.iterate(
+                image,
+                num_samples=num_samples,
+                seed=seed,
+                temperature=temperature,
+                nu=nu,
+                eta=eta,
+                **options,
+            )
+        )
+
+    def read_motion(
+        self,
+        video: QueryVideo,
+        *,
+        start: float = 0.0,
+        query_fps: float | None = None,
+        steered: bool = False,
+        query_eta: Control | None = None,
+    ) -> Motion:
+        """Return the motion of a video, ready for any number of other pictures.
+
+        Args:
+            video: A file, a folder of frames, or what `read_video` returned; of any size, frame
+                rate and length from half a clip on: see `read_query`.
+            start: Where the clip begins, in seconds.
+            query_fps: The video's frames a second, where its file says nothing or something wrong.
+            steered: Whether it is going to be given another control.
+            query_eta: The video's own control; left out, it is estimated where that can be done.
+
+        Raises:
+            UserError: The video cannot be read, or is too short; its control is needed and unknown.
+        """
+        query = read_query(video, self.model, start=start, fps=query_fps)
+        return read_motion(self.model, query, steered=steered, eta=query_eta)
+
+    def transfer(
+        self,
+        motion: Motion | QueryVideo,
+        image: Photograph,
+        *,
+        eta: Control | None = None,
+        **options: Unpack[RenderOptions],
+    ) -> Animation:
+        """Move a photograph as something else moves.
+
+            nu~ = T^-1(q(X~); x~0, eta~),   z = T(nu~; x0, eta)
+
+        Args:
+            motion: What `read_motion` returned; or the video, which is then read with its defaults.
+            image: The photograph that is to move, as in `animate`.
+            eta: Another control; of a drift, what it does not name is the video's own. Left out,
+                the model hears of no control, or of the video's if that had to be told.
+            options: See `RenderOptions`.
+
+        Raises:
+            UserError: As in `animate` and `read_motion`.
+
+        Example:
+            >>> motion = pipe.read_motion("waves.mp4")
+            >>> videos = [pipe.transfer(motion, photo) for photo in ("a.jpg", "b.jpg")]
+        """
+        if not isinstance(motion, Motion):
+            motion = self.read_motion(motion, steered=eta is not None)
+        look = Look(image, self.model, temperature=1.0, options=options)
+        told = self._told(eta, look, measured=motion.eta)
+        draw = Draw(motion.nu, motion.eta if told is None else told, None, 0, motion.about)
+        return next(self._videos(look, [draw]))
+
+    def edit(
+        self,
+        video: Motion | QueryVideo,
+        *,
+        eta: Control,
+        **options: Unpack[RenderOptions],
+    ) -> Animation:
+        """Let a video go on from its own first frame with another control: nu kept, eta changed.
+
+        With the control that the video has itself, this is its reconstruction.
+
+        Args:
+            video: A video, or what `read_motion(..., steered=True)` made of it.
+            eta: The control; of a drift, what it does not name is the video's own.
+            options: See `RenderOptions`.
+
+        Raises:
+            UserError: As in `transfer`.
+        """
+        motion = video if isinstance(video, Motion) else self.read_motion(video, steered=True)
+        return self.transfer(motion, motion.query.x0, eta=eta, **options)
+
+    def interpolate(
+        self,
+        image: Photograph,
+        *,
+        start: End = 0,
+        end: End = 1,
+        steps: int = 5,
+        seed: int = 0,
+        temperature: float = 1.0,
+        eta: Control | None = None,
+        **options: Unpack[RenderOptions],
+    ) -> Iterator[Animation]:
+        """Yield videos of one photograph whose motions lead from one to another, see `slerp`.
+
+        Args:
+            image: The photograph, as in `animate`.
+            start: A sample's number within the seed, a nu file, or a tensor (z,).
+            end: The same.
+            steps: How many videos, both ends among them, from 2 to 100.
+            seed: Of the ends that are numbers.
+            temperature: Factor on these.
+            eta: The control of all; left out, it leads from that of one end to that of the other.
+            options: See `RenderOptions`.
+
+        Raises:
+            UserError: As in `animate`; only one of the ends has a control.
+        """
+        look = Look(image, self.model, temperature=1.0, options=options)
+        draws = between(
+            self.model,
+            start,
+            end,
+            steps=steps,
+            seed=seed,
+            temperature=temperature,
+            eta=self._told(eta, look),
+            weights=self.sha256,
+        )
+        return self._videos(look, draws)
+
+    def _told(
+        self, control: Control | None, look: Look, *, measured: Tensor | None = None
+    ) -> Tensor | None:
+        """Return eta of what was asked for; None if nothing was."""
+        if control is None:
+            return None
+        model = self.model
+        return resolve(
+            control, model.control, model=model.name, size=look.frame_size, measured=measured
+        )
+
+    def _videos(self, look: Look, draws: list[Draw]) -> Iterator[Animation]:
+        scene = open_scene(self.model, look.pixels, look.settings, still=look.still)
+        about = {"keep_still": look.still is not None, "model": self.name, **scene.notes}
+        about = {**look.settings.as_dict(), **about}
+        return (self._animation(scene, draw, fps=look.settings.fps, about=about) for draw in draws)
 
     def _animation(
-        self, scene: Scene, draw: _Draw, *, fps: float, about: dict[str, Any]
+        self, scene: Scene, draw: Draw, *, fps: float, about: dict[str, Any]
     ) -> Animation:
         sample = scene.video(draw.nu, draw.eta)
         control = {} if draw.eta is None else {"eta": draw.eta.tolist()}
@@ -224,79 +373,6 @@ class Pipeline:
             seed=draw.seed,
             sample=draw.sample,
             fps=fps,
-            settings={**about, **control},
+            settings={**about, **draw.about, **control},
             weights=self.sha256,
         )
-
-    def _draws(self, num_samples: int, seed: int, eta: Tensor | None) -> list[_Draw]:
-        if not 1 <= num_samples <= 10_000:
-            raise UserError(
-                f"num_samples: must be from 1 to 10000, got {num_samples}: ask for some, "
-                "and for more by another seed"
-            )
-        draws = []
-        for sample in range(num_samples):
-            generator = generator_for(seed, sample)
-            nu = torch.randn(self.model.z_dim, generator=generator)
-            control = eta
-            if eta is None and self.model.control_dim:
-                control = self.model.draw_eta(generator=generator)
-            draws.append(_Draw(nu, control, seed, sample))
-        return draws
-
-    def _given(self, nu: Nu, eta: Tensor | None) -> list[_Draw]:
-        saved = load_nu(nu) if isinstance(nu, str | Path) else nu
-        values = saved.nu if isinstance(saved, SavedNu) else saved
-        z_dim = self.model.z_dim
-        if values.ndim not in (1, 2) or values.shape[-1] != z_dim or values.numel() == 0:
-            raise UserError(
-                f"nu: the model {self.name} needs ({z_dim},) or (n, {z_dim}) numbers, got "
-                f"{tuple(values.shape)}: replay it with the weights that it was made with"
-            )
-        if not bool(values.isfinite().all()):
-            raise UserError("nu: must be finite, but some values are not: draw it anew")
-        rows = values.detach().float().cpu().reshape(-1, z_dim)
-        if isinstance(saved, SavedNu) and eta is None and self.model.control_dim:
-            eta = _saved_eta(saved, self.model.control_dim)
-        if eta is None and self.model.control_dim:
-            raise UserError(f"eta: nu alone does not tell the control of {self.name}: give it too")
-        if not isinstance(saved, SavedNu):
-            return [_Draw(row, eta, None, i) for i, row in enumerate(rows)]
-        if saved.weights != self.sha256:
-            warnings.warn(
-                f"nu was made with other weights ({saved.weights[:12] or 'never saved'}) than "
-                f"{self.name} ({self.sha256[:12] or 'never saved'}): the motion will differ",
-                stacklevel=3,
-            )
-        return [_Draw(rows[0], eta, saved.seed, saved.sample)]
-
-    def _require_control(self, eta: Tensor | None) -> None:
-        num = self.model.control_dim
-        if eta is None:
-            return
-        if not num:
-            raise UserError(f"eta: the model {self.name} takes no control: leave it out")
-        if eta.shape != (num,) or not bool(eta.isfinite().all()):
-            raise UserError(
-                f"eta: the model {self.name} takes {num} finite numbers, got {eta.tolist()}: give "
-                "one control for all samples"
-            )
-
-
-def _saved_eta(saved: SavedNu, num: int) -> Tensor | None:
-    """The control that a nu file's video was made with, if it had one."""
-    values = saved.settings.get("eta")
-    return torch.tensor(values) if isinstance(values, list) and len(values) == num else None
-
-
-def _open_scene(
-    model: Synthesizer,
-    pixels: UInt8[np.ndarray, "h w 3"],
-    settings: Settings,
-    *,
-    still: np.ndarray | None,
-) -> Scene:
-    """Frames at the photograph's own size from a model that warps it, else those of the decoder."""
-    if isinstance(model, VideoModel):
-        return WarpedScene(model, pixels, settings, still=still)
-    return DecodedScene(model, pixels, settings, still=still)

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 from cinnema.core.errors import UserError
 from cinnema.media.pictures import MAX_PIXELS, MAX_SIDE, MIN_SIDE
@@ -11,6 +11,9 @@ from cinnema.synthesis.loops import Loop, moments
 
 Size: TypeAlias = Literal["native", "model"] | tuple[int, int]
 """The photograph's own size, the networks' own, or (width, height) in pixels"""
+
+Extension: TypeAlias = Literal["onward", "continuous", "paper"]
+"""How a video goes on beyond one clip: see `Settings`"""
 
 MAX_VIDEO_BYTES = 2 << 30
 """Of one video's frames, which are held in memory."""
@@ -29,6 +32,10 @@ class Settings:
         motion_strength: Factor on the flow.
         size: Of the frames.
         loop: How the video repeats.
+        extension: How it goes on beyond one clip. "onward": the motion leads on, ever further from
+            the photograph. "continuous": warps of limited age, faded one into the other, so that
+            nothing drifts; a model that paints overlaps its clips instead. "paper": decoded again
+            from the last frame with the same nu.
 
     Raises:
         UserError: One of them is out of range.
@@ -40,6 +47,7 @@ class Settings:
     motion_strength: float = 1.0
     size: Size = "native"
     loop: Loop = "none"
+    extension: Extension = "onward"
 
     def __post_init__(self) -> None:
         if not 1 <= self.num_frames <= _MAX_FRAMES:
@@ -56,6 +64,7 @@ class Settings:
                 "1 moves as in the training data"
             )
         moments(self.loop, self.num_frames)
+        _require_extension(self.extension, self.loop)
         _require_size(self.size)
 
     def as_dict(self) -> dict[str, Any]:
@@ -68,6 +77,7 @@ class Settings:
             "motion_strength": self.motion_strength,
             "size": size,
             "loop": self.loop,
+            "extension": self.extension,
         }
 
     def frame_size(self, photograph: tuple[int, int], model_size: int) -> tuple[int, int]:
@@ -92,6 +102,17 @@ class Settings:
                 "(--size 1920x1080)"
             )
         return height, width
+
+
+def _require_extension(extension: Extension, loop: Loop) -> None:
+    known = get_args(Extension)
+    if extension not in known:
+        raise UserError(f"extension: must be one of {', '.join(known)}, got {extension!r}")
+    if extension != "onward" and loop != "none":
+        raise UserError(
+            f"loop: a video that is extended the {extension} way cannot loop, got {loop!r}: "
+            "leave one of the two out"
+        )
 
 
 def _require_size(size: Size) -> None:

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from cinnema.core.errors import UserError
+from cinnema.synthesis.control import ControlSpec
 
 
 class Synthesizer(nn.Module, ABC):
@@ -25,7 +26,8 @@ class Synthesizer(nn.Module, ABC):
 
     An implementer owes: every map treats the clips of a batch alone, so that a batch of one gives
     the same; none draws random numbers but from a generator that it is given; `to_latent` undoes
-    `to_residual` up to rounding; `decode` returns exactly `num_frames` frames.
+    `to_residual` up to rounding; `decode` returns exactly `num_frames` frames. One that takes a
+    control says in `control` what it means, and if it cannot do without, draws one in `draw_eta`.
 
     Example:
         >>> c = model.condition(x0)
@@ -83,23 +85,55 @@ class Synthesizer(nn.Module, ABC):
         """Length of z and nu."""
 
     @property
-    @abstractmethod
+    def fps(self) -> float | None:
+        """Frames a second of its clips; None where it takes frames as they come."""
+        return None
+
+    @property
+    def control(self) -> ControlSpec | None:
+        """What eta means; None where the model takes no control."""
+        return None
+
+    @property
     def control_dim(self) -> int:
         """Length of eta; 0 where the model takes none."""
+        return 0 if self.control is None else len(self.control.labels)
 
-    def draw_eta(self, *, generator: torch.Generator) -> Float[Tensor, " e"]:
-        """Return a control that the model can follow, for who asks for none in particular.
+    def draw_eta(self, *, generator: torch.Generator) -> Float[Tensor, " e"] | None:
+        """Return a control for who asks for none in particular.
 
         Args:
-            generator: On the CPU; it is left alone by a model that takes no control.
+            generator: On the CPU; it is left alone by a model that needs no control.
 
         Returns:
-            `control_dim` numbers.
+            `control_dim` numbers; None where the model can do without.
         """
         del generator
-        if self.control_dim:
+        if self.control is not None and not self.control.optional:
             raise NotImplementedError(f"{type(self).__name__} must say which controls there are")
-        return torch.empty(0)
+        return None
+
+    def read_control(
+        self, video: Float[Tensor, "b t1 3 h w"]
+    ) -> tuple[Float[Tensor, "b e"], Float[Tensor, " b"]]:
+        """Estimate the control of clips from what is seen in them.
+
+        Args:
+            video: x0 and the T frames after it, in [-1, 1], at the model's size.
+
+        Returns:
+            eta, and how far it tells the motion, in [0, 1].
+
+        Raises:
+            UserError: The model takes no control, or it cannot be read off a video.
+        """
+        del video
+        if self.control is None:
+            raise UserError(f"the model {self.name} takes no control: leave it out")
+        raise UserError(
+            f"the {self.control.name} of a video cannot be read off its frames: give it, "
+            f"{self.control.describe()}"
+        )
 
     @abstractmethod
     def encode(

@@ -7,6 +7,8 @@ from torch import Tensor
 
 from cinnema.media.pictures import to_pixels, to_tensor
 from cinnema.stage1.rendering import Layers, cut
+from cinnema.synthesis.blending import mixed
+from cinnema.synthesis.extension import staggered
 from cinnema.synthesis.loops import Moment, moments
 from cinnema.synthesis.model import VideoModel
 from cinnema.synthesis.native import NativeRenderer
@@ -38,21 +40,24 @@ class WarpedScene(Scene):
         still: Float32[np.ndarray, "h w"] | None = None,
     ) -> None:
         self._model, self._settings = model, settings
+        self._clip = clip_frames(model, settings.fps)
         self.notes = {}
         device = next(model.parameters()).device
         out_size = settings.frame_size(pixels.shape[:2], model.size)
         self.x0 = resized(pixels, out_size)
         small = to_tensor(as_seen(pixels, model.size))[None].to(device)
         self._features = model.stage1.scene(small)
-        self._c = model.condition_on(self._features)
+        self._device = device
         moving = torch.sigmoid(model.stage1.mask(self._features.joint, self._features.fine))
         self._free = None if still is None else 1 - as_mask_tensor(still, model.size).to(device)
         self._layers = self._cut(small, moving)
+        self._moving = self._layers.moving[0, 0].float().cpu().numpy()
         self._native = None
         if settings.size != "model":
             kept = None if still is None else resized_mask(still, out_size)
             mask = moving[0, 0].float().cpu().numpy()
             self._native = NativeRenderer(self.x0, mask, keep_still=kept)
+            self._moving = self._native.moving
             self._at_rest = self._painted(torch.zeros(1, 2, 1, 1, device=device))[1]
 
     @one_thread()
@@ -62,15 +67,15 @@ class WarpedScene(Scene):
 
         Args:
             nu: A residual without the temperature.
-            eta: Of length 0 or None, as the model takes no control.
+            eta: Where what moves is to drift to; None leaves it to nu.
         """
-        del eta
         model, settings = self._model, self._settings
         nu = nu * settings.temperature
-        z, _ = model.to_latent(nu[None].to(self._c.device), self._c)  # one at a time: see animate
+        c = model.condition_on(self._features, None if eta is None else eta[None].to(self._device))
+        z, _ = model.to_latent(nu[None].to(self._device), c)  # one at a time: see animate
         coefficients = model.stage1.motion(z, self._features.joint) * settings.motion_strength
         trajectory = Trajectory(model.stage1.basis, coefficients)
-        plan = moments(settings.loop, settings.num_frames)
+        plan = self._plan()
         frames = np.empty((len(plan), *self.x0.shape), np.uint8)
         for index, mix in enumerate(plan):
             same = plan.index(mix)  # on its way back a pingpong shows what it showed before
@@ -79,18 +84,18 @@ class WarpedScene(Scene):
         with torch.inference_mode(mode=False):
             return Sample(frames, z[0].float().cpu().clone(), nu.clone())
 
+    def _plan(self) -> list[tuple[Moment, ...]]:
+        settings = self._settings
+        if settings.extension == "continuous":
+            return staggered(settings.num_frames, clip=self._clip)
+        return moments(settings.loop, settings.num_frames)
+
     def _mixed(self, mix: tuple[Moment, ...], trajectory: Trajectory) -> np.ndarray:
         frames = [self._frame(moment.time, trajectory) for moment in mix]
-        if len(frames) == 1:
-            return frames[0]
-        levels = np.zeros(self.x0.shape, np.float32)
-        for moment, frame in zip(mix, frames, strict=True):
-            levels += frame * np.float32(moment.share)
-        return np.rint(levels).astype(np.uint8)
+        return mixed(frames, [moment.share for moment in mix], moving=self._moving)
 
-    def _frame(self, index: int, trajectory: Trajectory) -> np.ndarray:
-        stage1 = self._model.config.stage1
-        flow = trajectory.at(index * stage1.fps / self._settings.fps / stage1.num_frames)
+    def _frame(self, index: float, trajectory: Trajectory) -> np.ndarray:
+        flow = trajectory.at(index / self._clip)
         composite, painted = self._painted(flow)
         if self._native is None:
             return to_pixels(composite[0] + painted[0])
@@ -109,3 +114,13 @@ class WarpedScene(Scene):
             moving, x0.shape[-2:], mode="bilinear", align_corners=False
         )
         return cut(x0, moving * self._free)
+
+
+def clip_frames(model: VideoModel, fps: float) -> float:
+    """Return how many frames of a video make one clip of the model; it need not be whole.
+
+    Args:
+        model: Its clips have a length in seconds.
+        fps: Frames a second of the video.
+    """
+    return model.num_frames * fps / model.fps

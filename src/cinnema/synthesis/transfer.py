@@ -1,0 +1,106 @@
+"""The motion of a video as a residual: what is left of z when x0 and the control are taken out."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from cinnema.core.errors import UserError
+from cinnema.synthesis.control import DRIFT, Control, as_drift, resolve
+from cinnema.synthesis.queries import Query, batch_of
+from cinnema.synthesis.synthesizer import Synthesizer
+from cinnema.synthesis.threads import one_thread
+
+
+@dataclass(frozen=True, eq=False)
+class Motion:
+    """The motion of a query, ready for other pictures and other controls.
+
+    Attributes:
+        query: The clip it is of.
+        z: Its latent, the mean of q(z | X).
+        nu: The residual: z without x0, and without eta where it was known.
+        eta: The control that was taken out; None if none was.
+        about: What there is to tell of it, as JSON values.
+        said: The same as a sentence.
+    """
+
+    query: Query
+    z: Float[Tensor, " z"]
+    nu: Float[Tensor, " z"]
+    eta: Float[Tensor, " e"] | None
+    about: dict[str, Any]
+    said: str
+
+
+@one_thread()
+@torch.inference_mode()
+def read_motion(
+    model: Synthesizer, query: Query, *, steered: bool = False, eta: Control | None = None
+) -> Motion:
+    """Take the first frame and the control out of a clip's motion.
+
+        nu~ = T^-1(q(X~); x~0, eta~)
+
+    Args:
+        model: In evaluation mode.
+        query: The clip.
+        steered: Whether another control is to be given to nu: then eta~ is read off the video if
+            it is not given.
+        eta: The control of the clip; a model that needs one and cannot read it off must be told.
+
+    Raises:
+        UserError: The model takes no control; the clip's own is needed and cannot be read off it.
+    """
+    video = batch_of(query, model)
+    own, how = _own_control(model, query, video, steered=steered, eta=eta)
+    z = model.encode(video)
+    c = model.condition(video[:, 0], None if own is None else own[None].to(video.device))
+    nu, _ = model.to_residual(z, c)
+    about = {"query": {**query.about, **how}}
+    # Tensors made in inference mode cannot be trained on; copies made outside can.
+    with torch.inference_mode(mode=False):
+        z_row, nu_row = (x[0].float().cpu().clone() for x in (z, nu))
+        eta_row = None if own is None else own.clone()
+        return Motion(query, z_row, nu_row, eta_row, about, query.said + _said(how))
+
+
+def _own_control(
+    model: Synthesizer, query: Query, video: Tensor, *, steered: bool, eta: Control | None
+) -> tuple[Tensor | None, dict[str, Any]]:
+    """Return eta~ on the CPU, and what there is to tell of it."""
+    spec, size = model.control, query.x0.shape[:2]
+    if eta is not None:
+        own = resolve(eta, spec, model=model.name, size=size)
+        return own, {"eta": own.tolist(), "eta_is": "given"}
+    if not steered and (spec is None or spec.optional):
+        return None, {}
+    if spec is not None and not spec.optional and not steered:
+        raise UserError(
+            f"the model {model.name} must be told the {spec.name} of the query, too "
+            f"(query_eta, --query-end-point): give it, {spec.describe()}"
+        )
+    rows, known = model.read_control(video)
+    own = rows[0].float().cpu()
+    about: dict[str, Any] = {
+        "eta": own.tolist(),
+        "eta_is": "estimated from its optical flow",
+        "eta_known": round(float(known[0]), 3),
+    }
+    if spec is not None and spec.name == DRIFT:
+        drift = as_drift(own, spec, size=size)
+        about |= {
+            "direction": round(drift.direction or 0.0, 1),
+            "speed": round(drift.speed or 0.0, 3),
+        }
+    return own, about
+
+
+def _said(how: dict[str, Any]) -> str:
+    """What there is to tell of the query's control, after the rest of a sentence."""
+    if "direction" not in how:
+        return ""
+    sure = "" if how["eta_known"] > 0.5 else ", which is unsure: it does not all move one way"
+    return f"; it drifts to {how['direction']:g} degrees at speed {how['speed']:g}{sure}"

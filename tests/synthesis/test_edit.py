@@ -1,0 +1,60 @@
+"""A video with another control: nu kept, eta changed."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from cinnema.core.errors import UserError
+from cinnema.media.videos import Video
+from cinnema.synthesis.control import Drift, EndPoint
+from cinnema.synthesis.pipeline import Pipeline
+
+Photographs = Callable[[int, int], np.ndarray]
+
+
+def test_with_its_own_control_a_video_is_reconstructed(steered: Pipeline, drifting: Video) -> None:
+    motion = steered.read_motion(drifting, steered=True)
+    same = steered.edit(motion, eta=Drift())
+    torch.testing.assert_close(same.z, motion.z, atol=1e-4, rtol=0)
+    (decoded,) = steered.animate(
+        drifting.frames[0], nu=motion.nu, eta=motion.eta, num_frames=same.frames.shape[0]
+    )
+    assert np.abs(decoded.frames.astype(int) - same.frames).max() <= 1
+
+
+def test_nu_is_kept_and_the_control_changed(steered: Pipeline, drifting: Video) -> None:
+    motion = steered.read_motion(drifting, steered=True)
+    up = steered.edit(drifting, eta=Drift(direction=90, speed=0.5), num_frames=2)
+    down = steered.edit(drifting, eta=Drift(direction=270, speed=0.5), num_frames=2)
+    assert torch.equal(up.nu, motion.nu)
+    assert torch.equal(down.nu, motion.nu)
+    assert up.settings["eta"][1] < 0 < down.settings["eta"][1]
+    assert (up.frames != down.frames).any()
+
+
+def test_it_starts_from_the_videos_own_first_frame_at_its_size(
+    steered: Pipeline, drifting: Video
+) -> None:
+    edited = steered.edit(drifting, eta=Drift(direction=90), num_frames=1)
+    assert np.array_equal(edited.x0, drifting.frames[0])
+    assert edited.frames.shape == (1, 64, 96, 3)
+
+
+def test_the_drift_that_was_read_is_told(steered: Pipeline, drifting: Video) -> None:
+    about = steered.read_motion(drifting, steered=True).about["query"]
+    assert min(about["direction"], 360 - about["direction"]) < 20  # to the right
+    assert 0 <= about["eta_known"] <= 1
+    assert "it drifts to" in steered.read_motion(drifting, steered=True).said
+
+
+def test_a_control_that_a_model_does_not_have_is_told(
+    steered: Pipeline, pipe: Pipeline, drifting: Video
+) -> None:
+    with pytest.raises(UserError, match="takes no control"):
+        pipe.edit(drifting, eta=Drift(direction=0))
+    with pytest.raises(UserError, match=r"cannot be told the end point.*right from"):
+        steered.edit(drifting, eta=EndPoint(x=0, y=0, z=0))
+    with pytest.raises(UserError, match=r"speed.*from 0 to"):
+        steered.edit(drifting, eta=Drift(direction=0, speed=9))

@@ -1,0 +1,170 @@
+"""Motion carried over from a video: what of it is read, and what it makes of other pictures."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cinnema.core.errors import UserError
+from cinnema.media.videos import Video, write_video
+from cinnema.synthesis.control import Drift, EndPoint
+from cinnema.synthesis.pipeline import Pipeline
+from cinnema.synthesis.queries import read_query
+from cinnema.synthesis.residuals import load_nu, save_nu
+
+Photographs = Callable[[int, int], np.ndarray]
+
+
+def numbered(num: int, *, fps: float, size: tuple[int, int] = (20, 30)) -> Video:
+    """A video whose frames are as light as their number."""
+    frames = np.stack([np.full((*size, 3), i, np.uint8) for i in range(num)])
+    return Video(frames=frames, fps=fps, path=Path("numbered.mp4"))
+
+
+def numbers(query: Any) -> list[int]:
+    return [int(value) for value in query.shown[:, 0, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("num", "fps", "start", "expected"),
+    [
+        (9, 8, 0, [0, 1, 2, 3, 4]),  # at the model's own rate
+        (99, 24, 0, [0, 3, 6, 9, 12]),
+        (99, 30, 0, [0, 4, 8, 11, 15]),  # every 3.75th
+        (9, 4, 0, [0, 0, 1, 2, 2]),  # the nearest there is
+        (99, 24, 1.0, [24, 27, 30, 33, 36]),
+        (5, 16, 0, [0, 1, 2, 3, 4]),  # half a clip: slowed down twice
+        (4, 8, 0, [0, 1, 2, 2, 3]),
+    ],
+)
+def test_frames_are_taken_at_the_models_rate(
+    pipe: Pipeline, num: int, fps: float, start: float, expected: list[int]
+) -> None:
+    query = read_query(numbered(num, fps=fps), pipe.model, start=start)
+    assert numbers(query) == expected
+    assert query.about["first_frame"] == expected[0]
+    assert query.about["last_frame"] == expected[-1]
+
+
+def test_what_was_taken_is_told(pipe: Pipeline) -> None:
+    query = read_query(numbered(6, fps=16), pipe.model)
+    assert query.about["slowed_by"] == pytest.approx(1.6)
+    assert query.about["size"] == [30, 20]
+    assert query.about["seen_as"] == [128, 128]
+    assert "slowed down by 1.6" in query.said
+    assert "30x20 pixels seen as 128x128" in query.said
+
+
+def test_a_folder_of_frames_has_no_rate_so_each_frame_is_taken(
+    pipe: Pipeline, tmp_path: Path
+) -> None:
+    video = numbered(20, fps=8)
+    for i, frame in enumerate(video.frames):
+        Image.fromarray(frame).save(tmp_path / f"{i}.png")
+    assert numbers(read_query(tmp_path, pipe.model)) == [0, 1, 2, 3, 4]
+    assert numbers(read_query(tmp_path, pipe.model, fps=16)) == [0, 2, 4, 6, 8]
+
+
+def test_a_file_gives_the_same_frames_as_memory(pipe: Pipeline, drifting: Video) -> None:
+    a, b = (read_query(drifting, pipe.model) for _ in range(2))
+    assert torch.equal(a.clip, b.clip)
+
+
+def test_a_clip_carried_onto_its_own_first_frame_gives_back_its_z(
+    pipe: Pipeline, drifting: Video
+) -> None:
+    motion = pipe.read_motion(drifting)
+    again = pipe.transfer(motion, drifting.frames[0])
+    torch.testing.assert_close(again.z, motion.z, atol=1e-4, rtol=0)
+    assert torch.equal(again.nu, motion.nu)
+    assert again.settings["query"]["file"] == "drifting.mp4"
+    assert again.seed is None
+
+
+def test_it_does_so_with_the_same_control_too(steered: Pipeline, drifting: Video) -> None:
+    motion = steered.read_motion(drifting, steered=True)
+    assert motion.eta is not None
+    again = steered.transfer(motion, drifting.frames[0], eta=motion.eta)
+    torch.testing.assert_close(again.z, motion.z, atol=1e-4, rtol=0)
+    assert again.settings["query"]["eta_is"] == "estimated from its optical flow"
+    assert again.settings["eta"] == pytest.approx(motion.eta.tolist())
+
+
+def test_a_model_that_can_do_without_a_control_hears_of_none(
+    steered: Pipeline, drifting: Video, photograph: Photographs
+) -> None:
+    moved = steered.transfer(drifting, photograph(48, 80))
+    assert "eta" not in moved.settings
+    assert "eta" not in moved.settings["query"]
+
+
+def test_another_drift_may_be_asked_for(
+    steered: Pipeline, drifting: Video, photograph: Photographs
+) -> None:
+    image = photograph(64, 96)
+    moved = steered.transfer(drifting, image, eta=Drift(direction=180))
+    right, down = moved.settings["eta"]
+    own_right, own_down = moved.settings["query"]["eta"]
+    assert right < 0
+    assert abs(down) < 1e-6
+    assert np.hypot(right, down * 64 / 96) == pytest.approx(
+        np.hypot(own_right, own_down * 64 / 96), rel=1e-3
+    )
+
+
+def test_nu_z_and_the_photographs_size_come_out(
+    pipe: Pipeline, drifting: Video, photograph: Photographs, tmp_path: Path
+) -> None:
+    moved = pipe.transfer(drifting, photograph(40, 70), num_frames=3)
+    assert moved.frames.shape == (3, 40, 70, 3)
+    save_nu(tmp_path / "nu.safetensors", moved)
+    (again,) = pipe.animate(photograph(40, 70), nu=tmp_path / "nu.safetensors", num_frames=3)
+    assert np.array_equal(again.frames, moved.frames)
+    assert load_nu(tmp_path / "nu.safetensors").settings["query"]["file"] == "drifting.mp4"
+
+
+@pytest.mark.parametrize(
+    ("num", "options", "words"),
+    [
+        (3, {}, None),  # two frames after the first: half a clip
+        (2, {}, "numbered.mp4 is too short: 1 frames follow.*half of a clip takes 2"),
+        (1, {}, "too short: 0 frames"),
+        (9, {"start": 1.0}, "too short.*earlier start"),
+        (9, {"start": 5.0}, "too short: 0 frames"),
+        (9, {"query_fps": 100}, "too short.*true frame rate"),
+        (9, {"start": -1.0}, "start: must be finite and at least 0"),
+        (9, {"query_fps": 0}, "query_fps"),
+        (9, {"query_eta": EndPoint(x=0, y=0, z=0)}, "takes no control"),
+        (9, {"steered": True}, "takes no control"),
+    ],
+)
+def test_a_query_that_cannot_be_used_is_told(
+    pipe: Pipeline, num: int, options: dict[str, Any], words: str | None
+) -> None:
+    video = numbered(num, fps=8)
+    if words is None:
+        assert pipe.read_motion(video, **options).nu.shape == (16,)
+        return
+    with pytest.raises(UserError, match=words):
+        pipe.read_motion(video, **options)
+
+
+def test_a_file_that_is_no_video_is_told(pipe: Pipeline, tmp_path: Path) -> None:
+    (tmp_path / "notes.mp4").write_text("not a video")
+    for name, words in (("notes.mp4", "not a video that can be read"), ("none.mp4", "none.mp4")):
+        with pytest.raises(UserError, match=words):
+            pipe.read_motion(tmp_path / name)
+
+
+def test_another_length_rate_and_size_of_a_video_give_nearly_the_same_motion(
+    pipe: Pipeline, drifting: Video, tmp_path: Path
+) -> None:
+    slow = pipe.read_motion(drifting)
+    doubled = np.repeat(drifting.frames, 2, axis=0).repeat(2, axis=1).repeat(2, axis=2)
+    write_video(tmp_path / "fast.mp4", doubled, fps=16)
+    fast = pipe.read_motion(tmp_path / "fast.mp4")
+    assert float(torch.nn.functional.cosine_similarity(slow.z, fast.z, dim=0)) > 0.9
