@@ -52,7 +52,9 @@ def latent_validation(
     """Return what measures the flow's negative log-likelihood, in nats a dimension.
 
     The clips are encoded once, here. "nll" is the mean over all clips, "nll_clouds" and so on
-    that of a texture. The noise is the same at every call, so that calls can be compared.
+    that of a texture. The noise is the same at every call, so that calls can be compared. Where
+    there is a control, "nll" is the mean of doing without and of being told it ("nll_free" and
+    "nll_told"), by as much as it is known.
 
     Args:
         stage1: Trained; it is set to evaluation.
@@ -70,14 +72,22 @@ def latent_validation(
 
     @torch.no_grad()
     def validate(conditioner: Conditioner, flow: ConditionalFlow) -> dict[str, float]:
-        device = next(flow.parameters()).device
-        c = conditioner(latents.pool.joint.float().to(device))
-        nll = -torch.stack([flow.log_prob(z.to(device), c) for z in draws]).mean(dim=0).cpu()
-        nll = nll / latents.pool.z.shape[1]
+        pool = latents.pool.to(next(flow.parameters()).device)
+
+        def of(c: Tensor) -> Tensor:
+            log_prob = torch.stack([flow.log_prob(z.to(c.device), c) for z in draws])
+            return -log_prob.mean(dim=0).cpu() / pool.z.shape[1]
+
+        nll, ways = of(conditioner(pool.joint.float())), {}
+        if conditioner.config.control_dim:
+            told = of(conditioner(pool.joint.float(), pool.eta, pool.known))
+            ways = {"nll_free": float(nll.mean()), "nll_told": float(told.mean())}
+            nll = (nll + told) / 2
         textures = [latents.textures[group] for group in latents.groups.tolist()]
-        return {"nll": float(nll.mean())} | {
+        by_texture = {
             f"nll_{t}": float(nll[_is(textures, t)].mean()) for t in dict.fromkeys(textures)
         }
+        return {"nll": float(nll.mean())} | ways | by_texture
 
     return validate
 

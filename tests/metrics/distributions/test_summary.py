@@ -8,7 +8,7 @@ from torchmetrics.image.kid import poly_mmd
 from cinnema.core.errors import UserError
 from cinnema.metrics.distributions.coverage import measure_coverage
 from cinnema.metrics.distributions.gaussian import frechet_distance
-from cinnema.metrics.distributions.kernel import kernel_distance
+from cinnema.metrics.distributions.kernel import kernel_distance, kernel_estimate
 from cinnema.metrics.distributions.samples import FeatureSample
 from cinnema.metrics.distributions.summary import (
     FeatureSummary,
@@ -129,6 +129,19 @@ def test_the_kernel_distance_has_no_bias() -> None:
     assert abs(float(spread.mean())) < 3 * float(spread.std()) / 20
 
 
+def test_sets_that_share_their_sources_seem_no_nearer_than_they_are() -> None:
+    generator = torch.Generator().manual_seed(0)
+    values = []
+    for _ in range(30):  # both sets are of one distribution, and pairs of them nearly the same
+        x = torch.randn(10, 4, generator=generator)
+        y = x + 0.1 * torch.randn(10, 4, generator=generator)
+        values.append(kernel_estimate(x, y, torch.arange(10), torch.arange(10)).value)
+    spread = torch.tensor(values)
+    assert abs(float(spread.mean())) < 3 * float(spread.std()) / 30**0.5
+    plain = [kernel_distance(x, x + 0.01) for x in torch.randn(50, 10, 4, generator=generator)]
+    assert sum(plain) < 0
+
+
 def test_coverage_tells_a_narrow_set_from_a_foreign_one() -> None:
     generator = torch.Generator().manual_seed(0)
     real = torch.randn(200, 2, generator=generator)
@@ -147,3 +160,6 @@ def test_too_few_clips_are_told() -> None:
         measure_coverage(torch.zeros(5, 2), torch.zeros(9, 2))
     with pytest.raises(UserError, match="at least 2 clips"):
         kernel_distance(torch.zeros(1, 2), torch.zeros(3, 2))
+    with pytest.raises(UserError, match="at least 2 source videos"):
+        one = torch.zeros(3, dtype=torch.long)
+        kernel_estimate(torch.zeros(3, 2), torch.zeros(3, 2), one, torch.arange(3))

@@ -35,6 +35,7 @@ class GaussianStatistics:
         self.count = 0.0
         self.mean: Float64[Tensor, " d"] = torch.zeros(dim, dtype=torch.float64)
         self._scatter: Float64[Tensor, "d d"] = torch.zeros(dim, dim, dtype=torch.float64)
+        self._root: Float64[Tensor, "d d"] | None = None
 
     @property
     def dim(self) -> int:
@@ -45,6 +46,13 @@ class GaussianStatistics:
     def covariance(self) -> Float64[Tensor, "d d"]:
         """The unbiased covariance; NaN below two rows."""
         return self._scatter / (self.count - 1 if self.count > 1 else float("nan"))
+
+    def root(self) -> Float64[Tensor, "d d"]:
+        """Return the symmetric root of the covariance; kept until something is added."""
+        if self._root is None:
+            values, vectors = torch.linalg.eigh((self.covariance + self.covariance.mT) / 2)
+            self._root = (vectors * values.clamp_min(0).sqrt()) @ vectors.mT
+        return self._root
 
     def add(
         self, features: Float[Tensor, "n d"], weights: Float[Tensor, " n"] | None = None
@@ -70,6 +78,7 @@ class GaussianStatistics:
             self._join(other.count, other.mean, other._scatter)
 
     def _join(self, count: float, mean: Tensor, scatter: Tensor) -> None:
+        self._root = None
         total = self.count + count
         step = mean - self.mean
         self.mean = self.mean + step * (count / total)
@@ -102,17 +111,11 @@ def frechet_distance(first: GaussianStatistics, second: GaussianStatistics) -> f
         raise UserError(
             f"a Frechet distance needs at least 2 clips on each side, got {fewest:g}: give more"
         )
-    root = _root(first.covariance)
+    root = first.root()  # of the real clips, with which every contestant is compared
     middle = root @ second.covariance @ root
     cross = torch.linalg.eigvalsh((middle + middle.mT) / 2).clamp_min(0).sqrt().sum()
     traces = first.covariance.trace() + second.covariance.trace()
     return float((first.mean - second.mean).square().sum() + traces - 2 * cross)
-
-
-def _root(covariance: Float64[Tensor, "d d"]) -> Float64[Tensor, "d d"]:
-    values, vectors = torch.linalg.eigh((covariance + covariance.mT) / 2)
-    root: Tensor = (vectors * values.clamp_min(0).sqrt()) @ vectors.mT
-    return root
 
 
 @dataclass(frozen=True)

@@ -27,9 +27,9 @@ def kernel_distance(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> float:
         UserError: There are fewer rows.
     """
     _require(x, y)
-    ones_x = torch.ones(len(x), dtype=torch.float64)
-    ones_y = torch.ones(len(y), dtype=torch.float64)
-    return float(_discrepancy(_Kernels(x, y), ones_x, ones_y))
+    each_x, each_y = torch.arange(len(x)), torch.arange(len(x), len(x) + len(y))
+    kernels = _Kernels(x, y, each_x, each_y)
+    return float(kernels.discrepancy(torch.ones(len(x)).double(), torch.ones(len(y)).double()))
 
 
 def kernel_estimate(
@@ -42,9 +42,10 @@ def kernel_estimate(
 ) -> Estimate:
     """Return the distance with a 95 % interval over other source videos like these.
 
-    Whole source videos are drawn with replacement; a clip's kernel with its own copies is left
-    out, else copies would count as agreement. The deviations of the resamples from their median
-    are put around the estimate.
+    Pairs of clips of one source video are left out, within a set and between the sets: they are
+    no independent draws, and sets that go on from the same first frames would seem nearer than
+    they are. Whole source videos are drawn with replacement, and the deviations of the resamples
+    from their median are put around the estimate.
 
     Args:
         x: Features of one set.
@@ -54,11 +55,17 @@ def kernel_estimate(
         seed: Of the resampling.
 
     Raises:
-        UserError: There are fewer than 2 rows on a side.
+        UserError: There are fewer than 2 rows, or 2 source videos, on a side.
     """
     _require(x, y)
-    kernels = _Kernels(x, y)
-    value = float(_discrepancy(kernels, torch.ones(len(x)).double(), torch.ones(len(y)).double()))
+    fewest = min(len(x_clusters.unique()), len(y_clusters.unique()))
+    if fewest < 2:
+        raise UserError(
+            f"a kernel distance needs at least 2 source videos on each side, got {fewest}: give "
+            "more"
+        )
+    kernels = _Kernels(x, y, x_clusters, y_clusters)
+    value = float(kernels.discrepancy(torch.ones(len(x)).double(), torch.ones(len(y)).double()))
     labels, index = torch.cat([x_clusters, y_clusters]).unique(return_inverse=True)
     low = high = None
     if len(labels) > 2:
@@ -67,33 +74,40 @@ def kernel_estimate(
         for _ in range(_NUM_RESAMPLES):
             drawn = torch.randint(len(labels), (len(labels),), generator=generator)
             weights = torch.bincount(drawn, minlength=len(labels)).double()[index]
-            draws.append(_discrepancy(kernels, weights[: len(x)], weights[len(x) :]))
+            draws.append(kernels.discrepancy(weights[: len(x)], weights[len(x) :]))
         spread = torch.stack(draws)
         spread = spread[spread.isfinite()]
         ends = torch.quantile(spread, torch.tensor([0.025, 0.5, 0.975], dtype=torch.float64))
         low, high = float(value + ends[0] - ends[1]), float(value + ends[2] - ends[1])
-    return Estimate(value, low, high, num_clips=len(x), num_scenes=len(labels))
+    return Estimate(value, low, high, num_clips=min(len(x), len(y)), num_scenes=fewest)
 
 
 class _Kernels:
-    """The three kernel matrices; those of a set with itself have zeros on the diagonal."""
+    """The three kernel matrices, with 0 for pairs of one cluster, and which pairs count."""
 
-    def __init__(self, x: Tensor, y: Tensor) -> None:
+    def __init__(self, x: Tensor, y: Tensor, x_clusters: Tensor, y_clusters: Tensor) -> None:
         x, y = x.double(), y.double()
-        self.xx = _cubic(x, x).fill_diagonal_(0)
-        self.yy = _cubic(y, y).fill_diagonal_(0)
-        self.xy = _cubic(x, y)
+        self._pairs = [
+            (_cubic(a, b), (m[:, None] != n).double())
+            for (a, m), (b, n) in (
+                ((x, x_clusters), (x, x_clusters)),
+                ((y, y_clusters), (y, y_clusters)),
+                ((x, x_clusters), (y, y_clusters)),
+            )
+        ]
+
+    def discrepancy(self, w: Float64[Tensor, " n"], v: Float64[Tensor, " m"]) -> Tensor:
+        """Return the estimate with row weights w and v."""
+        weights = ((w, w), (v, v), (w, v))
+        means = [
+            (a @ (kernel * counts) @ b) / (a @ counts @ b)
+            for (kernel, counts), (a, b) in zip(self._pairs, weights, strict=True)
+        ]
+        return means[0] + means[1] - 2 * means[2]
 
 
 def _cubic(x: Tensor, y: Tensor) -> Float64[Tensor, "n m"]:
     return (x @ y.mT / x.shape[1] + 1) ** 3
-
-
-def _discrepancy(kernels: _Kernels, w: Tensor, v: Tensor) -> Tensor:
-    """The estimate with row weights w and v; pairs of one row with itself are left out."""
-    within_x = (w @ kernels.xx @ w) / (w.sum() ** 2 - w.square().sum())
-    within_y = (v @ kernels.yy @ v) / (v.sum() ** 2 - v.square().sum())
-    return within_x + within_y - 2 * (w @ kernels.xy @ v) / (w.sum() * v.sum())
 
 
 def _require(x: Tensor, y: Tensor) -> None:

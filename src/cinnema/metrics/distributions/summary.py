@@ -1,13 +1,7 @@
 """All that is kept of the features of one set of clips, and distances with intervals from it.
 
 Nothing here grows with the number of clips but one hash for each source video. Intervals come
-from a Poisson bootstrap of whole source videos: in replicate b every clip of a source counts
-Poisson(1) times, drawn from the source's name and b alone. So the clips need not be kept, the
-result depends on neither order nor number of processes, and two sets made from the same sources
-are resampled together, which is right for comparing them.
-
-Source: Hanley and MacGibbon, "Creating non-parametric bootstrap samples using Poisson
-frequencies" (2006).
+from a Poisson bootstrap of whole source videos (`cinnema.metrics.distributions.resampling`).
 """
 
 from collections.abc import Sequence
@@ -15,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cinnema.metrics.distributions.gaussian import (
@@ -24,6 +19,7 @@ from cinnema.metrics.distributions.gaussian import (
     frechet_distance,
 )
 from cinnema.metrics.distributions.kernel import kernel_estimate
+from cinnema.metrics.distributions.resampling import poisson_weights
 from cinnema.metrics.distributions.samples import FeatureSample, hash_of
 from cinnema.metrics.scores import Estimate
 
@@ -33,16 +29,19 @@ _SHELLS = 8
 _KEPT = 2048
 """Features kept for what needs them singly."""
 
-_REPLICATE_BYTES = 256 << 20
-_MAX_REPLICATES = 100
+_REPLICATE_BYTES = 64 << 20
+_MIN_REPLICATES, _MAX_REPLICATES = 8, 100
+_FEW = 40
+"""Below so many replicates their deviation gives the interval: quantiles would be single draws."""
 
 
 class FeatureSummary:
     """What is kept of a set of clips: Gaussians of it, of its resamples and parts, and a sample.
 
     Args:
-        dim: d, length of a feature. About 8 d^2 (9 + replicates) bytes are taken; the replicates
-            are 100, fewer for long features (at most 256 MB).
+        dim: d, length of a feature. About 8 d^2 (1 + shells + replicates) bytes are taken; the
+            replicates are 100, fewer for long features (within 64 MB, but at least 8).
+        num_shells: Parts that are extrapolated; 0 where that is not asked for.
 
     Example:
         >>> summary = FeatureSummary(2)
@@ -51,11 +50,12 @@ class FeatureSummary:
         (2, 2)
     """
 
-    def __init__(self, dim: int) -> None:
-        num_replicates = int(min(_MAX_REPLICATES, max(8, _REPLICATE_BYTES // (8 * dim**2))))
+    def __init__(self, dim: int, *, num_shells: int = _SHELLS) -> None:
+        fitting = _REPLICATE_BYTES // (8 * dim**2)
+        num_replicates = min(_MAX_REPLICATES, max(_MIN_REPLICATES, fitting))
         self.whole = GaussianStatistics(dim)
         self.replicates = [GaussianStatistics(dim) for _ in range(num_replicates)]
-        self.shells = [GaussianStatistics(dim) for _ in range(_SHELLS)]
+        self.shells = [GaussianStatistics(dim) for _ in range(num_shells)]
         self.sample = FeatureSample(_KEPT)
         self.source_of: dict[str, str] = {}
         self._sources: set[int] = set()
@@ -84,11 +84,11 @@ class FeatureSummary:
         rows = features.detach().to("cpu", torch.float64)
         self.whole.add(rows)
         weights = torch.from_numpy(
-            np.stack([_weights(source, len(self.replicates)) for source in sources])
+            np.stack([poisson_weights(source, len(self.replicates)) for source in sources])
         )
         for number, replicate in enumerate(self.replicates):
             replicate.add(rows, weights[:, number])
-        parts = torch.tensor([hash_of(key) % _SHELLS for key in keys])
+        parts = torch.tensor([hash_of(key) % max(1, len(self.shells)) for key in keys])
         for number, shell in enumerate(self.shells):
             shell.add(rows[parts == number])
         self._sources |= {hash_of(source) for source in sources}
@@ -139,10 +139,18 @@ def frechet_estimate(first: FeatureSummary, second: FeatureSummary) -> Estimate:
     num_sources = min(first.num_sources, second.num_sources)
     if num_sources > 2 and len(usable) > 1:
         draws = np.array([frechet_distance(a, b) for a, b in usable])
-        ends = np.quantile(draws, [0.025, 0.5, 0.975])
-        low, high = (float(max(0.0, value + end - ends[1])) for end in (ends[0], ends[2]))
+        below, above = _deviations(draws)
+        low, high = max(0.0, value + below), value + above
     fewest = min(first.num_clips, second.num_clips)
     return Estimate(value, low, high, num_clips=fewest, num_scenes=num_sources)
+
+
+def _deviations(draws: NDArray[np.float64]) -> tuple[float, float]:
+    """Ends of the 95 % interval, as seen from its middle."""
+    if len(draws) < _FEW:
+        return -1.96 * float(draws.std(ddof=1)), 1.96 * float(draws.std(ddof=1))
+    low, middle, high = np.quantile(draws, [0.025, 0.5, 0.975])
+    return float(low - middle), float(high - middle)
 
 
 def frechet_at_infinity(first: FeatureSummary, second: FeatureSummary) -> Extrapolation:
@@ -184,8 +192,3 @@ def kernel_of(first: FeatureSummary, second: FeatureSummary) -> Estimate:
         torch.tensor([number[s.source_of[key]] for key in s.sample.keys]) for s in (first, second)
     ]
     return kernel_estimate(first.sample.features, second.sample.features, *clusters)
-
-
-def _weights(source: str, num: int) -> np.ndarray:
-    generator = np.random.Generator(np.random.Philox(key=hash_of(source)))
-    return generator.poisson(1.0, num).astype(np.float64)

@@ -66,8 +66,18 @@ def spread(features: Float[Tensor, "k d"]) -> float:
     Args:
         features: Of K futures of one start, at least 2.
     """
-    rows = features.double()
-    return float(2 * rows.var(dim=0, unbiased=True).mean())
+    # Deviations in the features' own precision, their sum in float64: maps have millions of them.
+    deviations = features - features.mean(dim=0)
+    total = deviations.square_().sum(dtype=torch.float64)
+    return 2 * float(total) / ((len(features) - 1) * features.shape[1])
+
+
+def lay_channels_last(network: LPIPS) -> LPIPS:
+    """Lay out the weights with channels last, in place: on a CPU VGG16 takes a fifth less time."""
+    for parameter in network.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return network
 
 
 @torch.no_grad()
@@ -84,7 +94,10 @@ def vgg_spread(vgg: LPIPS, videos: Float[Tensor, "k t 3 h w"], *, size: int = 22
     total = 0.0
     for t in range(videos.shape[1]):
         frames = functional.interpolate(
-            videos[:, t], (size, size), mode="bilinear", align_corners=False
+            videos[:, t].contiguous(memory_format=torch.channels_last),
+            (size, size),
+            mode="bilinear",
+            align_corners=False,
         )
         layers = [spread(maps.flatten(1)) for maps in vgg.maps(frames)]
         total += sum(layers) / len(layers)

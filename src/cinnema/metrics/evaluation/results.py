@@ -29,7 +29,8 @@ class Column:
         better: What is better.
         unit: "dB", "px a frame"; empty where there is none.
         digits: Shown behind the point.
-        about: One sentence: of what, with which backbone (and its SHA-256), which resize.
+        about: One sentence: of what, with which backbone, which resize.
+        group: The table is wide; columns of one group belong side by side: "quality".
     """
 
     name: str
@@ -37,6 +38,7 @@ class Column:
     unit: str = ""
     digits: int = 3
     about: str = ""
+    group: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,12 +59,15 @@ class Row:
         name: "cINN", "frozen first frame", "real against real".
         kind: Whether it is real footage, the model, or a baseline.
         about: One sentence.
+        sees_real: Whether it looks beyond the first frame, as the reconstruction does: such a row
+            is a bound to look at, no competitor.
         cells: By the columns' names; a column that makes no sense for a row is left out.
     """
 
     name: str
     kind: RowKind
     about: str = ""
+    sees_real: bool = False
     cells: Mapping[str, Cell] = field(default_factory=dict)
 
 
@@ -76,8 +81,11 @@ class Curve:
         y_label: Likewise.
         x: The places; or, by row, where rows have places of their own (a scatter plot).
         y: By row, as many as there are places.
+        low: Lower ends of 95 % intervals, by row; rows without a band are left out.
+        high: Upper ends.
         style: Whether the places are joined.
         diagonal: Whether the line y = x is drawn (a QQ plot).
+        about: One sentence.
     """
 
     title: str
@@ -85,8 +93,11 @@ class Curve:
     y_label: str
     x: Mapping[str, tuple[float, ...]]
     y: Mapping[str, tuple[float, ...]]
+    low: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    high: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     style: Literal["line", "points"] = "line"
     diagonal: bool = False
+    about: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,14 +107,16 @@ class Exhibit:
     Attributes:
         title: "best", "median", "worst", and by what.
         key: Of the clip.
-        videos: By row, the real one first: T frames.
+        videos: By row, the real one first: x0 and what follows it.
         score: By which it was chosen.
+        fps: Frames a second.
     """
 
     title: str
     key: str
     videos: Mapping[str, UInt8[np.ndarray, "t h w 3"]]
     score: float
+    fps: float = 8.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,12 +158,14 @@ class Evaluation:
             "settings": dict(self.settings),
             "backbones": dict(self.backbones),
             "columns": {
-                c.name: {"better": c.better, "unit": c.unit, "about": c.about} for c in self.columns
+                c.name: {"group": c.group, "better": c.better, "unit": c.unit, "about": c.about}
+                for c in self.columns
             },
             "rows": {
                 row.name: {
                     "kind": row.kind,
                     "about": row.about,
+                    "sees_real": row.sees_real,
                     "values": {name: _plain(cell) for name, cell in row.cells.items()},
                 }
                 for row in self.rows
@@ -161,6 +176,8 @@ class Evaluation:
                     "y_label": c.y_label,
                     "x": {name: list(map(_finite, x)) for name, x in c.x.items()},
                     "y": {name: list(map(_finite, y)) for name, y in c.y.items()},
+                    "low": {name: list(map(_finite, y)) for name, y in c.low.items()},
+                    "high": {name: list(map(_finite, y)) for name, y in c.high.items()},
                 }
                 for c in self.curves
             },

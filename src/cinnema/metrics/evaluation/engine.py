@@ -1,0 +1,253 @@
+"""An evaluation: every contestant continues every start, and every measure looks on.
+
+Starts come in batches and are forgotten; what is kept are sums. So 100,000 clips need no more
+memory than 100, and processes that share the starts add up to the same numbers.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+
+from cinnema.backbones.registry import BackboneName, Found
+from cinnema.core.errors import UserError
+from cinnema.data.packing.dataset import PackedDataset
+from cinnema.media.pictures import to_tensor
+from cinnema.metrics.distributions.samples import hash_of
+from cinnema.metrics.evaluation.assembly import Task, measures_of
+from cinnema.metrics.evaluation.contestants import (
+    Contestant,
+    Frozen,
+    Misled,
+    Reconstructed,
+    Sampled,
+    Shuffled,
+    StandardLatent,
+)
+from cinnema.metrics.evaluation.features import FeatureCache
+from cinnema.metrics.evaluation.measures.measure import Futures, Measure, RealBatch
+from cinnema.metrics.evaluation.processes import Processes
+from cinnema.metrics.evaluation.protocols import (
+    RealClip,
+    Start,
+    choose_protocol,
+    choose_starts,
+    read_clip,
+)
+from cinnema.metrics.evaluation.results import Evaluation
+from cinnema.metrics.evaluation.settings import EvaluationSettings
+from cinnema.metrics.evaluation.summing import sum_up
+from cinnema.metrics.evaluation.training import Training, prepare_training
+from cinnema.synthesis.synthesizer import Synthesizer
+
+Progress = Callable[[str, int, int], None]
+
+_CONTROLS = 256
+
+
+def evaluate_model(
+    model: Synthesizer,
+    dataset: PackedDataset,
+    *,
+    backbones: Mapping[BackboneName, Found],
+    settings: EvaluationSettings | None = None,
+    training: PackedDataset | None = None,
+    sha256: str = "",
+    cache: FeatureCache | None = None,
+    device: torch.device | None = None,
+    processes: Processes | None = None,
+    progress: Progress | None = None,
+) -> Evaluation | None:
+    """Measure a model beside all baselines.
+
+    Args:
+        model: Moved to the device and set to evaluation.
+        dataset: Clips of the model's size.
+        backbones: From `find_backbones`: what is missing is reported as missing.
+        settings: How much is measured; see there for the default.
+        training: Whose split train the priors are fitted on; the data set itself if None.
+        sha256: Of the model's file.
+        cache: Of features, between runs.
+        device: Where to compute; where the model is if None.
+        processes: That measure together; this one alone if None.
+        progress: Told what goes on, how many continuations are measured, and of how many.
+
+    Returns:
+        What was found; None in all processes but the first.
+
+    Raises:
+        UserError: The data do not fit the model or the protocol.
+    """
+    began = time.monotonic()
+    settings, processes = settings or EvaluationSettings(), processes or Processes()
+    device = device or next(model.parameters()).device
+    model = model.to(device).eval()
+    tell = progress if progress is not None and processes.is_first else _say_nothing
+    task = _task(
+        model, dataset, training or dataset, settings, backbones, cache, device, progress=tell
+    )
+    contestants = _contestants(task)
+    measures = measures_of(task)
+    share = processes.share(task.starts)
+    _stream(task, contestants, measures, share, settings.batch_size, progress=tell)
+    for measure in measures:  # one after the other, as the sums of some are large
+        for sums in processes.gather(measure.sums):
+            measure.merge(sums)
+    if not processes.is_first:
+        return None
+    tell("summing up", len(share), len(share))
+    return sum_up(
+        task, contestants, measures, settings, sha256=sha256, seconds=time.monotonic() - began
+    )
+
+
+def _task(  # noqa: PLR0917 - handed through
+    model: Synthesizer,
+    dataset: PackedDataset,
+    training: PackedDataset,
+    settings: EvaluationSettings,
+    backbones: Mapping[BackboneName, Found],
+    cache: FeatureCache | None,
+    device: torch.device,
+    *,
+    progress: Progress,
+) -> Task:
+    for data in (dataset, training):
+        _require_fit(model, data)
+    protocol = choose_protocol(
+        settings.protocol, dataset.manifest.name, num_frames=model.num_frames
+    )
+    starts = choose_starts(
+        dataset,
+        protocol,
+        split=settings.split,
+        num_frames=model.num_frames,
+        most=settings.clips,
+        stride=settings.stride,
+        seed=settings.seed,
+    )
+    progress("reading training clips", 0, len(starts))
+    fitted, reason = _fitted(model, training, settings)
+    return Task(
+        model=model,
+        dataset=dataset,
+        starts=starts,
+        protocol=protocol,
+        training=fitted,
+        no_training=reason,
+        backbones=backbones,
+        cache=cache,
+        device=device,
+        num_samples=settings.num_samples,
+        seed=settings.seed,
+    )
+
+
+def _require_fit(model: Synthesizer, dataset: PackedDataset) -> None:
+    manifest = dataset.manifest
+    if manifest.size != model.size:
+        raise UserError(
+            f"{dataset.folder} has frames of {manifest.size} pixels, the model {model.name} takes "
+            f"{model.size}: pack it again with --size {model.size}"
+        )
+
+
+def _fitted(
+    model: Synthesizer, training: PackedDataset, settings: EvaluationSettings
+) -> tuple[Training | None, str]:
+    if not len(training.indices("train")):
+        return None, f"{training.folder} has no training clips: name others with --training"
+    try:
+        return prepare_training(model, training, stride=settings.stride, seed=settings.seed), ""
+    except UserError as error:
+        return None, str(error)
+
+
+def _contestants(task: Task) -> list[Contestant]:
+    model, seed = task.model, task.seed
+    contestants: list[Contestant] = [
+        Sampled(model, seed=seed),
+        Frozen(),
+        Shuffled(seed=seed),
+        Reconstructed(model, seed=seed),
+        StandardLatent(model, seed=seed),
+    ]
+    if task.training is not None:
+        contestants += task.training.contestants(model, seed=seed)
+    if model.control_dim:
+        chosen = sorted(task.starts, key=lambda start: hash_of(start.key))[:_CONTROLS]
+        clips = (read_clip(task.dataset, s, num_frames=model.num_frames) for s in chosen)
+        controls = [clip.eta for clip in clips if clip.eta is not None]
+        if len(controls) > 1:
+            contestants.append(Misled(model, np.stack(controls), seed=seed))
+    return contestants
+
+
+def _stream(
+    task: Task,
+    contestants: Sequence[Contestant],
+    measures: Sequence[Measure],
+    share: Sequence[Start],
+    batch_size: int,
+    *,
+    progress: Progress,
+) -> None:
+    """Show every batch to every measure, and forget it."""
+    halves = _halves(task.starts)
+    done, total = 0, len(share) * len(contestants)
+    for first in range(0, len(share), batch_size):
+        progress("measuring", done, total)
+        real = _real_batch(task, share[first : first + batch_size], halves)
+        for measure in measures:
+            measure.see_real(real)
+        for contestant in contestants:
+            futures = _futures(task, contestant, real.clips)
+            for measure in measures:
+                measure.see(real, futures)
+            done += len(real.clips)
+            progress("measuring", done, total)
+
+
+def _halves(starts: Sequence[Start]) -> dict[str, int]:
+    """Put every second source into the other half; of a single source, every second clip."""
+    sources = sorted({start.source for start in starts}, key=hash_of)
+    if len(sources) > 1:
+        half_of = {source: number % 2 for number, source in enumerate(sources)}
+        return {start.key: half_of[start.source] for start in starts}
+    keys = sorted((start.key for start in starts), key=hash_of)
+    return {key: number % 2 for number, key in enumerate(keys)}
+
+
+def _real_batch(task: Task, starts: Sequence[Start], halves: Mapping[str, int]) -> RealBatch:
+    clips = [read_clip(task.dataset, s, num_frames=task.model.num_frames) for s in starts]
+    videos = [task.protocol.real(clip.frames) for clip in clips]
+    return RealBatch(
+        clips=clips,
+        videos=videos,
+        x=to_tensor(np.stack(videos)).to(task.device),
+        halves=[halves[start.key] for start in starts],
+    )
+
+
+def _futures(task: Task, contestant: Contestant, clips: Sequence[RealClip]) -> Futures:
+    count = task.num_samples if contestant.is_stochastic else 1
+    frames = [contestant.follow(clips, sample=k) for k in range(count)]
+    videos = [
+        [
+            task.protocol.generated(clip.frames[0], video)
+            for clip, video in zip(clips, of_one, strict=True)
+        ]
+        for of_one in frames
+    ]
+    return Futures(
+        row=contestant.name,
+        kind=contestant.kind,
+        frames=frames,
+        videos=videos,
+        x=to_tensor(np.stack([np.stack(of_one) for of_one in videos])).to(task.device),
+    )
+
+
+def _say_nothing(_text: str, _done: int, _total: int) -> None:
+    return None

@@ -1,0 +1,256 @@
+"""A whole evaluation: every row and column, whatever the batch and the number of processes."""
+
+import json
+import math
+import multiprocessing
+import os
+import pickle
+import socket
+from collections.abc import Mapping
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cinnema.backbones.registry import BackboneName, Found
+from cinnema.core.errors import UserError
+from cinnema.data.packing.dataset import PackedDataset
+from cinnema.metrics.evaluation import engine
+from cinnema.metrics.evaluation.engine import evaluate_model
+from cinnema.metrics.evaluation.measures.measure import REAL, Measure
+from cinnema.metrics.evaluation.processes import joined_processes
+from cinnema.metrics.evaluation.results import Evaluation, Missing
+from cinnema.metrics.evaluation.settings import EvaluationSettings
+from cinnema.metrics.evaluation.tables import as_text
+from cinnema.metrics.scores import Estimate
+from cinnema.synthesis.synthesizer import Synthesizer
+
+from .conftest import Drifter, packed
+
+Backbones = Mapping[BackboneName, Found]
+
+
+@pytest.fixture(scope="module")
+def found(drifter: Drifter, dataset: PackedDataset, cheap: Backbones) -> Evaluation:
+    return measured(drifter, dataset, cheap, clips=8)
+
+
+@pytest.fixture(scope="module")
+def few(drifter: Drifter, dataset: PackedDataset, cheap: Backbones) -> Evaluation:
+    return measured(drifter, dataset, cheap, **FEW)
+
+
+FEW = {"clips": 4, "samples": 1, "batch_size": 1}
+
+
+def measured(
+    model: Synthesizer, dataset: PackedDataset, backbones: Backbones, **settings: Any
+) -> Evaluation:
+    evaluation = evaluate_model(
+        model, dataset, backbones=backbones, settings=EvaluationSettings(**settings)
+    )
+    assert evaluation is not None
+    return evaluation
+
+
+def numbers(evaluation: Evaluation) -> dict[str, Any]:
+    return {
+        f"{row}/{column}/{name}": value
+        for row, values in evaluation.to_dict()["rows"].items()
+        for column, cell in values["values"].items()
+        for name, value in cell.items()
+    }
+
+
+def assert_same(a: Evaluation, b: Evaluation, *, rel: float) -> None:
+    first, second = numbers(a), numbers(b)
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        if name.split("/")[1] == "inversion error":  # is rounding itself
+            continue
+        if value is None or isinstance(value, str):
+            assert value == second[name], name
+        else:
+            assert value == pytest.approx(second[name], rel=rel, abs=1e-6), name
+
+
+def test_every_baseline_has_its_row_and_n_beside_every_number(found: Evaluation) -> None:
+    assert [(row.name, row.kind) for row in found.rows] == [
+        (REAL, "real"),
+        ("cINN", "model"),
+        ("frozen first frame", "baseline"),
+        ("time-shuffled", "baseline"),
+        ("reconstruction", "baseline"),
+        ("z ~ N(0, I)", "baseline"),
+        ("Gaussian prior", "baseline"),
+        ("linear-Gaussian prior", "baseline"),
+        ("nearest training clip", "baseline"),
+    ]
+    names = {column.name for column in found.columns}
+    assert len(names) == len(found.columns)
+    for row in found.rows:
+        assert row.cells.keys() <= names
+        for name, cell in row.cells.items():
+            if isinstance(cell, Estimate):
+                assert 0 < cell.num_clips <= 8, (row.name, name)
+                assert 0 < cell.num_scenes <= 8, (row.name, name)
+
+
+def test_what_is_known_of_baselines_comes_out(found: Evaluation) -> None:
+    cells = {row.name: row.cells for row in found.rows}
+
+    def value(row: str, column: str) -> float:
+        cell = cells[row][column]
+        assert isinstance(cell, Estimate), (row, column, cell)
+        return cell.value
+
+    assert value("frozen first frame", "speed") == 0
+    assert math.isnan(value("frozen first frame", "direction apart"))
+    assert value("nearest training clip", "nearest training clip") < 1e-6
+    assert value(REAL, "nearest training clip") > 0
+    assert value("cINN", "LPIPS, best of 2") <= value("cINN", "LPIPS (VGG16)")
+    assert value("cINN", "inversion error") < 1e-3
+    assert value("cINN", "bits a dimension") != value("Gaussian prior", "bits a dimension")
+    assert value(REAL, "direction error") < 22.5
+    assert value("frozen first frame", "direction error") == 90
+    assert value("cINN", "DIV-I3D") > 0
+    assert value("time-shuffled", "LPIPS (VGG16)") > 0
+    assert 0 <= value("cINN", "precision") <= 1
+    assert "DIV-I3D" not in cells["frozen first frame"]
+
+
+def test_what_is_missing_is_said_and_nothing_stands_in_for_it(found: Evaluation) -> None:
+    for row in found.rows:
+        for column in ("FID", "DTFVD-16", "DTFVD-32", "DIV-DTI3D-16"):
+            cell = row.cells[column]
+            assert isinstance(cell, Missing)
+            assert "is missing" in cell.reason
+    text = as_text(found)
+    assert "missing  FID: Inception of FID is missing: put pt_inception" in text
+    assert "n 8/" in text
+
+
+def test_it_becomes_json_and_has_plots_and_exhibits(found: Evaluation) -> None:
+    values = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert values["settings"]["samples"] == 2
+    assert len(values["data"]["sha256"]) == 64
+    assert values["backbones"].keys() == {
+        "I3D of Kinetics-400",
+        "LPIPS with VGG16",
+        "LPIPS with AlexNet",
+    }
+    titles = {curve.title for curve in found.curves}
+    assert titles == {
+        "LPIPS over frames",
+        "FVD against 1/n",
+        "Speed of motion",
+        "Direction of motion",
+        "Sharpness over frames",
+        "Colour shift over frames",
+        "Quantiles of nu",
+        "Diversity against quality",
+    }
+    assert [e.title.split()[0] for e in found.exhibits] == ["best", "median", "worst"]
+    scores = [e.score for e in found.exhibits]
+    assert scores == sorted(scores)
+    for exhibit in found.exhibits:
+        assert next(iter(exhibit.videos)) == "real"
+        assert {len(video) for video in exhibit.videos.values()} == {5}
+
+
+def test_no_number_depends_on_the_batch(
+    drifter: Drifter, dataset: PackedDataset, cheap: Backbones, few: Evaluation
+) -> None:
+    assert_same(measured(drifter, dataset, cheap, **FEW | {"batch_size": 3}), few, rel=1e-4)
+
+
+def test_two_processes_find_what_one_finds(
+    drifter: Drifter, dataset: PackedDataset, cheap: Backbones, few: Evaluation
+) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    context = multiprocessing.get_context("fork")
+    mine, theirs = context.Pipe(duplex=False)
+    workers = [
+        context.Process(target=_work, args=(rank, port, theirs, drifter, dataset, cheap))
+        for rank in (0, 1)
+    ]
+    for worker in workers:
+        worker.start()
+    assert mine.poll(60), "the processes did not end"
+    together = mine.recv()
+    for worker in workers:
+        worker.join()
+        assert worker.exitcode == 0
+    assert_same(together, few, rel=1e-6)
+
+
+def _work(  # noqa: PLR0917 - a process takes them by position
+    rank: int,
+    port: str,
+    result: Connection,
+    drifter: Drifter,
+    dataset: PackedDataset,
+    backbones: Backbones,
+) -> None:
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    with joined_processes({"RANK": str(rank), "WORLD_SIZE": "2"}) as processes:
+        evaluation = evaluate_model(
+            drifter,
+            dataset,
+            backbones=backbones,
+            settings=EvaluationSettings(**FEW),
+            processes=processes,
+        )
+        assert (evaluation is None) == (rank == 1)
+        if evaluation is not None:
+            result.send(evaluation)
+
+
+def test_what_is_kept_does_not_grow_with_the_clips(
+    drifter: Drifter,
+    dataset: PackedDataset,
+    cheap: Backbones,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sizes = []
+
+    def stream(
+        task: Any, contestants: Any, measures: list[Measure], share: Any, *_: Any, **__: Any
+    ) -> None:
+        repeated = [s for s in share for _ in range(sizes_of_run[0])]
+        original(task, contestants, measures, repeated, 4, progress=lambda *_: None)
+        sizes.append(sum(len(pickle.dumps(m.sums)) for m in measures))
+
+    original = engine._stream
+    monkeypatch.setattr(engine, "_stream", stream)
+    for times in (1, 4):
+        sizes_of_run = [times]
+        measured(drifter, dataset, cheap, clips=2, samples=1)
+    assert sizes[1] == pytest.approx(sizes[0], rel=0.01)
+
+
+def test_one_future_has_no_diversity_and_the_table_says_so(few: Evaluation) -> None:
+    cell = few.rows[1].cells["DIV-I3D"]
+    assert isinstance(cell, Missing)
+    assert "--samples 2" in cell.reason
+
+
+def test_without_training_clips_their_rows_are_left_out_with_a_note(
+    drifter: Drifter, cheap: Backbones, tmp_path: Path
+) -> None:
+    data = packed(tmp_path / "clips", num_train=0, num_test=2)
+    found = measured(drifter, data, cheap, samples=1)
+    assert "Gaussian prior" not in {row.name for row in found.rows}
+    assert any("has no training clips" in note for note in found.notes)
+    assert any("2 source videos only" in note for note in found.notes)
+
+
+def test_frames_of_another_size_are_refused(
+    drifter: Drifter, cheap: Backbones, tmp_path: Path
+) -> None:
+    data = packed(tmp_path / "clips", size=48)
+    with pytest.raises(UserError, match=r"48 pixels, the model drifter takes 64.*--size 64"):
+        measured(drifter, data, cheap)

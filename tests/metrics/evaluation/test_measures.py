@@ -1,0 +1,320 @@
+"""Measures on clips whose numbers are known."""
+
+import numpy as np
+import pytest
+import torch
+
+from cinnema.backbones.lpips import LPIPS
+from cinnema.data.packing.dataset import PackedDataset
+from cinnema.media.pictures import to_tensor
+from cinnema.metrics.distributions.resampling import ClusteredSums, ratio
+from cinnema.metrics.evaluation.contestants import TrainingClips
+from cinnema.metrics.evaluation.features import FeatureNetwork, Features, Video
+from cinnema.metrics.evaluation.frames import psnr
+from cinnema.metrics.evaluation.measures import distances
+from cinnema.metrics.evaluation.measures.control import EndPointError, direction_error
+from cinnema.metrics.evaluation.measures.distances import (
+    FrameFrechetDistance,
+    FrechetDistance,
+    frechet_columns,
+)
+from cinnema.metrics.evaluation.measures.diversity import ClipDiversity, diversity_column
+from cinnema.metrics.evaluation.measures.drift import drift_of
+from cinnema.metrics.evaluation.measures.latents import Largest, Latents, _off_normal, _probe
+from cinnema.metrics.evaluation.measures.likeness import PerceptualLikeness, PixelLikeness
+from cinnema.metrics.evaluation.measures.measure import REAL, Futures, RealBatch
+from cinnema.metrics.evaluation.measures.motion import Motion, seen_motion
+from cinnema.metrics.evaluation.measures.transfer import agreement
+from cinnema.metrics.evaluation.protocols import RealClip, Start
+from cinnema.metrics.evaluation.results import Missing
+from cinnema.metrics.scores import Estimate
+from cinnema.stage2.priors import GaussianPrior
+
+from .conftest import Drifter, colours_of
+
+
+def texture(seed: int, *, size: int = 64) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return np.kron(rng.integers(0, 256, (8, 8, 3)), np.ones((size // 8, size // 8, 1))).astype(
+        np.uint8
+    )
+
+
+def drifting(seed: int, *, dx: int, dy: int, num: int = 5) -> Video:
+    return np.stack([np.roll(texture(seed), (dy * t, dx * t), axis=(0, 1)) for t in range(num)])
+
+
+def batch(clips: list[Video]) -> RealBatch:
+    named = [
+        RealClip(start=Start(key=f"c{i}", source=f"s{i}", position=i, first=0), frames=c, eta=None)
+        for i, c in enumerate(clips)
+    ]
+    videos = [c[1:] for c in clips]
+    return RealBatch(
+        clips=named,
+        videos=videos,
+        x=to_tensor(np.stack(videos)),
+        halves=[i % 2 for i in range(len(clips))],
+    )
+
+
+def futures(row: str, videos: list[list[Video]]) -> Futures:
+    return Futures(
+        row=row,
+        kind="model",
+        frames=videos,
+        videos=videos,
+        x=to_tensor(np.stack([np.stack(v) for v in videos])),
+    )
+
+
+def value(cell: object) -> float:
+    assert isinstance(cell, Estimate), cell
+    return cell.value
+
+
+REALS = [drifting(seed, dx=1, dy=0) for seed in range(6)]
+
+
+def test_likeness_is_the_mean_over_frames_and_futures() -> None:
+    real = batch(REALS[:2])
+    other = [[v[::-1].copy() for v in real.videos], [255 - v for v in real.videos]]
+    seen = futures("cINN", other)
+    measure = PixelLikeness()
+    measure.see(real, seen)
+    expected = torch.stack([psnr(x.flatten(0, 1), real.x.flatten(0, 1)) for x in seen.x]).mean()
+    assert value(measure.cells("cINN")["PSNR"]) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_the_best_of_k_is_the_nearest_future_and_a_perfect_one_is_at_0() -> None:
+    real = batch(REALS[:3])
+    wrong = [255 - v for v in real.videos]
+    torch.manual_seed(0)
+    measure = PerceptualLikeness(LPIPS("alex").eval(), title="VGG16", num_samples=2, is_main=True)
+    measure.see(real, futures("cINN", [wrong, list(real.videos)]))
+    cells = measure.cells("cINN")
+    assert value(cells["LPIPS, best of 2"]) == pytest.approx(0, abs=1e-6)
+    assert value(cells["LPIPS (VGG16)"]) > 1e-3
+    assert [key for key, _ in measure.ranking("cINN")] == sorted(
+        ("c0", "c1", "c2"), key=dict(measure.ranking("cINN")).__getitem__
+    )
+    (curve,) = measure.curves(["cINN", "other"])
+    assert np.mean(curve.y["cINN"]) == pytest.approx(value(cells["LPIPS (VGG16)"]), rel=1e-5)
+
+
+def test_a_set_has_no_distance_to_itself_and_too_few_clips_are_missing() -> None:
+    network = FeatureNetwork(name="colours", identity="", compute=colours_of)
+    measure = FrechetDistance(
+        Features(network),
+        columns=frechet_columns("FVD", about="colours", is_main=True),
+        is_main=True,
+    )
+    for clips in (REALS[:4], REALS[4:]):
+        real = batch(clips)
+        named = RealBatch(
+            clips=[
+                RealClip(
+                    start=Start(key=str(c[0].sum()), source=str(c[0].sum()), position=0, first=0),
+                    frames=c,
+                    eta=None,
+                )
+                for c in clips
+            ],
+            videos=real.videos,
+            x=real.x,
+            halves=real.halves,
+        )
+        measure.see_real(named)
+        measure.see(named, futures("same", [list(named.videos)]))
+    same = measure.cells("same")
+    assert value(same["FVD"]) == pytest.approx(0, abs=1e-6)
+    assert value(same["coverage"]) == 1
+    assert value(measure.cells(REAL)["FVD"]) > 0
+    assert isinstance(measure.cells(REAL)["precision"], Missing)  # 3 clips on a side
+    assert isinstance(same["FVD at infinity"], Missing)
+
+
+def test_a_distance_of_frames_counts_clips_and_sees_every_frame(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(distances, "_FRAME_DIM", 16)
+
+    def compute(video: Video) -> torch.Tensor:
+        rows = torch.zeros(len(video), 16)
+        rows[:, :3] = torch.from_numpy(video.mean(axis=(1, 2)) / 255)
+        return rows
+
+    features = Features(FeatureNetwork(name="", identity="", compute=compute))
+    measure = FrameFrechetDistance(features, columns=frechet_columns("FID", about="colours"))
+    real = batch(REALS[:4])
+    measure.see_real(real)
+    measure.see(real, futures("lighter", [[255 - v for v in real.videos]]))
+    cell = measure.cells("lighter")["FID"]
+    means = np.concatenate([v.mean(axis=(1, 2)) / 255 for v in real.videos]).mean(axis=0)
+    assert isinstance(cell, Estimate)
+    assert cell.value == pytest.approx(float(((1 - 2 * means) ** 2).sum()), rel=1e-4)
+    assert (cell.num_clips, cell.num_scenes) == (4, 4)
+    assert measure.sums["lighter", "set"].num_clips == 16
+
+
+def test_diversity_is_the_mean_squared_difference_of_ordered_pairs() -> None:
+    network = FeatureNetwork(name="colours", identity="", compute=colours_of)
+    measure = ClipDiversity(Features(network), diversity_column("D", of="colours"), factor=1000)
+    real = batch(REALS[:1])
+    videos = [[v[1:]] for v in REALS[:3]]
+    measure.see(real, futures("cINN", videos))
+    f = [colours_of(v[0]) for v in videos]
+    pairs = [float((f[i] - f[j]).square().mean()) for i in range(3) for j in range(3) if i != j]
+    assert value(measure.cells("cINN")["D"]) == pytest.approx(1000 * sum(pairs) / 6, rel=1e-4)
+
+
+def test_motion_is_seen_as_it_is() -> None:
+    frames = drifting(0, dx=1, dy=2)
+    motion = seen_motion(frames)
+    centre = motion[-1, 16:-16, 16:-16]
+    np.testing.assert_allclose(np.median(centre, axis=(0, 1)), [4, 8], atol=0.3)
+    assert direction_error(motion[-1], np.array([1.0, 2.0])) < 10
+    assert direction_error(motion[-1], np.array([-1.0, -2.0])) > 170
+    assert np.isnan(direction_error(np.zeros((8, 8, 2)), np.array([1.0, 0.0])))
+    assert agreement(motion[-1], motion[-1]) == pytest.approx(1)
+    assert agreement(motion[-1], -motion[-1]) == pytest.approx(-1)
+
+
+def test_histograms_of_motion_tell_faster_and_turned_clips() -> None:
+    real = batch([drifting(s, dx=1, dy=0) for s in range(4)])
+    measure = Motion()
+    measure.see_real(real)
+    for row, (dx, dy) in {"same": (1, 0), "faster": (2, 0), "turned": (0, 1)}.items():
+        clips = [drifting(s, dx=dx, dy=dy)[1:] for s in range(4)]
+        measure.see(real, futures(row, [clips]))
+    cells = {row: measure.cells(row) for row in ("same", "faster", "turned")}
+    assert value(cells["same"]["speed apart"]) == pytest.approx(0, abs=1e-9)
+    assert value(cells["same"]["direction apart"]) == pytest.approx(0, abs=1e-9)
+    assert value(cells["faster"]["speed"]) > 1.4 * value(cells["same"]["speed"])
+    assert value(cells["faster"]["speed apart"]) > 0.3
+    assert 60 < value(cells["turned"]["direction apart"]) < 120
+
+
+class _Balls(TrainingClips):
+    """Clips of a white square, which is at eta at the end."""
+
+    def __init__(self, clips: list[RealClip]) -> None:
+        self._clips = clips
+        self.starts = tuple(clip.start for clip in clips)
+
+    def read(self, index: int) -> RealClip:
+        return self._clips[index]
+
+
+def ball(seed: int) -> RealClip:
+    x, y = np.random.default_rng(seed).integers(0, 48, 2)
+    frames = np.zeros((3, 64, 64, 3), np.uint8)
+    frames[-1, y : y + 16, x : x + 16] = 255
+    return RealClip(
+        start=Start(key=f"c{seed}", source=f"s{seed}", position=seed, first=0),
+        frames=frames,
+        eta=np.array([x / 64, y / 64], np.float32),
+    )
+
+
+def test_an_end_point_is_read_off_the_last_frame() -> None:
+    measure = EndPointError(_Balls([ball(i) for i in range(200)]), unit="picture sizes")
+    clips = [ball(i) for i in range(200, 204)]
+    real = RealBatch(
+        clips=clips,
+        videos=[c.frames[1:] for c in clips],
+        x=to_tensor(np.stack([c.frames[1:] for c in clips])),
+        halves=[0, 1, 0, 1],
+    )
+    measure.see_real(real)
+    measure.see(real, futures("wrong", [[v[:, ::-1, ::-1] for v in real.videos]]))
+    well, badly = (value(measure.cells(row)["end-point error"]) for row in (REAL, "wrong"))
+    assert well < 0.15
+    assert badly > 2 * well
+
+
+def test_drift_of_a_still_clip_is_none_and_blur_is_seen() -> None:
+    frame = texture(0)
+    still = np.stack([frame, frame])
+    blurred = np.stack([frame, np.full_like(frame, 128)])
+    sharpness, colour = drift_of(still)
+    assert sharpness.tolist() == [1, 1]
+    assert colour.tolist() == [0, 0]
+    sharpness, colour = drift_of(blurred)
+    assert sharpness[1] == 0
+    expected = np.abs(128 - frame.mean(axis=(0, 1))).mean()
+    assert colour[1] == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_bits_are_those_of_the_density_and_inversion_is_exact(
+    drifter: Drifter, dataset: PackedDataset
+) -> None:
+    z = torch.randn(50, 3, generator=torch.Generator().manual_seed(0)).double()
+    prior = GaussianPrior.fit(z, z[:, :0])
+    measure = Latents(drifter, row="cINN", priors={"Gaussian": prior}, seed=0)
+    real = batch(REALS[:3])
+    measure.see_real(real)
+    clips = torch.stack([to_tensor(c) for c in REALS[:3]])
+    assert value(measure.cells("cINN")["inversion error"]) < 1e-5
+    # Latents are drawn with a little noise around the mean of q.
+    mean = prior.log_prob(drifter.encode(clips).double(), z[:3, :0])
+    bits = -float(mean.mean()) / (3 * np.log(2))
+    assert value(measure.cells("Gaussian")["bits a dimension"]) == pytest.approx(bits, abs=0.05)
+    nu, log_det = drifter.to_residual(drifter.encode(clips), drifter.condition(clips[:, 0]))
+    density = torch.distributions.Normal(0, 1).log_prob(nu).sum(dim=1) + log_det
+    own = -float(density.mean()) / (3 * np.log(2))
+    assert value(measure.cells("cINN")["bits a dimension"]) == pytest.approx(own, abs=0.5)
+    assert isinstance(measure.cells("cINN")["colour from nu"], Missing)
+
+
+def test_white_residuals_are_near_the_normal_and_others_are_not() -> None:
+    generator = torch.Generator().manual_seed(0)
+    nu = torch.randn(500, 8, generator=generator).double()
+    assert _off_normal(nu) < 0.03
+    assert _off_normal(2 * nu) > 0.1
+    assert _off_normal(nu + 1) > 0.3
+
+
+def test_a_probe_finds_colour_where_it_is() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(120, 5, generator=generator).double()
+    groups = torch.arange(120) // 6
+    mixed = x @ torch.randn(5, 3, generator=generator).double()
+    other = torch.randn(120, 3, generator=generator).double()
+    assert _probe(x, mixed, groups).value > 0.99
+    assert _probe(x, other, groups).value < 0.15
+    assert isinstance(_probe(x[:12], other[:12], groups[:12]), Missing)
+
+
+def test_sums_of_clusters_merge_and_the_largest_stays() -> None:
+    whole, one, other = ClusteredSums(2), ClusteredSums(2), ClusteredSums(2)
+    for i in range(20):
+        source, values = f"s{i % 5}", [float(i), 1.0]
+        whole.add(source, values)
+        (one if i % 3 else other).add(source, values)
+    one.merge(other)
+    a, b = whole.estimate(ratio), one.estimate(ratio)
+    assert (a.value, a.num_clips, a.num_scenes) == (9.5, 20, 5)
+    assert (b.value, b.low, b.high) == pytest.approx((a.value, a.low, a.high))
+    assert a.low is not None
+    assert a.high is not None
+    assert a.low < 9.5 < a.high
+    first, second = Largest(), Largest()
+    first.add("a", 1.0)
+    second.add("b", 3.0)
+    first.merge(second)
+    assert first.estimate() == Estimate(3.0, None, None, num_clips=2, num_scenes=2)
+
+
+def test_intervals_of_means_are_as_wide_as_those_of_other_sources() -> None:
+    rng = np.random.default_rng(0)
+    covered = 0
+    for trial in range(60):
+        sums = ClusteredSums(2)
+        for source in range(30):
+            centre = rng.normal()
+            for _ in range(3):
+                sums.add(f"{trial}/{source}", [centre + 0.1 * rng.normal(), 1.0])
+        estimate = sums.estimate(ratio)
+        covered += (estimate.low or 0) <= 0 <= (estimate.high or 0)
+    assert 50 <= covered <= 60  # of a nominal 57

@@ -1,0 +1,94 @@
+"""Which frames stand beside which, and which windows are measured."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cinnema.core.errors import UserError
+from cinnema.data.packing.dataset import PackedDataset
+from cinnema.metrics.evaluation.protocols import choose_protocol, choose_starts, read_clip
+
+from .conftest import packed
+
+REAL = np.arange(17, dtype=np.uint8)[:, None, None, None].repeat(3, axis=-1)
+GENERATED = 100 + REAL[1:]
+
+
+def times(clip: np.ndarray) -> list[int]:
+    return [int(frame[0, 0, 0]) for frame in clip]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "real", "generated"),
+    [
+        ("aligned", "anything", range(1, 17), range(101, 117)),
+        ("paper", "landscape", range(16), range(101, 117)),
+        ("paper", "dtdb-fire", range(16), range(101, 117)),
+        ("paper", "bair", range(16), [0, *range(101, 116)]),
+        ("paper", "iper", range(17), [0, *range(101, 117)]),
+    ],
+)
+def test_frames_stand_beside_each_other_as_aligned_or_as_published(
+    name: str, data: str, real: range, generated: list[int]
+) -> None:
+    protocol = choose_protocol(name, data, num_frames=16)  # type: ignore[arg-type]
+    assert times(protocol.real(REAL)) == list(real)
+    assert times(protocol.generated(REAL[0], GENERATED)) == list(generated)
+
+
+def test_what_the_paper_did_not_measure_has_no_paper_protocol() -> None:
+    with pytest.raises(UserError, match="did not measure mine: its data sets are bair"):
+        choose_protocol("paper", "mine", num_frames=16)
+    with pytest.raises(UserError, match="needs 15 generated frames, the model makes 4"):
+        choose_protocol("paper", "bair", num_frames=4)
+
+
+def test_windows_do_not_overlap_and_are_all_there(dataset: PackedDataset) -> None:
+    starts = choose_starts(
+        dataset, choose_protocol("aligned", "drifting", num_frames=4), num_frames=4
+    )
+    assert {start.source for start in starts} == {f"video of test{i}" for i in range(8)}
+    assert len({start.key for start in starts}) == len(starts) == 16  # 13 frames hold two of 5
+    firsts = sorted({start.first for start in starts})
+    assert firsts[1] - firsts[0] >= 5
+
+
+def test_a_choice_of_some_is_the_same_every_time_and_grows_with_the_number(
+    dataset: PackedDataset,
+) -> None:
+    protocol = choose_protocol("aligned", "drifting", num_frames=4)
+    some, more = (
+        {s.key for s in choose_starts(dataset, protocol, num_frames=4, most=n)} for n in (4, 7)
+    )
+    assert (len(some), len(more)) == (4, 7)
+    assert some <= more
+
+
+def test_the_papers_counts_are_its_own(tmp_path: Path) -> None:
+    for name, per_clip in (("landscape", 6), ("dtdb-fire", 5), ("bair", 1)):
+        data = packed(tmp_path / name, name=name, num_train=0, num_test=2, frames=20)
+        protocol = choose_protocol("paper", name, num_frames=16)
+        starts = choose_starts(data, protocol, num_frames=16)
+        assert len(starts) == 2 * per_clip
+        assert len({start.key for start in starts}) == len(starts)
+        if name != "landscape":
+            assert {start.first for start in starts} == {0}
+
+
+def test_a_clip_is_read_at_its_stride_with_the_control_of_these_frames(
+    dataset: PackedDataset,
+) -> None:
+    protocol = choose_protocol("aligned", "drifting", num_frames=4)
+    start = choose_starts(dataset, protocol, num_frames=4, stride=3)[0]
+    clip = read_clip(dataset, start, num_frames=4)
+    whole = dataset.read(start.position)
+    assert np.array_equal(clip.frames, whole.frames[[0, 3, 6, 9, 12]])
+    assert clip.eta is not None
+    np.testing.assert_allclose(clip.eta, 12 * whole.tracks["wind"][0], rtol=1e-5)
+
+
+def test_clips_that_are_too_short_are_told(dataset: PackedDataset) -> None:
+    protocol = choose_protocol("aligned", "drifting", num_frames=16)
+    with pytest.raises(UserError, match="no clip of the split test has 17 frames"):
+        choose_starts(dataset, protocol, num_frames=16)

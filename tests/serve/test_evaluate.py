@@ -1,0 +1,142 @@
+"""`cinnema evaluate`: a table, a JSON file and a page, from the command line."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from cinnema.backbones.lpips import LPIPS
+from cinnema.data.packing.preparing import prepare
+from cinnema.data.records import Item, RawClip, Split
+from cinnema.metrics.evaluation import assembly
+from cinnema.metrics.evaluation.features import FeatureNetwork
+from cinnema.stage1.model import Stage1Config
+from cinnema.stage2.conditioning import ConditionerConfig
+from cinnema.stage2.flow import FlowConfig
+from cinnema.synthesis.model import ModelConfig, VideoModel, save_model
+
+
+class Stripes:
+    """Six videos of stripes that drift, four of them to train on."""
+
+    name, size, control = "stripes", 64, None
+
+    def settings(self) -> dict[str, Any]:
+        return {}
+
+    def items(self) -> Sequence[Item]:
+        splits: list[Split] = ["train"] * 4 + ["test"] * 2
+        return [Item(name=str(i), split=split) for i, split in enumerate(splits)]
+
+    def read(self, item: Item) -> Any:
+        y, x = np.mgrid[:64, :64]
+        frames = [
+            128 + 100 * np.sin((x + (3 + int(item.name)) * y / 4 - 2 * t) / 9) for t in range(5)
+        ]
+        yield RawClip(
+            name=item.name,
+            source=item.name,
+            frames=np.repeat(np.stack(frames)[..., None], 3, axis=-1).astype(np.uint8),
+            fps=8.0,
+        )
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("clips") / "packed"
+    prepare(Stripes(), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    config = ModelConfig(
+        name="tiny",
+        stage1=Stage1Config(
+            size=64, num_frames=4, num_basis=2, z_dim=16, encoder_width=8, motion_width=8,
+            feature_dim=8, mask_width=16, painter_width=16,
+        ),
+        conditioner=ConditionerConfig(feature_dim=8, width=8, condition_dim=4),
+        flow=FlowConfig(z_dim=16, condition_dim=4, num_blocks=2, hidden_dim=16, depth=1),
+    )  # fmt: skip
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_model(path, VideoModel(config))
+    return path
+
+
+@pytest.fixture
+def cheap(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The networks that are large are replaced; the command is what is tested."""
+    torch.manual_seed(0)
+    lpips = LPIPS("alex").eval()
+    network = FeatureNetwork(
+        name="ends", identity="ends", compute=lambda v: torch.from_numpy(v[0, ::32, ::32].ravel())
+    )
+    monkeypatch.setattr(assembly.LPIPS, "load", lambda _: lpips)
+    monkeypatch.setattr(assembly, "_network", lambda *_: network)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("CINNEMA_BACKBONES", raising=False)
+
+
+@pytest.mark.usefixtures("cheap")
+def test_it_prints_tables_and_writes_json_and_a_page(
+    cinnema: Callable[..., Any], clips: Path, weights: Path, tmp_path: Path
+) -> None:
+    json_file, report = tmp_path / "numbers.json", tmp_path / "report"
+    result = cinnema(
+        "evaluate", weights, clips, "--samples", 1, "--threads", 1, "--device", "cpu",
+        "--json", json_file, "--report", report,
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    text = "\n".join(result.out)
+    for row in ("real against real", "cINN", "frozen first frame", "linear-Gaussian prior"):
+        assert row in text
+    assert "n 2/2" in text
+    assert "missing  FID" in text
+    values = json.loads(json_file.read_text())
+    assert values["weights"]["name"] == "tiny"
+    assert values["rows"]["cINN"]["values"]["PSNR"]["num_clips"] == 2
+    assert str(report / "index.html") in text
+    assert (report / "index.html").is_file()
+    assert (tmp_path / "cache" / "cinnema" / "features.sqlite").is_file()
+    assert any("measuring: 16 of 16" in line for line in result.err)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--protocol", "paper"], "the paper did not measure stripes"),
+        (["--split", "validation"], "no clip of the split validation has 5 frames"),
+        (["--stride", 2], "which 4 frames after the first at stride 2 need"),
+        (["--samples", 0], "--samples must be at least 1, got 0"),
+        (["--clips", 1], "--clips must be at least 2, got 1"),
+        (["--backbones", "nowhere"], "nowhere is no folder"),
+        (["--device", "abacus"], "--device must be"),
+    ],
+)
+@pytest.mark.usefixtures("cheap")
+def test_mistakes_are_told_in_one_line(
+    options: list[object],
+    message: str,
+    cinnema: Callable[..., Any],
+    clips: Path,
+    weights: Path,
+) -> None:
+    result = cinnema("evaluate", weights, clips, *options)
+    assert result.code == 2
+    assert message in result.err[-1]
+    assert result.err[-1].startswith("cinnema: error: ")
+
+
+@pytest.mark.usefixtures("cheap")
+def test_data_that_are_not_there_are_told(
+    cinnema: Callable[..., Any], weights: Path, tmp_path: Path
+) -> None:
+    result = cinnema("evaluate", weights, tmp_path / "none")
+    assert result.code == 2
+    assert "is no folder: prepare one with `cinnema data prepare`" in result.err[-1]
