@@ -3,6 +3,10 @@
 import doctest
 import json
 import math
+import os
+import random
+import signal
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -15,8 +19,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from cinnema.core import running
+from cinnema.core.checkpoints import Checkpoints
 from cinnema.core.errors import UserError
-from cinnema.core.running import TrainingRun, clips_seen, warmup_cosine
+from cinnema.core.randomness import generator_for
+from cinnema.core.running import TrainingRun, warmup_cosine
 
 CONFIG = {"rate": 0.1, "widths": (1, 2)}  # the tuple comes back from JSON as a list
 
@@ -39,6 +45,17 @@ def make_run(folder: Path, counter: Counter | None = None, **options: Any) -> Tr
     return TrainingRun(folder, parts={"counter": counter or Counter()}, **settings)
 
 
+def numbers_of(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def clips_seen(folder: Path) -> int:
+    """As of the checkpoint that a resumption takes up."""
+    state = Checkpoints(folder).read()
+    assert state is not None
+    return int(state["clips"])
+
+
 def names_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
@@ -46,8 +63,6 @@ def names_in(folder: Path) -> list[str]:
 def test_a_new_run_starts_at_nothing(tmp_path: Path) -> None:
     run = make_run(tmp_path / "runs" / "first")
     assert (run.clips, run.progress, run.is_done) == (0, 0.0, False)
-    assert clips_seen(tmp_path / "runs" / "first") == 0
-    assert clips_seen(tmp_path / "nowhere") == 0
 
 
 def test_a_resumed_run_goes_on_counting(tmp_path: Path) -> None:
@@ -56,6 +71,7 @@ def test_a_resumed_run_goes_on_counting(tmp_path: Path) -> None:
         for _ in range(3):
             counter.count += 1
             run.advance(16)
+            run.save_if_due()
     again = Counter()
     resumed = make_run(tmp_path, again)
     assert (resumed.clips, again.count, clips_seen(tmp_path)) == (48, 3, 48)
@@ -66,11 +82,23 @@ def test_a_resumed_run_goes_on_counting(tmp_path: Path) -> None:
 def test_a_run_is_saved_at_its_end_and_stays_done(tmp_path: Path) -> None:
     run = make_run(tmp_path, total=30, seconds_between=1e6)
     run.advance(16)
+    run.save_if_due()
     assert names_in(tmp_path) == []
     run.advance(16)
+    run.save_if_due()
     assert (run.is_done, run.progress) == (True, 1.0)
     assert names_in(tmp_path) == ["checkpoint.pt"]
     assert make_run(tmp_path, total=30).is_done
+
+
+def test_a_block_that_ends_well_is_saved_and_one_that_fails_is_not(tmp_path: Path) -> None:
+    with pytest.raises(KeyError), make_run(tmp_path, seconds_between=1e6) as run:
+        run.advance(16)
+        raise KeyError("a slip")
+    assert names_in(tmp_path) == []
+    with make_run(tmp_path, seconds_between=1e6) as run:
+        run.advance(16)
+    assert make_run(tmp_path).clips == 16
 
 
 def test_networks_and_optimisers_come_back_to_the_bit(tmp_path: Path) -> None:
@@ -131,7 +159,7 @@ def test_a_damaged_checkpoint_is_named_in_one_line(
 ) -> None:
     make_run(tmp_path).save()
     damage(tmp_path / "checkpoint.pt")
-    with pytest.raises(UserError, match=r"checkpoint\.pt cannot be read.*move it away") as caught:
+    with pytest.raises(UserError, match=r"checkpoint\.pt cannot be read.*move .* away") as caught:
         make_run(tmp_path)
     assert "\n" not in str(caught.value)
 
@@ -150,36 +178,31 @@ def test_a_checkpoint_that_would_run_code_is_refused(tmp_path: Path) -> None:
     assert not ran.exists()
 
 
-@pytest.mark.parametrize("error", [RuntimeError("a slip"), KeyboardInterrupt()])
-def test_an_interrupted_save_leaves_the_old_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
-) -> None:
-    run = make_run(tmp_path)
-    run.advance(16)
-
-    def stop_halfway(path: Path, content: bytes) -> int:
-        with path.open("wb") as file:
-            file.write(bytes(content)[:100])
-        raise error
-
-    with monkeypatch.context() as patch, pytest.raises(type(error)):
-        patch.setattr(Path, "write_bytes", stop_halfway)
-        run.advance(16)
-    assert names_in(tmp_path) == ["checkpoint.pt"]
-    assert make_run(tmp_path).clips == 16
-
-
 def test_a_full_disk_is_told_and_leaves_the_old_checkpoint(
     tmp_path: Path, small_disk: Callable[[int], AbstractContextManager[None]]
 ) -> None:
-    run = TrainingRun(
-        tmp_path, config={}, parts={"network": nn.Linear(64, 64)}, total=100, seconds_between=0.0
-    )
+    run = TrainingRun(tmp_path, config={}, parts={"network": nn.Linear(64, 64)}, total=100)
+    run.advance(16)
+    run.save()
     run.advance(16)
     with small_disk(5000), pytest.raises(UserError, match=r"checkpoint\.pt.*disk is full"):
-        run.advance(16)
+        run.save()
     assert names_in(tmp_path) == ["checkpoint.pt"]
     assert clips_seen(tmp_path) == 16
+
+
+def test_numbers_that_do_not_fit_the_disk_are_told_and_cut_at_the_next_start(
+    tmp_path: Path, small_disk: Callable[[int], AbstractContextManager[None]]
+) -> None:
+    run = make_run(tmp_path)
+    run.advance(16)
+    run.record(loss=0.5)
+    run.save()
+    run.advance(16)
+    with small_disk(60), pytest.raises(UserError, match=r"metrics\.jsonl cannot be written.*good"):
+        run.record(loss=0.25)
+    make_run(tmp_path)
+    assert [line["clips"] for line in numbers_of(tmp_path)] == [16]
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
@@ -196,11 +219,143 @@ def test_numbers_are_appended_line_by_line(
         run = make_run(tmp_path)
         run.advance(16)
         run.record(loss=0.25, rate=1e-3)
-        assert f"{expected}/100 clips  loss 0.25  rate 0.001" in capsys.readouterr().err
-    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+        run.save()
+        told = capsys.readouterr().err
+        assert f"{expected}/100 clips  loss 0.25  rate 0.001" in told
+        assert "clips/s" in told
+        assert "left" in told
+    lines = numbers_of(tmp_path)
     assert [line["clips"] for line in lines] == [16, 32]
     assert lines[1]["loss"] == 0.25
     assert lines[0]["seconds"] <= lines[1]["seconds"]
+
+
+def test_lines_after_the_last_checkpoint_are_not_there_twice(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    for _ in range(3):
+        run.advance(16)
+        run.record(loss=0.5)
+        if run.clips <= 32:
+            run.save()
+    resumed = make_run(tmp_path)
+    assert resumed.clips == 32
+    resumed.advance(16)
+    resumed.record(loss=0.5)
+    assert [line["clips"] for line in numbers_of(tmp_path)] == [16, 32, 48]
+
+
+def test_lines_of_a_run_that_never_came_to_a_checkpoint_are_written_anew(tmp_path: Path) -> None:
+    for _ in range(2):
+        run = make_run(tmp_path)
+        run.advance(16)
+        run.record(loss=0.5)
+    assert [line["clips"] for line in numbers_of(tmp_path)] == [16]
+
+
+def test_a_loss_that_is_no_number_is_told_with_the_clips_of_its_batch(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    run.advance(16)
+    run.save()
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+    run.require_finite({"flow": 0.5}, step=1, ids=["dune:3"])
+    ids = ["dune:3", "sky:7", "dune:1", "sea:2"]
+    with pytest.raises(UserError, match=r"flow nan, norm inf at step 1.*dune:3, sky:7.*1 more"):
+        run.require_finite({"flow": math.nan, "mask": 0.5, "norm": math.inf}, step=1, ids=ids)
+    kept = json.loads((tmp_path / "nan-1.json").read_text())
+    assert kept == {
+        "step": 1,
+        "clips": 16,
+        "reason": f"{tmp_path.name}: flow nan, norm inf at step 1 is no number to train on",
+        "batch": ids,
+    }
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+
+
+STEPS = 30
+
+
+def fit_a_line(folder: Path) -> None:
+    """A training whose every draw follows from the number of its step."""
+    torch.manual_seed(0)
+    network = nn.Linear(3, 1)
+    optimiser = torch.optim.Adam(network.parameters(), lr=0.01)
+    parts = {"network": network, "optimiser": optimiser}
+    with TrainingRun(folder, config={}, parts=parts, total=STEPS, seconds_between=0.01) as run:
+        while not run.is_done:
+            x = torch.randn(8, 3, generator=generator_for(0, run.clips))
+            loss = (network(x) - x.sum(dim=1, keepdim=True)).square().mean()
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            run.advance(1)
+            run.record(loss=loss.item())
+            run.save_if_due()
+
+
+def outcome_of(folder: Path) -> tuple[list[dict[str, float]], Any]:
+    lines = [{k: v for k, v in line.items() if k != "seconds"} for line in numbers_of(folder)]
+    return lines, torch.load(folder / "checkpoint.pt", weights_only=True)["parts"]
+
+
+def start(work: Callable[[], object]) -> int:
+    """Run something in a child process; return its number."""
+    child = os.fork()
+    if not child:
+        try:
+            work()
+            os._exit(0)
+        except BaseException:
+            os._exit(1)
+    return child
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[dict[str, float]], Any]:
+    folder = tmp_path_factory.mktemp("unbroken")
+    fit_a_line(folder)
+    return outcome_of(folder)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_run_killed_at_any_moment_ends_as_an_unbroken_one_to_the_bit(
+    seed: int, tmp_path: Path, unbroken: tuple[list[dict[str, float]], Any]
+) -> None:
+    chance = random.Random(seed)
+    for _ in range(8):
+        child = start(lambda: fit_a_line(tmp_path))
+        time.sleep(chance.uniform(0.0, 0.08))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(os.waitpid(start(lambda: fit_a_line(tmp_path)), 0)[1]) == 0
+    lines, parts = outcome_of(tmp_path)
+    assert lines == unbroken[0]
+    assert [line["clips"] for line in lines] == list(range(1, STEPS + 1))
+    torch.testing.assert_close(parts, unbroken[1], rtol=0, atol=0)
+    assert not list(tmp_path.glob(".*"))  # what the killed ones left is gone
+
+
+@pytest.mark.parametrize("call", [1, 2, 3, 4])
+def test_a_run_killed_within_a_save_goes_on_from_a_good_checkpoint(
+    call: int, tmp_path: Path, unbroken: tuple[list[dict[str, float]], Any]
+) -> None:
+    replace, calls = Path.replace, []
+
+    def killed(self: Path, target: Path) -> Path:
+        calls.append(target)
+        if len(calls) == 2 * call:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return replace(self, target)
+
+    def fit_and_die() -> None:
+        Path.replace = killed  # type: ignore[method-assign] # in the child alone
+        fit_a_line(tmp_path)
+
+    assert os.waitstatus_to_exitcode(os.waitpid(start(fit_and_die), 0)[1]) == -signal.SIGKILL
+    assert 0 < clips_seen(tmp_path) < STEPS
+    fit_a_line(tmp_path)
+    lines, parts = outcome_of(tmp_path)
+    assert lines == unbroken[0]
+    torch.testing.assert_close(parts, unbroken[1], rtol=0, atol=0)
 
 
 @given(st.floats(0, 1))

@@ -1,7 +1,11 @@
 """From a recipe and a folder of clips to a weights file, in small."""
 
 import dataclasses
+import functools
 import json
+import os
+import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +14,10 @@ import torch
 from PIL import Image
 
 from cinnema.backbones.efficientnet import EfficientNetLite0
+from cinnema.core.config import config_from_dict
 from cinnema.core.errors import UserError
+from cinnema.core.running import TrainingRun
+from cinnema.core.weights import load_weights
 from cinnema.media.videos import write_video
 from cinnema.recipes import DataConfig, Recipe
 from cinnema.recipes.assembly import (
@@ -22,6 +29,7 @@ from cinnema.recipes.assembly import (
     train_stage2,
     training_stream,
 )
+from cinnema.stage1 import training as stage1_training
 from cinnema.stage1.model import Stage1Config
 from cinnema.stage1.training import Stage1Training
 from cinnema.stage2.conditioning import ConditionerConfig
@@ -145,3 +153,62 @@ def test_a_recipe_becomes_a_weights_file(data: Path, tmp_path: Path) -> None:
     before = stage1.read_bytes()
     train_stage1(RECIPE, data=data, run=run, device=CPU)  # done: nothing changes
     assert stage1.read_bytes() == before
+
+
+def test_a_run_keeps_its_recipe_strips_and_a_plot(data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "small"
+    train_stage1(RECIPE, data=data, run=run, device=CPU)
+    kept = json.loads((run / "recipe.json").read_text())
+    assert config_from_dict(Recipe, kept) == RECIPE
+    other = dataclasses.replace(RECIPE, motion=Stage1Training(phase="motion", clips=9))
+    with pytest.raises(UserError, match="another configuration"):
+        train_stage1(other, data=data, run=run, device=CPU)
+    assert json.loads((run / "recipe.json").read_text()) == kept
+    for phase in ("motion", "picture", "mask"):
+        assert (run / phase / "summary.svg").is_file()
+        assert [path.name for path in (run / phase / "strips").iterdir()] == ["000000008.png"]
+
+
+LONGER = dataclasses.replace(
+    RECIPE,
+    motion=Stage1Training(phase="motion", clips=24, batch_size=4),
+    picture=Stage1Training(phase="picture", clips=12, batch_size=4, network="alex"),
+)
+
+
+def numbers_of(run: Path) -> list[list[dict[str, float]]]:
+    files = [run / phase / "metrics.jsonl" for phase in ("motion", "picture", "mask")]
+    lines = [map(json.loads, file.read_text().splitlines()) for file in files]
+    return [[{k: v for k, v in line.items() if k != "seconds"} for line in of] for of in lines]
+
+
+def test_a_training_that_is_killed_again_and_again_ends_as_an_unbroken_one_to_the_bit(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        stage1_training, "TrainingRun", functools.partial(TrainingRun, seconds_between=0.0)
+    )
+    monkeypatch.setattr(stage1_training, "_RECORD_EVERY", 1)
+    whole, broken = tmp_path / "runs" / "whole", tmp_path / "runs" / "broken"
+    train_stage1(LONGER, data=data, run=whole, device=CPU)
+
+    def killed_at(phase: str, *, lines: int) -> None:
+        file = broken / phase / "metrics.jsonl"
+        child = os.fork()
+        if not child:
+            train_stage1(LONGER, data=data, run=broken, device=CPU)
+            os._exit(0)
+        while not file.exists() or file.read_text().count("\n") < lines:
+            assert os.waitpid(child, os.WNOHANG) == (0, 0), "it ended before it could be killed"
+            time.sleep(0.01)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+    killed_at("motion", lines=2)
+    killed_at("motion", lines=4)
+    killed_at("picture", lines=2)
+    train_stage1(LONGER, data=data, run=broken, device=CPU)
+    assert numbers_of(broken) == numbers_of(whole)
+    for name in ("motion", "picture", "stage1"):
+        file = f"{name}.safetensors"
+        assert load_weights(broken / file).sha256 == load_weights(whole / file).sha256

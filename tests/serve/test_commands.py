@@ -14,12 +14,16 @@ import torch
 from PIL import Image
 
 from cinnema import __version__
+from cinnema.core.ranks import Ranks
 from cinnema.recipes import RECIPES, assembly
 from cinnema.serve import demo, info
 from cinnema.serve.devices import choose_device
 
 Run = Callable[..., Any]
-COMMANDS = ["animate", "demo", "info", "train stage1", "train stage2", "train bundle", "validate"]
+COMMANDS = [
+    "animate", "demo", "edit", "extend", "info", "interpolate", "train stage1", "train stage2",
+    "train bundle", "transfer", "validate",
+]  # fmt: skip
 
 
 @pytest.fixture
@@ -159,6 +163,8 @@ def test_training_gets_its_recipe_folders_and_device(
         "data": tmp_path,
         "run": tmp_path / "run",
         "device": torch.device("cpu"),
+        "ranks": Ranks(),
+        "tensorboard": False,
     }
 
 

@@ -1,6 +1,7 @@
 """A stage 1 so small that it is trained in seconds, its backbone random."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -24,24 +25,48 @@ def tiny() -> Callable[..., Stage1]:
     return make
 
 
+class DriftingClips:
+    """The same few clips over and over: they drift as one piece, the lower half stays.
+
+    Args:
+        num: Clips of a batch, of all ranks together.
+        stop: Batches after which there are no more.
+        share: This rank's clips of a batch.
+    """
+
+    def __init__(
+        self, *, num: int = 4, stop: int | None = None, share: slice | None = None
+    ) -> None:
+        self.num, self.stop, self.share = num, stop, share or slice(num)
+        self.number = 0
+
+    def __next__(self) -> ClipBatch:
+        if self.number == self.stop:
+            raise StopIteration
+        self.number += 1
+        return self.batch(self.number - 1)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.number = state["clips"] // self.num
+
+    def batch(self, number: int) -> ClipBatch:
+        num, generator = self.num, torch.Generator().manual_seed(number % 2)
+        x0 = torch.rand(num, 3, 8, 8, generator=generator) * 2 - 1
+        x0 = torch.nn.functional.interpolate(x0, (64, 64), mode="bilinear")
+        wind = 0.1 * torch.randn(num, 2, 1, 1, 1, generator=generator)
+        time = torch.arange(1, 5).view(1, 1, 4, 1, 1) / 4
+        moving = torch.zeros(num, 32, 32)
+        moving[:, :16] = 1
+        known = torch.ones_like(moving)
+        known[1:, 20:] = 0  # of some clips less is known
+        flow = wind * time * torch.nn.functional.avg_pool2d(moving, 2)[:, None, None]
+        frames = x0[:, None].clone()
+        frames[:, :, :, :32] *= 0.5
+        parts = (x0, flow, moving, known, frames, torch.ones(num, 1))
+        ids = tuple(f"drift:{number % 2}-{clip}" for clip in range(num))
+        return ClipBatch(*(part[self.share] for part in parts), ids=ids[self.share])
+
+
 @pytest.fixture
-def batches() -> Callable[..., Iterator[ClipBatch]]:
-    """The same few clips over and over: they drift as one piece, the lower half stays."""
-
-    def endless(*, num: int = 4, start: int = 0) -> Iterator[ClipBatch]:
-        number = start
-        while True:
-            generator = torch.Generator().manual_seed(number % 2)
-            x0 = torch.rand(num, 3, 8, 8, generator=generator) * 2 - 1
-            x0 = torch.nn.functional.interpolate(x0, (64, 64), mode="bilinear")
-            wind = 0.1 * torch.randn(num, 2, 1, 1, 1, generator=generator)
-            time = torch.arange(1, 5).view(1, 1, 4, 1, 1) / 4
-            moving = torch.zeros(num, 32, 32)
-            moving[:, :16] = 1
-            flow = wind * time * torch.nn.functional.avg_pool2d(moving, 2)[:, None, None]
-            frames = x0[:, None].clone()
-            frames[:, :, :, :32] *= 0.5
-            yield ClipBatch(x0, flow, moving, torch.ones_like(moving), frames, torch.ones(num, 1))
-            number += 1
-
-    return endless
+def batches() -> Callable[..., DriftingClips]:
+    return DriftingClips

@@ -1,9 +1,10 @@
 """Training of stage 1 on a few clips: both phases, stopping, resuming, number formats."""
 
+import dataclasses
 import functools
 import json
-from collections.abc import Callable, Iterator
-from itertools import islice, pairwise
+from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -11,15 +12,17 @@ import torch
 from torch import Tensor
 
 from cinnema.core.errors import UserError
+from cinnema.core.ranks import Ranks
 from cinnema.core.running import TrainingRun
-from cinnema.data.clips import ClipBatch
+from cinnema.data.clips import ClipBatch, ClipBatches
 from cinnema.stage1 import training
 from cinnema.stage1.losses import relative_flow_error
 from cinnema.stage1.model import Stage1
 from cinnema.stage1.training import Stage1Training, train
+from two_processes import in_two_processes
 
 Make = Callable[..., Stage1]
-Batches = Callable[..., Iterator[ClipBatch]]
+Batches = Callable[..., ClipBatches]
 CPU = torch.device("cpu")
 MOTION = Stage1Training(phase="motion", clips=32, batch_size=4, learning_rate=3e-3)
 PICTURE = Stage1Training(
@@ -63,7 +66,8 @@ def test_both_phases_lower_their_losses(tiny: Make, batches: Batches, tmp_path: 
     model, one = tiny(), next(batches())
 
     def losses_of(config: Stage1Training) -> list[dict[str, float]]:
-        folder, same = tmp_path / config.phase, iter(lambda: one, None)
+        folder, same = tmp_path / config.phase, batches()
+        same.batch = lambda _number: one
         trained = train(model, same, config, folder=folder, device=CPU, perceptual=distance)
         assert trained is model
         return numbers_of(folder)
@@ -86,36 +90,70 @@ def test_both_phases_lower_their_losses(tiny: Make, batches: Batches, tmp_path: 
 
 
 @pytest.mark.usefixtures("eager")
-def test_a_run_that_was_stopped_ends_where_an_unbroken_one_does(
-    tiny: Make, batches: Batches, tmp_path: Path, dtype: torch.dtype
+@pytest.mark.parametrize("config", [MOTION, PICTURE], ids=["motion", "picture"])
+def test_a_run_that_was_stopped_ends_where_an_unbroken_one_does_to_the_bit(
+    tiny: Make, batches: Batches, tmp_path: Path, dtype: torch.dtype, config: Stage1Training
 ) -> None:
-    def run(name: str, clips: Iterator[ClipBatch]) -> dict[str, Tensor]:
-        model = tiny(noise=0.0)  # of which a resumed run draws another
-        return state_of(train(model, clips, MOTION, folder=tmp_path / name, device=CPU))
+    def run(name: str, clips: ClipBatches) -> dict[str, Tensor]:
+        folder = tmp_path / name
+        model = train(tiny(), clips, config, folder=folder, device=CPU, perceptual=distance)
+        return state_of(model)
 
     whole = run("whole", batches())
     with pytest.raises(StopIteration):
-        run("broken", islice(batches(), 3))
-    assert is_same(run("broken", batches(start=3)), whole)
-    assert is_same(run("broken", iter(())), whole)  # done: no clip is asked for
+        run("broken", batches(stop=3))
+    assert is_same(run("broken", batches()), whole)
+    assert is_same(run("broken", batches(stop=0)), whole)  # done: no clip is asked for
+    numbers = [
+        [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
+        for lines in (numbers_of(tmp_path / "whole"), numbers_of(tmp_path / "broken"))
+    ]
+    assert numbers[0] == numbers[1]
+
+
+def test_two_ranks_take_the_step_of_one_on_the_whole_batch(
+    tiny: Make, batches: Batches, tmp_path: Path
+) -> None:
+    def trained(ranks: Ranks, config: Stage1Training) -> dict[str, Tensor]:
+        model = train(
+            tiny(), batches(share=ranks.share(4)), config, perceptual=distance, device=CPU,
+            folder=tmp_path / f"{config.phase}{ranks.size}", ranks=ranks,
+        )  # fmt: skip
+        return state_of(model)
+
+    mask = Stage1Training(phase="mask", clips=12, batch_size=4)
+    for config in (MOTION, PICTURE, mask):
+        few = dataclasses.replace(config, clips=12, learning_rate=5e-4)
+        one = trained(Ranks(), few)
+        for two in in_two_processes(functools.partial(trained, config=few)):
+            torch.testing.assert_close(two, one, atol=1e-5, rtol=0)
 
 
 @pytest.mark.usefixtures("eager")
-def test_a_resumed_run_draws_other_noise(
-    tiny: Make, batches: Batches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_run_of_one_process_goes_on_with_two(
+    tiny: Make, batches: Batches, tmp_path: Path
 ) -> None:
-    states = []
-    step = training._Step.losses
-    monkeypatch.setattr(
-        training._Step,
-        "losses",
-        lambda self, batch: states.append(self.generator.get_state()) or step(self, batch),
-    )
+    few = dataclasses.replace(MOTION, clips=20, learning_rate=5e-4)
+
+    def resumed(ranks: Ranks) -> dict[str, Tensor]:
+        clips = batches(share=ranks.share(4))
+        return state_of(
+            train(tiny(), clips, few, folder=tmp_path / "broken", device=CPU, ranks=ranks)
+        )
+
+    one = state_of(train(tiny(), batches(), few, folder=tmp_path / "whole", device=CPU))
     with pytest.raises(StopIteration):
-        train(tiny(), islice(batches(), 2), MOTION, folder=tmp_path, device=CPU)
-    train(tiny(), batches(start=2), MOTION, folder=tmp_path, device=CPU)
-    assert len(states) == 8
-    assert not any(torch.equal(state, states[2]) for state in states[:2])
+        train(tiny(), batches(stop=3), few, folder=tmp_path / "broken", device=CPU)
+    for two in in_two_processes(resumed):
+        torch.testing.assert_close(two, one, atol=1e-5, rtol=0)
+    assert len(numbers_of(tmp_path / "broken")) == len(numbers_of(tmp_path / "whole"))
+
+
+def test_ranks_that_cannot_share_a_batch_evenly_are_refused(
+    tiny: Make, batches: Batches, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="a batch of 4 clips cannot be shared evenly by 3"):
+        train(tiny(), batches(), MOTION, folder=tmp_path, device=CPU, ranks=Ranks(0, 3))
 
 
 @pytest.mark.usefixtures("eager")
@@ -126,7 +164,7 @@ def test_a_run_goes_on_on_a_device_of_another_format(
     for step, dtype in enumerate([torch.bfloat16, torch.float32, torch.bfloat16]):
         monkeypatch.setattr(training, "fast_dtype", lambda _device, dtype=dtype: dtype)
         with pytest.raises(StopIteration):
-            train(tiny(), islice(batches(), 1), MOTION, folder=tmp_path, device=CPU)
+            train(tiny(), batches(stop=step + 1), MOTION, folder=tmp_path, device=CPU)
         checkpoint = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
         assert checkpoint["clips"] == 4 * (step + 1)
         states.append(checkpoint["parts"]["model"])
@@ -203,18 +241,39 @@ def test_the_model_is_validated_in_float32_with_averaged_weights(
     assert not is_same(seen[0], seen[1])
 
 
-def test_a_loss_that_is_no_number_stops_the_run_before_it_is_saved(
+def test_a_loss_that_is_no_number_stops_the_run_before_it_moves(
     tiny: Make, batches: Batches, tmp_path: Path
 ) -> None:
-    def spoilt() -> Iterator[ClipBatch]:
-        yield from islice(batches(), 2)
-        batch = next(batches())
-        batch.flow[0] = float("nan")
-        yield batch
+    spoilt, model = batches(), tiny()
+    make = spoilt.batch
 
-    with pytest.raises(RuntimeError, match="non-finite"):
-        train(tiny(), spoilt(), MOTION, folder=tmp_path, device=CPU)
+    def batch(number: int) -> ClipBatch:
+        made = make(number)
+        if number == 2:
+            made.flow[0] = float("nan")
+        return made
+
+    spoilt.batch = batch
+    with pytest.raises(UserError, match=r"flow nan.*at step 2.*drift:0-0"):
+        train(model, spoilt, MOTION, folder=tmp_path, device=CPU)
     assert not (tmp_path / "checkpoint.pt").exists()
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+    kept = json.loads((tmp_path / "nan-2.json").read_text())
+    assert kept["batch"] == [f"drift:0-{clip}" for clip in range(4)]
+    assert kept["clips"] == 8
+
+
+def test_the_averaged_model_is_shown_with_each_validation(
+    tiny: Make, batches: Batches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "_VALIDATE_EVERY", 3)
+    shown = []
+    train(
+        tiny(), batches(), MOTION, folder=tmp_path, device=CPU,
+        show=lambda model, path: shown.append((model.training, path)),
+    )  # fmt: skip
+    folder = tmp_path / "strips"
+    assert shown == [(False, folder / f"{clips:09d}.png") for clips in (12, 24, 32)]
 
 
 def test_another_configuration_does_not_resume_a_run(

@@ -1,4 +1,6 @@
+import dataclasses
 import functools
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -7,6 +9,7 @@ import pytest
 import torch
 
 from cinnema.core.errors import UserError
+from cinnema.core.ranks import Ranks
 from cinnema.core.running import TrainingRun
 from cinnema.data.clips import ClipBatch
 from cinnema.stage1.model import Stage1, Stage1Config
@@ -15,6 +18,7 @@ from cinnema.stage2.conditioning import Conditioner, ConditionerConfig
 from cinnema.stage2.flow import ConditionalFlow, FlowConfig
 from cinnema.stage2.pool import encode, encode_pool, load_or_encode
 from cinnema.stage2.training import Stage2Result, Stage2Training, train
+from two_processes import in_two_processes
 
 CPU = torch.device("cpu")
 
@@ -138,6 +142,42 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(
     assert resumed.nll == whole.nll
     assert _same(whole.flow, resumed.flow)
     assert _same(whole.conditioner, resumed.conditioner)
+
+
+def test_two_ranks_take_the_steps_of_one_on_the_whole_batch(stage1: Stage1, tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, clips=64, learning_rate=1e-3, control_dropout=0.5)
+
+    def trained(ranks: Ranks) -> dict[str, torch.Tensor | float]:
+        torch.manual_seed(1)
+        conditioner = Conditioner(
+            ConditionerConfig(feature_dim=8, width=8, condition_dim=4, control_dim=2, dropout=0.0)
+        )
+        # No dropout in the networks: it is drawn on each rank by itself.
+        sizes = {"z_dim": 16, "condition_dim": conditioner.config.out_dim, "hidden_dim": 16}
+        flow = ConditionalFlow(FlowConfig(num_blocks=2, depth=1, dropout=0.0, **sizes))
+        batches = _batches() if ranks.is_first else _no_more_batches()
+        result = train(
+            stage1, conditioner, flow, batches, config, folder=tmp_path / str(ranks.size),
+            device=CPU, validate=lambda *_: {"nll": 1.0 + ranks.rank}, ranks=ranks,
+        )  # fmt: skip
+        return result.flow.state_dict() | {"nll": result.nll}
+
+    one = trained(Ranks())
+    for two in in_two_processes(trained):
+        torch.testing.assert_close(two, one, atol=1e-5, rtol=0)
+
+
+def test_a_likelihood_that_is_no_number_stops_the_run_and_names_the_rows(
+    stage1: Stage1, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loss = training._Networks.loss
+    monkeypatch.setattr(
+        training._Networks, "loss", lambda self, draw: loss(self, draw) * float("nan")
+    )
+    with pytest.raises(UserError, match=r"loss nan.*row \d+ of the pool"):
+        _train(stage1, tmp_path)
+    assert len(json.loads((tmp_path / "nan-0.json").read_text())["batch"]) == CONFIG.batch_size
+    assert not (tmp_path / "checkpoint.pt").exists()
 
 
 def test_training_leaves_the_global_random_stream_alone(stage1: Stage1, tmp_path: Path) -> None:

@@ -47,6 +47,9 @@ def config_from_dict(
         return TypeAdapter(kind).validate_python(values, extra="forbid")
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
+        reason = first.get("ctx", {}).get("error")
+        if isinstance(reason, UserError):  # it says itself what is wrong
+            raise UserError(f"{source}: {reason}") from error
         field = ".".join(str(part) for part in first["loc"]) or kind.__name__
         raise UserError(
             f"{source}: {field} does not fit {kind.__name__} ({first['msg']}), "

@@ -1,4 +1,4 @@
-"""The one error that is the user's to mend."""
+"""The errors that are the user's to mend."""
 
 
 class UserError(ValueError):
@@ -12,3 +12,7 @@ class UserError(ValueError):
         Traceback (most recent call last):
         cinnema.core.errors.UserError: sky.png is 4x4 pixels, less than 16 on a side: ...
     """
+
+
+class NotFiniteError(UserError):
+    """A loss or a gradient that is no number; whoever knows the batch keeps its clips."""

@@ -10,8 +10,6 @@ counted from where the training was resumed. Workers, resumption and the number 
 same R B) therefore change nothing.
 """
 
-import itertools
-import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any, TypeAlias
@@ -29,6 +27,7 @@ from cinnema.data.augmentation import Augmentation, Variation
 from cinnema.data.packing.dataset import PackedClip, PackedDataset
 from cinnema.data.packing.manifest import ClipEntry
 from cinnema.data.records import SPLITS, Split
+from cinnema.data.workers import batch_ranges, begin_worker, unchanged
 
 # Of the two kinds of draws, so that no stream serves both.
 _ORDER, _CLIP = 0, 1
@@ -309,10 +308,12 @@ class ClipLoader:
         return DataLoader(
             _Packets(self.sequence),
             batch_size=None,  # a worker makes whole batches
-            sampler=_ranges(first, length=self.batch_size, step=self.num_ranks * self.batch_size),
-            collate_fn=_unchanged,
+            sampler=batch_ranges(
+                first, length=self.batch_size, step=self.num_ranks * self.batch_size
+            ),
+            collate_fn=unchanged,
             num_workers=self.num_workers,
-            worker_init_fn=_init_worker,
+            worker_init_fn=begin_worker,
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),  # so that the global stream is left alone
         )
@@ -346,23 +347,6 @@ def _pack(clips: list[VariedClip]) -> _Packet:
         "index": np.array([clip.index for clip in clips], dtype=np.int64),
         "number": np.array([clip.number for clip in clips], dtype=np.int64),
     }
-
-
-def _ranges(first: int, *, length: int, step: int) -> Iterator[range]:
-    # No part of the loader: holding it, the iterator would keep the workers alive after it.
-    for start in itertools.count(first, step):
-        yield range(start, start + length)
-
-
-def _unchanged(packet: object) -> object:
-    return packet
-
-
-def _init_worker(_: int) -> None:
-    # An interrupt is for the training to handle, which may still want a batch to end well; workers
-    # end with the process that started them.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    cv2.setNumThreads(0)  # OpenCV's pool of threads does not survive a fork
 
 
 def _long_enough(dataset: PackedDataset, split: Split, num_frames: int) -> NDArray[np.int64]:

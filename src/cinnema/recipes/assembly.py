@@ -1,5 +1,6 @@
 """From a recipe and a folder of clips to trained networks."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +15,17 @@ from cinnema.backbones.efficientnet import EfficientNetLite0
 from cinnema.backbones.lpips import LPIPS
 from cinnema.core.config import config_to_dict
 from cinnema.core.errors import UserError
-from cinnema.core.running import clips_seen
+from cinnema.core.files import atomic_path
+from cinnema.core.ranks import Ranks
 from cinnema.core.weights import load_weights, save_weights
-from cinnema.data.clips import ClipStream, SkyPool
+from cinnema.data.clip_streams import ClipStream, MixedClips, SkyPool
 from cinnema.data.scenes import SceneCrops, find_scenes, load_crops
 from cinnema.media.pictures import pictures_in, read_picture
 from cinnema.metrics.quick import latent_validation, stage1_validation
 from cinnema.metrics.validation import ValidationReport, validate_model
 from cinnema.recipes.landscape import DataConfig, Recipe, landscape
+from cinnema.recipes.strips import reconstruction_strips
+from cinnema.recipes.summary import draw_summary
 from cinnema.stage1.model import Stage1, Stage1Config
 from cinnema.stage1.motion import GRID
 from cinnema.stage1.training import Stage1Training
@@ -77,6 +81,7 @@ def training_stream(
     *,
     seed: int,
     foregrounds: Path | None = None,
+    ranks: Ranks | None = None,
 ) -> ClipStream:
     """Return the endless batches that a phase is trained on.
 
@@ -84,10 +89,16 @@ def training_stream(
         recipe: Its data and model.
         training: Its batch size and phase.
         crops: Of the training scenes.
-        seed: Of all draws; give another one after a resumption.
+        seed: Of all draws.
         foregrounds: Folder of photographs in which nothing moves, of which the ground of synthetic
             skies is cut; procedural ground only if None.
+        ranks: The processes that train; each gets its share of every batch.
+
+    Raises:
+        UserError: The ranks cannot share a batch evenly, or no scene can be drawn from.
     """
+    ranks = ranks or Ranks()
+    share = ranks.share(training.batch_size)
     side = recipe.stage1.size
     textures = None if foregrounds is None else read_foregrounds(foregrounds, side=side)
     num_rendered = 1 if training.phase == "picture" else 0
@@ -99,14 +110,16 @@ def training_stream(
         seed=seed,
         rendered=num_rendered,
     )
-    return ClipStream(
+    clips = MixedClips(
         crops,
         weights=recipe.data.textures,
         skies=skies,
         sky_share=recipe.data.sky_share,
-        batch_size=training.batch_size,
         num_rendered=num_rendered,
         seed=seed,
+    )
+    return ClipStream(
+        clips, batch_size=share.stop - share.start, rank=ranks.rank, num_ranks=ranks.size
     )
 
 
@@ -160,8 +173,13 @@ def train_stage1(
     run: Path,
     device: torch.device,
     foregrounds: Path | None = None,
+    ranks: Ranks | None = None,
+    tensorboard: bool = False,
 ) -> Path:
     """Train the phases of stage 1, or go on where the run stopped.
+
+    Each phase has a folder in that of the run: checkpoints, numbers, strips of pictures, and at
+    its end a plot of all numbers.
 
     Args:
         recipe: What to train, on what, how.
@@ -169,27 +187,46 @@ def train_stage1(
         run: Folder of the run; crops are kept in `crops` beside it.
         device: Where to compute.
         foregrounds: Folder of photographs in which nothing moves, for synthetic skies.
+        ranks: The processes that train together; one alone if None.
+        tensorboard: Whether to write the numbers for TensorBoard as well.
 
     Returns:
         The file of stage 1's weights, in the run's folder.
+
+    Raises:
+        UserError: The data or the folder cannot be used, the folder holds a run of another recipe,
+            the ranks cannot share a batch evenly, or a loss is no number.
     """
-    crops = split_crops(recipe.data, recipe.stage1, root=data, cache=run.parent / "crops")
-    validate = stage1_validation(crops.validation)
+    ranks = ranks or Ranks()
+    crops = _crops(recipe, data=data, run=run, ranks=ranks)
     model = new_stage1(recipe.stage1)
     for training in (recipe.motion, recipe.picture, recipe.mask):
         is_picture = training.phase == "picture"
         folder = run / training.phase
-        seed = training.seed + clips_seen(folder)  # so that a resumed run sees other clips
         model = run_phase(
             model,
-            training_stream(recipe, training, crops.train, seed=seed, foregrounds=foregrounds),
+            training_stream(
+                recipe,
+                training,
+                crops.train,
+                seed=training.seed,
+                foregrounds=foregrounds,
+                ranks=ranks,
+            ),
             training,
             folder=folder,
             device=device,
             perceptual=LPIPS.load(training.network).to(device) if is_picture else None,
-            validate=validate,
+            validate=stage1_validation(crops.validation),
+            show=reconstruction_strips(crops.validation),
+            ranks=ranks,
+            tensorboard=tensorboard,
         )
-        _save_part(run / _FILES[training.phase], model, model.config)
+        if ranks.is_first:
+            _save_part(run / _FILES[training.phase], model, model.config)
+            draw_summary(folder)
+    if ranks.is_first:
+        _keep_recipe(run, recipe)
     return run / _FILES["mask"]
 
 
@@ -200,6 +237,8 @@ def train_stage2(
     run: Path,
     device: torch.device,
     foregrounds: Path | None = None,
+    ranks: Ranks | None = None,
+    tensorboard: bool = False,
 ) -> Path:
     """Train the conditioner and the flow on stage 1 of the same run.
 
@@ -212,36 +251,53 @@ def train_stage2(
         run: Folder of the run.
         device: Where to compute.
         foregrounds: Folder of photographs in which nothing moves, for synthetic skies.
+        ranks: The processes that train together; one alone if None. The first encodes the clips.
+        tensorboard: Whether to write the numbers for TensorBoard as well.
 
     Returns:
         The file of stage 2's weights, in the run's folder.
 
     Raises:
-        UserError: Stage 1 has not been trained in that folder.
+        UserError: Stage 1 has not been trained in that folder; and as `train_stage1`.
     """
-    crops = split_crops(recipe.data, recipe.stage1, root=data, cache=run.parent / "crops")
+    ranks = ranks or Ranks()
+    crops = _crops(recipe, data=data, run=run, ranks=ranks)
     phase = "picture" if recipe.picture.train_encoder else "motion"
     stage1 = Stage1(recipe.stage1)
     _load_part(run / _FILES[phase], stage1)
+    seed = recipe.stage2.seed + 1
     result = run_stage2(
         stage1,
         _new_conditioner(recipe),
         ConditionalFlow(recipe.flow),
-        training_stream(
-            recipe,
-            recipe.motion,
-            crops.train,
-            seed=recipe.stage2.seed + 1,
-            foregrounds=foregrounds,
-        ),
+        training_stream(recipe, recipe.motion, crops.train, seed=seed, foregrounds=foregrounds),
         recipe.stage2,
         folder=run / "stage2",
         device=device,
         validate=latent_validation(stage1, crops.validation),
+        ranks=ranks,
+        tensorboard=tensorboard,
     )
     networks = nn.ModuleDict({"conditioner": result.conditioner, "flow": result.flow})
-    _save_part(run / _FILES["stage2"], networks, recipe.flow)
+    if ranks.is_first:
+        _save_part(run / _FILES["stage2"], networks, recipe.flow)
+        draw_summary(run / "stage2")
+        _keep_recipe(run, recipe)
     return run / _FILES["stage2"]
+
+
+def _crops(recipe: Recipe, *, data: Path, run: Path, ranks: Ranks) -> SplitCrops:
+    """The first rank cuts crops that are not there yet, the others read them."""
+    cache = run.parent / "crops"
+    return ranks.first_then_all(
+        lambda: split_crops(recipe.data, recipe.stage1, root=data, cache=cache)
+    )
+
+
+def _keep_recipe(run: Path, recipe: Recipe) -> None:
+    """Write down what a stage was trained by, now that it is done: for `train bundle`."""
+    with atomic_path(run / RECIPE_FILE, overwrite=True) as part:
+        part.write_text(json.dumps(config_to_dict(recipe), indent=2) + "\n", encoding="utf-8")
 
 
 def _new_conditioner(recipe: Recipe) -> Conditioner:
@@ -297,6 +353,9 @@ def validate(
     crops = split_crops(recipe.data, model.config.stage1, root=data, cache=cache)
     return validate_model(model, crops.validation, train=crops.train)
 
+
+RECIPE_FILE = "recipe.json"
+"""In the folder of a run: what the stage that was done last was trained by."""
 
 # The phases' results, in the folder of the run.
 _FILES = {

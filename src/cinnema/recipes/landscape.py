@@ -9,6 +9,7 @@ from cinnema.core.errors import UserError
 from cinnema.stage1.model import Stage1Config
 from cinnema.stage1.training import Stage1Training
 from cinnema.stage2.conditioning import ConditionerConfig
+from cinnema.stage2.control import DRIFT_DIM
 from cinnema.stage2.flow import FlowConfig
 from cinnema.stage2.training import Stage2Training
 
@@ -48,7 +49,8 @@ class Recipe:
         stage2: Training of the two.
 
     Raises:
-        ValueError: A training of stage 1 is of another phase than its name says.
+        UserError: A training of stage 1 is of another phase than its name says, or sizes of
+            neighbours differ.
     """
 
     name: str
@@ -69,10 +71,32 @@ class Recipe:
         ):
             if training.phase != name:
                 raise UserError(f"{name}.phase must be {name}, got {training.phase}: change it")
+        for name, value, other, wanted in (
+            ("flow.z_dim", self.flow.z_dim, "stage1.z_dim", self.stage1.z_dim),
+            (
+                "flow.condition_dim",
+                self.flow.condition_dim,
+                "what the conditioner gives",
+                self.conditioner.out_dim,
+            ),
+            (
+                "conditioner.feature_dim",
+                self.conditioner.feature_dim,
+                "stage1.feature_dim",
+                self.stage1.feature_dim,
+            ),
+        ):
+            if value != wanted:
+                raise UserError(f"{name} must be {other}, {wanted}, got {value}: change both")
 
 
 def landscape() -> Recipe:
-    """Skies above all, with water and fire: 128 px, 16 frames."""
+    """Skies above all, with water and fire: 128 px, 16 frames; the control is where they drift."""
+    # A dozen scenes are few: a narrow condition, dropout and decay keep the flow from learning them
+    # by heart.
+    conditioner = ConditionerConfig(
+        width=16, condition_dim=8, dropout=0.5, control_dim=DRIFT_DIM, control_scale=0.15
+    )
     return Recipe(
         name="landscape",
         data=DataConfig(
@@ -92,24 +116,23 @@ def landscape() -> Recipe:
             train_encoder=False,
         ),
         mask=Stage1Training(phase="mask", clips=12_000, learning_rate=5e-4, mask=1.0),
-        # A dozen scenes are few: a narrow condition, dropout and decay keep the flow from
-        # learning them by heart.
-        conditioner=ConditionerConfig(width=16, condition_dim=8, dropout=0.5),
+        conditioner=conditioner,
         flow=FlowConfig(
             z_dim=64,
-            condition_dim=8,
+            condition_dim=conditioner.out_dim,
             num_blocks=8,
-            hidden_dim=96,
+            hidden_dim=192,
             depth=1,
             dropout=0.2,
             leaky_relu=False,
             mixing="linear",
         ),
         stage2=Stage2Training(
-            clips=200_000,
+            clips=128_000,
             learning_rate=1e-3,
             weight_decay=0.3,
+            control_dropout=0.3,
             validate_every=6_400,
-            patience=4,
+            patience=8,
         ),
     )

@@ -11,11 +11,13 @@ from torch import nn
 from cinnema.backbones.lpips import LPIPS
 from cinnema.core.config import config_to_dict
 from cinnema.core.errors import UserError
+from cinnema.core.ranks import Ranks
 from cinnema.core.weights import load_weights, save_weights
 from cinnema.data.loading import ClipLoader
 from cinnema.data.packing.dataset import PackedDataset
 from cinnema.recipes.paper import PaperRecipe
 from cinnema.recipes.paper_validation import HeldOut
+from cinnema.recipes.summary import draw_summary
 from cinnema.reference.control import END_POINT_DIM
 from cinnema.reference.flow import ReferenceFlow
 from cinnema.reference.image_encoder import ImageEncoder
@@ -46,6 +48,8 @@ def train_paper(
     run: Path,
     device: torch.device,
     num_workers: int = 1,
+    ranks: Ranks | None = None,
+    tensorboard: bool = False,
 ) -> Path:
     """Train stage 1, the conditioning encoder and the cINN, or go on where the run stopped.
 
@@ -58,6 +62,8 @@ def train_paper(
         run: Folder of the run.
         device: Where to compute.
         num_workers: Processes that prepare batches; 0 does it between two steps.
+        ranks: The processes that train together; one alone if None.
+        tensorboard: Whether to write the numbers for TensorBoard as well.
 
     Returns:
         The weights file, in the run's folder.
@@ -68,7 +74,15 @@ def train_paper(
     """
     dataset = PackedDataset(data)
     _require_control(recipe, dataset)
-    place = _Workplace(recipe, dataset, run=run, device=device, num_workers=num_workers)
+    place = _Workplace(
+        recipe,
+        dataset,
+        run=run,
+        device=device,
+        num_workers=num_workers,
+        ranks=ranks or Ranks(),
+        tensorboard=tensorboard,
+    )
     held_out = HeldOut.of(
         dataset, num_frames=recipe.num_frames + 1, size=recipe.size, device=device
     )
@@ -83,7 +97,8 @@ def train_paper(
         flow=flow,
     )
     path = run / f"{recipe.name}.safetensors"
-    save_model(path, model, overwrite=True)
+    if place.ranks.is_first:
+        save_model(path, model, overwrite=True)
     return path
 
 
@@ -94,8 +109,10 @@ def _stage1(place: "_Workplace", held_out: HeldOut | None) -> AutoencodingNetwor
     def train(batches: ClipLoader, folder: Path) -> object:
         lpips = LPIPS.load(config.network).to(place.device)
         validate = None if held_out is None else held_out.reconstruction(networks, lpips)
-        step = AutoencodingStep(networks, config, perceptual=lpips)
-        return train_autoencoder(step, batches, folder=folder, validate=validate)
+        step = AutoencodingStep(networks, config, perceptual=lpips, ranks=place.ranks)
+        return train_autoencoder(
+            step, batches, folder=folder, validate=validate, tensorboard=place.tensorboard
+        )
 
     place.complete("stage1", networks, config, train)
     return networks
@@ -107,8 +124,8 @@ def _image_encoder(place: "_Workplace") -> ImageEncoder:
 
     def train(batches: ClipLoader, folder: Path) -> object:
         lpips = LPIPS.load(config.network).to(place.device)
-        step = ConditioningStep(networks, config, perceptual=lpips)
-        return train_conditioning(step, batches, folder=folder)
+        step = ConditioningStep(networks, config, perceptual=lpips, ranks=place.ranks)
+        return train_conditioning(step, batches, folder=folder, tensorboard=place.tensorboard)
 
     place.complete("conditioning", networks, config, train)
     return networks.encoder
@@ -125,9 +142,17 @@ def _flow(
     flow = new_flow(place.recipe.flow, seed=config.seed).to(place.device)
 
     def train(batches: ClipLoader, folder: Path) -> object:
-        step = FlowStep(flow, config, video_encoder=video_encoder, image_encoder=image_encoder)
+        step = FlowStep(
+            flow,
+            config,
+            video_encoder=video_encoder,
+            image_encoder=image_encoder,
+            ranks=place.ranks,
+        )
         validate = None if held_out is None else held_out.likelihood(step)
-        return train_flow(step, batches, folder=folder, validate=validate)
+        return train_flow(
+            step, batches, folder=folder, validate=validate, tensorboard=place.tensorboard
+        )
 
     place.complete("flow", flow, config, train, after=("stage1", "conditioning"))
     return flow
@@ -142,6 +167,8 @@ class _Workplace:
     run: Path
     device: torch.device
     num_workers: int
+    ranks: Ranks
+    tensorboard: bool
 
     def complete(
         self,
@@ -170,7 +197,10 @@ class _Workplace:
         }
         if not _load(path, network, about):
             train(self._loader(config), self.run / name)
-            save_weights(path, network.state_dict(), about, dtype=torch.float32, overwrite=True)
+            if self.ranks.is_first:
+                save_weights(path, network.state_dict(), about, dtype=torch.float32, overwrite=True)
+                draw_summary(self.run / name)
+            self.ranks.gather(name)  # the others read the file, which is there from here on
         network.eval()
 
     def _loader(self, config: _Training) -> ClipLoader:
@@ -178,7 +208,9 @@ class _Workplace:
         is_image = isinstance(config, ConditioningTraining)
         return ClipLoader(
             self.dataset,
-            batch_size=config.batch_size,
+            batch_size=len(range(config.batch_size)[self.ranks.share(config.batch_size)]),
+            rank=self.ranks.rank,
+            num_ranks=self.ranks.size,
             num_frames=2 if is_image else self.recipe.num_frames + 1,
             size=self.recipe.size,
             augmentation=config.augmentation,

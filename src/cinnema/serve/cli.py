@@ -12,17 +12,27 @@ import tyro
 
 from cinnema import __version__
 from cinnema.serve.animate import Animate
+from cinnema.serve.backbones import Backbones
+from cinnema.serve.compare import Compare
 from cinnema.serve.console import DONE, exit_code_of
 from cinnema.serve.data import Check, Merge, Prepare, Show, Simulate
 from cinnema.serve.demo import Demo
+from cinnema.serve.edit import Edit
+from cinnema.serve.evaluate import Evaluate
+from cinnema.serve.extend import Extend
+from cinnema.serve.importing import Import
 from cinnema.serve.info import Info
+from cinnema.serve.interpolate import Interpolate
 from cinnema.serve.train import Bundle, TrainStage1, TrainStage2
+from cinnema.serve.train_paper import TrainPaper
+from cinnema.serve.transfer import Transfer
 from cinnema.serve.validate import Validate
 
 Train = Annotated[
     Annotated[TrainStage1, tyro.conf.subcommand("stage1")]
     | Annotated[TrainStage2, tyro.conf.subcommand("stage2")]
-    | Annotated[Bundle, tyro.conf.subcommand("bundle")],
+    | Annotated[Bundle, tyro.conf.subcommand("bundle")]
+    | Annotated[TrainPaper, tyro.conf.subcommand("paper")],
     tyro.conf.subcommand("train", description="Train weights of your own, a stage at a time."),
 ]
 Data = Annotated[
@@ -35,10 +45,18 @@ Data = Annotated[
 ]
 Command = (
     Annotated[Animate, tyro.conf.subcommand("animate")]
+    | Annotated[Backbones, tyro.conf.subcommand("backbones")]
+    | Annotated[Compare, tyro.conf.subcommand("compare")]
     | Data
     | Annotated[Demo, tyro.conf.subcommand("demo")]
+    | Annotated[Edit, tyro.conf.subcommand("edit")]
+    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Extend, tyro.conf.subcommand("extend")]
+    | Annotated[Import, tyro.conf.subcommand("import")]
     | Annotated[Info, tyro.conf.subcommand("info")]
+    | Annotated[Interpolate, tyro.conf.subcommand("interpolate")]
     | Train
+    | Annotated[Transfer, tyro.conf.subcommand("transfer")]
     | Annotated[Validate, tyro.conf.subcommand("validate")]
 )
 

@@ -1,10 +1,11 @@
 """`cinnema train`: both stages, and their weights in one file.
 
-The same command run again resumes where the folder of the run stopped.
+The same command run again resumes where the folder of the run stopped; under torchrun, several
+processes train together.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,37 +18,79 @@ if TYPE_CHECKING:
     import torch
 
     from cinnema.recipes.landscape import Recipe
+    from cinnema.recipes.rehearsal import Rehearsal
+
+    Train = Callable[..., Path]
+    Rehearse = Callable[..., list[Rehearsal]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Training:
+class _RecipeChoice:
+    """Which recipe, and what is changed of it."""
+
+    recipe: str = "landscape"
+    """Name of the recipe: data, sizes and schedule."""
+    settings: Annotated[
+        tuple[str, ...],
+        tyro.conf.arg(name="set", metavar="FIELD=VALUE"),
+        tyro.conf.UseAppendAction,
+    ] = ()
+    """Change a field of the recipe, as motion.clips=2000; may be given several times."""
+    config: Path | None = None
+    """JSON file of fields to change, as --dry-run prints them; --set counts more."""
+
+    def chosen(self) -> "Recipe":
+        """Return the recipe with its changes."""
+        from cinnema.core.overrides import override
+
+        return override(find_recipe(self.recipe), self.settings, file=self.config)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Training(_RecipeChoice):
     """What the training of either stage is told."""
 
     data: Path
     """Folder of the training clips, with its manifest.json."""
-    run_folder: Annotated[Path, tyro.conf.arg(name="run")]
+    # torchrun takes a --run, wherever it stands, for one of its own.
+    run_folder: Annotated[Path, tyro.conf.arg(name="run", aliases=["--run-folder"])]
     """Folder of the run: checkpoints and numbers. A run that is there already goes on."""
     foregrounds: Path | None = None
     """Folder of photographs in which nothing moves: the ground of synthetic skies."""
-    recipe: str = "landscape"
-    """Name of the recipe: data, sizes and schedule."""
+    dry_run: bool = False
+    """Train nothing: print the resolved recipe, and what it will cost on this device."""
+    tensorboard: bool = False
+    """Write the numbers for TensorBoard as well, into each training's folder."""
     device: str = "auto"
-    """auto, cpu, cuda, cuda:1 or mps."""
+    """auto, cpu, cuda, cuda:1 or mps. Under torchrun, cuda is each process's own."""
     threads: int | None = None
     """Threads on the CPU; all cores unless given."""
 
-    def train_with(
-        self, train: "Callable[..., Path]", *, recipe: "Recipe", device: "torch.device"
-    ) -> int:
-        """Train, and say where the run lies."""
-        path = train(
-            recipe,
-            data=self.data,
-            run=self.run_folder,
-            device=device,
-            foregrounds=self.foregrounds,
-        )
-        print(path, flush=True)
+    def train_with(self, train: "Train", rehearse: "Rehearse") -> int:
+        """Train, or rehearse; say where the run lies, or what it will cost."""
+        from cinnema.core.ranks import joined_ranks
+        from cinnema.serve.devices import use_threads
+
+        recipe = self.chosen()
+        use_threads(self.threads)
+        device = device_of_process(self.device)
+        if self.dry_run:
+            from cinnema.serve.rehearsals import print_rehearsal
+
+            print_rehearsal(recipe, rehearse(recipe, device=device))
+            return DONE
+        with joined_ranks(device) as ranks:
+            path = train(
+                recipe,
+                data=self.data,
+                run=self.run_folder,
+                device=device,
+                foregrounds=self.foregrounds,
+                ranks=ranks,
+                tensorboard=self.tensorboard,
+            )
+            if ranks.is_first:
+                print(path, flush=True)
         return DONE
 
 
@@ -57,10 +100,10 @@ class TrainStage1(_Training):
 
     def run(self) -> int:
         """Train stage 1 and print the path of what came of it."""
-        recipe, device = prepare(self.recipe, device=self.device, threads=self.threads)
         from cinnema.recipes.assembly import train_stage1
+        from cinnema.recipes.rehearsal import rehearse_stage1
 
-        return self.train_with(train_stage1, recipe=recipe, device=device)
+        return self.train_with(train_stage1, rehearse_stage1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,31 +112,33 @@ class TrainStage2(_Training):
 
     def run(self) -> int:
         """Train stage 2 and print the path of what came of it."""
-        recipe, device = prepare(self.recipe, device=self.device, threads=self.threads)
         from cinnema.recipes.assembly import train_stage2
+        from cinnema.recipes.rehearsal import rehearse_stage2
 
-        return self.train_with(train_stage2, recipe=recipe, device=device)
+        return self.train_with(train_stage2, rehearse_stage2)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bundle:
-    """Put both trained stages of a run into one weights file."""
+class Bundle(_RecipeChoice):
+    """Put both trained stages of a run into one weights file, by the recipe that the run keeps."""
 
     run_folder: Annotated[Path, tyro.conf.arg(name="run")]
     """Folder of the run, with both stages trained."""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """The weights file to write (.safetensors)."""
-    recipe: str = "landscape"
-    """Name of the recipe that the run followed."""
     overwrite: bool = False
     """Replace a file that is there already."""
 
     def run(self) -> int:
         """Write the weights file and print its path."""
-        recipe = find_recipe(self.recipe)
-        from cinnema.recipes.assembly import bundle
+        from cinnema.recipes.assembly import RECIPE_FILE, bundle
 
-        path = bundle(recipe, run=self.run_folder, output=self.output, overwrite=self.overwrite)
+        choice, kept = self, self.run_folder / RECIPE_FILE
+        if self.config is None and kept.exists():
+            choice = replace(self, config=kept)
+        path = bundle(
+            choice.chosen(), run=self.run_folder, output=self.output, overwrite=self.overwrite
+        )
         print(path, flush=True)
         return DONE
 
@@ -117,22 +162,19 @@ def find_recipe(name: str) -> "Recipe":
     return RECIPES[name]()
 
 
-def prepare(recipe: str, *, device: str, threads: int | None) -> "tuple[Recipe, torch.device]":
-    """Look the recipe and the device up, and set the number of threads.
+def device_of_process(name: str) -> "torch.device":
+    """Return the device that an option names; under torchrun, each process has a GPU of its own.
 
     Args:
-        recipe: its name.
-        device: as the option --device has it.
-        threads: threads on the CPU, at least 1; None leaves torch its choice.
-
-    Returns:
-        The recipe and the device.
+        name: as the option --device has it.
 
     Raises:
-        UserError: one of them does not exist, or `threads` is below 1.
+        UserError: it does not exist.
     """
-    from cinnema.serve.devices import choose_device, use_threads
+    from cinnema.core.ranks import local_rank
+    from cinnema.serve.devices import choose_device
 
-    found = find_recipe(recipe)
-    use_threads(threads)
-    return found, choose_device(device)
+    device = choose_device(name)
+    if device.type == "cuda" and device.index is None and local_rank():
+        return choose_device(f"cuda:{local_rank()}")
+    return device

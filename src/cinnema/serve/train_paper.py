@@ -24,7 +24,8 @@ class TrainPaper:
     """Whose published recipe."""
     data: Path
     """Folder of packed clips, as `cinnema data prepare` writes it."""
-    run_folder: Annotated[Path, tyro.conf.arg(name="run")]
+    # torchrun takes a --run, wherever it stands, for one of its own.
+    run_folder: Annotated[Path, tyro.conf.arg(name="run", aliases=["--run-folder"])]
     """Folder of the run: checkpoints, numbers, and in the end the weights."""
     texture: Literal["clouds", "fire", "vegetation", "waterfall"] | None = None
     """Of dtdb: which of its textures."""
@@ -32,28 +33,54 @@ class TrainPaper:
     """Of bair: let the cINN hear where the arm shall be at the last frame."""
     tiny: bool = False
     """Narrow networks at 64 px, and two epochs: to see that all works."""
+    settings: Annotated[
+        tuple[str, ...],
+        tyro.conf.arg(name="set", metavar="FIELD=VALUE"),
+        tyro.conf.UseAppendAction,
+    ] = ()
+    """Change a field of the recipe, as autoencoding.epochs=10; may be given several times."""
+    config: Path | None = None
+    """JSON file of fields to change, as --dry-run prints them; --set counts more."""
+    dry_run: bool = False
+    """Train nothing: print the resolved recipe, and what it will cost on this device."""
+    tensorboard: bool = False
+    """Write the numbers for TensorBoard as well, into each training's folder."""
     workers: int = 1
     """Processes that prepare batches."""
     device: str = "auto"
-    """auto, cpu, cuda, cuda:1 or mps."""
+    """auto, cpu, cuda, cuda:1 or mps. Under torchrun, cuda is each process's own."""
     threads: int | None = None
     """Threads on the CPU; all cores unless given."""
 
     def run(self) -> int:
         """Train, and print the path of the weights file."""
+        from cinnema.core.overrides import override
+        from cinnema.core.ranks import joined_ranks
         from cinnema.recipes.paper_training import train_paper
-        from cinnema.serve.devices import choose_device, use_threads
+        from cinnema.serve.devices import use_threads
+        from cinnema.serve.train import device_of_process
 
-        recipe = self.find_recipe()
+        recipe = override(self.find_recipe(), self.settings, file=self.config)
         use_threads(self.threads)
-        path = train_paper(
-            recipe,
-            data=self.data,
-            run=self.run_folder,
-            device=choose_device(self.device),
-            num_workers=self.workers,
-        )
-        print(path, flush=True)
+        device = device_of_process(self.device)
+        if self.dry_run:
+            from cinnema.recipes.paper_rehearsal import rehearse_paper
+            from cinnema.serve.rehearsals import print_rehearsal
+
+            print_rehearsal(recipe, rehearse_paper(recipe, data=self.data, device=device))
+            return DONE
+        with joined_ranks(device) as ranks:
+            path = train_paper(
+                recipe,
+                data=self.data,
+                run=self.run_folder,
+                device=device,
+                num_workers=self.workers,
+                ranks=ranks,
+                tensorboard=self.tensorboard,
+            )
+            if ranks.is_first:
+                print(path, flush=True)
         return DONE
 
     def find_recipe(self) -> "PaperRecipe":

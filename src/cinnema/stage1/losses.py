@@ -37,7 +37,11 @@ def relative_flow_error(
 
 
 def mask_loss(
-    logits: Float[Tensor, "b 1 h w"], moving: Float[Tensor, "b m m"], known: Float[Tensor, "b m m"]
+    logits: Float[Tensor, "b 1 h w"],
+    moving: Float[Tensor, "b m m"],
+    known: Float[Tensor, "b m m"],
+    *,
+    total: Float[Tensor, ""] | None = None,
 ) -> Float[Tensor, ""]:
     """Cross-entropy of "this moves" where the flow tells, at the resolution of `moving`.
 
@@ -45,10 +49,13 @@ def mask_loss(
         logits: Predicted, at any resolution.
         moving: The truth, in [0, 1].
         known: Weight of each point, in [0, 1].
+        total: What the loss is divided by, the sum of `known` if None. Ranks that share a batch
+            give the mean of their sums, so that the mean of their losses is that of the batch.
     """
     small = functional.adaptive_avg_pool2d(logits, (moving.shape[-2], moving.shape[-1]))[:, 0]
     loss = functional.binary_cross_entropy_with_logits(small, moving, reduction="none")
-    return (loss * known).sum() / known.sum().clamp_min(1.0)
+    total = known.sum() if total is None else total
+    return (loss * known).sum() / total.clamp_min(1.0)
 
 
 def roughness(coefficients: Float[Tensor, "b k 2 g g"]) -> Float[Tensor, ""]:

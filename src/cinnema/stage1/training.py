@@ -18,8 +18,9 @@ from torch.nn import functional
 from cinnema.core.config import config_to_dict
 from cinnema.core.precision import MasterWeights, MovingAverage, fast_dtype
 from cinnema.core.randomness import generator_for
+from cinnema.core.ranks import Ranks
 from cinnema.core.running import Stateful, TrainingRun, warmup_cosine
-from cinnema.data.clips import ClipBatch
+from cinnema.data.clips import ClipBatch, ClipBatches
 from cinnema.stage1.losses import (
     PerceptualDistance,
     mask_loss,
@@ -33,6 +34,9 @@ from cinnema.stage1.rendering import cut
 
 Validate = Callable[[Stage1], dict[str, float]]
 """Scores the model on held-out scenes; it comes in float32, on the device of training."""
+
+Show = Callable[[Stage1, Path], object]
+"""Draws what the model makes of held-out scenes into a PNG file."""
 
 # Steps between two records of the losses, and between two validations.
 _RECORD_EVERY, _VALIDATE_EVERY = 50, 1000
@@ -48,7 +52,7 @@ class Stage1Training:
         phase: "motion" trains flow, z and mask; "picture" adds rendered frames; "mask" trains
             nothing but what says "this may move", which is cheap.
         clips: Clips seen before the run ends.
-        batch_size: Clips in a step.
+        batch_size: Clips in a step, of all ranks together.
         learning_rate: Of AdamW at its peak.
         weight_decay: Of AdamW.
         ema_decay: Of the weights that are kept.
@@ -81,62 +85,122 @@ class Stage1Training:
 
 def train(
     model: Stage1,
-    batches: Iterator[ClipBatch],
+    batches: ClipBatches,
     config: Stage1Training,
     *,
     folder: Path,
     device: torch.device,
     perceptual: PerceptualDistance | None = None,
     validate: Validate | None = None,
+    show: Show | None = None,
+    ranks: Ranks | None = None,
+    tensorboard: bool = False,
 ) -> Stage1:
     """Train `model` in place, resuming what `folder` holds, and return it with averaged weights.
 
-    A resumed run goes on with other noise than it began with; give it other batches, too.
+    The random draws of a step depend on the seed and its number only, and the batches go on from
+    the clip where the run was: on a CPU, a resumed run is an unbroken one to the bit.
 
     Args:
         model: Stage 1; for phase "picture", one that phase "motion" has trained.
-        batches: Endless batches of clips.
+        batches: Of clips; under several ranks, this rank's share of each batch.
         config: How.
         folder: Of the run.
         device: Where to compute.
         perceptual: LPIPS on that device, in float32; without it phase "picture" compares pixels
             only.
         validate: Called with the averaged model now and then; its numbers are recorded.
+        show: Called then, too, with a file in `strips`, in the folder of the run.
+        ranks: The processes that train.
+        tensorboard: Whether to write the numbers for TensorBoard as well.
 
     Returns:
         `model`, in float32 and on `device`.
 
     Raises:
-        UserError: `folder` holds another run, or cannot be written to.
-        RuntimeError: The loss is no number any more; the last checkpoint is from before that.
+        UserError: `folder` holds another run, or cannot be written to; the ranks cannot share a
+            batch evenly; the loss is no number any more (the last checkpoint is from before that).
     """
-    step = _Step(model, config, device=device, perceptual=perceptual)
+    step = _Step(model, config, device=device, perceptual=perceptual, ranks=ranks or Ranks())
     about = {"model": config_to_dict(model.config), "training": config_to_dict(config)}
-    with TrainingRun(folder, config=about, parts=step.parts(), total=config.clips) as run:
-        if run.clips:
-            step.generator = generator_for(config.seed, run.clips)
-        _fit(run, step, batches, validate)
+    with TrainingRun(
+        folder,
+        config=about,
+        parts=step.parts(),
+        total=config.clips,
+        ranks=step.ranks,
+        tensorboard=tensorboard,
+    ) as run:
+        batches.load_state_dict({"clips": run.clips})
+        step.ranks.broadcast(step.tensors())
+        _fit(run, step, batches, validate, show)
     step.average.exchange()
     model.float()
     step.master.publish()  # after the conversion: not rounded
     return model
 
 
+def trial(
+    model: Stage1,
+    batch: ClipBatch,
+    config: Stage1Training,
+    *,
+    device: torch.device,
+    perceptual: PerceptualDistance | None = None,
+    ranks: Ranks | None = None,
+) -> Callable[[int], dict[str, float]]:
+    """Return a function that takes the step of a number on a batch, to see what it costs.
+
+    Args:
+        model: Stage 1; trained.
+        batch: This rank's share of a batch as large as the config says.
+        config: How.
+        device: Where to compute.
+        perceptual: LPIPS on that device.
+        ranks: The processes that train.
+    """
+    step = _Step(model, config, device=device, perceptual=perceptual, ranks=ranks or Ranks())
+
+    def take(number: int) -> dict[str, float]:
+        losses = step.backward(batch, number=number)
+        step.update(config.learning_rate)
+        return losses
+
+    return take
+
+
 def _fit(
-    run: TrainingRun, step: "_Step", batches: Iterator[ClipBatch], validate: Validate | None
+    run: TrainingRun,
+    step: "_Step",
+    batches: ClipBatches,
+    validate: Validate | None,
+    show: Show | None,
 ) -> None:
     config = step.config
     while not run.is_done:
         number = run.clips // config.batch_size
-        losses = step(next(batches), config.learning_rate * warmup_cosine(run.progress))
+        batch = next(batches)
+        losses = step.backward(batch, number=number)
+        run.require_finite(losses, step=number, ids=batch.ids)
+        step.update(config.learning_rate * warmup_cosine(run.progress))
         run.advance(config.batch_size)
         if number % _RECORD_EVERY == 0:
-            run.record(**{name: float(value) for name, value in losses.items()})
-        is_due = number % _VALIDATE_EVERY == _VALIDATE_EVERY - 1
-        if validate is not None and (is_due or run.is_done):
-            with step.averaged():
-                numbers = validate(step.model)
-            run.record(**numbers)
+            run.record(**losses)
+        if number % _VALIDATE_EVERY == _VALIDATE_EVERY - 1 or run.is_done:
+            _look(run, step, validate, show)
+        run.save_if_due()
+
+
+def _look(run: TrainingRun, step: "_Step", validate: Validate | None, show: Show | None) -> None:
+    """Score and show the averaged model, on the first rank; the others wait at their next step."""
+    if not step.ranks.is_first:
+        return
+    with step.averaged():
+        numbers = {} if validate is None else validate(step.model)
+        if show is not None:
+            show(step.model, run.folder / "strips" / f"{run.clips:09d}.png")
+    if numbers:
+        run.record(**numbers)
 
 
 class _Step:
@@ -149,20 +213,14 @@ class _Step:
         *,
         device: torch.device,
         perceptual: PerceptualDistance | None,
+        ranks: Ranks,
     ) -> None:
         self.config, self.device, self.perceptual = config, device, perceptual
+        self.ranks, self.share = ranks, ranks.share(config.batch_size)
         self.dtype = fast_dtype(device)
         self.model = model.to(device, self.dtype)
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        model.requires_grad_(requires_grad=config.phase != "mask")
-        model.scene.backbone.requires_grad_(requires_grad=False)
-        model.mask.requires_grad_(requires_grad=True)
-        # Stage 2 reads both: frozen, it can be trained beside the later phases.
-        moves_latents = config.phase == "motion" or (
-            config.phase == "picture" and config.train_encoder
-        )
-        model.encoder.requires_grad_(requires_grad=moves_latents)
-        model.scene.join.requires_grad_(requires_grad=moves_latents)
+        _choose_trained(model, config)
         self.master = MasterWeights(model)
         self.average = MovingAverage(self.master.parameters, decay=config.ema_decay)
         self.optimiser = torch.optim.AdamW(
@@ -171,37 +229,48 @@ class _Step:
             betas=(0.9, 0.99),
             weight_decay=config.weight_decay,
         )
-        self.generator = torch.Generator().manual_seed(config.seed)
 
     def parts(self) -> dict[str, Stateful]:
         return {"model": self.master, "optimiser": self.optimiser, "average": self.average}
 
-    def __call__(self, batch: ClipBatch, learning_rate: float) -> dict[str, Tensor]:
+    def tensors(self) -> Iterator[Tensor]:
+        """All that has to be the same on all ranks before the first step."""
+        yield from self.model.parameters()
+        yield from self.model.buffers()
+        yield from self.master.parameters
+        yield from self.average.values
+
+    def backward(self, batch: ClipBatch, *, number: int) -> dict[str, float]:
+        """Leave the gradient on the whole batch in the master weights; return losses and norm."""
         self.model.train()
-        batch = batch.to(self.device)
-        losses = self.losses(batch)
-        total = torch.stack(list(losses.values())).sum()
-        total.backward()
+        losses = self.losses(batch.to(self.device), generator_for(self.config.seed, number))
+        torch.stack(list(losses.values())).sum().backward()
         self.master.take_gradients()
-        torch.nn.utils.clip_grad_norm_(self.master.parameters, 1.0, error_if_nonfinite=True)
+        self.ranks.average_gradients(self.master.parameters)
+        norm = torch.nn.utils.clip_grad_norm_(self.master.parameters, 1.0)
+        values = torch.stack([*losses.values(), norm]).detach()
+        self.ranks.average([values])
+        return dict(zip([*losses, "gradient"], values.tolist(), strict=True))
+
+    def update(self, learning_rate: float) -> None:
+        """Move the weights down the gradient."""
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate
         self.optimiser.step()
         self.optimiser.zero_grad()
         self.average.update()
         self.master.publish()
-        return {name: value.detach() for name, value in losses.items()}
 
-    def losses(self, batch: ClipBatch) -> dict[str, Tensor]:
+    def losses(self, batch: ClipBatch, generator: torch.Generator) -> dict[str, Tensor]:
+        """Return weighted losses, whose means over all ranks are those of the whole batch."""
         model, config = self.model, self.config
         x0 = batch.x0.to(self.dtype, memory_format=torch.channels_last)
         if config.phase == "mask":
             features = model.scene(x0)
-            logits = model.mask(features.joint, features.fine)
-            return {"mask": config.mask * mask_loss(logits.float(), batch.moving, batch.known)}
+            return {"mask": self._mask_loss(model.mask(features.joint, features.fine), batch)}
         flow = batch.flow.to(self.dtype)
         z = model.encode(flow)
-        noise = torch.randn(z.shape, generator=self.generator).to(z)
+        noise = torch.randn((config.batch_size, z.shape[1]), generator=generator)[self.share].to(z)
         features = model.scene(x0)
         coefficients = model.motion(z + model.config.noise * noise, features.joint)
         logits = model.mask(features.joint, features.fine)
@@ -210,12 +279,18 @@ class _Step:
         bends = roughness(coefficients.float()) / _ROUGHNESS_UNIT
         out = {
             "flow": motion_loss(seen.float(), batch.flow),
-            "mask": config.mask * mask_loss(logits.float(), batch.moving, batch.known),
+            "mask": self._mask_loss(logits, batch),
             "rough": config.roughness * bends,
         }
         if config.phase == "picture":
-            out |= self._picture_losses(batch, x0, moves, coefficients)
+            out |= self._picture_losses(batch, x0, moves, coefficients, generator)
         return out
+
+    def _mask_loss(self, logits: Tensor, batch: ClipBatch) -> Tensor:
+        total = batch.known.sum()
+        self.ranks.average([total])
+        loss = mask_loss(logits.float(), batch.moving, batch.known, total=total)
+        return self.config.mask * loss
 
     def _picture_losses(
         self,
@@ -223,18 +298,30 @@ class _Step:
         x0: Float[Tensor, "b 3 h w"],
         moves: Float[Tensor, "b 1 _ _"],
         coefficients: Float[Tensor, "b k 2 g g"],
+        generator: torch.Generator,
     ) -> dict[str, Tensor]:
         flow = self.model.basis.at(coefficients, batch.times[:, 0])
         frame = self.model.frame(cut(x0, moves), flow).float()
         target = batch.frames[:, 0]
         out = {"pixels": self.config.pixels * (frame - target).abs().mean()}
         if self.perceptual is not None and self.config.perceptual:
-            a, b = random_windows(frame, target, size=self.config.window, generator=self.generator)
+            a, b = random_windows(frame, target, size=self.config.window, generator=generator)
             out["lpips"] = self.config.perceptual * self.perceptual(a, b).mean()
         return out
 
     def averaged(self) -> "_Averaged":
         return _Averaged(self)
+
+
+def _choose_trained(model: Stage1, config: Stage1Training) -> None:
+    """Set which parameters a phase trains."""
+    model.requires_grad_(requires_grad=config.phase != "mask")
+    model.scene.backbone.requires_grad_(requires_grad=False)
+    model.mask.requires_grad_(requires_grad=True)
+    # Stage 2 reads both: frozen, it can be trained beside the later phases.
+    moves_latents = config.phase == "motion" or (config.phase == "picture" and config.train_encoder)
+    model.encoder.requires_grad_(requires_grad=moves_latents)
+    model.scene.join.requires_grad_(requires_grad=moves_latents)
 
 
 def _on_grid(mask: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from cinnema.core.config import config_to_dict
 from cinnema.core.precision import MovingAverage
 from cinnema.core.randomness import generator_for
+from cinnema.core.ranks import Ranks
 from cinnema.core.running import TrainingRun, warmup_cosine
 from cinnema.data.clips import ClipBatch
 from cinnema.stage1.model import Stage1
@@ -28,6 +29,8 @@ from cinnema.stage2.pool import LatentPool, fingerprint, load_or_encode
 Validate = Callable[[Conditioner, ConditionalFlow], dict[str, float]]
 """Scores the two networks on scenes held out; "nll", in nats a dimension, decides what is kept."""
 
+# Steps between two records of the loss.
+_RECORD_EVERY = 100
 # Rows from which every ActNorm is set.
 _NUM_FIRST = 1024
 
@@ -39,7 +42,7 @@ class Stage2Training:
     Attributes:
         clips: Clips drawn from the pool before the run ends, at most.
         pool: Clips that stage 1 encodes once, for all steps; 13 KB each.
-        batch_size: Clips in a step.
+        batch_size: Clips in a step, of all ranks together.
         learning_rate: Of AdamW at its peak.
         weight_decay: Of AdamW, on matrices only.
         ema_decay: Of the weights that are kept.
@@ -94,6 +97,8 @@ def train(
     folder: Path,
     device: torch.device,
     validate: Validate | None = None,
+    ranks: Ranks | None = None,
+    tensorboard: bool = False,
 ) -> Stage2Result:
     """Train conditioner and flow in place, resuming what `folder` holds.
 
@@ -109,11 +114,22 @@ def train(
         folder: Of the run; the pool is kept there too.
         device: Where to compute.
         validate: Called with the averaged networks; has to return "nll" among its numbers.
+        ranks: The processes that train; the first encodes the pool and validates.
+        tensorboard: Whether to write the numbers for TensorBoard as well.
+
+    Raises:
+        UserError: `folder` holds another run, or cannot be written to; the ranks cannot share a
+            batch evenly; the loss is no number any more (the last checkpoint is from before that).
     """
-    pool = load_or_encode(folder / "pool.safetensors", stage1, batches, config.pool, device=device)
+    ranks = ranks or Ranks()
+    ranks.share(config.batch_size)
+    path = folder / "pool.safetensors"
+    pool = ranks.first_then_all(
+        lambda: load_or_encode(path, stage1, batches, config.pool, device=device)
+    )
     noise = stage1.config.noise if config.noise is None else config.noise
     networks = _Networks(conditioner, flow).to(device).float()
-    step = _Step(networks, pool.to(device), config, noise=noise)
+    step = _Step(networks, pool.to(device), config, noise=noise, ranks=ranks)
     about = {
         "stage1": fingerprint(stage1),
         "conditioner": config_to_dict(conditioner.config),
@@ -122,10 +138,46 @@ def train(
     }
     with (
         torch.random.fork_rng(),
-        TrainingRun(folder, config=about, parts=step.parts(), total=config.clips) as run,
+        TrainingRun(
+            folder,
+            config=about,
+            parts=step.parts(),
+            total=config.clips,
+            ranks=ranks,
+            tensorboard=tensorboard,
+        ) as run,
     ):
+        ranks.broadcast(step.tensors())
         _fit(run, step, validate)
     return _result(step, run, is_validated=validate is not None)
+
+
+def trial(
+    conditioner: Conditioner,
+    flow: ConditionalFlow,
+    pool: LatentPool,
+    config: Stage2Training,
+    *,
+    noise: float,
+) -> Callable[[int], dict[str, float]]:
+    """Return a function that takes the step of a number, to see what it costs.
+
+    Args:
+        conditioner: Where to compute; trained.
+        flow: There, too.
+        pool: There, too.
+        config: How.
+        noise: Standard deviation of what is added to z.
+    """
+    networks = _Networks(conditioner, flow).float()
+    step = _Step(networks, pool, config, noise=noise, ranks=Ranks())
+
+    def take(number: int) -> dict[str, float]:
+        losses, _ = step.backward(number)
+        step.update(config.learning_rate)
+        return losses
+
+    return take
 
 
 def _fit(run: TrainingRun, step: "_Step", validate: Validate | None) -> None:
@@ -133,18 +185,19 @@ def _fit(run: TrainingRun, step: "_Step", validate: Validate | None) -> None:
     while True:
         is_due = run.clips - best.checked >= config.validate_every
         if validate is not None and (is_due or (run.is_done and best.checked < run.clips)):
-            with step.averaged():
-                numbers = validate(step.networks.conditioner, step.networks.flow)
-                best.offer(numbers["nll"], clips=run.clips)
+            numbers = step.validated(validate, clips=run.clips)
             run.record(**numbers)
             run.save()
         if run.is_done or best.num_stale >= config.patience:
             return
         number = run.clips // config.batch_size
-        loss = step(number, config.learning_rate * warmup_cosine(run.progress))
+        losses, rows = step.backward(number)
+        run.require_finite(losses, step=number, ids=[f"row {row} of the pool" for row in rows])
+        step.update(config.learning_rate * warmup_cosine(run.progress))
         run.advance(config.batch_size)
-        if number % 100 == 99:
-            run.record(loss=float(loss))
+        if number % _RECORD_EVERY == _RECORD_EVERY - 1:
+            run.record(**losses)
+        run.save_if_due()
 
 
 def _result(step: "_Step", run: TrainingRun, *, is_validated: bool) -> Stage2Result:
@@ -222,9 +275,16 @@ class _Step:
     """One step of the optimiser, with everything that it changes."""
 
     def __init__(
-        self, networks: _Networks, pool: LatentPool, config: Stage2Training, *, noise: float
+        self,
+        networks: _Networks,
+        pool: LatentPool,
+        config: Stage2Training,
+        *,
+        noise: float,
+        ranks: Ranks,
     ) -> None:
         self.networks, self.pool, self.config, self.noise = networks, pool, config, noise
+        self.ranks, self.share = ranks, ranks.share(config.batch_size)
         self._initialise()
         parameters = list(networks.parameters())
         self.average = MovingAverage(parameters, decay=config.ema_decay)
@@ -248,20 +308,44 @@ class _Step:
             "best": self.best,
         }
 
-    def __call__(self, number: int, learning_rate: float) -> Tensor:
+    def tensors(self) -> Iterator[Tensor]:
+        """All that has to be the same on all ranks before the first step."""
+        yield from self.networks.parameters()
+        yield from self.networks.buffers()
+        yield from self.average.values
+        yield from self.best.values
+
+    def backward(self, number: int) -> tuple[dict[str, float], list[int]]:
+        """Leave the gradient on the whole batch; return loss, norm, and this rank's rows."""
         generator = generator_for(self.config.seed, number)
-        torch.manual_seed(generator.initial_seed())  # of dropout
+        torch.manual_seed(generator.initial_seed() + self.ranks.rank)  # of dropout
         self.networks.train()
         rows = torch.randint(len(self.pool), (self.config.batch_size,), generator=generator)
-        loss = self.networks.loss(self._draw(rows, generator))
+        loss = self.networks.loss(self._draw(rows, generator, self.share))
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.networks.parameters(), 1.0, error_if_nonfinite=True)
+        self.ranks.average_gradients(self.networks.parameters())
+        norm = torch.nn.utils.clip_grad_norm_(self.networks.parameters(), 1.0)
+        values = torch.stack([loss, norm]).detach()
+        self.ranks.average([values])
+        losses = dict(zip(("loss", "gradient"), values.tolist(), strict=True))
+        return losses, rows[self.share].tolist()
+
+    def update(self, learning_rate: float) -> None:
+        """Move the weights down the gradient."""
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate
         self.optimiser.step()
         self.optimiser.zero_grad()
         self.average.update()
-        return loss.detach()
+
+    def validated(self, validate: Validate, *, clips: int) -> dict[str, float]:
+        """Score the averaged networks on the first rank, and keep them if they are the best."""
+        with self.averaged():
+            numbers = self.ranks.from_first(
+                lambda: validate(self.networks.conditioner, self.networks.flow)
+            )
+            self.best.offer(numbers["nll"], clips=clips)
+        return numbers
 
     def averaged(self) -> "_Averaged":
         return _Averaged(self)
@@ -276,13 +360,16 @@ class _Step:
         self.networks.eval()
         self.networks.flow.initialise(draw.z, self.networks.condition(draw))
 
-    def _draw(self, rows: Tensor, generator: torch.Generator) -> _Draw:
+    def _draw(self, rows: Tensor, generator: torch.Generator, share: slice | None = None) -> _Draw:
+        """Draw for all rows, whatever the number of ranks, and take a share of them."""
+        share = slice(len(rows)) if share is None else share
         z, known = self.pool.z[rows], self.pool.known[rows]
         noise = torch.randn(z.shape, generator=generator).to(z)
         chance = torch.rand(known.shape, generator=generator).to(known)
         given = (chance < known * (1 - self.config.control_dropout)).to(z)
-        joint = self.pool.joint[rows].float()
-        return _Draw(joint, z + self.noise * noise, self.pool.eta[rows], given)
+        z, own = z + self.noise * noise, rows[share]
+        joint = self.pool.joint[own].float()
+        return _Draw(joint, z[share], self.pool.eta[own], given[share])
 
 
 class _Averaged:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from cinnema.core.ranks import Ranks
 from cinnema.data.loading import ClipLoader, VideoBatch
 from cinnema.data.packing.dataset import PackedDataset
 from cinnema.recipes.paper import PaperRecipe
@@ -57,10 +58,10 @@ def small_batch(batch: VideoBatch) -> VideoBatch:
 def autoencoding() -> Callable[..., AutoencodingStep]:
     """Make the step of stage 1 at 32 px; options are fields of its configuration."""
 
-    def make(*, seed: int = 0, **options: Any) -> AutoencodingStep:
+    def make(*, seed: int = 0, ranks: Ranks | None = None, **options: Any) -> AutoencodingStep:
         config = replace(RECIPE.autoencoding, **{"adversarial_from": 0, **options})
         networks = AutoencodingNetworks(STAGE1, seed=seed)
-        return AutoencodingStep(networks, config, perceptual=distance)
+        return AutoencodingStep(networks, config, perceptual=distance, ranks=ranks)
 
     return make
 
@@ -81,13 +82,20 @@ def conditioning() -> Callable[..., ConditioningStep]:
 def flow() -> Callable[..., FlowStep]:
     """Make the step of the cINN; options are fields of its configuration."""
 
-    def make(*, seed: int = 0, recipe: PaperRecipe = RECIPE, **options: Any) -> FlowStep:
+    def make(
+        *,
+        seed: int = 0,
+        recipe: PaperRecipe = RECIPE,
+        ranks: Ranks | None = None,
+        **options: Any,
+    ) -> FlowStep:
         torch.manual_seed(7)  # of the encoders, which are the same whatever the flow's seed
         return FlowStep(
             new_flow(recipe.flow, seed=seed),
             replace(recipe.flow_training, **{"windows": 1, "batch_size": 2, **options}),
             video_encoder=VideoEncoder(recipe.stage1.encoder),
             image_encoder=ImageEncoder(recipe.conditioner.encoder),
+            ranks=ranks,
         )
 
     return make

@@ -139,8 +139,9 @@ def test_a_loss_that_is_no_number_leaves_the_last_checkpoint(
         return (z * float("nan"), c) if number == 2 else (z, c)
 
     monkeypatch.setattr(step, "latents", spoilt)
-    with pytest.raises(UserError, match="cINN: nll nan at step 2"):
+    with pytest.raises(UserError, match=r"cINN: nll nan at step 2.*on the clips"):
         run(step, loader(), tmp_path)
+    assert len(json.loads((tmp_path / "nan-2.json").read_text())["batch"]) == 2
     checkpoint = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
     assert checkpoint["clips"] == 4
     assert all(value.isfinite().all() for value in checkpoint["parts"]["flow"].values())

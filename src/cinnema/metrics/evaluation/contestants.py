@@ -309,13 +309,17 @@ def condition(
 ) -> Float[Tensor, "b c"]:
     """Return what the flow is told: x0, and the true control where the model takes one.
 
+    A model that can do without is told none by data that have none of its length.
+
     Raises:
-        UserError: The model takes a control, and the data have none of its length.
+        UserError: The model needs a control, and the data have none of its length.
     """
     if not model.control_dim:
         return model.condition(x0)
-    controls = [clip.eta for clip in clips if clip.eta is not None]
-    if len(controls) < len(clips) or len(controls[0]) != model.control_dim:
+    controls = [c.eta for c in clips if c.eta is not None and len(c.eta) == model.control_dim]
+    if len(controls) < len(clips):
+        if model.control is not None and model.control.optional:
+            return model.condition(x0)
         raise UserError(
             f"the model {model.name} takes a control of {model.control_dim} numbers, which these "
             "data do not have: pack them with their control"

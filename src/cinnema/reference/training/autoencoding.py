@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from cinnema.core.config import config_to_dict
 from cinnema.core.errors import UserError
 from cinnema.core.randomness import generator_for
+from cinnema.core.ranks import Ranks
 from cinnema.core.running import Stateful
 from cinnema.data.augmentation import Augmentation
 from cinnema.data.loading import ClipLoader, VideoBatch
@@ -77,7 +78,7 @@ class AutoencodingTraining:
     Attributes:
         epochs: How many.
         windows: Windows that an epoch takes of each clip.
-        batch_size: Clips in a step.
+        batch_size: Clips in a step, of all ranks together.
         adam: Of all three optimisers.
         w_recon: Weight of the L1 distance of frames.
         w_percep: Weight of LPIPS.
@@ -184,6 +185,7 @@ class AutoencodingStep:
         networks: On the device of training.
         config: How.
         perceptual: LPIPS, on that device.
+        ranks: The processes that share each batch.
 
     Attributes:
         generator: The phase that trains encoder and decoder.
@@ -197,19 +199,24 @@ class AutoencodingStep:
         config: AutoencodingTraining,
         *,
         perceptual: PerceptualDistance,
+        ranks: Ranks | None = None,
     ) -> None:
         self.networks, self.config, self.perceptual = networks, config, perceptual
+        self.ranks = ranks or Ranks()
         start = config.adversarial_from
         self.temporal = Phase(
             "discriminator of motion", [networks.temporal], config.adam,
-            start=start, interval=config.temporal_every,
+            start=start, interval=config.temporal_every, ranks=self.ranks,
         )  # fmt: skip
         self.spatial = Phase(
             "discriminator of pictures", [networks.patch], config.adam,
-            start=start, interval=config.spatial_every,
+            start=start, interval=config.spatial_every, ranks=self.ranks,
         )  # fmt: skip
         self.generator = Phase(
-            "encoder and decoder", [networks.decoder, networks.encoder], config.adam
+            "encoder and decoder",
+            [networks.decoder, networks.encoder],
+            config.adam,
+            ranks=self.ranks,
         )
 
     def parts(self) -> Mapping[str, Stateful]:
@@ -240,7 +247,7 @@ class AutoencodingStep:
         is_adversarial = epoch >= self.config.adversarial_from
         if is_adversarial:
             pictures = [made.frames(made.fake).detach(), made.frames(made.real)]
-            initialise_once(self.networks.patch, torch.cat(pictures))
+            initialise_once(self.networks.patch, self.ranks.joined(torch.cat(pictures)))
         seen: Losses = {}
         discriminators = (
             (self.temporal, self.temporal_losses),
@@ -266,11 +273,16 @@ class AutoencodingStep:
         generator = generator_for(self.config.seed, number)
         x0, real = batch.video[:, 0], batch.video[:, 1:]
         mu, log_var = self.networks.encoder(real.transpose(1, 2))
-        fake = self.networks.decoder(x0, draw_latent(mu, log_var, generator=generator))
+        z = draw_latent(mu, log_var, generator=generator, ranks=self.ranks)
+        fake = self.networks.decoder(x0, z)
         length = min(self.config.sub_clip, real.shape[1])
         start = torch.randint(real.shape[1] - length + 1, (), generator=generator)
-        pictures = torch.randint(
-            real.shape[0] * real.shape[1], (self.config.num_pictures,), generator=generator
+        # Each rank draws its part of them from its own clips, so that all see equally many.
+        each = -(-self.config.num_pictures // self.ranks.size)
+        pictures = self.ranks.own(
+            torch.randint(
+                real.shape[0] * real.shape[1], (self.ranks.size * each,), generator=generator
+            )
         )
         return Reconstruction(real, fake, mu, log_var, int(start), length, pictures.to(real.device))
 
@@ -286,7 +298,8 @@ class AutoencodingStep:
         real_score, _ = discriminator(real)
         losses = {"hinge_t": hinge_discriminator(real_score, fake_score)}
         if self.config.w_penalty:
-            losses["penalty"] = self.config.w_penalty * gradient_penalty(real_score, real)
+            penalty = gradient_penalty(real_score, real, num_ranks=self.ranks.size)
+            losses["penalty"] = self.config.w_penalty * penalty
         return losses
 
     def spatial_losses(self, made: Reconstruction) -> Losses:
@@ -332,7 +345,12 @@ class AutoencodingStep:
 
 
 def train_autoencoder(
-    step: AutoencodingStep, batches: ClipLoader, *, folder: Path, validate: Validate | None = None
+    step: AutoencodingStep,
+    batches: ClipLoader,
+    *,
+    folder: Path,
+    validate: Validate | None = None,
+    tensorboard: bool = False,
 ) -> AutoencodingNetworks:
     """Train stage 1 in place, resuming what `folder` holds.
 
@@ -341,6 +359,7 @@ def train_autoencoder(
         batches: Clips of T + 1 frames where the networks are, in batches of the config's size.
         folder: Of the run.
         validate: Called after each epoch; its numbers are recorded.
+        tensorboard: Whether to write the numbers for TensorBoard as well.
 
     Returns:
         The networks, in evaluation mode.
@@ -350,5 +369,13 @@ def train_autoencoder(
             clips do not fit the networks.
     """
     about = {"networks": config_to_dict(step.networks.config)}
-    fit(step, batches, step.config, folder=folder, about=about, validate=validate)
+    fit(
+        step,
+        batches,
+        step.config,
+        folder=folder,
+        about=about,
+        validate=validate,
+        tensorboard=tensorboard,
+    )
     return step.networks.eval()

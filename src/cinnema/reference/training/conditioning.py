@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from cinnema.core.config import config_to_dict
 from cinnema.core.errors import UserError
 from cinnema.core.randomness import generator_for
+from cinnema.core.ranks import Ranks
 from cinnema.core.running import Stateful
 from cinnema.data.augmentation import Augmentation
 from cinnema.data.loading import ClipLoader, VideoBatch
@@ -68,7 +69,7 @@ class ConditioningTraining:
     Attributes:
         epochs: How many.
         windows: Frames that an epoch takes of each clip.
-        batch_size: Frames in a step.
+        batch_size: Frames in a step, of all ranks together.
         adam: Of both optimisers.
         w_kl: Weight of the KL, beside L1 and LPIPS *summed* over all pixels of a frame.
         adversarial_from: The epoch, from 0, from which on the discriminator is trained and heard.
@@ -131,6 +132,7 @@ class ConditioningStep:
         networks: On the device of training.
         config: How.
         perceptual: LPIPS, on that device.
+        ranks: The processes that share each batch.
     """
 
     def __init__(
@@ -139,16 +141,22 @@ class ConditioningStep:
         config: ConditioningTraining,
         *,
         perceptual: PerceptualDistance,
+        ranks: Ranks | None = None,
     ) -> None:
         self.networks, self.config, self.perceptual = networks, config, perceptual
+        self.ranks = ranks or Ranks()
         self.autoencoder = Phase(
-            "image auto-encoder", [networks.encoder, networks.decoder], config.adam
+            "image auto-encoder",
+            [networks.encoder, networks.decoder],
+            config.adam,
+            ranks=self.ranks,
         )
         self.discriminator = Phase(
             "discriminator of pictures",
             [networks.patch],
             config.adam,
             start=config.adversarial_from,
+            ranks=self.ranks,
         )
         self.plateau = Plateau(patience=config.patience)
 
@@ -183,7 +191,8 @@ class ConditioningStep:
         fake = self.networks.decoder(mean)
         is_adversarial = self.discriminator.is_due(number, epoch=epoch)
         if is_adversarial:
-            initialise_once(self.networks.patch, torch.cat([fake.detach(), real]))
+            pictures = torch.cat([fake.detach(), real])
+            initialise_once(self.networks.patch, self.ranks.joined(pictures))
         with resting(self.networks.patch):
             losses = self.reconstruction_losses(real, fake)
             if is_adversarial:
@@ -205,7 +214,8 @@ class ConditioningStep:
         """
         num, length = batch.video.shape[:2]
         generator = generator_for(self.config.seed, number)
-        which = torch.randint(length, (num,), generator=generator).to(batch.video.device)
+        drawn = torch.randint(length, (self.ranks.size * num,), generator=generator)
+        which = self.ranks.own(drawn).to(batch.video.device)
         return batch.video[torch.arange(num, device=which.device), which]
 
     def reconstruction_losses(
@@ -232,7 +242,7 @@ class ConditioningStep:
         """
         hinge = hinge_generator(self.networks.patch(fake))
         total = torch.stack(list(reconstruction.values())).sum()
-        weight = adaptive_weight(total, hinge, self.networks.decoder.last.weight)
+        weight = adaptive_weight(total, hinge, self.networks.decoder.last.weight, ranks=self.ranks)
         return {"adversarial": weight * hinge}
 
     def discriminator_losses(
@@ -249,7 +259,12 @@ class ConditioningStep:
 
 
 def train_conditioning(
-    step: ConditioningStep, batches: ClipLoader, *, folder: Path, validate: Validate | None = None
+    step: ConditioningStep,
+    batches: ClipLoader,
+    *,
+    folder: Path,
+    validate: Validate | None = None,
+    tensorboard: bool = False,
 ) -> ImageEncoder:
     """Train the image auto-encoder in place, resuming what `folder` holds.
 
@@ -259,6 +274,7 @@ def train_conditioning(
             size.
         folder: Of the run.
         validate: Called after each epoch; its numbers are recorded.
+        tensorboard: Whether to write the numbers for TensorBoard as well.
 
     Returns:
         The encoder, in evaluation mode.
@@ -268,5 +284,13 @@ def train_conditioning(
             clips do not fit the networks.
     """
     about = {"networks": config_to_dict(step.networks.config)}
-    fit(step, batches, step.config, folder=folder, about=about, validate=validate)
+    fit(
+        step,
+        batches,
+        step.config,
+        folder=folder,
+        about=about,
+        validate=validate,
+        tensorboard=tensorboard,
+    )
     return step.networks.encoder.eval()

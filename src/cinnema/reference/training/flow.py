@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from cinnema.core.config import config_to_dict
 from cinnema.core.errors import UserError
 from cinnema.core.randomness import generator_for
+from cinnema.core.ranks import Ranks
 from cinnema.core.running import Stateful
 from cinnema.data.augmentation import Augmentation
 from cinnema.data.loading import ClipLoader, VideoBatch
@@ -32,7 +33,8 @@ class FlowTraining:
     Attributes:
         epochs: How many.
         windows: Windows that an epoch takes of each clip.
-        batch_size: Clips in a step, at least 2: the first batch sets the ActNorms.
+        batch_size: Clips in a step, of all ranks together, at least 2: the first batch sets the
+            ActNorms.
         adam: Of the optimiser.
         augmentation: How clips are varied.
         seed: Of every draw and of the first weights.
@@ -81,6 +83,7 @@ class FlowStep:
         video_encoder: Trained, on that device.
         image_encoder: Trained, on that device.
         config: How.
+        ranks: The processes that share each batch.
     """
 
     def __init__(
@@ -90,11 +93,13 @@ class FlowStep:
         *,
         video_encoder: VideoEncoder,
         image_encoder: ImageEncoder,
+        ranks: Ranks | None = None,
     ) -> None:
         self.flow, self.config = flow, config
+        self.ranks = ranks or Ranks()
         self.video_encoder = video_encoder.eval().requires_grad_(requires_grad=False)
         self.image_encoder = image_encoder.eval().requires_grad_(requires_grad=False)
-        self.phase = Phase("cINN", [flow], config.adam)
+        self.phase = Phase("cINN", [flow], config.adam, ranks=self.ranks)
 
     def parts(self) -> Mapping[str, Stateful]:
         """Return what a checkpoint holds, by name."""
@@ -117,7 +122,7 @@ class FlowStep:
         self.flow.train()
         z, c = self.latents(batch, number=number)
         if not self.flow.is_initialised:
-            self.flow.initialise(z, c)
+            self.flow.initialise(self.ranks.joined(z), self.ranks.joined(c))
         loss = flow_nll(*self.flow.to_residual(z, c))
         return self.phase.descend({"nll": loss}, number, epoch=epoch)
 
@@ -136,7 +141,7 @@ class FlowStep:
         """
         generator = generator_for(self.config.seed, number)
         mu, log_var = self.video_encoder(batch.video[:, 1:].transpose(1, 2))
-        z = draw_latent(mu, log_var, generator=generator)
+        z = draw_latent(mu, log_var, generator=generator, ranks=self.ranks)
         embedding: Tensor = self.image_encoder(batch.video[:, 0])
         if not self.flow.config.control:
             return z, embedding
@@ -150,7 +155,12 @@ class FlowStep:
 
 
 def train_flow(
-    step: FlowStep, batches: ClipLoader, *, folder: Path, validate: Validate | None = None
+    step: FlowStep,
+    batches: ClipLoader,
+    *,
+    folder: Path,
+    validate: Validate | None = None,
+    tensorboard: bool = False,
 ) -> ReferenceFlow:
     """Train a cINN in place, resuming what `folder` holds.
 
@@ -159,6 +169,7 @@ def train_flow(
         batches: Clips of T + 1 frames where the networks are, in batches of the config's size.
         folder: Of the run.
         validate: Called after each epoch; its numbers are recorded.
+        tensorboard: Whether to write the numbers for TensorBoard as well.
 
     Returns:
         The flow, in evaluation mode.
@@ -172,7 +183,15 @@ def train_flow(
         "video_encoder": _fingerprint(step.video_encoder),
         "image_encoder": _fingerprint(step.image_encoder),
     }
-    fit(step, batches, step.config, folder=folder, about=about, validate=validate)
+    fit(
+        step,
+        batches,
+        step.config,
+        folder=folder,
+        about=about,
+        validate=validate,
+        tensorboard=tensorboard,
+    )
     return step.flow.eval()
 
 

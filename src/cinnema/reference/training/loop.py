@@ -6,10 +6,11 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from cinnema.core.config import config_to_dict
-from cinnema.core.errors import UserError
+from cinnema.core.errors import NotFiniteError, UserError
+from cinnema.core.ranks import Ranks
 from cinnema.core.running import Stateful, TrainingRun
 from cinnema.data.loading import ClipLoader, VideoBatch
 from cinnema.media.videos import DEFAULT_FPS
@@ -26,7 +27,7 @@ class TrainingStep(Protocol):
     """One step of a training, with everything that it changes.
 
     Steps owe: all draws follow from a seed and `number`; `parts` holds all that a checkpoint needs
-    for the next step to be the same to the bit; a loss that is not finite raises a `UserError`
+    for the next step to be the same to the bit; a loss that is not finite raises a `NotFiniteError`
     before its optimiser has moved.
     """
 
@@ -79,25 +80,29 @@ def fit(
     folder: Path,
     about: Mapping[str, Any],
     validate: Validate | None = None,
+    tensorboard: bool = False,
 ) -> None:
     """Take steps until all epochs are over, resuming what `folder` holds.
 
     Args:
         step: What is trained.
-        batches: Of training clips; they go on from where the run was.
+        batches: Of training clips; they go on from where the run was. Under several ranks, this
+            rank's share of each batch.
         config: Of the training.
         folder: Of the run: `checkpoint.pt` and `metrics.jsonl`.
         about: What decides the run beside config and number of clips, as JSON values.
-        validate: Called after each epoch; its numbers are recorded.
+        validate: Called after each epoch, on the first rank; its numbers are recorded.
+        tensorboard: Whether to write the numbers for TensorBoard as well.
 
     Raises:
         UserError: `folder` holds another run or cannot be written to; batches are of another size
             than the config says; a loss is not finite; the data are damaged.
     """
-    if batches.batch_size != config.batch_size:
+    ranks = Ranks(batches.rank, batches.num_ranks)
+    if batches.batch_size * ranks.size != config.batch_size:
         raise UserError(
             f"batches must hold {config.batch_size} clips, as the training's config says, got "
-            f"{batches.batch_size}: change one"
+            f"{batches.batch_size * ranks.size}: change one"
         )
     num_clips = len(batches.sequence)
     per_epoch = config.windows * num_clips
@@ -107,7 +112,12 @@ def fit(
         parts=step.parts(),
         total=config.epochs * per_epoch,
         seconds_between=_SECONDS_BETWEEN,
+        ranks=ranks,
+        tensorboard=tensorboard,
     ) as run:
+        for part in step.parts().values():
+            if isinstance(part, nn.Module):
+                ranks.broadcast([*part.parameters(), *part.buffers()])
         batches.load_state_dict({"clips": run.clips})
         try:
             while not run.is_done:
@@ -124,14 +134,22 @@ def _advance(
     per_epoch: int,
     validate: Validate | None,
 ) -> None:
-    number, epoch = run.clips // batches.batch_size, run.clips // per_epoch
-    losses = step(next(batches), number=number, epoch=epoch)
-    run.advance(batches.batch_size)
+    batch_size = batches.batch_size * batches.num_ranks
+    number, epoch = run.clips // batch_size, run.clips // per_epoch
+    batch = next(batches)
+    try:
+        losses = step(batch, number=number, epoch=epoch)
+    except NotFiniteError as error:
+        clips = batches.sequence.dataset.manifest.clips
+        ids = [clips[index].clip for index in batch.index.tolist()]
+        raise run.keep_batch(error, step=number, ids=ids) from error
+    run.advance(batch_size)
     is_last_of_epoch = run.is_done or run.clips // per_epoch > epoch
     if number % _RECORD_EVERY == 0 or is_last_of_epoch:
         run.record(epoch=epoch, **{name: float(value) for name, value in losses.items()})
     if validate is not None and is_last_of_epoch:
-        run.record(epoch=epoch, **validate())
+        numbers = validate() if run.ranks.is_first else {}
+        run.record(epoch=epoch, **numbers)
     run.save_if_due()
 
 

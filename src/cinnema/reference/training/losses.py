@@ -11,6 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from cinnema.core.ranks import Ranks
+
 # The bounds of the adaptive weight, and what keeps its quotient finite.
 _LARGEST_WEIGHT, _SMALLEST_NORM = 1e4, 1e-4
 
@@ -36,7 +38,9 @@ def hinge_generator(fake: Float[Tensor, "*f"]) -> Float[Tensor, ""]:
     return -fake.mean()
 
 
-def gradient_penalty(score: Float[Tensor, "b *s"], x: Float[Tensor, "b *d"]) -> Float[Tensor, ""]:
+def gradient_penalty(
+    score: Float[Tensor, "b *s"], x: Float[Tensor, "b *d"], *, num_ranks: int = 1
+) -> Float[Tensor, ""]:
     """Return the penalty on a discriminator's slope at real data: E_b ||d mean(score) / d x_b||^2.
 
     With S the mean score of the batch, as the released code has it: where clips do not influence
@@ -51,8 +55,10 @@ def gradient_penalty(score: Float[Tensor, "b *s"], x: Float[Tensor, "b *d"]) -> 
     Args:
         score: Scores of real data, made from `x`.
         x: The real data; it needs to require gradients.
+        num_ranks: R, processes that share the batch evenly: S is the mean over all of it, so that
+            the mean of the ranks' penalties is that of one process.
     """
-    (gradient,) = torch.autograd.grad(score.mean(), x, create_graph=True)
+    (gradient,) = torch.autograd.grad(score.mean() / num_ranks, x, create_graph=True)
     return gradient.square().flatten(1).sum(dim=1).mean()
 
 
@@ -90,7 +96,11 @@ def kl_to_standard_normal(
 
 
 def draw_latent(
-    mu: Float[Tensor, "b z"], log_var: Float[Tensor, "b z"], *, generator: torch.Generator
+    mu: Float[Tensor, "b z"],
+    log_var: Float[Tensor, "b z"],
+    *,
+    generator: torch.Generator,
+    ranks: Ranks | None = None,
 ) -> Float[Tensor, "b z"]:
     """Return one draw from each Gaussian, z = mu + exp(log_var / 2) * noise.
 
@@ -98,13 +108,20 @@ def draw_latent(
         mu: Means.
         log_var: Logarithms of the variances.
         generator: On the CPU: the noise is drawn there, so that it is the same on every device.
+        ranks: The processes that share the batch evenly.
     """
-    noise = torch.randn(mu.shape, generator=generator).to(mu)
+    ranks = ranks or Ranks()
+    num, z_dim = mu.shape
+    noise = ranks.own(torch.randn(ranks.size * num, z_dim, generator=generator)).to(mu)
     return mu + (0.5 * log_var).exp() * noise
 
 
 def adaptive_weight(
-    reconstruction: Float[Tensor, ""], adversarial: Float[Tensor, ""], last_layer: Tensor
+    reconstruction: Float[Tensor, ""],
+    adversarial: Float[Tensor, ""],
+    last_layer: Tensor,
+    *,
+    ranks: Ranks | None = None,
 ) -> Float[Tensor, ""]:
     """Return the weight that makes two losses pull equally hard at the last layer.
 
@@ -117,12 +134,14 @@ def adaptive_weight(
         reconstruction: The loss that sets the measure.
         adversarial: The loss to be weighted.
         last_layer: w, the weight of the generator's last layer.
+        ranks: The processes that share the batch: gradients count over all of it.
 
     Returns:
         The weight, a constant to later differentiation.
     """
     (a,) = torch.autograd.grad(reconstruction, last_layer, retain_graph=True)
     (b,) = torch.autograd.grad(adversarial, last_layer, retain_graph=True)
+    (ranks or Ranks()).average([a, b])
     weight: Tensor = a.norm() / (b.norm() + _SMALLEST_NORM)
     return weight.clamp(0, _LARGEST_WEIGHT).detach()
 

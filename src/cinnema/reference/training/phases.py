@@ -10,7 +10,8 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from cinnema.core.errors import UserError
+from cinnema.core.errors import NotFiniteError
+from cinnema.core.ranks import Ranks
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 
@@ -63,6 +64,7 @@ class Phase:
         adam: How.
         start: The epoch from which on it is active; its rate falls from there.
         interval: Steps between two of its updates, at least 1.
+        ranks: The processes that share each batch; gradients are averaged over them.
 
     Attributes:
         optimiser: Of all parameters of the networks.
@@ -84,9 +86,11 @@ class Phase:
         *,
         start: int = 0,
         interval: int = 1,
+        ranks: Ranks | None = None,
     ) -> None:
         self.name, self.networks, self.adam = name, list(networks), adam
         self.start, self.interval = start, interval
+        self.ranks = ranks or Ranks()
         self.optimiser = adam.optimiser(self.networks)
 
     def is_due(self, number: int, *, epoch: int) -> bool:
@@ -105,14 +109,17 @@ class Phase:
             rate: Takes the place of the rate that the epoch has.
 
         Returns:
-            The losses, without their graph.
+            The losses, without their graph: means over all ranks.
 
         Raises:
-            UserError: A loss or the gradient is not finite; no weight has been changed.
+            NotFiniteError: A loss or the gradient is not finite; no weight has been changed.
         """
-        self._require_finite(losses, number)
+        seen = {name: value.detach().clone() for name, value in losses.items()}
+        self.ranks.average(list(seen.values()))
+        self._require_finite(seen, number)
         self.optimiser.zero_grad()
         torch.stack(list(losses.values())).sum().backward()
+        self.ranks.average_gradients(self._parameters())
         gradients = [p.grad for p in self._parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
         self._require_finite({"gradient": norm}, number)
@@ -120,7 +127,7 @@ class Phase:
             group["lr"] = self.adam.rate(epoch - self.start) if rate is None else rate
         self.optimiser.step()
         self.optimiser.zero_grad()
-        return {name: value.detach() for name, value in losses.items()}
+        return seen
 
     def _parameters(self) -> Iterator[nn.Parameter]:
         for network in self.networks:
@@ -130,11 +137,8 @@ class Phase:
         values = {name: float(value.detach()) for name, value in losses.items()}
         spoilt = [f"{name} {value:g}" for name, value in values.items() if not math.isfinite(value)]
         if spoilt:
-            raise UserError(
-                f"{self.name}: {', '.join(spoilt)} at step {number}, which is no number to train "
-                "on; the last checkpoint is from before that: go on from it with a lower learning "
-                "rate, or look for what is wrong with the clips (`cinnema data check`)"
-            )
+            told = ", ".join(spoilt)
+            raise NotFiniteError(f"{self.name}: {told} at step {number} is no number to train on")
 
 
 @contextmanager

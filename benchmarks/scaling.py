@@ -1,0 +1,138 @@
+"""Clips a second of stage 1's training with one process and with several, started by torchrun.
+
+Each process has one thread (on a GPU, one GPU). "same batch" shares the recipe's batch among them,
+as `torchrun -m cinnema train` does; "batch each" gives every process as many clips as one alone
+has. Clips are made up, so that only steps are measured. Rounds take turns, and the median is shown
+with the lowest and highest; the load is that of the machine, others included, when a round began.
+
+    python benchmarks/scaling.py --processes 1 2
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from cinnema.core.ranks import Ranks, joined_ranks
+from cinnema.recipes import landscape
+from cinnema.recipes.rehearsal import made_up_batch
+from cinnema.serve.train import device_of_process
+from cinnema.stage1.model import Stage1
+from cinnema.stage1.training import trial
+
+_WARM_UP = 2
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Measure the scaling of training.")
+    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--steps", type=int, default=8, help="of each measurement")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        _work(options)
+        return 0
+    ways = {("same batch", n): options.batch for n in options.processes}
+    ways |= {("batch each", n): n * options.batch for n in options.processes if n > 1}
+    found: dict[tuple[str, int], list[dict[str, Any]]] = {way: [] for way in ways}
+    for _ in range(options.rounds):
+        for (name, processes), batch in ways.items():
+            found[name, processes].append(_start(options, processes=processes, batch=batch))
+    Console(width=100).print(_table(found, ways))
+    return 0
+
+
+def _start(options: argparse.Namespace, *, processes: int, batch: int) -> dict[str, Any]:
+    load = os.getloadavg()[0]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", str(processes), __file__, "--worker", "--batch", str(batch)]
+    command += ["--steps", str(options.steps), "--device", options.device]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(done.stderr)
+    return json.loads(done.stdout.splitlines()[-1]) | {"load": load}
+
+
+def _work(options: argparse.Namespace) -> None:
+    torch.set_num_threads(1)
+    device = device_of_process(options.device)
+    recipe = landscape()
+    config = dataclasses.replace(recipe.motion, batch_size=options.batch)
+    with joined_ranks(device) as ranks:
+        share = ranks.share(options.batch)
+        model = Stage1(recipe.stage1)
+        batch = made_up_batch(recipe, share.stop - share.start)
+        take = trial(model, batch, config, device=device, ranks=ranks)
+        seconds = _seconds_of_step(take, ranks, steps=options.steps)
+        waiting = _seconds_of_averaging(model, ranks, device=device)
+        if ranks.is_first:
+            print(json.dumps({"rate": options.batch / seconds, "averaging": waiting / seconds}))
+
+
+def _seconds_of_step(take: Any, ranks: Ranks, *, steps: int) -> float:  # noqa: ANN401
+    for number in range(_WARM_UP):
+        take(number)
+    ranks.gather(None)
+    start = time.perf_counter()
+    for number in range(steps):
+        take(number)
+    ranks.gather(None)
+    return (time.perf_counter() - start) / steps
+
+
+def _seconds_of_averaging(model: Stage1, ranks: Ranks, *, device: torch.device) -> float:
+    """Of the gradients alone, with nobody late."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    gradients = [torch.zeros(p.shape, device=device) for p in trained]
+    times = []
+    for _ in range(5):
+        ranks.gather(None)
+        start = time.perf_counter()
+        ranks.average(gradients)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def _table(
+    found: dict[tuple[str, int], list[dict[str, Any]]], ways: dict[tuple[str, int], int]
+) -> Table:
+    table = Table(title="stage 1, phase motion, at the recipe's size", box=None)
+    for column in ("", "processes", "batch", "clips/s", "low", "high", "times one", "averaging"):
+        table.add_column(column, justify="right" if column else "left")
+    table.add_column("load", justify="right")
+    medians = {way: statistics.median(r["rate"] for r in rounds) for way, rounds in found.items()}
+    one = medians.get(("same batch", 1))
+    for (name, processes), rounds in found.items():
+        rates = [r["rate"] for r in rounds]
+        median = medians[name, processes]
+        table.add_row(
+            name,
+            str(processes),
+            str(ways[name, processes]),
+            f"{median:.1f}",
+            f"{min(rates):.1f}",
+            f"{max(rates):.1f}",
+            "-" if one is None else f"{median / one:.2f}",
+            f"{statistics.median(r['averaging'] for r in rounds):.1%}",
+            f"{statistics.mean(r['load'] for r in rounds):.1f}",
+        )
+    return table
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,171 @@
+"""Checkpoints that survive: whole or not at all, checked, and never fewer than one good one.
+
+A new one is written beside, flushed, read back and only then given its name, while the one before
+is kept as `checkpoint.previous.pt`. The files are torch's own (zip archives); each carries the
+SHA-256 of its content as the archive's comment, which torch passes over and `unzip -z` shows.
+"""
+
+import hashlib
+import io
+import os
+import warnings
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+
+from cinnema.core.errors import UserError
+from cinnema.core.files import atomic_path
+
+_LATEST, _PREVIOUS, _DAMAGED = "checkpoint.pt", "checkpoint.previous.pt", "checkpoint.damaged.pt"
+
+# An archive ends in the length of its comment, two bytes, and the comment.
+_MARK = b"cinnema sha256 "
+_COMMENT_LENGTH = len(_MARK) + 64
+_NO_COMMENT = (0).to_bytes(2, "little")
+_CHUNK = 1 << 20
+
+
+class Checkpoints:
+    """The checkpoints of one folder.
+
+    Args:
+        folder: Where they are; it must exist.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> checkpoints = Checkpoints(Path(mkdtemp()))
+        >>> checkpoints.write({"clips": 32})
+        >>> checkpoints.read()
+        {'clips': 32}
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @property
+    def latest(self) -> Path:
+        """The file that the next resumption reads."""
+        return self.folder / _LATEST
+
+    def write(self, state: dict[str, Any]) -> None:
+        """Write a checkpoint; what was the latest becomes the previous one.
+
+        Args:
+            state: Tensors and plain values.
+
+        Raises:
+            UserError: The folder cannot be written to, the disk is full, or does not give back
+                what was written. The checkpoints that were there stay.
+        """
+        # By way of memory: written straight to a file, torch hides that the disk is full.
+        content = io.BytesIO()
+        torch.save(state, content)
+        with atomic_path(self.latest, overwrite=True) as path:
+            _write_signed(path, content.getbuffer())
+            try:
+                _verify(path)
+            except ValueError as error:
+                raise UserError(
+                    f"{self.latest}: the disk does not give back what was written to it; the "
+                    "checkpoints that were there stay: check the disk, or choose another folder"
+                ) from error
+            if self.latest.exists():
+                self.latest.replace(self.folder / _PREVIOUS)
+
+    def read(self) -> dict[str, Any] | None:
+        """Return the latest checkpoint that is whole, None if there are none.
+
+        Where the latest is damaged, a warning says so and the previous one is taken.
+
+        Raises:
+            UserError: There are some, and all are damaged.
+        """
+        problems = []
+        for path in (self.latest, self.folder / _PREVIOUS):
+            if not path.exists():
+                continue
+            try:
+                state = _read(path)
+            except UserError as error:
+                problems.append(str(error))
+                continue
+            for problem in problems:
+                warnings.warn(f"{problem}; going on from {path}", stacklevel=2)
+            return state
+        if problems:
+            raise UserError(
+                f"{'; '.join(problems)}: move {self.folder} away to start afresh, or put a copy "
+                "of a checkpoint in its place"
+            )
+        return None
+
+    def tidy(self) -> None:
+        """Put a latest checkpoint that is damaged aside, and remove what a killed write left.
+
+        The damaged one is kept as `checkpoint.damaged.pt`, so that it becomes nobody's previous.
+        """
+        for path in self.folder.glob(f".{self.latest.stem}.partial-*{self.latest.suffix}"):
+            path.unlink(missing_ok=True)
+        if not self.latest.exists():
+            return
+        try:
+            _read(self.latest)
+        except UserError:
+            self.latest.replace(self.folder / _DAMAGED)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        _verify(path)
+        # weights_only: tensors and plain values, so that no code of a stranger's file is run.
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # unpickling raises almost anything
+        reason = str(error).strip().partition("\n")[0].rstrip(".")
+        raise UserError(f"{path} cannot be read as a checkpoint ({reason})") from error
+    if not isinstance(state, dict):
+        raise UserError(f"{path} cannot be read as a checkpoint (it is not one of cinnema's)")
+    return state
+
+
+def _write_signed(path: Path, archive: memoryview) -> None:
+    if archive[-2:] != _NO_COMMENT:
+        raise AssertionError("torch writes archives without a comment")
+    comment = _MARK + hashlib.sha256(archive).hexdigest().encode()
+    with path.open("wb") as file:
+        file.write(archive[:-2])
+        file.write(len(comment).to_bytes(2, "little") + comment)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _verify(path: Path) -> None:
+    """Raise a ValueError if a file is not what was signed.
+
+    One without a comment is of an earlier version, or of torch alone; it is taken as it is.
+    """
+    size = path.stat().st_size - _COMMENT_LENGTH - 2
+    with path.open("rb") as file:
+        file.seek(max(size, 0))
+        comment = file.read()[2:]
+        if not comment.startswith(_MARK):
+            _require_unsigned(file)
+            return
+        file.seek(0)
+        digest = hashlib.sha256()
+        while size > 0:
+            chunk = file.read(min(size, _CHUNK))
+            digest.update(chunk)
+            size -= len(chunk)
+        digest.update(_NO_COMMENT)
+    if digest.hexdigest().encode() != comment.removeprefix(_MARK):
+        raise ValueError("its content is not what was written")
+
+
+def _require_unsigned(file: BinaryIO) -> None:
+    """Raise a ValueError unless an archive ends as those that have no comment."""
+    length = file.seek(0, os.SEEK_END)
+    file.seek(max(length - 22, 0))
+    end = file.read()
+    if not (end.startswith(b"PK\x05\x06") and end.endswith(_NO_COMMENT)):
+        raise ValueError("it is not whole, or no archive of torch")

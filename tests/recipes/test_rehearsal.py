@@ -1,0 +1,79 @@
+"""What a training will cost."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from cinnema.recipes import RECIPES, Recipe
+from cinnema.recipes.rehearsal import Rehearsal, rehearse_stage1, rehearse_stage2
+from cinnema.stage1.model import Stage1, Stage1Config
+from cinnema.stage2.conditioning import ConditionerConfig
+from cinnema.stage2.flow import FlowConfig
+
+CPU = torch.device("cpu")
+SMALL = Stage1Config(
+    size=64, num_frames=4, num_basis=2, z_dim=16, encoder_width=8, motion_width=8, feature_dim=8,
+    mask_width=16, painter_width=16,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def recipe() -> Recipe:
+    full = RECIPES["landscape"]()
+    small = {"batch_size": 2, "clips": 100}
+    return dataclasses.replace(
+        full,
+        stage1=SMALL,
+        motion=dataclasses.replace(full.motion, **small),
+        picture=dataclasses.replace(full.picture, window=32, **small),
+        mask=dataclasses.replace(full.mask, batch_size=4, clips=100),
+        conditioner=ConditionerConfig(feature_dim=8, width=8, condition_dim=4),
+        flow=FlowConfig(z_dim=16, condition_dim=4, num_blocks=2, hidden_dim=16),
+    )
+
+
+@pytest.fixture(scope="module")
+def phases(recipe: Recipe) -> list[Rehearsal]:
+    return rehearse_stage1(recipe, device=CPU)
+
+
+def test_every_phase_is_rehearsed(phases: list[Rehearsal]) -> None:
+    assert [phase.name for phase in phases] == ["motion", "picture", "mask"]
+    for phase in phases:
+        assert phase.clips_per_second > 0
+        assert phase.drawn_per_second is not None
+        pace = min(phase.clips_per_second, phase.drawn_per_second)
+        assert phase.hours == pytest.approx(100 / pace / 3600)
+
+
+def test_parameters_are_counted_by_part_and_the_frozen_ones_apart(
+    phases: list[Rehearsal],
+) -> None:
+    model = Stage1(SMALL)
+    motion, picture, mask = phases
+    assert sum(motion.parameters.values()) == sum(p.numel() for p in model.parameters())
+    assert motion.parameters["encoder"] == sum(p.numel() for p in model.encoder.parameters())
+    assert mask.trained == mask.parameters["mask"]
+    assert picture.trained == picture.parameters["motion"] + sum(
+        picture.parameters[name] for name in ("mask", "painter")
+    )
+    total = sum(mask.parameters.values())
+    assert mask.state_bytes in (4 * total + 16 * mask.trained, 2 * total + 20 * mask.trained)
+
+
+def test_a_larger_batch_keeps_more_for_its_backward_pass(recipe: Recipe) -> None:
+    def kept(batch_size: int) -> int:
+        config = dataclasses.replace(recipe.stage2, batch_size=batch_size)
+        (stage2,) = rehearse_stage2(dataclasses.replace(recipe, stage2=config), device=CPU)
+        return stage2.activation_bytes
+
+    assert 2.5 * kept(16) < kept(64) < 4 * kept(16)
+
+
+def test_stage_2_draws_no_clips_and_leaves_the_global_stream_alone(recipe: Recipe) -> None:
+    state = torch.random.get_rng_state()
+    (stage2,) = rehearse_stage2(recipe, device=CPU)
+    assert stage2.drawn_per_second is None
+    assert stage2.hours > 0
+    assert torch.equal(torch.random.get_rng_state(), state)
