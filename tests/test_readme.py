@@ -12,12 +12,15 @@ import torch
 from PIL import Image
 
 from cinnema.media.videos import write_video
+from cinnema.metrics.evaluation import engine
+from cinnema.metrics.evaluation.results import Evaluation
 from cinnema.recipes import assembly
 from cinnema.serve.cli import main
 from cinnema.stage1.model import Stage1Config
 from cinnema.stage2.conditioning import ConditionerConfig
 from cinnema.stage2.flow import FlowConfig
 from cinnema.synthesis.model import ModelConfig, VideoModel, bundled_names, save_model
+from official_folder import write_official
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -68,6 +71,22 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
+def official(place: Path) -> Path:
+    """The paper's checkpoints in small widths, where the README has a data set's folder."""
+    return write_official(place / "models/landscape")
+
+
+@pytest.fixture
+def no_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Evaluation takes minutes: only that its command reaches it is tested here."""
+    found = Evaluation(
+        weights={"name": "landscape"}, data={"name": "skies"}, protocol={"name": "aligned"},
+        settings={}, backbones={}, columns=(), rows=(),
+    )  # fmt: skip
+    monkeypatch.setattr(engine, "evaluate_model", lambda *_, **__: found)
+
+
+@pytest.fixture
 def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
     """Training and validation take hours: only that their commands reach them is tested here."""
 
@@ -98,7 +117,8 @@ def test_the_first_two_commands_are_make_demo_and_make_test() -> None:
     assert {"demo", "test"} <= set(re.findall(r"^(\w+):", makefile, flags=re.MULTILINE))
 
 
-def test_every_shell_command_runs(no_training: None) -> None:
+@pytest.mark.usefixtures("no_training", "no_evaluation", "official")
+def test_every_shell_command_runs() -> None:
     for command in commands():
         if command in SETUP:
             continue

@@ -120,6 +120,16 @@ def test_a_run_stops_when_held_out_scenes_get_no_better(stage1: Stage1, tmp_path
     assert (result.nll, result.clips, result.stopped_early) == (1.0, 128, True)
 
 
+def test_the_last_weights_are_kept_where_that_is_asked(stage1: Stage1, tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, keep="last", patience=50)
+    looks = _scores(2.0, 1.0, 1.5, 1.4, 3.0, 3.0)
+    watched = _train(stage1, tmp_path / "watched", config=config, validate=looks)
+    alone = _train(stage1, tmp_path / "alone", config=config)
+    assert (watched.nll, watched.clips) == (None, CONFIG.clips)
+    assert _same(watched.flow, alone.flow)
+    assert _same(watched.conditioner, alone.conditioner)
+
+
 def test_a_run_that_stopped_early_stays_stopped(stage1: Stage1, tmp_path: Path) -> None:
     first = _train(stage1, tmp_path, validate=_scores(2.0, 1.0, 1.5, 1.4))
     again = _train(stage1, tmp_path, validate=_scores(), batches=_no_more_batches())

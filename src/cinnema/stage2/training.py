@@ -7,7 +7,7 @@ first, and all steps draw from it, with fresh noise on z each time.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from jaxtyping import Float
@@ -51,6 +51,8 @@ class Stage2Training:
             can do without.
         validate_every: Clips between two looks at the held-out scenes.
         patience: Looks without a better likelihood after which the run ends.
+        keep: Which averaged weights are kept: the "best" on held-out scenes, or the "last". The
+            best are chosen by those scenes, whose scores they then flatter.
         seed: Of every draw.
     """
 
@@ -64,6 +66,7 @@ class Stage2Training:
     control_dropout: float = Field(default=0.2, ge=0, le=1)
     validate_every: int = Field(default=16_000, ge=1)
     patience: int = Field(default=15, ge=1)
+    keep: Literal["best", "last"] = "best"
     seed: int = Field(default=0, ge=0)
 
 
@@ -72,10 +75,10 @@ class Stage2Result:
     """What training leaves behind.
 
     Attributes:
-        conditioner: In evaluation mode, with the averaged weights that were best on held-out
-            scenes, or the last ones where nothing was held out.
+        conditioner: In evaluation mode, with the averaged weights that are kept: the best on
+            held-out scenes, or the last ones where that is asked for or nothing was held out.
         flow: Likewise.
-        nll: Their held-out negative log-likelihood in nats a dimension; None without validation.
+        nll: The best ones' held-out negative log-likelihood in nats a dimension; None for the last.
         clips: Clips that they had been trained on.
         stopped_early: Whether the run ended because the likelihood got no better.
     """
@@ -149,7 +152,7 @@ def train(
     ):
         ranks.broadcast(step.tensors())
         _fit(run, step, validate)
-    return _result(step, run, is_validated=validate is not None)
+    return _result(step, run, keeps_best=validate is not None and config.keep == "best")
 
 
 def trial(
@@ -200,9 +203,9 @@ def _fit(run: TrainingRun, step: "_Step", validate: Validate | None) -> None:
         run.save_if_due()
 
 
-def _result(step: "_Step", run: TrainingRun, *, is_validated: bool) -> Stage2Result:
+def _result(step: "_Step", run: TrainingRun, *, keeps_best: bool) -> Stage2Result:
     best, networks = step.best, step.networks
-    if is_validated:
+    if keeps_best:
         best.restore()
     else:
         step.average.exchange()
@@ -210,8 +213,8 @@ def _result(step: "_Step", run: TrainingRun, *, is_validated: bool) -> Stage2Res
     return Stage2Result(
         conditioner=networks.conditioner,
         flow=networks.flow,
-        nll=best.nll if is_validated else None,
-        clips=best.clips if is_validated else run.clips,
+        nll=best.nll if keeps_best else None,
+        clips=best.clips if keeps_best else run.clips,
         stopped_early=not run.is_done,
     )
 
