@@ -49,8 +49,10 @@ def main() -> int:
     if unknown := set(recipes) - RECIPES.keys():
         parser.error(f"there is no recipe {', '.join(unknown)}: use {', '.join(RECIPES)}")
     if options.training:
-        (name,) = recipes
-        return _measure_here(name, options.training, options.batch_size, most_gb=options.most_gb)
+        if len(recipes) != 1:
+            parser.error("--training measures one recipe: name it")
+        name, most = recipes[0], options.most_gb
+        return _measure_here(name, options.training, options.batch_size, most_gb=most)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     print(f"first step, {torch.get_num_threads()} threads on {cores} cores", flush=True)
     print("recipe     training      batch  published   step s  peak GB  losses", flush=True)
@@ -76,8 +78,9 @@ def _measure(name: str, training: str, batch_size: int | None, *, most_gb: float
         return
 
 
-def _measure_here(name: str, training: str, batch_size: int, *, most_gb: float) -> int:
+def _measure_here(name: str, training: str, batch_size: int | None, *, most_gb: float) -> int:
     recipe, limit = RECIPES[name](), int(most_gb * 1e9)
+    batch_size = batch_size or published_batch(name, training)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     try:
         step, num_frames = new_step(recipe, training)

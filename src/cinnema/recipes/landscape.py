@@ -102,6 +102,7 @@ def landscape() -> Recipe:
         data=DataConfig(
             textures={"clouds": 6.0, "water": 1.5, "fire": 1.0, "other": 0.7, "vegetation": 0.8},
             excluded=("nasa4_forest",),
+            sky_share=0.65,
         ),
         stage1=Stage1Config(),
         motion=Stage1Training(phase="motion", clips=32_000),
@@ -128,11 +129,13 @@ def landscape() -> Recipe:
             mixing="linear",
         ),
         stage2=Stage2Training(
-            clips=128_000,
+            clips=192_000,
+            pool=40_000,
             learning_rate=1e-3,
             weight_decay=0.3,
             control_dropout=0.3,
             validate_every=6_400,
-            patience=8,
+            patience=100,
+            keep="last",
         ),
     )
