@@ -80,7 +80,8 @@ def official(place: Path) -> Path:
 def no_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
     """Evaluation takes minutes: only that its command reaches it is tested here."""
     found = Evaluation(
-        weights={"name": "landscape"}, data={"name": "skies"}, protocol={"name": "aligned", "about": "aligned"},
+        weights={"name": "landscape"}, data={"name": "skies"},
+        protocol={"name": "aligned", "about": "frames of the same times"},
         settings={}, backbones={}, columns=(), rows=(),
     )  # fmt: skip
     monkeypatch.setattr(engine, "evaluate_model", lambda *_, **__: found)
