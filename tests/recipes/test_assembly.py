@@ -23,7 +23,6 @@ from cinnema.recipes import DataConfig, Recipe
 from cinnema.recipes.assembly import (
     bundle,
     new_stage1,
-    read_foregrounds,
     split_crops,
     train_stage1,
     train_stage2,
@@ -101,14 +100,6 @@ def test_a_phase_gets_the_frames_that_it_looks_at(
     assert batch.x0.shape == (4, 3, 64, 64)
     assert batch.flow.shape == (4, 2, 4, 16, 16)
     assert batch.frames.shape == (4, num_rendered, 3, 64, 64)
-
-
-def test_foregrounds_are_squares_of_the_photographs(photographs: Path, tmp_path: Path) -> None:
-    squares = read_foregrounds(photographs, side=32, each=3)
-    assert (squares.shape, squares.dtype) == ((6, 3, 32, 32), torch.uint8)
-    assert torch.equal(squares, read_foregrounds(photographs, side=32, each=3))
-    with pytest.raises(UserError):
-        read_foregrounds(tmp_path, side=32)
 
 
 def test_a_new_stage_1_stands_on_imagenet() -> None:

@@ -5,11 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
-import numpy as np
 import torch
-from jaxtyping import UInt8
-from torch import Tensor, nn
+from torch import nn
 
 from cinnema.backbones.efficientnet import EfficientNetLite0
 from cinnema.backbones.lpips import LPIPS
@@ -20,7 +17,7 @@ from cinnema.core.ranks import Ranks
 from cinnema.core.weights import load_weights, save_weights
 from cinnema.data.clip_streams import ClipStream, MixedClips, SkyPool
 from cinnema.data.scenes import SceneCrops, find_scenes, load_crops
-from cinnema.media.pictures import pictures_in, read_picture
+from cinnema.data.worlds.sky.foregrounds import read_foregrounds
 from cinnema.metrics.quick import latent_validation, stage1_validation
 from cinnema.metrics.validation import ValidationReport, validate_model
 from cinnema.recipes.landscape import DataConfig, Recipe, landscape
@@ -121,31 +118,6 @@ def training_stream(
     return ClipStream(
         clips, batch_size=share.stop - share.start, rank=ranks.rank, num_ranks=ranks.size
     )
-
-
-def read_foregrounds(folder: Path, *, side: int, each: int = 4) -> UInt8[Tensor, "k 3 s s"]:
-    """Cut squares out of photographs in which nothing moves.
-
-    Args:
-        folder: Of photographs without sky, clouds or water.
-        side: Of a square in pixels, after scaling.
-        each: Squares of each photograph, of 50 to 100 % of its smaller side.
-
-    Raises:
-        UserError: The folder holds no pictures, or one cannot be read.
-    """
-    rng = np.random.default_rng(0)
-    squares = []
-    for path in pictures_in(folder):
-        pixels = read_picture(path).pixels
-        height, width, _ = pixels.shape
-        for _ in range(each):
-            edge = int(rng.uniform(0.5, 1.0) * min(height, width))
-            top = int(rng.integers(0, height - edge + 1))
-            left = int(rng.integers(0, width - edge + 1))
-            square = pixels[top : top + edge, left : left + edge]
-            squares.append(cv2.resize(square, (side, side), interpolation=cv2.INTER_AREA))
-    return torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2).contiguous()
 
 
 def new_stage1(config: Stage1Config, *, seed: int = 0) -> Stage1:

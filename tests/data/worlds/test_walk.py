@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 
 from cinnema.core.errors import UserError
 from cinnema.data.records import ClipSource, RawClip
+from cinnema.data.worlds.starts import split_of
 from cinnema.data.worlds.walk import world as module
 from cinnema.data.worlds.walk.figure import JOINTS, PARENTS
 from cinnema.data.worlds.walk.scenery import Camera, Scenery
-from cinnema.data.worlds.walk.world import MOTIONS, Walk, split_of
+from cinnema.data.worlds.walk.world import MOTIONS, Walk
 
 pytest.importorskip("pybullet_data")
 

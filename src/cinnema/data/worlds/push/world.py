@@ -17,13 +17,14 @@ from jaxtyping import Float, Float32, UInt8
 from numpy.random import Generator
 
 from cinnema.core.errors import UserError
-from cinnema.data.records import BadRecord, Control, Item, RawClip, Split
+from cinnema.data.records import BadRecord, Control, Item, RawClip
 from cinnema.data.worlds.push.arm import ARM_PAINTS, Arm, Pose, set_arm
 from cinnema.data.worlds.push.engine import Engine, simulation
 from cinnema.data.worlds.push.layout import WORKSPACE
 from cinnema.data.worlds.push.objects import set_objects
 from cinnema.data.worlds.push.rendering import Camera, Light, View, render
 from cinnema.data.worlds.push.tabletop import draw_light, draw_scenery, push_camera, set_tray
+from cinnema.data.worlds.starts import split_of
 
 END_EFFECTOR = Control(
     name="end_effector",
@@ -109,7 +110,7 @@ class Push:
     def items(self) -> Sequence[Item]:
         """List the starts; each has `futures` clips."""
         return [
-            Item(name=f"{start:07d}", split=_split_of(start), clips=self.futures)
+            Item(name=f"{start:07d}", split=split_of(start), clips=self.futures)
             for start in range(self.num_starts)
         ]
 
@@ -141,10 +142,6 @@ class Push:
 
     def _stream(self, start: int, number: int) -> Generator:
         return np.random.default_rng([self.seed, start, number])
-
-
-def _split_of(start: int) -> Split:
-    return {9: "test", 8: "validation"}.get(start % 10, "train")  # type: ignore[return-value]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,12 +20,13 @@ from torch import Tensor
 
 from cinnema.core.errors import UserError
 from cinnema.core.randomness import generator_for
-from cinnema.data.records import BadRecord, Control, Item, RawClip, Split
+from cinnema.data.records import BadRecord, Control, Item, RawClip
 from cinnema.data.wind import WIND
 from cinnema.data.worlds.sky.foregrounds import read_foregrounds
 from cinnema.data.worlds.sky.motion import SkyMotion, draw_deformation, draw_plane, draw_speed
 from cinnema.data.worlds.sky.scene import SkyScene, draw_scene
 from cinnema.data.worlds.sky.tiles import Draws
+from cinnema.data.worlds.starts import split_of
 from cinnema.media.pictures import to_pixels
 
 FPS = 8.0
@@ -113,7 +114,7 @@ class Skies:
     def items(self) -> Sequence[Item]:
         """List the starts; each has `futures` clips."""
         return [
-            Item(name=f"{start:07d}", split=_split_of(start), clips=self.futures)
+            Item(name=f"{start:07d}", split=split_of(start), clips=self.futures)
             for start in range(self.num_starts)
         ]
 
@@ -139,11 +140,6 @@ class Skies:
     def _textures(self) -> UInt8[Tensor, "k 3 s s"] | None:
         # Cuts are of 40 % and more of a square.
         return None if self.foregrounds is None else _read_once(self.foregrounds, 2 * self.size)
-
-
-def _split_of(start: int) -> Split:
-    splits: dict[int, Split] = {9: "test", 8: "validation"}
-    return splits.get(start % 10, "train")
 
 
 @lru_cache(maxsize=2)

@@ -21,7 +21,8 @@ from jaxtyping import Float32, Float64, Int64, UInt8
 from numpy.typing import NDArray
 
 from cinnema.core.errors import UserError
-from cinnema.data.records import Control, Item, RawClip, Split
+from cinnema.data.records import Control, Item, RawClip
+from cinnema.data.worlds.starts import split_of
 from cinnema.data.worlds.walk.figure import (
     JOINTS,
     Figure,
@@ -229,12 +230,6 @@ class Walk:
     def _repertoire(self) -> "_Repertoire":
         folder = bundled_folder() if self.motion_folder is None else self.motion_folder
         return _make_repertoire(folder, self.motions)
-
-
-def split_of(number: int) -> Split:
-    """Return on which side of the split a start is; it depends on its number alone."""
-    splits: dict[int, Split] = {8: "validation", 9: "test"}
-    return splits.get(number % 10, "train")
 
 
 @dataclass(frozen=True)
