@@ -2,7 +2,7 @@
 
 Random clips in the published batch sizes, every phase of every training, a process for each:
 
-    python benchmarks/paper_step.py [bair iper landscape dtdb] [--batch-size N] [--most-gb 14]
+    python benchmarks/paper_step.py [bair iper landscape dtdb] [--batch-size N] [--most-gb 20]
 
 The step is the first of a process: it includes what is done only once. Where a step would take
 more than `--most-gb`, it is measured again with half the batch, and the table says so.
@@ -42,7 +42,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Measure a step of each of the paper's trainings.")
     parser.add_argument("recipes", nargs="*", help=f"of {', '.join(RECIPES)}; all if none")
     parser.add_argument("--batch-size", type=int, help="the published one if not given")
-    parser.add_argument("--most-gb", type=float, default=14.0, help="memory of a process")
+    parser.add_argument("--most-gb", type=float, default=20.0, help="memory of a process")
     parser.add_argument("--training", choices=TRAININGS, help="measure this one here")
     options = parser.parse_args()
     recipes = options.recipes or list(RECIPES)
