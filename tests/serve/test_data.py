@@ -132,7 +132,7 @@ def test_a_folder_gets_the_control_of_the_sky(run: Run, footage: Path, tmp_path:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("prepare", "dtdb", ".", "out"), "--texture"),
+        (("prepare", "dtdb", ".", "out", "--texture", "a/b"), "texture must be the name"),
         (("prepare", "bair", ".", "out", "--stride", 2), "--stride is an option of folder"),
         (("prepare", "folder", "nowhere", "out"), "nowhere"),
         (("prepare", "folder", ".", "out", "--shard", "2/2"), "no share 2/2"),

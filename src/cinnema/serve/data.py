@@ -89,7 +89,7 @@ class Prepare(_Packing):
     control: Literal["wind"] | None = None
     """wind: estimate where clouds drift from their optical flow, as the control."""
     texture: str | None = None
-    """dtdb: which texture."""
+    """dtdb: which texture, as fire; all that are there unless given."""
     camera: Literal["aux1", "main"] | None = None
     """bair: which camera; aux1 unless given, as in the paper."""
     fit: Literal["stretch", "crop"] | None = None
@@ -126,8 +126,6 @@ class Prepare(_Packing):
             for name in names:
                 if kind != self.data_set and getattr(self, name) is not None:
                     raise UserError(f"--{name} is an option of {kind}, not of {self.data_set}")
-        if self.data_set == "dtdb" and self.texture is None:
-            raise UserError("dtdb: say which texture with --texture, as fire or clouds")
         names = ["size", *takes.get(self.data_set, [])]
         return {n: getattr(self, n) for n in names if getattr(self, n) is not None}
 

@@ -90,3 +90,13 @@ def test_a_missing_texture_is_told_what_there_is(tmp_path: Path, texture: Make) 
     for name in ("", "..", "fire/train"):
         with pytest.raises(UserError, match="texture must be the name of a folder"):
             DTDB(tmp_path, name)
+
+
+def test_without_a_texture_all_are_read(tmp_path: Path, texture: Make, splits_of: Make) -> None:
+    texture("clouds/eval/a", kind="png")
+    texture("fire/train/c")
+    source = DTDB(tmp_path)
+    assert source.name == "dtdb"
+    assert splits_of(source) == {"clouds/eval/a": "test", "fire/train/c": "train"}
+    with pytest.raises(UserError, match=r"<texture>/\{train,eval\}"):
+        DTDB(tmp_path, min_frames=30).items()

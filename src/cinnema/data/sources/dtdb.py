@@ -25,7 +25,7 @@ _TRAIN, _TEST = "train", "eval"
 
 @dataclass(frozen=True)
 class DTDB:
-    """One texture of the dynamic texture data base (Hadji and Wildes 2018).
+    """The dynamic texture data base (Hadji and Wildes 2018), or one texture of it.
 
     `<texture>/{train,eval}/<video>/frame<i>.{jpg,png}`, with consecutive numbers. eval tests, as in
     the paper; a share of the videos of train validates, by a hash of their names. The frame rate is
@@ -34,7 +34,7 @@ class DTDB:
 
     Args:
         root: The folder that holds the textures' folders.
-        texture: "clouds", "fire", "vegetation", "waterfall".
+        texture: "clouds", "fire", "vegetation", "waterfall"; all that are there if None.
         size: Width and height of the frames; the aspect is not kept.
         min_frames: Of a video; T + 1.
         validation_share: Of the videos of train, in [0, 1).
@@ -45,7 +45,7 @@ class DTDB:
     """
 
     root: Path
-    texture: str
+    texture: str | None = None
     _: KW_ONLY
     size: int = 128
     min_frames: int = 17
@@ -55,13 +55,14 @@ class DTDB:
         """Check the options."""
         check_at_least_one(size=self.size, min_frames=self.min_frames)
         check_shares(validation=self.validation_share)
-        if self.texture in ("", "..") or Path(self.texture).name != self.texture:
+        name = self.texture
+        if name is not None and (name in ("", "..") or Path(name).name != name):
             raise UserError(f"texture must be the name of a folder, got {self.texture!r}")
 
     @property
     def name(self) -> str:
         """What the packed data set is called."""
-        return f"dtdb-{self.texture}"
+        return "dtdb" if self.texture is None else f"dtdb-{self.texture}"
 
     @property
     def control(self) -> None:
@@ -91,7 +92,7 @@ class DTDB:
             textures = ", ".join(folder.name for folder in subfolders(self.root)) or "none"
             raise UserError(
                 f"{self.root} has no video of {self.min_frames} frames in "
-                f"{self.texture}/{{train,eval}}/<video>/frame<i>.jpg (or png); its folders: "
+                f"{self.texture or '<texture>'}/{{train,eval}}/<video>/frame<i>.jpg (or png); its folders: "
                 f"{textures}"
             )
         names = [below(video, self.root) for video in videos if video.parent.name == _TRAIN]
@@ -111,8 +112,14 @@ class DTDB:
 
     def _videos(self) -> list[Path]:
         check_root(self.root)
-        texture = self.root / self.texture
-        return [video for side in (_TEST, _TRAIN) for video in subfolders(texture / side)]
+        one = self.texture
+        textures = subfolders(self.root) if one is None else [self.root / one]
+        return [
+            video
+            for texture in textures
+            for side in (_TEST, _TRAIN)
+            for video in subfolders(texture / side)
+        ]
 
     def _is_long(self, video: Path) -> bool:
         return count_pictures(video) >= self.min_frames
