@@ -92,8 +92,8 @@ class DTDB:
             textures = ", ".join(folder.name for folder in subfolders(self.root)) or "none"
             raise UserError(
                 f"{self.root} has no video of {self.min_frames} frames in "
-                f"{self.texture or '<texture>'}/{{train,eval}}/<video>/frame<i>.jpg (or png); its folders: "
-                f"{textures}"
+                f"{self.texture or '<texture>'}/{{train,eval}}/<video>/frame<i>.jpg (or png); "
+                f"its folders: {textures}"
             )
         names = [below(video, self.root) for video in videos if video.parent.name == _TRAIN]
         splits = split_by_name(names, validation=self.validation_share, test=0.0)
