@@ -274,13 +274,15 @@ def test_a_loss_that_is_no_number_is_told_with_the_clips_of_its_batch(tmp_path: 
 STEPS = 30
 
 
-def fit_a_line(folder: Path) -> None:
+def fit_a_line(folder: Path, *, seconds_between: float = 0.01) -> None:
     """A training whose every draw follows from the number of its step."""
     torch.manual_seed(0)
     network = nn.Linear(3, 1)
     optimiser = torch.optim.Adam(network.parameters(), lr=0.01)
     parts = {"network": network, "optimiser": optimiser}
-    with TrainingRun(folder, config={}, parts=parts, total=STEPS, seconds_between=0.01) as run:
+    with TrainingRun(
+        folder, config={}, parts=parts, total=STEPS, seconds_between=seconds_between
+    ) as run:
         while not run.is_done:
             x = torch.randn(8, 3, generator=generator_for(0, run.clips))
             loss = (network(x) - x.sum(dim=1, keepdim=True)).square().mean()
@@ -348,7 +350,7 @@ def test_a_run_killed_within_a_save_goes_on_from_a_good_checkpoint(
 
     def fit_and_die() -> None:
         Path.replace = killed  # type: ignore[method-assign] # in the child alone
-        fit_a_line(tmp_path)
+        fit_a_line(tmp_path, seconds_between=0)  # so that every step saves, however fast they are
 
     assert os.waitstatus_to_exitcode(os.waitpid(start(fit_and_die), 0)[1]) == -signal.SIGKILL
     assert 0 < clips_seen(tmp_path) < STEPS
