@@ -6,11 +6,16 @@ from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 import torch
+from hypothesis import settings
 from jaxtyping import install_import_hook
 
 install_import_hook("cinnema", "shape_checker.check")  # before the first import of cinnema
 
 torch.set_num_threads(1)
+
+# How long an example takes depends on what else the machine does.
+settings.register_profile("cinnema", deadline=None)
+settings.load_profile("cinnema")
 
 
 @pytest.fixture
