@@ -59,7 +59,8 @@ class SkyMotion:
     ) -> Float[Tensor, "2 h w"]:
         """Return where the points at time `start` are at time `end`.
 
-        Solves source_of(q, end) = source_of(p, start) for q.
+        Solves source_of(q, end) = source_of(p, start) for q: to 1e-4 picture sizes within one clip,
+        for points that stay in the picture.
 
         Args:
             points: Coordinates p at time `start`.
