@@ -26,8 +26,13 @@ def step(network: nn.Linear, master: MasterWeights, optimiser: torch.optim.Optim
 def test_a_cpu_computes_in_bfloat16_only_where_its_hardware_multiplies_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for has_tiles, expected in ((True, torch.bfloat16), (False, torch.float32)):
+    for has_tiles, has_avx, expected in (
+        (True, False, torch.bfloat16),
+        (False, True, torch.bfloat16),
+        (False, False, torch.float32),
+    ):
         monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda has=has_tiles: has)
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda has=has_avx: has)
         assert fast_dtype(torch.device("cpu")) == expected
     assert fast_dtype(torch.device("mps")) == torch.float32
 

@@ -16,7 +16,7 @@ from cinnema.stage1.model import Stage1, Stage1Config
 from cinnema.stage2 import training
 from cinnema.stage2.conditioning import Conditioner, ConditionerConfig
 from cinnema.stage2.flow import ConditionalFlow, FlowConfig
-from cinnema.stage2.pool import encode, encode_pool, load_or_encode
+from cinnema.stage2.pool import encode, encode_drifting, encode_pool, load_or_encode
 from cinnema.stage2.training import Stage2Result, Stage2Training, train
 from two_processes import in_two_processes
 
@@ -72,7 +72,7 @@ def _train(
 ) -> Stage2Result:
     return train(
         stage1, *_networks(), _batches() if batches is None else batches, config,
-        folder=folder, device=CPU, validate=validate,
+        folder=folder, device=CPU, encode_batch=encode_drifting, validate=validate,
     )  # fmt: skip
 
 
@@ -89,7 +89,7 @@ def _same(a: torch.nn.Module, b: torch.nn.Module) -> bool:
 
 
 def test_training_lowers_the_negative_log_likelihood(stage1: Stage1, tmp_path: Path) -> None:
-    pool = encode_pool(stage1, _batches(), 32, device=CPU)
+    pool = encode_pool(stage1, _batches(), 32, device=CPU, encode_batch=encode_drifting)
 
     def held_out(conditioner: Conditioner, flow: ConditionalFlow) -> dict[str, float]:
         generator = torch.Generator().manual_seed(5)
@@ -168,7 +168,8 @@ def test_two_ranks_take_the_steps_of_one_on_the_whole_batch(stage1: Stage1, tmp_
         batches = _batches() if ranks.is_first else _no_more_batches()
         result = train(
             stage1, conditioner, flow, batches, config, folder=tmp_path / str(ranks.size),
-            device=CPU, validate=lambda *_: {"nll": 1.0 + ranks.rank}, ranks=ranks,
+            device=CPU, encode_batch=encode_drifting, ranks=ranks,
+            validate=lambda *_: {"nll": 1.0 + ranks.rank},
         )  # fmt: skip
         return result.flow.state_dict() | {"nll": result.nll}
 
@@ -195,7 +196,15 @@ def test_training_leaves_the_global_random_stream_alone(stage1: Stage1, tmp_path
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)
-    train(stage1, *networks, _batches(), CONFIG, folder=tmp_path, device=CPU)
+    train(
+        stage1,
+        *networks,
+        _batches(),
+        CONFIG,
+        folder=tmp_path,
+        device=CPU,
+        encode_batch=encode_drifting,
+    )
     assert torch.equal(torch.rand(1), expected)
 
 
@@ -213,7 +222,7 @@ def test_another_stage_1_does_not_resume_the_run(stage1: Stage1, tmp_path: Path)
 
 
 def test_a_pool_holds_what_stage_1_says_of_each_clip(stage1: Stage1) -> None:
-    pool = encode_pool(stage1, _batches(size=8), 12, device=CPU)
+    pool = encode_pool(stage1, _batches(size=8), 12, device=CPU, encode_batch=encode_drifting)
     first = next(_batches(size=8))
     with torch.no_grad():
         z = stage1.encode(first.flow)
@@ -223,8 +232,10 @@ def test_a_pool_holds_what_stage_1_says_of_each_clip(stage1: Stage1) -> None:
 
 def test_a_pool_is_encoded_once(stage1: Stage1, tmp_path: Path) -> None:
     path = tmp_path / "pool.safetensors"
-    pool = load_or_encode(path, stage1, _batches(), 10, device=CPU)
-    again = load_or_encode(path, stage1, _no_more_batches(), 10, device=CPU)
+    pool = load_or_encode(path, stage1, _batches(), 10, device=CPU, encode_batch=encode_drifting)
+    again = load_or_encode(
+        path, stage1, _no_more_batches(), 10, device=CPU, encode_batch=encode_drifting
+    )
     assert torch.equal(pool.z, again.z)
     assert torch.equal(pool.joint, again.joint)
 
@@ -232,8 +243,10 @@ def test_a_pool_is_encoded_once(stage1: Stage1, tmp_path: Path) -> None:
 def test_a_broken_or_foreign_pool_is_encoded_again(stage1: Stage1, tmp_path: Path) -> None:
     path = tmp_path / "pool.safetensors"
     path.write_bytes(b"not a pool")
-    pool = load_or_encode(path, stage1, _batches(), 4, device=CPU)
-    other = load_or_encode(path, Stage1(stage1.config), _batches(), 4, device=CPU)
+    pool = load_or_encode(path, stage1, _batches(), 4, device=CPU, encode_batch=encode_drifting)
+    other = load_or_encode(
+        path, Stage1(stage1.config), _batches(), 4, device=CPU, encode_batch=encode_drifting
+    )
     assert not torch.equal(pool.z, other.z)
 
 

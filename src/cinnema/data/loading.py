@@ -47,6 +47,7 @@ class VideoBatch:
             0 where the data have no control.
         confidence: How far `control` can be trusted, in [0, 1]: the mean of the track's, over the
             frames after x0; 1 where the track is exact, 0 where there is no control or a gap.
+        track: The rows of the track that was asked for, frame by frame; k is 0 where none was.
         fps: Frames a second, at which `video` plays at the speed of what was filmed.
         index: Of the clip in the packed data set's manifest.
         number: n, of the clip in the training.
@@ -55,6 +56,7 @@ class VideoBatch:
     video: Float[Tensor, "b t 3 h w"]
     control: Float[Tensor, "b e"]
     confidence: Float[Tensor, "b"]
+    track: Float[Tensor, "b t k"]
     fps: Float[Tensor, "b"]
     index: Int64[Tensor, "b"]
     number: Int64[Tensor, "b"]
@@ -71,6 +73,7 @@ class VariedClip:
     frames: UInt8[np.ndarray, "t h w 3"]
     control: Float32[np.ndarray, "e"]
     confidence: float
+    track: Float32[np.ndarray, "t k"]
     fps: float
     index: int
     number: int
@@ -88,6 +91,7 @@ class ClipSequence:
         num_frames: Of a window, x0 counted: T + 1, at least 2.
         size: Width and height of the frames in pixels; None is that of the packed frames.
         augmentation: How clips are varied.
+        track: Which track of the clips comes with the frames; None for none.
         seed: Of all draws, at least 0, of any size.
 
     Attributes:
@@ -112,6 +116,7 @@ class ClipSequence:
         num_frames: int,
         size: int | None = None,
         augmentation: Augmentation | None = None,
+        track: str | None = None,
         seed: int = 0,
     ) -> None:
         _check_at_least(2, num_frames=num_frames)
@@ -120,6 +125,8 @@ class ClipSequence:
         self.dataset, self.num_frames = dataset, num_frames
         self.augmentation = Augmentation() if augmentation is None else augmentation
         self.augmentation.check_control(dataset.manifest.control)
+        self.track = track
+        _check_track(track, dataset, self.augmentation)
         self.size = dataset.manifest.size if size is None else size
         self.indices = _long_enough(dataset, split, num_frames)
         self._key = int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0])
@@ -149,6 +156,7 @@ class ClipSequence:
             frames=variation.frames(clip.frames, size=self.size),
             control=control,
             confidence=confidence,
+            track=self._track(clip, window, variation),
             fps=entry.fps / window.step,
             index=index,
             number=number,
@@ -188,6 +196,18 @@ class ClipSequence:
             return value, 1.0
         return value, float(clip.confidence[first + 1 : last + 1].mean())
 
+    def _track(
+        self, clip: PackedClip, window: range, variation: Variation
+    ) -> Float32[np.ndarray, "t k"]:
+        if self.track is None:
+            return np.zeros((len(window), 0), dtype=np.float32)
+        if self.track not in clip.tracks:
+            name, here = self.dataset.manifest.name, ", ".join(clip.tracks) or "none"
+            raise UserError(f"{name} has no track {self.track}, it has {here}: name another one")
+        rows = clip.tracks[self.track][list(window)].astype(np.float32)
+        control = self.dataset.manifest.control
+        return control.mirrored(rows) if control is not None and variation.mirrored else rows
+
 
 class ClipLoader:
     """Endless shuffled batches of packed clips, resumable to the clip.
@@ -202,6 +222,7 @@ class ClipLoader:
         num_frames: Of a window, x0 counted: T + 1, at least 2.
         size: Width and height of the frames in pixels; None is that of the packed frames.
         augmentation: How clips are varied; None leaves them as they are.
+        track: Which track of the clips comes with the frames; None for none.
         seed: Of all draws, at least 0.
         rank: r, of this process, from 0.
         num_ranks: R, processes that train together.
@@ -232,6 +253,7 @@ class ClipLoader:
         num_frames: int,
         size: int | None = None,
         augmentation: Augmentation | None = None,
+        track: str | None = None,
         seed: int = 0,
         rank: int = 0,
         num_ranks: int = 1,
@@ -250,6 +272,7 @@ class ClipLoader:
             num_frames=num_frames,
             size=size,
             augmentation=augmentation,
+            track=track,
             seed=seed,
         )
         self.batch_size, self.rank, self.num_ranks = batch_size, rank, num_ranks
@@ -343,6 +366,7 @@ def _pack(clips: list[VariedClip]) -> _Packet:
         "video": torch.from_numpy(video),
         "control": np.stack([clip.control for clip in clips]),
         "confidence": np.array([clip.confidence for clip in clips], dtype=np.float32),
+        "track": np.stack([clip.track for clip in clips]),
         "fps": np.array([clip.fps for clip in clips], dtype=np.float32),
         "index": np.array([clip.index for clip in clips], dtype=np.int64),
         "number": np.array([clip.number for clip in clips], dtype=np.int64),
@@ -368,6 +392,18 @@ def _long_enough(dataset: PackedDataset, split: Split, num_frames: int) -> NDArr
         )
     usable: NDArray[np.int64] = of_split[lengths >= num_frames]
     return usable
+
+
+def _check_track(track: str | None, dataset: PackedDataset, augmentation: Augmentation) -> None:
+    """Refuse a track that cannot follow the pictures: what is mirrored must be the control."""
+    control = dataset.manifest.control
+    if track is None or (control is not None and track == control.name):
+        return
+    if augmentation.mirror > 0 or augmentation.enlarge > 1:
+        raise UserError(
+            f"the track {track} is not the control of {dataset.manifest.name}, and how it changes "
+            "when a clip is mirrored or cropped is not known: set mirror to 0 and enlarge to 1"
+        )
 
 
 def _check_at_least(least: int, **numbers: int) -> None:

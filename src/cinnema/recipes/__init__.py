@@ -2,9 +2,22 @@
 
 from collections.abc import Callable
 
+from cinnema.recipes.articulated import ArticulatedRecipe, person, robot
 from cinnema.recipes.landscape import DataConfig, Recipe, landscape
 
-RECIPES: dict[str, Callable[[], Recipe]] = {"landscape": landscape}
+RECIPES: dict[str, Callable[[], Recipe | ArticulatedRecipe]] = {
+    "landscape": landscape,
+    "robot": robot,
+    "person": person,
+}
 """Every recipe, by the name of the weights that it makes."""
 
-__all__ = ["RECIPES", "DataConfig", "Recipe", "landscape"]
+__all__ = [
+    "RECIPES",
+    "ArticulatedRecipe",
+    "DataConfig",
+    "Recipe",
+    "landscape",
+    "person",
+    "robot",
+]

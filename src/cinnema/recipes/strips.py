@@ -42,12 +42,22 @@ def reconstruction_strips(
             decoded = stage1.decode(to_tensor(real[:1]).to(device), z)[0]
             made = np.concatenate([real[:1], to_pixels(decoded.cpu().clamp(-1, 1))])
             times = np.linspace(0, len(real) - 1, num_frames).round().astype(int)
-            rows += [_row(real[times]), _row(made[times])]
+            rows += [real[times], made[times]]
         if rows:
-            with atomic_path(path, overwrite=True) as part:
-                Image.fromarray(_column(rows)).save(part, "PNG")
+            save_strips(path, rows)
 
     return show
+
+
+def save_strips(path: Path, rows: Sequence[UInt8[np.ndarray, "n h w 3"]]) -> None:
+    """Write rows of frames, all as long and as large, into one PNG file.
+
+    Args:
+        path: Of the file; missing folders are made.
+        rows: From above to below, 1 or more.
+    """
+    with atomic_path(path, overwrite=True) as part:
+        Image.fromarray(_column([_row(row) for row in rows])).save(part, "PNG")
 
 
 def _row(frames: UInt8[np.ndarray, "n h w 3"]) -> UInt8[np.ndarray, "h _ 3"]:

@@ -7,7 +7,7 @@ processes train together.
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -17,11 +17,7 @@ from cinnema.serve.console import DONE
 if TYPE_CHECKING:
     import torch
 
-    from cinnema.recipes.landscape import Recipe
-    from cinnema.recipes.rehearsal import Rehearsal
-
-    Train = Callable[..., Path]
-    Rehearse = Callable[..., list[Rehearsal]]
+    from cinnema.recipes.families import AnyRecipe, Family
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +35,7 @@ class _RecipeChoice:
     config: Path | None = None
     """JSON file of fields to change, as --dry-run prints them; --set counts more."""
 
-    def chosen(self) -> "Recipe":
+    def chosen(self) -> "AnyRecipe":
         """Return the recipe with its changes."""
         from cinnema.core.overrides import override
 
@@ -51,12 +47,13 @@ class _Training(_RecipeChoice):
     """What the training of either stage is told."""
 
     data: Path
-    """Folder of the training clips, with its manifest.json."""
+    """Folder of the training clips, with its manifest.json: for robot and person a packed one, as
+    `cinnema data simulate push` or `walk` makes."""
     # torchrun takes a --run, wherever it stands, for one of its own.
     run_folder: Annotated[Path, tyro.conf.arg(name="run", aliases=["--run-folder"])]
     """Folder of the run: checkpoints and numbers. A run that is there already goes on."""
     foregrounds: Path | None = None
-    """Folder of photographs in which nothing moves: the ground of synthetic skies."""
+    """landscape: folder of photographs in which nothing moves, the ground of synthetic skies."""
     dry_run: bool = False
     """Train nothing: print the resolved recipe, and what it will cost on this device."""
     tensorboard: bool = False
@@ -66,12 +63,15 @@ class _Training(_RecipeChoice):
     threads: int | None = None
     """Threads on the CPU; all cores unless given."""
 
-    def train_with(self, train: "Train", rehearse: "Rehearse") -> int:
+    def train_stage(self, stage: Literal["stage1", "stage2"]) -> int:
         """Train, or rehearse; say where the run lies, or what it will cost."""
         from cinnema.core.ranks import joined_ranks
+        from cinnema.recipes.families import family_of
         from cinnema.serve.devices import use_threads
 
         recipe = self.chosen()
+        family = family_of(recipe, foregrounds=self.foregrounds)
+        train, rehearse = _of_stage(family, stage)
         use_threads(self.threads)
         device = device_of_process(self.device)
         if self.dry_run:
@@ -85,7 +85,6 @@ class _Training(_RecipeChoice):
                 data=self.data,
                 run=self.run_folder,
                 device=device,
-                foregrounds=self.foregrounds,
                 ranks=ranks,
                 tensorboard=self.tensorboard,
             )
@@ -96,14 +95,11 @@ class _Training(_RecipeChoice):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainStage1(_Training):
-    """Train the video encoder and the warping decoder."""
+    """Train the video encoder and the decoder."""
 
     def run(self) -> int:
         """Train stage 1 and print the path of what came of it."""
-        from cinnema.recipes.assembly import train_stage1
-        from cinnema.recipes.rehearsal import rehearse_stage1
-
-        return self.train_with(train_stage1, rehearse_stage1)
+        return self.train_stage("stage1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,10 +108,7 @@ class TrainStage2(_Training):
 
     def run(self) -> int:
         """Train stage 2 and print the path of what came of it."""
-        from cinnema.recipes.assembly import train_stage2
-        from cinnema.recipes.rehearsal import rehearse_stage2
-
-        return self.train_with(train_stage2, rehearse_stage2)
+        return self.train_stage("stage2")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,19 +124,29 @@ class Bundle(_RecipeChoice):
 
     def run(self) -> int:
         """Write the weights file and print its path."""
-        from cinnema.recipes.assembly import RECIPE_FILE, bundle
+        from cinnema.recipes.assembly import RECIPE_FILE
+        from cinnema.recipes.families import family_of
 
         choice, kept = self, self.run_folder / RECIPE_FILE
         if self.config is None and kept.exists():
             choice = replace(self, config=kept)
-        path = bundle(
-            choice.chosen(), run=self.run_folder, output=self.output, overwrite=self.overwrite
+        recipe = choice.chosen()
+        path = family_of(recipe).bundle(
+            recipe, run=self.run_folder, output=self.output, overwrite=self.overwrite
         )
         print(path, flush=True)
         return DONE
 
 
-def find_recipe(name: str) -> "Recipe":
+def _of_stage(
+    family: "Family", stage: Literal["stage1", "stage2"]
+) -> tuple[Callable[..., Path], Callable[..., Any]]:
+    if stage == "stage1":
+        return family.train_stage1, family.rehearse_stage1
+    return family.train_stage2, family.rehearse_stage2
+
+
+def find_recipe(name: str) -> "AnyRecipe":
     """Return a recipe by its name.
 
     Args:

@@ -149,6 +149,10 @@ class Stage1(nn.Module):
         z: Tensor = self.encoder(self.basis.fit(flow))
         return z
 
+    def latent_parts(self) -> dict[str, nn.Module]:
+        """Return the networks that decide z and the features of x0, by name."""
+        return {"encoder": self.encoder, "join": self.scene.join}
+
     def layers(self, x0: Float[Tensor, "b 3 h w"], features: SceneFeatures) -> Layers:
         """Cut x0 into its moving and its still layer, at the model's size."""
         return cut(x0, torch.sigmoid(self.mask(features.joint, features.fine)))

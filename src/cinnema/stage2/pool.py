@@ -2,9 +2,10 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float, Float16
@@ -12,7 +13,7 @@ from rich.console import Console
 from rich.progress import Progress
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from cinnema.core.config import config_to_dict
 from cinnema.core.files import atomic_path
@@ -22,6 +23,31 @@ from cinnema.stage2.conditioning import pool_features
 from cinnema.stage2.control import drift_of
 
 
+@runtime_checkable
+class LatentStage(Protocol):
+    """A stage 1 whose latents a flow can be trained on: any `nn.Module` with these."""
+
+    @property
+    def config(self) -> Any:  # noqa: ANN401 - each kind has its own, all with `noise`
+        """What it is made of."""
+
+    def latent_parts(self) -> Mapping[str, nn.Module]:
+        """Return the networks that decide z and the features of x0, by name."""
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Return its weights."""
+
+    def to(self, device: torch.device) -> object:
+        """Go to a device."""
+
+    def eval(self) -> object:
+        """Leave training."""
+
+
+_Stage = TypeVar("_Stage", bound=LatentStage)
+_Batch = TypeVar("_Batch")
+
+
 @dataclass(frozen=True)
 class LatentPool:
     """Encoded clips.
@@ -29,13 +55,14 @@ class LatentPool:
     Attributes:
         joint: Features of x0, averaged to 8 x 8: what the conditioner reads.
         z: Codes of the clips' motion, without noise.
-        eta: Where what moves drifts to, see `cinnema.stage2.control`.
+        eta: The control, as the conditioner takes it: where what moves drifts to
+            (`cinnema.stage2.control`), or where a body ends.
         known: How far eta tells the motion, in [0, 1].
     """
 
     joint: Float16[Tensor, "n f 8 8"]
     z: Float[Tensor, "n z"]
-    eta: Float[Tensor, "n 2"]
+    eta: Float[Tensor, "n e"]
     known: Float[Tensor, " n"]
 
     def __len__(self) -> int:
@@ -81,8 +108,18 @@ def encode(
     )
 
 
+def encode_drifting(stage1: Stage1, batch: ClipBatch) -> LatentPool:
+    """Encode a batch of clips in which something drifts; its drift is the control."""
+    return encode(stage1, batch.x0, batch.flow, batch.moving * batch.known)
+
+
 def encode_pool(
-    stage1: Stage1, batches: Iterator[ClipBatch], num: int, *, device: torch.device
+    stage1: _Stage,
+    batches: Iterator[_Batch],
+    num: int,
+    *,
+    device: torch.device,
+    encode_batch: Callable[[_Stage, _Batch], LatentPool],
 ) -> LatentPool:
     """Encode the next clips of a stream; stage 1 is set to evaluation.
 
@@ -91,22 +128,28 @@ def encode_pool(
         batches: Where the clips come from.
         num: How many clips.
         device: Where stage 1 computes; the pool stays on the CPU.
+        encode_batch: What stage 1 makes of a batch.
     """
-    stage1.to(device).eval()
+    stage1.to(device)
+    stage1.eval()
     console = Console(stderr=True)
     pools: list[LatentPool] = []
     with Progress(console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task("encoding clips", total=num)
         while (done := sum(map(len, pools))) < num:
             progress.update(task, completed=done)
-            batch = next(batches)
-            moving = batch.moving * batch.known
-            pools.append(encode(stage1, batch.x0, batch.flow, moving).to(torch.device("cpu")))
+            pools.append(encode_batch(stage1, next(batches)).to(torch.device("cpu")))
     return LatentPool.joined(pools, num)
 
 
 def load_or_encode(
-    path: Path, stage1: Stage1, batches: Iterator[ClipBatch], num: int, *, device: torch.device
+    path: Path,
+    stage1: _Stage,
+    batches: Iterator[_Batch],
+    num: int,
+    *,
+    device: torch.device,
+    encode_batch: Callable[[_Stage, _Batch], LatentPool],
 ) -> LatentPool:
     """Return the pool that a file holds, or encode one and write it there.
 
@@ -119,21 +162,22 @@ def load_or_encode(
         batches: Where the clips come from.
         num: How many clips.
         device: Where stage 1 computes; the pool stays on the CPU.
+        encode_batch: What stage 1 makes of a batch.
     """
     about = json.dumps({"stage1": fingerprint(stage1), "num": num})
     kept = _load(path, about)
     if kept is not None:
         return kept
-    pool = encode_pool(stage1, batches, num, device=device)
+    pool = encode_pool(stage1, batches, num, device=device, encode_batch=encode_batch)
     with atomic_path(path, overwrite=True) as part:
         save_file(dict(vars(pool)), part, metadata={"cinnema_pool": about})
     return pool
 
 
-def fingerprint(stage1: Stage1) -> str:
+def fingerprint(stage1: LatentStage) -> str:
     """Return a hash of all that decides what stage 1 makes of a clip: its config and weights."""
     digest = hashlib.sha256(json.dumps(config_to_dict(stage1.config)).encode())
-    for name, part in (("encoder", stage1.encoder), ("join", stage1.scene.join)):
+    for name, part in stage1.latent_parts().items():
         digest.update(name.encode())
         for value in part.state_dict().values():
             digest.update(value.detach().cpu().float().numpy().tobytes())

@@ -7,7 +7,7 @@ first, and all steps draw from it, with fresh noise on z each time.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, TypeVar, cast
 
 import torch
 from jaxtyping import Float
@@ -20,11 +20,12 @@ from cinnema.core.precision import MovingAverage
 from cinnema.core.randomness import generator_for
 from cinnema.core.ranks import Ranks
 from cinnema.core.running import TrainingRun, warmup_cosine
-from cinnema.data.clips import ClipBatch
-from cinnema.stage1.model import Stage1
 from cinnema.stage2.conditioning import Conditioner
 from cinnema.stage2.flow import ConditionalFlow
-from cinnema.stage2.pool import LatentPool, fingerprint, load_or_encode
+from cinnema.stage2.pool import LatentPool, LatentStage, fingerprint, load_or_encode
+
+_Stage = TypeVar("_Stage", bound=LatentStage)
+_Batch = TypeVar("_Batch")
 
 Validate = Callable[[Conditioner, ConditionalFlow], dict[str, float]]
 """Scores the two networks on scenes held out; "nll", in nats a dimension, decides what is kept."""
@@ -91,14 +92,15 @@ class Stage2Result:
 
 
 def train(
-    stage1: Stage1,
+    stage1: _Stage,
     conditioner: Conditioner,
     flow: ConditionalFlow,
-    batches: Iterator[ClipBatch],
+    batches: Iterator[_Batch],
     config: Stage2Training,
     *,
     folder: Path,
     device: torch.device,
+    encode_batch: Callable[[_Stage, _Batch], LatentPool],
     validate: Validate | None = None,
     ranks: Ranks | None = None,
     tensorboard: bool = False,
@@ -116,6 +118,7 @@ def train(
         config: How.
         folder: Of the run; the pool is kept there too.
         device: Where to compute.
+        encode_batch: What stage 1 makes of a batch of clips.
         validate: Called with the averaged networks; has to return "nll" among its numbers.
         ranks: The processes that train; the first encodes the pool and validates.
         tensorboard: Whether to write the numbers for TensorBoard as well.
@@ -128,7 +131,9 @@ def train(
     ranks.share(config.batch_size)
     path = folder / "pool.safetensors"
     pool = ranks.first_then_all(
-        lambda: load_or_encode(path, stage1, batches, config.pool, device=device)
+        lambda: load_or_encode(
+            path, stage1, batches, config.pool, device=device, encode_batch=encode_batch
+        )
     )
     noise = stage1.config.noise if config.noise is None else config.noise
     networks = _Networks(conditioner, flow).to(device).float()

@@ -22,6 +22,7 @@ from cinnema.stage1.motion import GRID
 from cinnema.stage2.conditioning import Conditioner, ConditionerConfig
 from cinnema.stage2.control import DRIFT_DIM, drift_of
 from cinnema.stage2.flow import ConditionalFlow, FlowConfig
+from cinnema.synthesis.articulated import ArticulatedModel, ArticulatedModelConfig
 from cinnema.synthesis.control import DRIFT, ControlSpec
 from cinnema.synthesis.painting import PaintingConfig, PaintingModel
 from cinnema.synthesis.synthesizer import Synthesizer
@@ -371,6 +372,7 @@ def load_warping_model(name_or_path: str | Path, *, purpose: str) -> VideoModel:
 _KINDS: dict[str, tuple[type[object], type[Synthesizer]]] = {
     "warping": (ModelConfig, VideoModel),
     "painting": (PaintingConfig, PaintingModel),
+    "articulated": (ArticulatedModelConfig, ArticulatedModel),
 }
 
 

@@ -104,7 +104,7 @@ def test_a_start_has_many_kinds_of_futures() -> None:
 def test_clips_hold_what_they_say(clips: list[RawClip]) -> None:
     for clip in clips:
         assert clip.frames.shape == (10, 32, 32, 3)
-        assert clip.fps == 25
+        assert clip.fps == 12.5
         assert clip.confidence is None
         assert {name: track.shape for name, track in clip.tracks.items()} == {
             "joints": (10, 54), "joints_2d": (10, 36), "motion": (10, 2),

@@ -168,6 +168,7 @@ def batch_of(
         video=video,
         control=video.new_zeros(num, 0) if control is None else control,
         confidence=torch.full((num,), float(control is not None), device=device),
+        track=video.new_zeros(num, video.shape[1], 0),
         fps=torch.full((num,), DEFAULT_FPS, device=device),
         index=numbers,
         number=numbers,

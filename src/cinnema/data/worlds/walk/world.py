@@ -119,7 +119,7 @@ class Walk:
     seed: int = 0
     size: int = 64
     num_frames: int = 30
-    fps: float = 25.0
+    fps: float = 12.5
     motions: tuple[str, ...] = tuple(MOTIONS)
     motion_folder: Path | None = None
 

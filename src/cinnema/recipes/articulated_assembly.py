@@ -1,0 +1,313 @@
+"""From an articulated recipe and a packed data set to trained networks."""
+
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from cinnema.backbones.lpips import LPIPS
+from cinnema.core.config import config_to_dict
+from cinnema.core.errors import UserError
+from cinnema.core.files import atomic_path
+from cinnema.core.ranks import Ranks
+from cinnema.core.weights import load_weights, save_weights
+from cinnema.data.loading import ClipLoader, VideoBatch
+from cinnema.data.packing.dataset import PackedDataset
+from cinnema.data.records import Split
+from cinnema.media.pictures import to_pixels
+from cinnema.metrics.acting import density_validation, reconstruction_validation
+from cinnema.recipes.articulated import ArticulatedRecipe
+from cinnema.recipes.strips import save_strips
+from cinnema.recipes.summary import draw_summary
+from cinnema.stage1.articulated.model import ArticulatedStage1
+from cinnema.stage1.articulated.training import train as run_phase
+from cinnema.stage2.conditioning import Conditioner, pool_features
+from cinnema.stage2.flow import ConditionalFlow
+from cinnema.stage2.pool import LatentPool
+from cinnema.stage2.training import train as run_stage2
+from cinnema.synthesis.articulated import ArticulatedModel
+from cinnema.synthesis.model import save_model
+
+_FILES = {
+    "motion": "motion.safetensors",
+    "picture": "stage1.safetensors",
+    "stage2": "stage2.safetensors",
+}
+_RECIPE_FILE = "recipe.json"
+_SHOWN, _SHOWN_FRAMES = 6, 5
+
+
+def train_stage1(
+    recipe: ArticulatedRecipe,
+    *,
+    data: Path,
+    run: Path,
+    device: torch.device,
+    ranks: Ranks | None = None,
+    tensorboard: bool = False,
+) -> Path:
+    """Train the phases of stage 1, or go on where the run stopped.
+
+    Args:
+        recipe: What to train, on what, how.
+        data: Folder of a packed data set.
+        run: Folder of the run.
+        device: Where to compute.
+        ranks: The processes that train together; one alone if None.
+        tensorboard: Whether to write the numbers for TensorBoard as well.
+
+    Returns:
+        The file of stage 1's weights, in the run's folder.
+
+    Raises:
+        UserError: The data or the folder cannot be used, the folder holds a run of another recipe,
+            the ranks cannot share a batch evenly, or a loss is no number.
+    """
+    ranks = ranks or Ranks()
+    dataset = PackedDataset(data)
+    held_out = held_out_clips(recipe, dataset)
+    alex = LPIPS.load("alex")
+    model = new_stage1(recipe)
+    for training in (recipe.motion, recipe.picture):
+        lpips = LPIPS.load(training.network).to(device) if training.perceptual else None
+        model = run_phase(
+            model,
+            training_loader(recipe, dataset, training.batch_size, seed=training.seed, ranks=ranks),
+            training,
+            folder=run / training.phase,
+            device=device,
+            perceptual=lpips,
+            validate=reconstruction_validation(held_out, lpips=alex),
+            show=partial(_show, clips=held_out),
+            ranks=ranks,
+            tensorboard=tensorboard,
+        )
+        if ranks.is_first:
+            _save_part(run / _FILES[training.phase], model, recipe.stage1)
+            draw_summary(run / training.phase)
+    if ranks.is_first:
+        _keep_recipe(run, recipe)
+    return run / _FILES["picture"]
+
+
+def train_stage2(
+    recipe: ArticulatedRecipe,
+    *,
+    data: Path,
+    run: Path,
+    device: torch.device,
+    ranks: Ranks | None = None,
+    tensorboard: bool = False,
+) -> Path:
+    """Train the conditioner and the flow on stage 1 of the same run, as far as phase "motion".
+
+    Args:
+        recipe: What to train, on what, how.
+        data: Folder of a packed data set.
+        run: Folder of the run.
+        device: Where to compute.
+        ranks: The processes that train together; one alone if None. The first encodes the clips.
+        tensorboard: Whether to write the numbers for TensorBoard as well.
+
+    Returns:
+        The file of stage 2's weights, in the run's folder.
+
+    Raises:
+        UserError: Stage 1 has not been trained in that folder; and as `train_stage1`.
+    """
+    ranks = ranks or Ranks()
+    dataset = PackedDataset(data)
+    stage1 = ArticulatedStage1(recipe.stage1)
+    _load_part(run / _FILES["motion"], stage1)
+    encode = latents_of(recipe)
+    stage1.eval()
+    held_out = encode(stage1, held_out_clips(recipe, dataset))
+    loader = training_loader(recipe, dataset, _ENCODED, seed=recipe.stage2.seed + 1)
+    result = run_stage2(
+        stage1,
+        _new_conditioner(recipe),
+        ConditionalFlow(recipe.flow),
+        loader,
+        recipe.stage2,
+        folder=run / "stage2",
+        device=device,
+        encode_batch=encode,
+        validate=density_validation(held_out, noise=recipe.stage1.noise),
+        ranks=ranks,
+        tensorboard=tensorboard,
+    )
+    loader.close()
+    if ranks.is_first:
+        networks = nn.ModuleDict({"conditioner": result.conditioner, "flow": result.flow})
+        _save_part(run / _FILES["stage2"], networks, recipe.flow)
+        draw_summary(run / "stage2")
+        _keep_recipe(run, recipe)
+    return run / _FILES["stage2"]
+
+
+def bundle(recipe: ArticulatedRecipe, *, run: Path, output: Path, overwrite: bool = False) -> Path:
+    """Put both trained stages of a run into one weights file.
+
+    Args:
+        recipe: Of the run.
+        run: Its folder.
+        output: The file to write.
+        overwrite: Whether it may replace one.
+
+    Returns:
+        `output`.
+
+    Raises:
+        UserError: A stage is missing, or `output` exists.
+    """
+    model = ArticulatedModel(recipe.model_config())
+    _load_part(run / _FILES["picture"], model.stage1)
+    networks = nn.ModuleDict({"conditioner": model.conditioner, "flow": model.flow})
+    _load_part(run / _FILES["stage2"], networks)
+    save_model(output, model, overwrite=overwrite)
+    return output
+
+
+def training_loader(
+    recipe: ArticulatedRecipe,
+    dataset: PackedDataset,
+    batch_size: int,
+    *,
+    seed: int,
+    ranks: Ranks | None = None,
+) -> ClipLoader:
+    """Return the endless batches that a phase is trained on.
+
+    Args:
+        recipe: Its data and model.
+        dataset: The packed clips.
+        batch_size: Clips in a step, of all ranks together.
+        seed: Of all draws.
+        ranks: The processes that train; each gets its share of every batch.
+
+    Raises:
+        UserError: The ranks cannot share a batch evenly, or the data do not suit the recipe.
+    """
+    ranks = ranks or Ranks()
+    share = ranks.share(batch_size)
+    return ClipLoader(
+        dataset,
+        batch_size=share.stop - share.start,
+        num_frames=recipe.stage1.num_frames + 1,
+        size=recipe.stage1.size,
+        augmentation=recipe.data.augmentation,
+        track=recipe.data.landmarks,
+        seed=seed,
+        rank=ranks.rank,
+        num_ranks=ranks.size,
+        num_workers=0,  # raw windows are read faster than workers hand them over
+    )
+
+
+def held_out_clips(
+    recipe: ArticulatedRecipe, dataset: PackedDataset, *, split: Split = "validation"
+) -> VideoBatch:
+    """Return windows of clips that are not trained on, unvaried, the same at every call.
+
+    Args:
+        recipe: How many, and of what length and size.
+        dataset: The packed clips.
+        split: Which of them.
+
+    Raises:
+        UserError: There are none, or none is long enough.
+    """
+    return next(
+        ClipLoader(
+            dataset,
+            split=split,
+            batch_size=recipe.data.validation_clips,
+            num_frames=recipe.stage1.num_frames + 1,
+            size=recipe.stage1.size,
+            track=recipe.data.landmarks,
+            num_workers=0,
+        )
+    )
+
+
+def latents_of(
+    recipe: ArticulatedRecipe,
+) -> Callable[[ArticulatedStage1, VideoBatch], LatentPool]:
+    """Return what encodes a batch for the flow: features of x0, z, and the control, centred."""
+    centre = torch.tensor(() if recipe.end_point is None else recipe.end_point.centre)
+
+    @torch.no_grad()
+    def encode(stage1: ArticulatedStage1, batch: VideoBatch) -> LatentPool:
+        video = batch.video.to(next(stage1.parameters()))
+        joint = stage1.features(stage1.scene(video[:, 0]))
+        has_control = recipe.end_point is not None
+        eta = batch.control - centre if has_control else batch.control[:, :0]
+        return LatentPool(
+            joint=pool_features(joint).half().contiguous(),
+            z=stage1.encode(video).float(),
+            eta=eta,
+            known=batch.confidence * float(has_control),
+        )
+
+    return encode
+
+
+def new_stage1(recipe: ArticulatedRecipe, *, seed: int = 0) -> ArticulatedStage1:
+    """Build stage 1 with random weights.
+
+    Args:
+        recipe: What it is made of.
+        seed: Of the weights; torch's global stream is left as it was.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return ArticulatedStage1(recipe.stage1)
+
+
+# Clips that stage 1 encodes at once.
+_ENCODED = 32
+
+
+def _new_conditioner(recipe: ArticulatedRecipe) -> Conditioner:
+    with torch.random.fork_rng():
+        torch.manual_seed(recipe.stage2.seed)
+        return Conditioner(recipe.conditioner)
+
+
+@torch.no_grad()
+def _show(stage1: ArticulatedStage1, path: Path, *, clips: VideoBatch) -> None:
+    """Draw real clips, and below each what comes back of it."""
+    device = next(stage1.parameters()).device
+    video = clips.video[:_SHOWN].to(device)
+    made = stage1.decode(video[:, 0], stage1.encode(video)).clamp(-1, 1)
+    times = np.linspace(0, video.shape[1] - 1, _SHOWN_FRAMES).round().astype(int)
+    rows = []
+    for real, frames in zip(video, made, strict=True):
+        below = torch.cat([real[:1], frames])
+        rows += [to_pixels(real[times]), to_pixels(below[times])]
+    save_strips(path, rows)
+
+
+def _save_part(path: Path, network: nn.Module, config: object) -> None:
+    values = config_to_dict(config)
+    save_weights(path, network.state_dict(), values, dtype=torch.float32, overwrite=True)
+
+
+def _load_part(path: Path, network: nn.Module) -> None:
+    if not path.exists():
+        raise UserError(f"{path} is not there: train the stage that makes it first")
+    try:
+        network.load_state_dict(load_weights(path).state)
+    except RuntimeError as error:
+        raise UserError(
+            f"{path} was trained with another recipe: name that recipe, or train it again"
+        ) from error
+
+
+def _keep_recipe(run: Path, recipe: ArticulatedRecipe) -> None:
+    with atomic_path(run / _RECIPE_FILE, overwrite=True) as part:
+        part.write_text(json.dumps(config_to_dict(recipe), indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,217 @@
+"""p(x0, z) at any moment: x0 warped, and painted where the warp cannot know.
+
+The decoder is told the moment, so that training renders a few frames of each clip and not all.
+"""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from cinnema.stage1.motion import ResidualBlock
+from cinnema.stage1.warping import warp
+
+# Flow is counted in this many picture sizes, so that the layer that gives it has unit scale.
+_FLOW_UNIT = 0.1
+_NUM_FREQUENCIES = 8
+# Channels of the map that z and the moment lay over the coarsest features.
+_LAID_DIM = 48
+# The bias of the gate: untrained, an eighth of a pixel is painted.
+_GATE_BIAS = -2.0
+
+
+class Scene(NamedTuple):
+    """What the decoder knows of x0.
+
+    Attributes:
+        x0: The first frames.
+        maps: Features at a half, a quarter, an eighth and a sixteenth of its size.
+    """
+
+    x0: Float[Tensor, "b 3 h w"]
+    maps: tuple[Float[Tensor, "b _ _ _"], ...]
+
+    def repeated(self, num: int) -> "Scene":
+        """Return every clip's scene `num` times in a row."""
+        return Scene(_repeated(self.x0, num), tuple(_repeated(m, num) for m in self.maps))
+
+
+class Rendering(NamedTuple):
+    """A frame, and what it was made of.
+
+    Attributes:
+        frame: (1 - gate) * warped + gate * painted.
+        warped: x0, moved by the flow.
+        flow: Backward, in picture sizes, at half of the frame's size.
+    """
+
+    frame: Float[Tensor, "n 3 h w"]
+    warped: Float[Tensor, "n 3 h w"]
+    flow: Float[Tensor, "n 2 _ _"]
+
+
+class SceneEncoder(nn.Module):
+    """x0 to features at four scales, by convolutions learnt here.
+
+    Args:
+        widths: Channels at a half, a quarter, an eighth and a sixteenth of the size, multiples
+            of 8.
+    """
+
+    def __init__(self, *, widths: Sequence[int]) -> None:
+        super().__init__()
+        self.enter = nn.Conv2d(12, widths[0], 3, padding=1)
+        self.halve = nn.ModuleList(
+            nn.Conv2d(wide, wider, 3, stride=2, padding=1) for wide, wider in pairwise(widths)
+        )
+        self.blocks = nn.ModuleList(ResidualBlock(width) for width in widths)
+
+    def forward(self, x0: Float[Tensor, "b 3 h w"]) -> Scene:
+        """Return the scene of each picture in [-1, 1]."""
+        h = self.blocks[0](self.enter(functional.pixel_unshuffle(x0, 2)))
+        maps = [h]
+        for halve, block in zip(self.halve, list(self.blocks)[1:], strict=True):
+            h = block(halve(functional.silu(h)))
+            maps.append(h)
+        return Scene(x0, tuple(maps))
+
+
+class MomentCode(nn.Module):
+    """z and a moment to what happens then: a vector that modulates the decoder.
+
+    The moment is given as sines and cosines of half waves, so that the code goes on smoothly from
+    frame to frame.
+
+    Args:
+        z_dim: Length of z.
+        hidden_dim: Of its layers.
+        code_dim: Length of the code.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, *, z_dim: int, hidden_dim: int, code_dim: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(z_dim + 2 * _NUM_FREQUENCIES, hidden_dim),
+            nn.SiLU(),
+            nn.Linear(hidden_dim, hidden_dim),
+            nn.SiLU(),
+            nn.Linear(hidden_dim, code_dim),
+        )
+        waves = math.pi / 2 * torch.arange(_NUM_FREQUENCIES, dtype=torch.float32)
+        self.register_buffer("frequencies", waves, persistent=False)
+
+    def forward(
+        self, z: Float[Tensor, "b z"], times: Float[Tensor, "b n"]
+    ) -> Float[Tensor, "b n g"]:
+        """Return the code of each clip at each of its moments.
+
+        Args:
+            z: How the clips go on.
+            times: In clips: 0 is x0, 1 the last frame.
+        """
+        phase = times.float()[..., None] * self.frequencies.float()
+        waves = torch.cat([phase.sin(), phase.cos()], dim=-1).to(z)
+        rows = z[:, None].expand(-1, times.shape[1], -1)
+        code: Tensor = self.layers(torch.cat([rows, waves], dim=-1))
+        return code
+
+
+class ModulatedBlock(nn.Module):
+    """GroupNorm, SiLU, 3x3 convolution, twice; the second norm is scaled and shifted by a code.
+
+    Source: FiLM (Perez et al., 2018), placed as in ADM (Dhariwal and Nichol, 2021).
+
+    Args:
+        in_dim: Channels that come in, a multiple of 8.
+        out_dim: Channels that go out, a multiple of 8.
+        code_dim: Length of the code.
+    """
+
+    def __init__(self, in_dim: int, out_dim: int, *, code_dim: int) -> None:
+        super().__init__()
+        self.norm0 = nn.GroupNorm(8, in_dim)
+        self.conv0 = nn.Conv2d(in_dim, out_dim, 3, padding=1)
+        self.norm1 = nn.GroupNorm(8, out_dim)
+        self.conv1 = nn.Conv2d(out_dim, out_dim, 3, padding=1)
+        self.pass_on = nn.Conv2d(in_dim, out_dim, 1)
+        self.modulate = nn.Linear(code_dim, 2 * out_dim)
+        nn.init.zeros_(self.conv1.weight)
+
+    def forward(
+        self, x: Float[Tensor, "n c h w"], code: Float[Tensor, "n g"]
+    ) -> Float[Tensor, "n d h w"]:
+        """Return what the block makes of maps, each by its own code."""
+        scale, shift = self.modulate(code)[..., None, None].chunk(2, dim=1)
+        h = self.norm1(self.conv0(functional.silu(self.norm0(x))))
+        h = self.conv1(functional.silu(h * (1 + scale) + shift))
+        out: Tensor = self.pass_on(x) + h
+        return out
+
+
+class MomentDecoder(nn.Module):
+    """A scene and the code of a moment to the frame at that moment.
+
+    From the coarsest features up, every scale is modulated by the code and joined with x0's
+    features; at half of the size a backward flow comes out, x0 is warped by it, and a last layer
+    paints and gates: frame = (1 - gate) * warped + gate * painted. The last layers work on 2 x 2
+    blocks of pixels.
+
+    Args:
+        widths: Channels of the scene's maps.
+        code_dim: Length of the code.
+    """
+
+    def __init__(self, *, widths: Sequence[int], code_dim: int) -> None:
+        super().__init__()
+        coarsest, rest = widths[-1], list(widths[-2::-1])
+        self.lay = nn.Linear(code_dim, _LAID_DIM * 16)
+        self.bottom = ModulatedBlock(coarsest + _LAID_DIM, coarsest, code_dim=code_dim)
+        self.blocks = nn.ModuleList(
+            ModulatedBlock(below + here, here, code_dim=code_dim)
+            for below, here in zip([coarsest, *rest[:-1]], rest, strict=True)
+        )
+        finest = widths[0]
+        self.flow = nn.Conv2d(finest, 2, 3, padding=1)
+        self.join = nn.Conv2d(finest + 2 * 12, 2 * finest, 3, padding=1)
+        self.leave = nn.Conv2d(2 * finest, 4 * 4, 3, padding=1)
+        for layer in (self.flow, self.leave):
+            nn.init.normal_(layer.weight, std=1e-2)
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+
+    def forward(self, scene: Scene, code: Float[Tensor, "n g"]) -> Rendering:
+        """Return one frame for each row of scene and code."""
+        h = self._features(scene, functional.silu(code))
+        flow = self.flow(h) * _FLOW_UNIT
+        large = functional.interpolate(flow, scale_factor=2, mode="bilinear", align_corners=False)
+        warped = warp(scene.x0, large)
+        seen = [functional.pixel_unshuffle(picture, 2) for picture in (warped, scene.x0)]
+        out = self.leave(functional.silu(self.join(torch.cat([h, *seen], dim=1))))
+        out = functional.pixel_shuffle(out, 2)
+        gate = torch.sigmoid(out[:, 3:] + _GATE_BIAS)
+        return Rendering(torch.lerp(warped, torch.tanh(out[:, :3]), gate), warped, flow)
+
+    def _features(self, scene: Scene, code: Tensor) -> Float[Tensor, "n c h2 w2"]:
+        *finer, coarsest = scene.maps
+        laid = self.lay(code).view(-1, _LAID_DIM, 4, 4)
+        if laid.shape[-1] != coarsest.shape[-1]:
+            laid = functional.interpolate(laid, coarsest.shape[-2:], mode="bilinear")
+        h: Tensor = self.bottom(_last(torch.cat([coarsest, laid], dim=1)), code)
+        for block, here in zip(self.blocks, reversed(finer), strict=True):
+            below = functional.interpolate(h, scale_factor=2, mode="nearest")
+            h = block(torch.cat([below, here], dim=1), code)
+        return functional.silu(h)
+
+
+def _last(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def _repeated(x: Tensor, num: int) -> Tensor:
+    return x if num == 1 else _last(x.repeat_interleave(num, dim=0))

@@ -1,0 +1,193 @@
+"""Stage 1 of what acts before a still camera: pixels in, z, and x0 warped and painted."""
+
+import warnings
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Float
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+
+from cinnema.stage1.articulated.decoder import (
+    MomentCode,
+    MomentDecoder,
+    Rendering,
+    Scene,
+    SceneEncoder,
+)
+from cinnema.stage1.articulated.encoder import ClipEncoder
+
+LANDMARK_UNIT = 0.1
+"""Landmarks are counted in this much of their unit: metres of an arm, widths of a picture."""
+
+_PLACE_DIM = 16
+# Channels by width: at a half, a quarter, an eighth, a sixteenth of the size.
+_GROWTH = (1, 2, 3, 4)
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class ArticulatedConfig:
+    """What stage 1 is made of.
+
+    Attributes:
+        size: Width and height of the frames in pixels: 32, 64, 128 or 256.
+        num_frames: T, frames after x0.
+        fps: Frames a second of the clips it is trained on.
+        z_dim: Length of z.
+        noise: Standard deviation of q(z | X), fixed; z has unit root mean square.
+        encoder_width: Channels of the clip encoder's first layer, a multiple of 8.
+        width: Channels of the decoder at half of the size, a multiple of 8; 2, 3 and 4 times as
+            many further down.
+        code_dim: Length of what the decoder hears of z at a moment.
+        landmarks: Numbers that say where the body is in a frame, which z has to tell: x, y and z
+            of an arm's end, or x and y of each joint. 0 where none are known.
+    """
+
+    size: Literal[32, 64, 128, 256] = 64
+    num_frames: int = Field(default=16, ge=1)
+    fps: float = Field(default=10.0, gt=0)
+    z_dim: int = Field(default=64, ge=1)
+    noise: float = Field(default=0.1, ge=0)
+    encoder_width: int = Field(default=24, ge=8, multiple_of=8)
+    width: int = Field(default=24, ge=8, multiple_of=8)
+    code_dim: int = Field(default=128, ge=1)
+    landmarks: int = Field(default=0, ge=0)
+
+    @property
+    def feature_dim(self) -> int:
+        """Channels of the features of x0 that the conditioner reads."""
+        return self.widths[2] + self.widths[3]
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels of the features of x0, from fine to coarse."""
+        return tuple(self.width * growth for growth in _GROWTH)
+
+
+class Moments(NamedTuple):
+    """What the decoder makes of clips at some moments.
+
+    Attributes:
+        frames: Values about [-1, 1].
+        warped: x0 moved by the flow, without what is painted.
+        landmarks: How far each landmark is from where it is in x0, in its unit; l is 0 where the
+            model knows none.
+    """
+
+    frames: Float[Tensor, "b n 3 h w"]
+    warped: Float[Tensor, "b n 3 h w"]
+    landmarks: Float[Tensor, "b n l"]
+
+
+class ArticulatedStage1(nn.Module):
+    """A video VAE for bodies: z says how one acts, x0 who and where.
+
+    Source: the paper's encoder reads pixels and its decoder paints all frames at once. We let z
+    tell the path of landmarks where they are known, which is what makes so small a z learn the
+    motion first; warp x0 where that suffices; and render one moment at a time.
+
+    Args:
+        config: What it is made of.
+
+    Example:
+        >>> model = ArticulatedStage1(ArticulatedConfig()).eval()
+        >>> x0, z = torch.zeros(1, 3, 64, 64), torch.randn(1, 64)
+        >>> model.decode(x0, z).shape
+        torch.Size([1, 16, 3, 64, 64])
+    """
+
+    def __init__(self, config: ArticulatedConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = ClipEncoder(
+            size=config.size,
+            num_frames=config.num_frames,
+            z_dim=config.z_dim,
+            width=config.encoder_width,
+        )
+        self.scene = SceneEncoder(widths=config.widths)
+        self.code = MomentCode(
+            z_dim=config.z_dim, hidden_dim=2 * config.code_dim, code_dim=config.code_dim
+        )
+        self.decoder = MomentDecoder(widths=config.widths, code_dim=config.code_dim)
+        with warnings.catch_warnings():  # of no landmarks
+            warnings.filterwarnings("ignore", "Initializing zero-element tensors")
+            self.landmarks = nn.Linear(config.code_dim, config.landmarks)
+            self.place = nn.Sequential(
+                nn.Conv2d(config.feature_dim, _PLACE_DIM, 1),
+                nn.SiLU(),
+                nn.Flatten(),
+                nn.Linear(_PLACE_DIM * (config.size // 8) ** 2, config.landmarks),
+            )
+
+    def encode(self, video: Float[Tensor, "b t1 3 h w"]) -> Float[Tensor, "b z"]:
+        """Return z of clips, without noise.
+
+        Args:
+            video: x0 and the T frames after it, in [-1, 1].
+
+        Returns:
+            z, of unit root mean square over its length.
+        """
+        z: Tensor = self.encoder(video)
+        return z
+
+    def latent_parts(self) -> dict[str, nn.Module]:
+        """Return the networks that decide z and the features of x0, by name."""
+        return {"encoder": self.encoder, "scene": self.scene}
+
+    def features(self, scene: Scene) -> Float[Tensor, "b f i j"]:
+        """Return the features of x0 that decide how it may go on, at an eighth of its size."""
+        eighth, sixteenth = scene.maps[2:]
+        enlarged = nn.functional.interpolate(sixteenth, eighth.shape[-2:], mode="nearest")
+        return torch.cat([eighth, enlarged], dim=1)
+
+    def places(self, scene: Scene) -> Float[Tensor, "b l"]:
+        """Return where the landmarks are in x0, in their unit, as far as its features tell."""
+        out: Tensor = self.place(self.features(scene)) * LANDMARK_UNIT
+        return out
+
+    def path(self, z: Float[Tensor, "b z"], times: Float[Tensor, "b n"]) -> Float[Tensor, "b n l"]:
+        """Return how far the landmarks are from where they are in x0, in their unit.
+
+        Args:
+            z: How the clips go on.
+            times: In clips: 0 is x0, 1 the last frame.
+        """
+        return self._told(self.code(z, times))
+
+    def _told(self, code: Tensor) -> Tensor:
+        out: Tensor = self.landmarks(code) * LANDMARK_UNIT
+        return out
+
+    def at(self, scene: Scene, z: Float[Tensor, "b z"], times: Float[Tensor, "b n"]) -> Moments:
+        """Return the frames of clips at some of their moments.
+
+        Args:
+            scene: Of x0, `scene(x0)`.
+            z: How the clips go on.
+            times: In clips: 0 is x0, 1 the last frame.
+        """
+        code = self.code(z, times)
+        num = times.shape[1]
+        made: Rendering = self.decoder(scene.repeated(num), code.flatten(0, 1))
+        return Moments(
+            frames=made.frame.unflatten(0, (-1, num)),
+            warped=made.warped.unflatten(0, (-1, num)),
+            landmarks=self._told(code),
+        )
+
+    def decode(
+        self, x0: Float[Tensor, "b 3 h w"], z: Float[Tensor, "b z"]
+    ) -> Float[Tensor, "b t 3 h w"]:
+        """Return the T frames that follow x0, values about [-1, 1].
+
+        Args:
+            x0: First frames in [-1, 1], of the model's size.
+            z: How they go on.
+        """
+        times = torch.arange(1, self.config.num_frames + 1, device=x0.device) / float(
+            self.config.num_frames
+        )
+        return self.at(self.scene(x0), z, times.expand(len(x0), -1)).frames

@@ -1,0 +1,95 @@
+"""The articulated stage 1: clips in, z, moments and landmarks out."""
+
+import json
+from collections.abc import Callable
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from cinnema.core.config import config_from_dict, config_to_dict
+from cinnema.stage1.articulated.model import ArticulatedConfig, ArticulatedStage1
+
+Make = Callable[..., ArticulatedStage1]
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def clips(num: int = 2, *, size: int = 32) -> Tensor:
+    return torch.tanh(noise(num, 5, 3, size, size))
+
+
+def test_a_configuration_survives_json() -> None:
+    config = ArticulatedConfig(size=128, landmarks=36)
+    values = json.loads(json.dumps(config_to_dict(config)))
+    assert config_from_dict(ArticulatedConfig, values) == config
+
+
+@pytest.mark.parametrize(
+    "options", [{"size": 100}, {"width": 20}, {"noise": -1}, {"num_frames": 0}, {"witdh": 8}]
+)
+def test_a_configuration_that_cannot_be_built_is_refused(options: dict[str, float]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(options))):
+        ArticulatedConfig(**options)
+
+
+@pytest.mark.parametrize("size", [32, 64, 128])
+@torch.no_grad()
+def test_clips_go_in_and_frames_come_out(body: Make, size: int) -> None:
+    model = body(ArticulatedConfig(size=size, num_frames=4, z_dim=8, width=8, landmarks=2)).eval()
+    video = clips(size=size)
+    z = model.encode(video)
+    assert z.shape == (2, 8)
+    torch.testing.assert_close(z.square().mean(dim=1), torch.ones(2), atol=1e-2, rtol=0)
+    assert model.decode(video[:, 0], z).shape == (2, 4, 3, size, size)
+    assert model.features(model.scene(video[:, 0])).shape == (
+        2,
+        model.config.feature_dim,
+        size // 8,
+        size // 8,
+    )
+
+
+@torch.no_grad()
+def test_the_frames_of_some_moments_are_those_of_the_clip(body: Make) -> None:
+    model, video = body().eval(), clips()
+    z = model.encode(video)
+    every = model.decode(video[:, 0], z)
+    some = model.at(model.scene(video[:, 0]), z, torch.tensor([[0.5, 1.0], [0.25, 0.75]]))
+    torch.testing.assert_close(some.frames[0], every[0, [1, 3]], atol=1e-5, rtol=0)
+    torch.testing.assert_close(some.frames[1], every[1, [0, 2]], atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_a_clip_does_not_depend_on_the_others_in_its_batch(body: Make) -> None:
+    model, video = body().eval(), clips(3)
+    z = model.encode(video)
+    torch.testing.assert_close(model.encode(video[1:2]), z[1:2], atol=1e-5, rtol=0)
+    alone = model.decode(video[1:2, 0], z[1:2])
+    torch.testing.assert_close(alone, model.decode(video[:, 0], z)[1:2], atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_untrained_frames_are_near_the_picture(body: Make) -> None:
+    model, x0 = body().eval(), torch.tanh(noise(1, 3, 4, 4))
+    x0 = torch.nn.functional.interpolate(x0, (32, 32), mode="bilinear")
+    assert (model.decode(x0, noise(1, 8)) - x0[:, None]).abs().mean() < 0.15
+
+
+def test_z_changes_frames_and_landmarks(body: Make) -> None:
+    model, video = body().eval(), clips(1)
+    z = noise(1, 8).requires_grad_()
+    made = model.at(model.scene(video[:, 0]), z, torch.tensor([[0.5, 1.0]]))
+    for part in (made.frames, made.warped, made.landmarks):
+        (gradient,) = torch.autograd.grad(part.square().sum(), z, retain_graph=True)
+        assert float(gradient.abs().max()) > 0
+
+
+@torch.no_grad()
+def test_a_body_without_landmarks_tells_none(body: Make) -> None:
+    model = body(ArticulatedConfig(size=32, num_frames=4, z_dim=8, width=8)).eval()
+    assert model.path(noise(2, 8), torch.ones(2, 3)).shape == (2, 3, 0)
+    assert model.places(model.scene(clips()[:, 0])).shape == (2, 0)

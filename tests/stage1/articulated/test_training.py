@@ -1,0 +1,155 @@
+"""Training of the articulated stage 1: it learns, resumes to the bit, and shares batches."""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from cinnema.core.errors import UserError
+from cinnema.core.ranks import Ranks
+from cinnema.core.running import TrainingRun
+from cinnema.data.loading import ClipLoader, VideoBatch
+from cinnema.data.packing.dataset import PackedDataset
+from cinnema.stage1.articulated import training
+from cinnema.stage1.articulated.model import ArticulatedStage1
+from cinnema.stage1.articulated.training import ArticulatedTraining, train
+from two_processes import in_two_processes
+
+Make = Callable[..., ArticulatedStage1]
+CPU = torch.device("cpu")
+MOTION = ArticulatedTraining(clips=24, batch_size=4, moments=2)
+PICTURE = ArticulatedTraining(phase="picture", clips=24, batch_size=4, moments=2, perceptual=1.0)
+
+
+def distance(a: Tensor, b: Tensor) -> Tensor:
+    """Stands in for LPIPS."""
+    return (a - b).square().mean(dim=(1, 2, 3))
+
+
+def loader_of(
+    squares: PackedDataset, ranks: Ranks | None = None, *, kind: type[ClipLoader] = ClipLoader
+) -> ClipLoader:
+    ranks = ranks or Ranks()
+    return kind(
+        squares,
+        batch_size=4 // ranks.size,
+        num_frames=5,
+        track="where",
+        num_workers=0,
+        rank=ranks.rank,
+        num_ranks=ranks.size,
+    )
+
+
+def numbers_of(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def state_of(model: ArticulatedStage1) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+@pytest.fixture(params=[torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+def dtype(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "fast_dtype", lambda _device: request.param)
+
+
+@pytest.fixture
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Save after every step and record every number."""
+    run = functools.partial(TrainingRun, seconds_between=0.0)
+    monkeypatch.setattr(training, "TrainingRun", run)
+    monkeypatch.setattr(training, "_RECORD_EVERY", 1)
+
+
+@pytest.mark.usefixtures("eager")
+def test_training_lowers_its_losses(body: Make, squares: PackedDataset, tmp_path: Path) -> None:
+    config = dataclasses.replace(MOTION, clips=480, learning_rate=3e-3)
+    train(body(), loader_of(squares), config, folder=tmp_path, device=CPU)
+    numbers = numbers_of(tmp_path)
+    for name in ("pixels", "landmarks", "places"):
+        first, last = (sum(line[name] for line in part) for part in (numbers[:10], numbers[-10:]))
+        assert last < 0.8 * first, name
+
+
+class _Broken(ClipLoader):
+    """Clips that end after three batches."""
+
+    def __next__(self) -> VideoBatch:
+        if self.clips >= 12:
+            raise StopIteration
+        return super().__next__()
+
+
+@pytest.mark.usefixtures("eager", "dtype")
+@pytest.mark.parametrize("config", [MOTION, PICTURE], ids=["motion", "picture"])
+def test_a_run_that_was_stopped_ends_where_an_unbroken_one_does_to_the_bit(
+    body: Make, squares: PackedDataset, tmp_path: Path, config: ArticulatedTraining
+) -> None:
+    def run(name: str, loader: ClipLoader) -> dict[str, Tensor]:
+        model = train(
+            body(), loader, config, folder=tmp_path / name, device=CPU, perceptual=distance
+        )
+        return state_of(model)
+
+    whole = run("whole", loader_of(squares))
+    with pytest.raises(StopIteration):
+        run("broken", loader_of(squares, kind=_Broken))
+    resumed = run("broken", loader_of(squares))
+    assert all(torch.equal(value, whole[name]) for name, value in resumed.items())
+
+
+def test_two_ranks_take_the_step_of_one_on_the_whole_batch(
+    body: Make, squares: PackedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "fast_dtype", lambda _device: torch.float32)
+
+    def trained(ranks: Ranks, config: ArticulatedTraining) -> dict[str, Tensor]:
+        return state_of(
+            train(
+                body(), loader_of(squares, ranks), config, device=CPU, ranks=ranks,
+                folder=tmp_path / f"{config.phase}{ranks.size}", perceptual=distance,
+            )
+        )  # fmt: skip
+
+    for config in (MOTION, PICTURE):
+        few = dataclasses.replace(config, clips=12, learning_rate=5e-4)
+        one = trained(Ranks(), few)
+        for two in in_two_processes(functools.partial(trained, config=few)):
+            torch.testing.assert_close(two, one, atol=1e-5, rtol=0)
+
+
+@pytest.mark.usefixtures("dtype")
+def test_the_picture_is_trained_without_moving_what_stage_2_reads(
+    body: Make, squares: PackedDataset, tmp_path: Path
+) -> None:
+    before = state_of(body())
+    after = state_of(train(body(), loader_of(squares), PICTURE, folder=tmp_path, device=CPU))
+    changed = {name for name, value in after.items() if not torch.equal(value, before[name])}
+    assert any(name.startswith("decoder") for name in changed)
+    assert not any(name.startswith(("encoder", "scene")) for name in changed)
+
+
+def test_clips_that_give_no_number_are_named(
+    body: Make, squares: PackedDataset, tmp_path: Path
+) -> None:
+    model = body()
+    with torch.no_grad():
+        model.landmarks.weight.fill_(float("nan"))
+    with pytest.raises(UserError, match="is no number to train on"):
+        train(model, loader_of(squares), MOTION, folder=tmp_path, device=CPU)
+    assert json.loads((tmp_path / "nan-0.json").read_text())["batch"]
+
+
+def test_every_stretch_of_a_clip_is_shown() -> None:
+    config = ArticulatedTraining(batch_size=64, moments=4)
+    shown = training.draw_moments(config, num_frames=16, generator=torch.Generator().manual_seed(0))
+    assert shown.shape == (64, 4)
+    for stretch in range(4):
+        found = set(shown[:, stretch].tolist())
+        assert found == set(range(4 * stretch + 1, 4 * stretch + 5))

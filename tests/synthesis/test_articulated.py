@@ -1,0 +1,167 @@
+"""The model of a body: what every model owes, its control, and its file."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from cinnema.core.errors import UserError
+from cinnema.stage1.articulated.model import ArticulatedConfig
+from cinnema.stage2.conditioning import ConditionerConfig
+from cinnema.stage2.flow import FlowConfig
+from cinnema.synthesis.articulated import (
+    ArticulatedModel,
+    ArticulatedModelConfig,
+    EndPointRange,
+)
+from cinnema.synthesis.control import EndPoint
+from cinnema.synthesis.model import load_model, load_warping_model, save_model
+from cinnema.synthesis.pipeline import Pipeline
+
+STAGE1 = ArticulatedConfig(
+    size=32, num_frames=4, z_dim=8, encoder_width=8, width=8, code_dim=16, landmarks=3
+)
+RANGE = EndPointRange(low=(-0.2, -0.1, 0.0), high=(0.2, 0.1, 0.2))
+
+
+def config_of(*, steered: bool) -> ArticulatedModelConfig:
+    conditioner = ConditionerConfig(
+        feature_dim=STAGE1.feature_dim,
+        width=8,
+        condition_dim=4,
+        control_dim=3 if steered else 0,
+        control_scale=0.1,
+    )
+    return ArticulatedModelConfig(
+        name="body",
+        stage1=STAGE1,
+        conditioner=conditioner,
+        flow=FlowConfig(
+            z_dim=8, condition_dim=conditioner.out_dim, num_blocks=2, hidden_dim=16, depth=1
+        ),
+        end_point=RANGE if steered else None,
+    )
+
+
+@pytest.fixture
+def body() -> Callable[..., ArticulatedModel]:
+    """Return what makes a model whose flow is not the identity."""
+
+    def make(*, steered: bool = True) -> ArticulatedModel:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            model = ArticulatedModel(config_of(steered=steered)).eval()
+            for value in model.flow.parameters():
+                value.data += 0.1 * torch.randn_like(value)
+        model.flow.initialise(
+            noise(64, 8), noise(64, config_of(steered=steered).flow.condition_dim)
+        )
+        return model.requires_grad_(requires_grad=False)
+
+    return make
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def clips(num: int = 2) -> Tensor:
+    return torch.tanh(noise(num, 5, 3, 32, 32))
+
+
+@pytest.mark.parametrize("asked", [(0.1, 0.0, 0.1), None])
+def test_residuals_and_latents_are_each_others_inverse(
+    body: Callable[..., ArticulatedModel], asked: tuple[float, ...] | None
+) -> None:
+    model, video = body(steered=asked is not None), clips()
+    eta = None if asked is None else torch.tensor([asked, (0.0, 0.05, 0.0)])
+    c = model.condition(video[:, 0], eta)
+    z = model.encode(video)
+    nu, log_det = model.to_residual(z, c)
+    back, opposite = model.to_latent(nu, c)
+    torch.testing.assert_close(back, z, atol=1e-5, rtol=0)
+    torch.testing.assert_close(opposite, -log_det, atol=1e-4, rtol=0)
+    assert model.decode(video[:, 0], z).shape == (2, 4, 3, 32, 32)
+
+
+def test_a_control_changes_the_condition_and_can_be_left_out(
+    body: Callable[..., ArticulatedModel],
+) -> None:
+    model, x0 = body(), clips()[:, 0]
+    left = model.condition(x0, torch.tensor([[-0.2, 0.0, 0.1]] * 2))
+    right = model.condition(x0, torch.tensor([[0.2, 0.0, 0.1]] * 2))
+    assert not torch.equal(left, right)
+    assert not model.condition(x0)[:, 4:].any()
+    spec = model.control
+    assert spec is not None
+    assert (spec.optional, spec.low, spec.high) == (True, RANGE.low, RANGE.high)
+    assert model.draw_eta(generator=torch.Generator()) is None
+
+
+def test_the_control_of_a_video_is_read_off_its_path(
+    body: Callable[..., ArticulatedModel],
+) -> None:
+    model, video = body(), clips()
+    eta, known = model.read_control(video)
+    path = model.read_landmarks(video[:, 0], model.encode(video))
+    assert path.shape == (2, 5, 3)
+    low, high = torch.tensor(RANGE.low), torch.tensor(RANGE.high)
+    torch.testing.assert_close(eta, path[:, -1].clamp(low, high))
+    assert known.tolist() == [1.0, 1.0]
+    with pytest.raises(UserError, match="takes no control"):
+        body(steered=False).read_control(video)
+
+
+@pytest.mark.parametrize("eta", [torch.zeros(2, 2), torch.zeros(2, 4)])
+def test_a_control_of_another_length_is_refused(
+    body: Callable[..., ArticulatedModel], eta: Tensor
+) -> None:
+    with pytest.raises(UserError, match="x, y and z in metres"):
+        body().condition(clips()[:, 0], eta)
+    with pytest.raises(UserError, match="takes no control: leave it out"):
+        body(steered=False).condition(clips()[:, 0], eta)
+
+
+def test_a_draw_of_z_lies_around_its_mean(body: Callable[..., ArticulatedModel]) -> None:
+    model, video = body(), clips(16)
+    mean = model.encode(video)
+    drawn = model.encode(video, generator=torch.Generator().manual_seed(1))
+    spread = float((drawn - mean).std())
+    assert spread == pytest.approx(STAGE1.noise, rel=0.2)
+    with pytest.raises(UserError, match="encodes clips of shape"):
+        model.encode(video[:, :3])
+
+
+def test_a_model_survives_its_file(body: Callable[..., ArticulatedModel], tmp_path: Path) -> None:
+    model, video = body(), clips()
+    save_model(tmp_path / "body.safetensors", model)
+    again = load_model(tmp_path / "body.safetensors").model
+    assert isinstance(again, ArticulatedModel)
+    assert again.config == model.config
+    torch.testing.assert_close(again.encode(video), model.encode(video), atol=0.05, rtol=0)
+    with pytest.raises(UserError, match="needs one that warps"):
+        load_warping_model(tmp_path / "body.safetensors", purpose="this")
+
+
+def test_parts_that_do_not_fit_are_refused() -> None:
+    whole = config_of(steered=True)
+    with pytest.raises(ValueError, match=r"conditioner\.control_dim and the numbers of end_point"):
+        dataclasses.replace(whole, end_point=None)
+    with pytest.raises(ValueError, match=r"flow\.z_dim and stage1\.z_dim"):
+        dataclasses.replace(whole, stage1=dataclasses.replace(STAGE1, z_dim=16))
+
+
+def test_a_picture_is_animated_towards_an_end_point(
+    body: Callable[..., ArticulatedModel],
+) -> None:
+    pipe = Pipeline(body())
+    photo = ((clips()[0, 0].permute(1, 2, 0) + 1) * 127.5).byte().numpy()
+    (free,) = pipe.animate(photo, num_samples=1, seed=3)
+    (told,) = pipe.animate(photo, num_samples=1, seed=3, eta=EndPoint(x=0.2, y=0.1, z=0.2))
+    assert free.frames.shape == told.frames.shape == (16, 32, 32, 3)
+    assert not torch.equal(free.z, told.z)
+    with pytest.raises(UserError, match="out of the range"):
+        pipe.animate(photo, num_samples=1, eta=EndPoint(x=2.0, y=0.0, z=0.0))
