@@ -24,8 +24,16 @@ class Phase:
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class Extra:
+    first: Phase = Phase()
+    others: tuple[Phase, ...] = ()
+    deeper: Phase | None = None
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Plan:
     phase: Phase = Phase()
+    extra: Extra | None = None
     textures: dict[str, float] = Field(default_factory=lambda: {"clouds": 6.0, "fire": 1.0})
 
     def __post_init__(self) -> None:
@@ -57,6 +65,30 @@ def test_a_mapping_takes_single_keys_by_name_and_is_replaced_as_a_whole() -> Non
     assert override(Plan(), ['textures={"water": 2}']).textures == {"water": 2.0}
 
 
+@pytest.mark.parametrize(
+    ("settings", "extra"),
+    [
+        (["extra={}"], Extra()),
+        (["extra.first.clips=3"], Extra(first=Phase(clips=3))),
+        (["extra.deeper.name=b", "extra.deeper.clips=3"], Extra(deeper=Phase(3, name="b"))),
+        (['extra={"first": {"rate": 2}}', "extra.first.clips=3"], Extra(first=Phase(3, 2.0))),
+        (['extra.others=[{"clips": 3}, {}]'], Extra(others=(Phase(3), Phase()))),
+        (["extra.first.clips=3", "extra=null"], None),
+        (["extra=null", "extra.first.clips=3"], Extra(first=Phase(clips=3))),
+    ],
+)
+def test_an_option_that_is_not_there_is_made_by_naming_its_fields(
+    settings: list[str], extra: Extra | None
+) -> None:
+    assert override(Plan(), settings) == Plan(extra=extra)
+
+
+def test_an_option_that_is_there_keeps_what_is_not_named() -> None:
+    plan = Plan(extra=Extra(first=Phase(clips=7), deeper=Phase()))
+    changed = override(plan, ["extra.first.rate=2", "extra.deeper=null"])
+    assert changed == Plan(extra=Extra(first=Phase(clips=7, rate=2.0)))
+
+
 def test_a_file_changes_what_it_names_and_settings_count_more(tmp_path: Path) -> None:
     file = tmp_path / "mine.json"
     file.write_text(json.dumps({"phase": {"clips": 7, "rate": 0.5}, "textures": {"sea": 1}}))
@@ -71,6 +103,12 @@ def test_a_file_changes_what_it_names_and_settings_count_more(tmp_path: Path) ->
         ("phaes.clips=1", r"no field phaes; did you mean phase\?"),
         ("phase.zzz=1", r"there are phase\.clips, phase\.name, phase\.rate, phase\.widths"),
         ('phase={"cilps": 1}', r"no field phase\.cilps; did you mean phase\.clips"),
+        ("extra.frist.clips=1", r"no field extra\.frist; did you mean extra\.first\?"),
+        ("extra.first.clip=1", r"no field extra\.first\.clip; did you mean extra\.first\.clips"),
+        ('extra={"deeper": {"clip": 1}}', r"no field extra\.deeper\.clip; did you mean"),
+        ('extra.others=[{"clip": 1}]', r"extra\.others\.0\.clip does not fit.*got 1"),
+        ("extra.others.clips=1", r"extra\.others has no fields of its own"),
+        ("extra=5", r"extra does not fit.*got 5"),
         ("phase.clips.x=1", r"phase\.clips has no fields of its own"),
         ("phase.clips", r"--set wants name=value.*got 'phase\.clips'"),
         ("=3", "--set wants name=value"),

@@ -31,6 +31,25 @@ def test_later_frames_come_with_their_times() -> None:
         assert (item.times > 0).all()
 
 
+@pytest.mark.parametrize("num", [2, NUM_FRAMES])
+def test_several_later_frames_follow_one_another(num: int) -> None:
+    crops, generator, firsts = crops_of(), np.random.default_rng(0), set()
+    for _ in range(20):
+        item = real_item(crops, 0, generator=generator, num_rendered=num)
+        numbers = (item.times * NUM_FRAMES).round().int().tolist()
+        assert numbers == list(range(numbers[0], numbers[0] + num))
+        firsts.add(numbers[0])
+    assert firsts == set(range(1, NUM_FRAMES - num + 2))
+
+
+def test_one_later_frame_is_any_of_them() -> None:
+    crops, drawn, generator = crops_of(), np.random.default_rng(1), np.random.default_rng(1)
+    for _ in range(10):
+        item = real_item(crops, 0, generator=generator, num_rendered=1)
+        number = drawn.integers(1, NUM_FRAMES + 1, size=1)
+        assert np.allclose(item.times.numpy() * NUM_FRAMES, number)
+
+
 @pytest.mark.parametrize(
     ("pixels", "moves", "is_known"),
     [(0.0, 0, 1), (0.3, 0, 1), (0.5, 0, 0), (1.0, 1, 0), (1.3, 1, 1), (40.0, 1, 1)],

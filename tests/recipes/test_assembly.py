@@ -88,14 +88,15 @@ def test_no_scene_is_on_both_sides_of_the_split(data: Path, tmp_path: Path) -> N
     assert np.array_equal(crops.train[0].frames, again.train[0].frames)
 
 
-@pytest.mark.parametrize(("phase", "num_rendered"), [("motion", 0), ("picture", 1), ("mask", 0)])
+@pytest.mark.parametrize(
+    ("phase", "num_rendered"), [("motion", 0), ("picture", 1), ("picture", 3), ("mask", 0)]
+)
 def test_a_phase_gets_the_frames_that_it_looks_at(
     data: Path, tmp_path: Path, photographs: Path, phase: str, num_rendered: int
 ) -> None:
     crops = split_crops(RECIPE.data, SMALL, root=data, cache=tmp_path)
-    stream = training_stream(
-        RECIPE, getattr(RECIPE, phase), crops.train, seed=0, foregrounds=photographs
-    )
+    training = dataclasses.replace(getattr(RECIPE, phase), frames=max(1, num_rendered))
+    stream = training_stream(RECIPE, training, crops.train, seed=0, foregrounds=photographs)
     batch = next(stream)
     assert batch.x0.shape == (4, 3, 64, 64)
     assert batch.flow.shape == (4, 2, 4, 16, 16)

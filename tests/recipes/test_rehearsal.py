@@ -7,6 +7,7 @@ import torch
 
 from cinnema.recipes import RECIPES, Recipe
 from cinnema.recipes.rehearsal import Rehearsal, rehearse_stage1, rehearse_stage2
+from cinnema.stage1.adversaries.adversaries import AdversariesConfig, AdversaryPhase
 from cinnema.stage1.model import Stage1, Stage1Config
 from cinnema.stage2.conditioning import ConditionerConfig
 from cinnema.stage2.flow import FlowConfig
@@ -60,6 +61,22 @@ def test_parameters_are_counted_by_part_and_the_frozen_ones_apart(
     )
     total = sum(mask.parameters.values())
     assert mask.state_bytes in (4 * total + 16 * mask.trained, 2 * total + 20 * mask.trained)
+
+
+def test_adversaries_are_counted_and_take_part_from_the_first_step(recipe: Recipe) -> None:
+    phases = (AdversaryPhase(module="spatial"), AdversaryPhase(module="temporal"))
+    adversaries = AdversariesConfig(phases=phases, widths=(8, 8), start=1_000_000)
+    picture = dataclasses.replace(recipe.picture, frames=2, adversaries=adversaries)
+    few = dataclasses.replace(recipe, picture=picture)
+    _, plain, _ = rehearse_stage1(recipe, device=CPU)
+    _, adversarial, _ = rehearse_stage1(few, device=CPU)
+    added = adversarial.parameters.keys() - plain.parameters.keys()
+    assert added == {"spatial adversary", "temporal adversary"}
+    num = sum(adversarial.parameters[name] for name in added)
+    assert num > 1000
+    assert adversarial.trained - plain.trained == num
+    assert adversarial.state_bytes - plain.state_bytes == 4 * 4 * num
+    assert adversarial.activation_bytes > 1.5 * plain.activation_bytes
 
 
 def test_a_larger_batch_keeps_more_for_its_backward_pass(recipe: Recipe) -> None:

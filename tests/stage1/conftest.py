@@ -32,12 +32,19 @@ class DriftingClips:
         num: Clips of a batch, of all ranks together.
         stop: Batches after which there are no more.
         share: This rank's clips of a batch.
+        rendered: The last frames of each clip that there are.
     """
 
     def __init__(
-        self, *, num: int = 4, stop: int | None = None, share: slice | None = None
+        self,
+        *,
+        num: int = 4,
+        stop: int | None = None,
+        share: slice | None = None,
+        rendered: int = 1,
     ) -> None:
         self.num, self.stop, self.share = num, stop, share or slice(num)
+        self.rendered = rendered
         self.number = 0
 
     def __next__(self) -> ClipBatch:
@@ -60,9 +67,10 @@ class DriftingClips:
         known = torch.ones_like(moving)
         known[1:, 20:] = 0  # of some clips less is known
         flow = wind * time * torch.nn.functional.avg_pool2d(moving, 2)[:, None, None]
-        frames = x0[:, None].clone()
-        frames[:, :, :, :32] *= 0.5
-        parts = (x0, flow, moving, known, frames, torch.ones(num, 1))
+        times = time.flatten()[-self.rendered :].expand(num, -1)
+        frames = x0[:, None].repeat(1, self.rendered, 1, 1, 1)
+        frames[:, :, :, :32] *= 1 - 0.5 * times[:, :, None, None, None]
+        parts = (x0, flow, moving, known, frames, times)
         ids = tuple(f"drift:{number % 2}-{clip}" for clip in range(num))
         return ClipBatch(*(part[self.share] for part in parts), ids=ids[self.share])
 

@@ -16,6 +16,12 @@ from cinnema.core.ranks import Ranks
 from cinnema.core.running import TrainingRun
 from cinnema.data.clips import ClipBatch, ClipBatches
 from cinnema.stage1 import training
+from cinnema.stage1.adversaries import adversaries
+from cinnema.stage1.adversaries.adversaries import (
+    Adversaries,
+    AdversariesConfig,
+    AdversaryPhase,
+)
 from cinnema.stage1.losses import relative_flow_error
 from cinnema.stage1.model import Stage1
 from cinnema.stage1.training import Stage1Training, train
@@ -27,6 +33,13 @@ CPU = torch.device("cpu")
 MOTION = Stage1Training(phase="motion", clips=32, batch_size=4, learning_rate=3e-3)
 PICTURE = Stage1Training(
     phase="picture", clips=40, batch_size=4, learning_rate=1e-3, window=32, perceptual=1.0
+)
+BOTH = (AdversaryPhase(module="spatial"), AdversaryPhase(module="temporal", interval=2))
+ADVERSARIAL = dataclasses.replace(
+    PICTURE,
+    clips=24,
+    frames=2,
+    adversaries=AdversariesConfig(phases=BOTH, start=4, matching=1.0, widths=(8, 8)),
 )
 
 
@@ -61,6 +74,12 @@ def dtype(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> to
     return request.param
 
 
+@pytest.fixture
+def in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever this machine is fast in."""
+    monkeypatch.setattr(training, "fast_dtype", lambda _device: torch.float32)
+
+
 @pytest.mark.usefixtures("eager")
 def test_both_phases_lower_their_losses(tiny: Make, batches: Batches, tmp_path: Path) -> None:
     model, one = tiny(), next(batches())
@@ -90,7 +109,9 @@ def test_both_phases_lower_their_losses(tiny: Make, batches: Batches, tmp_path: 
 
 
 @pytest.mark.usefixtures("eager")
-@pytest.mark.parametrize("config", [MOTION, PICTURE], ids=["motion", "picture"])
+@pytest.mark.parametrize(
+    "config", [MOTION, PICTURE, ADVERSARIAL], ids=["motion", "picture", "adversaries"]
+)
 def test_a_run_that_was_stopped_ends_where_an_unbroken_one_does_to_the_bit(
     tiny: Make, batches: Batches, tmp_path: Path, dtype: torch.dtype, config: Stage1Training
 ) -> None:
@@ -99,10 +120,11 @@ def test_a_run_that_was_stopped_ends_where_an_unbroken_one_does_to_the_bit(
         model = train(tiny(), clips, config, folder=folder, device=CPU, perceptual=distance)
         return state_of(model)
 
-    whole = run("whole", batches())
+    make = functools.partial(batches, rendered=config.frames)
+    whole = run("whole", make())
     with pytest.raises(StopIteration):
-        run("broken", batches(stop=3))
-    assert is_same(run("broken", batches()), whole)
+        run("broken", make(stop=3))
+    assert is_same(run("broken", make()), whole)
     assert is_same(run("broken", batches(stop=0)), whole)  # done: no clip is asked for
     numbers = [
         [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
@@ -111,25 +133,34 @@ def test_a_run_that_was_stopped_ends_where_an_unbroken_one_does_to_the_bit(
     assert numbers[0] == numbers[1]
 
 
+def descent(parameters: list[Tensor], *, lr: float, betas: object) -> torch.optim.SGD:
+    return torch.optim.SGD(parameters, lr=lr)
+
+
+@pytest.mark.usefixtures("in_float32")
 def test_two_ranks_take_the_step_of_one_on_the_whole_batch(
-    tiny: Make, batches: Batches, tmp_path: Path
+    tiny: Make, batches: Batches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Adam's first steps turn rounding into steps of full length.
+    monkeypatch.setattr(adversaries.torch.optim, "Adam", descent)
+
     def trained(ranks: Ranks, config: Stage1Training) -> dict[str, Tensor]:
+        clips = batches(share=ranks.share(4), rendered=config.frames)
         model = train(
-            tiny(), batches(share=ranks.share(4)), config, perceptual=distance, device=CPU,
-            folder=tmp_path / f"{config.phase}{ranks.size}", ranks=ranks,
+            tiny(), clips, config, perceptual=distance, device=CPU, ranks=ranks,
+            folder=tmp_path / f"{config.phase}{config.frames}{ranks.size}",
         )  # fmt: skip
         return state_of(model)
 
     mask = Stage1Training(phase="mask", clips=12, batch_size=4)
-    for config in (MOTION, PICTURE, mask):
+    for config in (MOTION, PICTURE, ADVERSARIAL, mask):
         few = dataclasses.replace(config, clips=12, learning_rate=5e-4)
         one = trained(Ranks(), few)
         for two in in_two_processes(functools.partial(trained, config=few)):
             torch.testing.assert_close(two, one, atol=1e-5, rtol=0)
 
 
-@pytest.mark.usefixtures("eager")
+@pytest.mark.usefixtures("eager", "in_float32")
 def test_a_run_of_one_process_goes_on_with_two(
     tiny: Make, batches: Batches, tmp_path: Path
 ) -> None:
@@ -261,6 +292,120 @@ def test_a_loss_that_is_no_number_stops_the_run_before_it_moves(
     kept = json.loads((tmp_path / "nan-2.json").read_text())
     assert kept["batch"] == [f"drift:0-{clip}" for clip in range(4)]
     assert kept["clips"] == 8
+
+
+@pytest.mark.usefixtures("eager")
+def test_adversaries_are_heard_from_their_first_clip_on(
+    tiny: Make, batches: Batches, tmp_path: Path
+) -> None:
+    plain = dataclasses.replace(ADVERSARIAL, adversaries=None)
+    models = [
+        train(tiny(), batches(rendered=2), config, folder=tmp_path / name, device=CPU)
+        for name, config in (("with", ADVERSARIAL), ("without", plain))
+    ]
+    assert not is_same(*map(state_of, models), within="painter.")
+    told, plainly = numbers_of(tmp_path / "with"), numbers_of(tmp_path / "without")
+    assert told[0].keys() == plainly[0].keys()  # 4 clips are before that
+    for name in told[0].keys() - {"seconds"}:
+        assert told[0][name] == plainly[0][name]
+    heard = {"adversarial_spatial", "adversarial_temporal", "matching_spatial", "matching_temporal"}
+    of_spatial = {f"{name}_spatial" for name in ("relativistic", "r1", "r2", "gradient")}
+    of_temporal = {name.replace("spatial", "temporal") for name in of_spatial}
+    assert told[1].keys() - plainly[1].keys() == heard | of_spatial
+    assert told[2].keys() - plainly[2].keys() == heard | of_spatial | of_temporal
+    parts = torch.load(tmp_path / "with/checkpoint.pt", weights_only=True)["parts"]
+    assert {"spatial_adversary", "temporal_adversary_optimiser"} < parts.keys()
+
+
+@pytest.mark.usefixtures("in_float32")
+def test_a_discriminator_that_gives_no_number_stops_the_run_before_it_moves(
+    tiny: Make, batches: Batches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Adversaries, "update", lambda *_, **__: {"r1_spatial": float("nan")})
+    model, before = tiny(), state_of(tiny())
+    with pytest.raises(UserError, match=r"r1_spatial nan at step 0"):
+        train(model, batches(rendered=2), ADVERSARIAL, folder=tmp_path, device=CPU)
+    assert is_same(state_of(model), before)
+    assert not (tmp_path / "checkpoint.pt").exists()
+
+
+def test_a_decoder_that_gives_no_number_teaches_no_discriminator(
+    tiny: Make, batches: Batches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taught, update = [], Adversaries.update
+    monkeypatch.setattr(
+        Adversaries,
+        "update",
+        lambda self, *clips, number: taught.append(number) or update(self, *clips, number=number),
+    )
+    spoilt = batches(rendered=2)
+    make = spoilt.batch
+
+    def batch(number: int) -> ClipBatch:
+        made = make(number)
+        if number == 2:
+            made.frames[0, 1] = float("nan")
+        return made
+
+    spoilt.batch = batch
+    with pytest.raises(UserError, match=r"pixels nan.*at step 2"):
+        train(tiny(), spoilt, ADVERSARIAL, folder=tmp_path, device=CPU)
+    assert taught == [0, 1]
+
+
+@pytest.mark.usefixtures("eager", "in_float32")
+def test_every_frame_that_is_rendered_counts_alike(
+    tiny: Make, batches: Batches, tmp_path: Path
+) -> None:
+    config = dataclasses.replace(PICTURE, clips=4)
+
+    def first(name: str, frames: slice, num: int) -> dict[str, float]:
+        clips = batches(rendered=2)
+        make = clips.batch
+
+        def batch(number: int) -> ClipBatch:
+            made = make(number)
+            return dataclasses.replace(
+                made, frames=made.frames[:, frames], times=made.times[:, frames]
+            )
+
+        clips.batch = batch
+        several = dataclasses.replace(config, frames=num)
+        train(tiny(), clips, several, folder=tmp_path / name, device=CPU, perceptual=distance)
+        return numbers_of(tmp_path / name)[0]
+
+    both = first("both", slice(0, 2), 2)
+    one, other = first("one", slice(0, 1), 1), first("other", slice(1, 2), 1)
+    assert one["pixels"] != pytest.approx(other["pixels"], rel=1e-3)
+    for name in ("pixels", "lpips"):
+        assert both[name] == pytest.approx((one[name] + other[name]) / 2, rel=1e-4)
+
+
+def test_a_run_is_known_by_the_frames_and_adversaries_that_it_has_only(
+    tiny: Make, batches: Batches, tmp_path: Path
+) -> None:
+    def known(config: Stage1Training) -> set[str]:
+        folder = tmp_path / f"{config.frames}{config.adversaries is None}"
+        few = dataclasses.replace(config, clips=4)
+        train(tiny(), batches(rendered=2), few, folder=folder, device=CPU)
+        checkpoint = torch.load(folder / "checkpoint.pt", weights_only=True)
+        return {"frames", "adversaries"} & json.loads(checkpoint["config"])["training"].keys()
+
+    assert known(PICTURE) == set()  # as before there were any, so that such a run goes on
+    assert known(dataclasses.replace(PICTURE, frames=2)) == {"frames"}
+    assert known(ADVERSARIAL) == {"frames", "adversaries"}
+
+
+def test_frames_and_adversaries_that_do_not_fit_are_refused(
+    tiny: Make, batches: Batches, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=r'adversaries need phase "picture".*got "motion"'):
+        dataclasses.replace(ADVERSARIAL, phase="motion")
+    with pytest.raises(ValueError, match=r"frames must be at least 2 for a temporal.*got 1"):
+        dataclasses.replace(ADVERSARIAL, frames=1)
+    many = dataclasses.replace(PICTURE, frames=5)
+    with pytest.raises(UserError, match=r"frames must be at most the model's num_frames, 4, got 5"):
+        train(tiny(), batches(), many, folder=tmp_path, device=CPU)
 
 
 def test_the_averaged_model_is_shown_with_each_validation(

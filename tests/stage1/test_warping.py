@@ -129,3 +129,14 @@ def test_what_nobody_sees_is_filled_with_grey() -> None:
 
 def test_the_examples_run() -> None:
     assert doctest.testmod(warping).failed == 0
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_flow_that_is_not_finite_shows_and_can_be_differentiated(value: float) -> None:
+    flow = torch.zeros(1, 2, 8, 8)
+    flow[0, 0, 3, 3] = value
+    flow.requires_grad_()
+    picture = torch.rand(1, 3, 8, 8)
+    warped = warp(picture, flow)
+    assert warped.isnan().any()
+    warped.sum().backward()

@@ -1,7 +1,8 @@
 """Fields of a configuration changed by name: `motion.clips=2000`, or a JSON file of many.
 
-What is not named stays as it was. A name that does not exist is refused with the nearest ones, a
-value of the wrong type or range by the configuration itself.
+What is not named stays as it was. Where an inner configuration is optional and not there, naming
+a field of it makes one, with its defaults. A name that does not exist is refused with the nearest
+ones, a value of the wrong type or range by the configuration itself.
 """
 
 import dataclasses
@@ -9,7 +10,8 @@ import difflib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from cinnema.core.config import config_from_dict, config_to_dict
 from cinnema.core.errors import UserError
@@ -66,26 +68,50 @@ def _change(
     """Change one field, or all that an object names of an inner configuration.
 
     Any other object takes the place of the one that was there.
+
+    Args:
+        values: Of a configuration, or of an object inside one; changed in place.
+        parts: The name of the field, from the outside inwards.
+        value: That it takes.
+        like: The configuration; its type where there is none yet; anything else for an object.
+        source: Who asks, for the message.
+        path: Of the configuration, for the message.
     """
     name, *rest = parts
-    if name not in values and dataclasses.is_dataclass(like):
-        raise _unknown(name, values, path=path, source=source)
-    inner = getattr(like, name, None)
+    if dataclasses.is_dataclass(like):
+        known = [field.name for field in dataclasses.fields(like)]
+        if name not in known:
+            raise _unknown(name, known, path=path, source=source)
+    inner = _inner(like, name)
     options: dict[str, Any] = {"like": inner, "source": source, "path": f"{path}{name}."}
+    is_config = dataclasses.is_dataclass(inner)
+    if is_config and (rest or isinstance(value, Mapping)) and values.get(name) is None:
+        values[name] = {}  # its defaults
     if rest and not isinstance(values.get(name), dict):
         raise UserError(f"{source}: {path}{name} has no fields of its own: name it alone")
     if rest:
         _change(values[name], rest, value, **options)
-    elif dataclasses.is_dataclass(inner) and isinstance(value, Mapping):
+    elif is_config and isinstance(value, Mapping):
         for field, change in value.items():
             _change(values[name], [field], change, **options)
     else:
         values[name] = value
 
 
-def _unknown(name: str, values: Mapping[str, Any], *, path: str, source: str) -> UserError:
-    near = difflib.get_close_matches(name, values, n=3, cutoff=0.5)
-    known = ", ".join(f"{path}{field}" for field in near or sorted(values))
+def _inner(like: object, name: str) -> object:
+    """Return what a field of a configuration holds; its type if that is one that is not there."""
+    held = None if isinstance(like, type) else getattr(like, name, None)
+    if held is not None or not dataclasses.is_dataclass(like):
+        return held
+    kind = like if isinstance(like, type) else type(like)
+    hint = get_type_hints(kind)[name]
+    kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    return next(filter(dataclasses.is_dataclass, kinds), None)
+
+
+def _unknown(name: str, fields: Sequence[str], *, path: str, source: str) -> UserError:
+    near = difflib.get_close_matches(name, fields, n=3, cutoff=0.5)
+    known = ", ".join(f"{path}{field}" for field in near or sorted(fields))
     hint = f"did you mean {known}?" if near else f"there are {known}"
     return UserError(f"{source}: there is no field {path}{name}; {hint}")
 

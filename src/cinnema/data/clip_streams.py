@@ -60,7 +60,7 @@ class SkyPool:
         seed: Of all draws.
         pool: Skies in the window, at least 1; a sky takes some 300 KB.
         uses: How often, on average, a sky is used.
-        rendered: Later frames drawn of each sky.
+        rendered: Later frames in a row drawn of each sky, from 0 to T.
 
     Example:
         >>> pool = SkyPool(size=128, num_frames=16, grid=16, textures=None, seed=0)
@@ -80,6 +80,7 @@ class SkyPool:
         uses: int = 6,
         rendered: int = 2,
     ) -> None:
+        assert rendered <= num_frames
         self.size, self.num_frames, self.grid = size, num_frames, grid
         self.textures, self.seed, self.pool, self.uses = textures, seed, pool, uses
         self.rendered = rendered
@@ -106,8 +107,10 @@ class SkyPool:
         steps = range(1, self.num_frames + 1)
         flow = [scene.flow(motion, t / self.num_frames, size=2 * self.grid) for t in steps]
         volume = functional.avg_pool2d(torch.stack(flow, dim=1), 2)
-        chosen = torch.randint(1, self.num_frames + 1, (self.rendered,), generator=generator)
-        times = chosen.float() / self.num_frames
+        first = torch.randint(
+            1, self.num_frames - self.rendered + 2, (min(self.rendered, 1),), generator=generator
+        )
+        times = (first + torch.arange(self.rendered)).float() / self.num_frames
         moving = functional.adaptive_avg_pool2d(scene.moving[None], 2 * self.grid)[0]
         return ClipItem(
             x0=scene.frame(motion, 0.0),
@@ -127,7 +130,7 @@ class MixedClips:
         weights: How often each texture is drawn, by its name; scenes of one texture share alike.
         skies: Synthetic skies, or None where `sky_share` is 0.
         sky_share: Share of synthetic clips, in [0, 1], spread evenly over the numbers.
-        num_rendered: Later frames of each clip; no more than `skies` draw.
+        num_rendered: Later frames in a row of each clip; no more than `skies` draw.
         seed: Of all draws here; `skies` have their own.
 
     Raises:

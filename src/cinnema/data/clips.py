@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cinnema.data.scenes import SceneCrops
@@ -25,7 +26,7 @@ class ClipBatch:
         moving: 1 where something moves during the clip (or could: a sky without wind), 0 where
             nothing does.
         known: Weight of `moving`: 0 where the optical flow does not tell.
-        frames: Some later frames of each clip, in [-1, 1].
+        frames: Some later frames in a row of each clip, in [-1, 1].
         times: Of those frames, in clips: 1 is frame T.
         ids: What each clip is, for people: scene and number of the crop, or number of the sky.
     """
@@ -75,19 +76,19 @@ class ClipItem(NamedTuple):
 def real_item(
     crops: SceneCrops, index: int, *, generator: np.random.Generator, num_rendered: int
 ) -> ClipItem:
-    """Return one clip of a scene, with some of its later frames.
+    """Return one clip of a scene, with some of its later frames in a row.
 
     Args:
         crops: Of the scene.
         index: Of the clip.
-        generator: Draws the later frames.
-        num_rendered: How many of them.
+        generator: Draws which later frames.
+        num_rendered: How many of them, from 0 to T.
 
     Returns:
         One clip: a `ClipBatch` without its first dimension.
     """
     num_frames = crops.frames.shape[1] - 1
-    chosen = generator.integers(1, num_frames + 1, size=num_rendered)
+    chosen = _in_a_row(generator, num_rendered, of=num_frames)
     moving, known = moving_target(torch.from_numpy(crops.motion[index]))
     return ClipItem(
         x0=_as_tensor(crops.frames[index, 0]),
@@ -99,6 +100,13 @@ def real_item(
         ),
         times=torch.from_numpy(chosen.astype(np.float32) / num_frames),
     )
+
+
+def _in_a_row(generator: np.random.Generator, num: int, *, of: int) -> NDArray[np.int64]:
+    """Draw numbers that follow one another, of those from 1 to `of`."""
+    assert num <= of
+    first = generator.integers(1, of - num + 2, size=min(num, 1))
+    return first + np.arange(num)
 
 
 def moving_target(

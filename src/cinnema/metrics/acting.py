@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cinnema.data.loading import VideoBatch
 from cinnema.stage1.articulated.model import ArticulatedStage1
+from cinnema.stage1.articulated.training import sides_apart
 from cinnema.stage1.losses import PerceptualDistance
 from cinnema.stage2.conditioning import Conditioner
 from cinnema.stage2.flow import ConditionalFlow
@@ -20,7 +21,10 @@ _CHUNK = 16
 
 
 def reconstruction_validation(
-    clips: VideoBatch, *, lpips: PerceptualDistance
+    clips: VideoBatch,
+    *,
+    lpips: PerceptualDistance,
+    twins: tuple[tuple[int, int], ...] = (),
 ) -> Callable[[ArticulatedStage1], dict[str, float]]:
     """Return what measures how well clips come back from z.
 
@@ -31,7 +35,9 @@ def reconstruction_validation(
     Args:
         clips: Held out, on the CPU.
         lpips: On the CPU.
+        twins: Landmarks that look alike, see `ArticulatedTraining`.
     """
+    places = sides_apart(clips.track, twins)
     video = clips.video
     frozen = video[:, :1].expand_as(video[:, 1:])
     beside = {"l1_frozen": _l1(frozen, video), "lpips_frozen": _last_lpips(lpips, frozen, video)}
@@ -48,7 +54,7 @@ def reconstruction_validation(
         frames = torch.cat(made)
         numbers = {"l1": _l1(frames, video), "lpips": _last_lpips(lpips, frames, video)} | beside
         if stage1.config.landmarks:
-            path = clips.track[:, 1:] - clips.track[:, :1]
+            path = places[:, 1:] - places[:, :1]
             numbers["landmarks"] = float((torch.cat(told) - path).abs().mean())
         return numbers
 

@@ -114,6 +114,10 @@ def robot() -> ArticulatedRecipe:
     )
 
 
+# Of the walk world's joints: hips, knees, ankles, toes, shoulders, elbows, wrists.
+_TWINS = tuple((right, right + 7) for right in range(4, 11))
+
+
 def person() -> ArticulatedRecipe:
     """The walk world's people, 64 px, 16 frames at 12.5 a second.
 
@@ -130,17 +134,22 @@ def person() -> ArticulatedRecipe:
             augmentation=Augmentation(brightness=0.15, contrast=0.15, saturation=0.2, hue=0.05),
         ),
         stage1=stage1,
-        motion=ArticulatedTraining(phase="motion", clips=44_000),
-        picture=_picture(),
+        motion=ArticulatedTraining(phase="motion", clips=44_000, twins=_TWINS),
+        picture=_picture(_TWINS),
         conditioner=conditioner,
         flow=_flow(conditioner),
         stage2=_stage2(),
     )
 
 
-def _picture() -> ArticulatedTraining:
+def _picture(twins: tuple[tuple[int, int], ...] = ()) -> ArticulatedTraining:
     return ArticulatedTraining(
-        phase="picture", clips=12_000, learning_rate=5e-4, perceptual=1.0, landmarks=0.5
+        phase="picture",
+        clips=12_000,
+        learning_rate=5e-4,
+        perceptual=1.0,
+        landmarks=0.5,
+        twins=twins,
     )
 
 

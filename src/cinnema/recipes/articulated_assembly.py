@@ -81,7 +81,7 @@ def train_stage1(
             folder=run / training.phase,
             device=device,
             perceptual=lpips,
-            validate=reconstruction_validation(held_out, lpips=alex),
+            validate=reconstruction_validation(held_out, lpips=alex, twins=training.twins),
             show=partial(_show, clips=held_out),
             ranks=ranks,
             tensorboard=tensorboard,

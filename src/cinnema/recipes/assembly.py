@@ -29,6 +29,7 @@ from cinnema.stage1.training import Stage1Training
 from cinnema.stage1.training import train as run_phase
 from cinnema.stage2.conditioning import Conditioner
 from cinnema.stage2.flow import ConditionalFlow
+from cinnema.stage2.pool import encode_drifting
 from cinnema.stage2.training import train as run_stage2
 from cinnema.synthesis.model import ModelConfig, VideoModel, load_warping_model, save_model
 
@@ -84,7 +85,7 @@ def training_stream(
 
     Args:
         recipe: Its data and model.
-        training: Its batch size and phase.
+        training: Its batch size, phase, and frames rendered.
         crops: Of the training scenes.
         seed: Of all draws.
         foregrounds: Folder of photographs in which nothing moves, of which the ground of synthetic
@@ -98,7 +99,7 @@ def training_stream(
     share = ranks.share(training.batch_size)
     side = recipe.stage1.size
     textures = None if foregrounds is None else read_foregrounds(foregrounds, side=side)
-    num_rendered = 1 if training.phase == "picture" else 0
+    num_rendered = training.frames if training.phase == "picture" else 0
     skies = SkyPool(
         size=recipe.stage1.size,
         num_frames=recipe.stage1.num_frames,
@@ -246,6 +247,7 @@ def train_stage2(
         recipe.stage2,
         folder=run / "stage2",
         device=device,
+        encode_batch=encode_drifting,
         validate=latent_validation(stage1, crops.validation),
         ranks=ranks,
         tensorboard=tensorboard,

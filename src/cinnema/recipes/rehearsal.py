@@ -12,6 +12,7 @@ from cinnema.core.precision import fast_dtype
 from cinnema.data.clip_streams import SkyPool
 from cinnema.data.clips import ClipBatch
 from cinnema.recipes.landscape import Recipe
+from cinnema.stage1.adversaries.adversaries import Adversaries
 from cinnema.stage1.model import Stage1
 from cinnema.stage1.motion import GRID
 from cinnema.stage1.training import Stage1Training
@@ -27,6 +28,7 @@ _SKIES = 3  # drawn to see what one takes
 _FLOAT = 4  # bytes
 # Gradient, two moments of Adam, and the average of each trained weight, in float32.
 _COPIES = 4
+_COPIES_OF_ADVERSARIES = 4  # the weight itself, gradient and moments; no average
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,24 +122,36 @@ def _rehearse_phase(
         model = Stage1(recipe.stage1)
     is_picture = training.phase == "picture"
     perceptual = LPIPS.load(training.network).to(device) if is_picture else None
-    batch = made_up_batch(recipe, training.batch_size, num_rendered=int(is_picture))
+    num_rendered = training.frames if is_picture else 0
+    batch = made_up_batch(recipe, training.batch_size, num_rendered=num_rendered)
     take = stage1_trial(model, batch, training, device=device, perceptual=perceptual)
     kept, pace = measure(take, batch_size=training.batch_size, device=device)
     weight_bytes = torch.finfo(fast_dtype(device)).bits // 8
     trained, state = state_bytes(model, weight_bytes=weight_bytes)
     if perceptual is not None:
         state += _FLOAT * sum(p.numel() for p in perceptual.parameters())
+    adversaries = _count_adversaries(training)
+    num_adversarial = sum(adversaries.values())
     return Rehearsal(
         name=training.phase,
         clips=training.clips,
         batch_size=training.batch_size,
-        parameters=count_parameters(model),
-        trained=trained,
-        state_bytes=state,
+        parameters=count_parameters(model) | adversaries,
+        trained=trained + num_adversarial,
+        state_bytes=state + num_adversarial * _FLOAT * _COPIES_OF_ADVERSARIES,
         activation_bytes=kept,
         clips_per_second=pace,
         drawn_per_second=drawn,
     )
+
+
+def _count_adversaries(training: Stage1Training) -> dict[str, int]:
+    if training.adversaries is None:
+        return {}
+    networks = Adversaries(
+        training.adversaries, batch_size=training.batch_size, device=torch.device("cpu")
+    ).networks
+    return {f"{name} adversary": num for name, num in count_parameters(networks).items()}
 
 
 def made_up_batch(recipe: Recipe, num: int, *, num_rendered: int = 0) -> ClipBatch:
@@ -146,7 +160,7 @@ def made_up_batch(recipe: Recipe, num: int, *, num_rendered: int = 0) -> ClipBat
     Args:
         recipe: Its sizes.
         num: Of clips.
-        num_rendered: Later frames of each.
+        num_rendered: Later frames of each, from the first on.
     """
     size, t = recipe.stage1.size, recipe.stage1.num_frames
     generator = torch.Generator().manual_seed(0)
@@ -158,7 +172,7 @@ def made_up_batch(recipe: Recipe, num: int, *, num_rendered: int = 0) -> ClipBat
         moving=moving,
         known=moving,
         frames=x0[:, None].repeat(1, num_rendered, 1, 1, 1),
-        times=torch.ones(num, num_rendered),
+        times=(torch.arange(num_rendered) + 1).expand(num, -1) / t,
         ids=tuple(f"made up:{index}" for index in range(num)),
     )
 

@@ -1,12 +1,15 @@
 """Training of stage 1: first the motion, then the picture, last the mask.
 
 Phase "motion" needs no frames but x0: flow volumes go through z and come back, and the mask learns
-what moves. Phase "picture" renders one later frame of each clip as well and compares pixels.
+what moves. Phase "picture" renders a later frame of each clip as well, or some in a row, compares
+pixels, and may set discriminators on them.
 """
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -16,11 +19,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from cinnema.core.config import config_to_dict
+from cinnema.core.errors import UserError
 from cinnema.core.precision import MasterWeights, MovingAverage, fast_dtype
 from cinnema.core.randomness import generator_for
 from cinnema.core.ranks import Ranks
 from cinnema.core.running import Stateful, TrainingRun, warmup_cosine
 from cinnema.data.clips import ClipBatch, ClipBatches
+from cinnema.stage1.adversaries.adversaries import Adversaries, AdversariesConfig
 from cinnema.stage1.losses import (
     PerceptualDistance,
     mask_loss,
@@ -30,7 +35,7 @@ from cinnema.stage1.losses import (
 )
 from cinnema.stage1.model import Stage1
 from cinnema.stage1.motion import GRID
-from cinnema.stage1.rendering import cut
+from cinnema.stage1.rendering import Layers, cut
 
 Validate = Callable[[Stage1], dict[str, float]]
 """Scores the model on held-out scenes; it comes in float32, on the device of training."""
@@ -64,7 +69,13 @@ class Stage1Training:
         window: Side of the window on which LPIPS is computed, in pixels.
         train_encoder: Whether phase "picture" still moves what stage 2 stands on: the encoder of z
             and the features of x0.
+        frames: Frames in a row that are rendered of each clip (phase "picture"); what the batches
+            must have.
+        adversaries: Discriminators of those frames, or None.
         seed: Of every draw.
+
+    Raises:
+        ValueError: Adversaries are of a phase without frames, or need more of them.
     """
 
     phase: Literal["motion", "picture", "mask"] = "motion"
@@ -80,7 +91,23 @@ class Stage1Training:
     network: Literal["vgg", "alex"] = "vgg"
     window: int = Field(default=64, ge=32)
     train_encoder: bool = False
+    frames: int = Field(default=1, ge=1)
+    adversaries: AdversariesConfig | None = None
     seed: int = Field(default=0, ge=0)
+
+    def __post_init__(self) -> None:
+        if self.adversaries is None:
+            return
+        if self.phase != "picture":
+            raise UserError(
+                f'adversaries need phase "picture", which renders frames, got "{self.phase}": '
+                "leave them out"
+            )
+        if self.adversaries.needs_motion and self.frames < 2:
+            raise UserError(
+                "frames must be at least 2 for a temporal adversary, got 1: render more, or leave "
+                "it out"
+            )
 
 
 def train(
@@ -122,7 +149,7 @@ def train(
             batch evenly; the loss is no number any more (the last checkpoint is from before that).
     """
     step = _Step(model, config, device=device, perceptual=perceptual, ranks=ranks or Ranks())
-    about = {"model": config_to_dict(model.config), "training": config_to_dict(config)}
+    about = {"model": config_to_dict(model.config), "training": _told(config)}
     with TrainingRun(
         folder,
         config=about,
@@ -135,9 +162,18 @@ def train(
         step.ranks.broadcast(step.tensors())
         _fit(run, step, batches, validate, show)
     step.average.exchange()
-    model.float()
-    step.master.publish()  # after the conversion: not rounded
+    step.master.restore()
     return model
+
+
+def _told(config: Stage1Training) -> dict[str, Any]:
+    """Return what a run is known by, without later options where they change nothing.
+
+    So that runs that were begun before there were those go on.
+    """
+    values, defaults = config_to_dict(config), config_to_dict(Stage1Training())
+    later = ("frames", "adversaries")
+    return {n: v for n, v in values.items() if n not in later or v != defaults[n]}
 
 
 def trial(
@@ -151,6 +187,8 @@ def trial(
 ) -> Callable[[int], dict[str, float]]:
     """Return a function that takes the step of a number on a batch, to see what it costs.
 
+    Adversaries take part from the first step on, whenever they would begin.
+
     Args:
         model: Stage 1; trained.
         batch: This rank's share of a batch as large as the config says.
@@ -159,6 +197,8 @@ def trial(
         perceptual: LPIPS on that device.
         ranks: The processes that train.
     """
+    if config.adversaries is not None:
+        config = replace(config, adversaries=replace(config.adversaries, start=0))
     step = _Step(model, config, device=device, perceptual=perceptual, ranks=ranks or Ranks())
 
     def take(number: int) -> dict[str, float]:
@@ -215,13 +255,14 @@ class _Step:
         perceptual: PerceptualDistance | None,
         ranks: Ranks,
     ) -> None:
+        _require_frames(model, config)
         self.config, self.device, self.perceptual = config, device, perceptual
         self.ranks, self.share = ranks, ranks.share(config.batch_size)
         self.dtype = fast_dtype(device)
-        self.model = model.to(device, self.dtype)
-        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model = model.to(device)
         _choose_trained(model, config)
-        self.master = MasterWeights(model)
+        self.master = MasterWeights(model, dtype=self.dtype)
+        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = MovingAverage(self.master.parameters, decay=config.ema_decay)
         self.optimiser = torch.optim.AdamW(
             self.master.parameters,
@@ -229,9 +270,26 @@ class _Step:
             betas=(0.9, 0.99),
             weight_decay=config.weight_decay,
         )
+        self.adversaries = self._new_adversaries()
+
+    def _new_adversaries(self) -> Adversaries | None:
+        if self.config.adversaries is None:
+            return None
+        return Adversaries(
+            self.config.adversaries,
+            batch_size=self.config.batch_size,
+            device=self.device,
+            seed=self.config.seed,
+            ranks=self.ranks,
+        )
 
     def parts(self) -> dict[str, Stateful]:
-        return {"model": self.master, "optimiser": self.optimiser, "average": self.average}
+        own: dict[str, Stateful] = {
+            "model": self.master,
+            "optimiser": self.optimiser,
+            "average": self.average,
+        }
+        return own | ({} if self.adversaries is None else self.adversaries.parts())
 
     def tensors(self) -> Iterator[Tensor]:
         """All that has to be the same on all ranks before the first step."""
@@ -239,18 +297,34 @@ class _Step:
         yield from self.model.buffers()
         yield from self.master.parameters
         yield from self.average.values
+        if self.adversaries is not None:
+            yield from self.adversaries.tensors()
 
     def backward(self, batch: ClipBatch, *, number: int) -> dict[str, float]:
-        """Leave the gradient on the whole batch in the master weights; return losses and norm."""
+        """Leave the gradient on the whole batch in the master weights; return losses and norm.
+
+        Adversaries, if there are any, learn from what was rendered, unless a number is not finite.
+        """
         self.model.train()
-        losses = self.losses(batch.to(self.device), generator_for(self.config.seed, number))
+        batch = batch.to(self.device)
+        losses, fake = self.losses(batch, generator_for(self.config.seed, number))
+        if fake is not None:
+            losses |= self._adversarial_losses(batch, fake, losses, number=number)
         torch.stack(list(losses.values())).sum().backward()
         self.master.take_gradients()
         self.ranks.average_gradients(self.master.parameters)
         norm = torch.nn.utils.clip_grad_norm_(self.master.parameters, 1.0)
         values = torch.stack([*losses.values(), norm]).detach()
         self.ranks.average([values])
-        return dict(zip([*losses, "gradient"], values.tolist(), strict=True))
+        numbers = dict(zip([*losses, "gradient"], values.tolist(), strict=True))
+        if (
+            self.adversaries is None
+            or fake is None
+            or not all(map(math.isfinite, numbers.values()))
+        ):
+            return numbers
+        real = batch.frames[:, : fake.shape[1]]
+        return numbers | self.adversaries.update(real, fake.detach(), batch.x0, number=number)
 
     def update(self, learning_rate: float) -> None:
         """Move the weights down the gradient."""
@@ -261,13 +335,19 @@ class _Step:
         self.average.update()
         self.master.publish()
 
-    def losses(self, batch: ClipBatch, generator: torch.Generator) -> dict[str, Tensor]:
-        """Return weighted losses, whose means over all ranks are those of the whole batch."""
+    def losses(
+        self, batch: ClipBatch, generator: torch.Generator
+    ) -> tuple[dict[str, Tensor], Float[Tensor, "b n 3 h w"] | None]:
+        """Return weighted losses, and the frames that were rendered if any were.
+
+        The losses' means over all ranks are those of the whole batch; adversaries' are not there.
+        """
         model, config = self.model, self.config
         x0 = batch.x0.to(self.dtype, memory_format=torch.channels_last)
         if config.phase == "mask":
             features = model.scene(x0)
-            return {"mask": self._mask_loss(model.mask(features.joint, features.fine), batch)}
+            logits = model.mask(features.joint, features.fine)
+            return {"mask": self._mask_loss(logits, batch)}, None
         flow = batch.flow.to(self.dtype)
         z = model.encode(flow)
         noise = torch.randn((config.batch_size, z.shape[1]), generator=generator)[self.share].to(z)
@@ -282,9 +362,10 @@ class _Step:
             "mask": self._mask_loss(logits, batch),
             "rough": config.roughness * bends,
         }
-        if config.phase == "picture":
-            out |= self._picture_losses(batch, x0, moves, coefficients, generator)
-        return out
+        if config.phase == "motion":
+            return out, None
+        frames = self._rendered(cut(x0, moves), coefficients, batch.times)
+        return out | self._picture_losses(batch, frames, generator), torch.stack(frames, dim=1)
 
     def _mask_loss(self, logits: Tensor, batch: ClipBatch) -> Tensor:
         total = batch.known.sum()
@@ -292,25 +373,60 @@ class _Step:
         loss = mask_loss(logits.float(), batch.moving, batch.known, total=total)
         return self.config.mask * loss
 
+    def _rendered(
+        self,
+        layers: Layers,
+        coefficients: Float[Tensor, "b k 2 g g"],
+        times: Float[Tensor, "b n"],
+    ) -> list[Float[Tensor, "b 3 h w"]]:
+        """Render the first frames that the batch has, as many as the config says."""
+        flows = (self.model.basis.at(coefficients, t) for t in times.T[: self.config.frames])
+        return [self.model.frame(layers, flow).float() for flow in flows]
+
     def _picture_losses(
         self,
         batch: ClipBatch,
-        x0: Float[Tensor, "b 3 h w"],
-        moves: Float[Tensor, "b 1 _ _"],
-        coefficients: Float[Tensor, "b k 2 g g"],
+        frames: Sequence[Float[Tensor, "b 3 h w"]],
         generator: torch.Generator,
     ) -> dict[str, Tensor]:
-        flow = self.model.basis.at(coefficients, batch.times[:, 0])
-        frame = self.model.frame(cut(x0, moves), flow).float()
-        target = batch.frames[:, 0]
-        out = {"pixels": self.config.pixels * (frame - target).abs().mean()}
+        fake = torch.cat(list(frames))
+        real = batch.frames[:, : len(frames)].transpose(0, 1).flatten(0, 1)
+        out = {"pixels": self.config.pixels * (fake - real).abs().mean()}
         if self.perceptual is not None and self.config.perceptual:
-            a, b = random_windows(frame, target, size=self.config.window, generator=generator)
+            a, b = random_windows(fake, real, size=self.config.window, generator=generator)
             out["lpips"] = self.config.perceptual * self.perceptual(a, b).mean()
         return out
 
+    def _adversarial_losses(
+        self,
+        batch: ClipBatch,
+        fake: Float[Tensor, "b n 3 h w"],
+        losses: Mapping[str, Tensor],
+        *,
+        number: int,
+    ) -> dict[str, Tensor]:
+        if self.adversaries is None:
+            return {}
+        pictures = [losses[name] for name in ("pixels", "lpips") if name in losses]
+        return self.adversaries.generator_losses(
+            batch.frames[:, : fake.shape[1]],
+            fake,
+            batch.x0,
+            reconstruction=torch.stack(pictures).sum(),
+            last=self.model.painter.leave.weight,
+            number=number,
+        )
+
     def averaged(self) -> "_Averaged":
         return _Averaged(self)
+
+
+def _require_frames(model: Stage1, config: Stage1Training) -> None:
+    if config.frames > model.config.num_frames:
+        raise UserError(
+            f"frames must be at most the model's num_frames, {model.config.num_frames}, got "
+            f"{config.frames}: render fewer"
+        )
 
 
 def _choose_trained(model: Stage1, config: Stage1Training) -> None:
@@ -336,8 +452,8 @@ class _Averaged:
 
     def __enter__(self) -> None:
         self.step.average.exchange()
-        self.step.model.float().eval()
-        self.step.master.publish()
+        self.step.master.restore()
+        self.step.model.eval()
 
     def __exit__(self, *_: object) -> None:
         self.step.average.exchange()

@@ -7,6 +7,8 @@ from torch.nn import functional
 
 # Halvings: 128 px come down to 1 px; of larger pictures the average of what is left is taken.
 _MAX_LEVELS = 7
+# Places are looked up within so many half pictures of the middle.
+_FARTHEST = 1e3
 
 
 def warp(
@@ -20,6 +22,9 @@ def warp(
     Args:
         picture: What is sampled, bilinearly.
         flow: In picture widths (x) and heights (y); brought to the picture's size bicubically.
+
+    Returns:
+        The picture as warped; where any flow is not finite, no number anywhere.
 
     Example:
         >>> picture = torch.arange(8.0).reshape(1, 1, 1, 8)
@@ -41,12 +46,14 @@ def warp(
     grid = torch.stack([x + flow[:, 0], y + flow[:, 1]], dim=-1).mul(2).sub(1)
     warped = functional.grid_sample(
         picture.to(precise),
-        grid,
+        # torch's reflection of what is no number leads out of the picture's memory.
+        grid.nan_to_num(nan=0.0).clamp(-_FARTHEST, _FARTHEST),
         mode="bilinear",
         padding_mode="reflection",
         align_corners=False,
     )
-    return warped.to(picture.dtype)
+    # What is no number must be seen: a training has to stop there.
+    return (warped + 0 * flow.sum()).to(picture.dtype)
 
 
 def fill(

@@ -8,29 +8,11 @@ from torch import nn
 from torch.distributions import Normal, kl_divergence
 
 from cinnema.reference.training.losses import (
-    adaptive_weight,
     draw_latent,
-    feature_matching,
     flow_nll,
     gradient_penalty,
-    hinge_discriminator,
-    hinge_generator,
     kl_to_standard_normal,
 )
-
-
-def test_the_hinge_is_the_halved_sum_of_two_means() -> None:
-    real, fake = torch.tensor([[2.0], [0.5], [-1.0]]), torch.tensor([[-3.0], [0.0]])
-    # (0 + 0.5 + 2) / 3 and (0 + 1) / 2
-    assert hinge_discriminator(real, fake).item() == pytest.approx((2.5 / 3 + 0.5) / 2)
-
-
-def test_the_hinge_is_zero_where_both_kinds_are_told_apart_by_a_margin() -> None:
-    assert hinge_discriminator(torch.tensor([1.0, 5.0]), torch.tensor([-1.0, -9.0])).item() == 0
-
-
-def test_a_generator_wants_high_scores_without_bound() -> None:
-    assert hinge_generator(torch.tensor([[1.0], [5.0]])).item() == -3
 
 
 def test_the_gradient_penalty_of_a_linear_discriminator_is_known() -> None:
@@ -68,12 +50,6 @@ def test_the_gradient_of_the_penalty_reaches_the_discriminator() -> None:
     assert abs(found) > 1e-6
 
 
-def test_feature_matching_is_the_mean_over_maps_of_mean_differences() -> None:
-    real = [torch.zeros(1, 2, 2), torch.zeros(1, 8)]
-    fake = [torch.full((1, 2, 2), -3.0), torch.tensor([[1.0, 0, 0, 0, 0, 0, 0, 0]])]
-    assert feature_matching(real, fake).item() == pytest.approx((3 + 1 / 8) / 2)
-
-
 def test_the_kl_is_that_of_two_gaussians_summed_over_dimensions() -> None:
     torch.manual_seed(0)
     mu, log_var = torch.randn(3, 5, dtype=torch.float64), torch.randn(3, 5, dtype=torch.float64)
@@ -93,19 +69,6 @@ def test_a_latent_has_the_mean_and_the_variance_that_it_is_drawn_with() -> None:
     assert z.std().item() == pytest.approx(3, abs=0.1)
     again = draw_latent(mu, log_var, generator=torch.Generator().manual_seed(0))
     assert torch.equal(z, again)
-
-
-def test_the_adaptive_weight_makes_both_losses_pull_equally_hard() -> None:
-    w = torch.tensor([1.0, 2.0], requires_grad=True)
-    reconstruction, adversarial = 10 * w.sum(), (w * torch.tensor([3.0, 4.0])).sum()
-    weight = adaptive_weight(reconstruction, adversarial, w)
-    assert weight.item() == pytest.approx(10 * 2**0.5 / (5 + 1e-4), rel=1e-5)
-    assert not weight.requires_grad
-
-
-def test_the_adaptive_weight_is_bounded_where_the_adversary_does_not_pull() -> None:
-    w = torch.tensor([1.0], requires_grad=True)
-    assert adaptive_weight(100 * w.sum(), (0 * w).sum(), w).item() == 1e4
 
 
 def test_the_flows_loss_is_the_negative_log_likelihood_but_for_a_constant() -> None:

@@ -12,7 +12,7 @@ from torch import nn
 from cinnema.core.errors import UserError
 from cinnema.recipes import paper
 from cinnema.reference.training import image_decoder, phases, plateau
-from cinnema.reference.training.phases import AdamConfig, Phase, resting
+from cinnema.reference.training.phases import AdamConfig, Phase
 from cinnema.reference.training.plateau import Plateau
 
 ADAM = AdamConfig(learning_rate=0.1, betas=(0.5, 0.9), decay=0.5, decay_every=3)
@@ -56,18 +56,6 @@ def test_a_loss_that_is_no_number_is_refused_before_a_weight_moves(value: float)
     with pytest.raises(UserError, match="gradient"):
         phase.descend({"root": (network.weight * 0).sqrt().sum()}, 7, epoch=0)
     assert network.weight.item() == before
-
-
-def test_a_resting_network_passes_gradients_on_and_stays_as_it_is() -> None:
-    network = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2))
-    before = {name: value.clone() for name, value in network.state_dict().items()}
-    x = torch.randn(2, 1, 3, 3, requires_grad=True)
-    with resting(network):
-        network(x).square().sum().backward()
-    assert x.grad is not None
-    assert all(p.grad is None and p.requires_grad for p in network.parameters())
-    assert network.training
-    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
 
 
 def test_a_plateau_halves_the_rate_after_epochs_without_a_better_mean() -> None:

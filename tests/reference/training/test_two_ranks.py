@@ -17,7 +17,7 @@ from cinnema.core.ranks import Ranks
 from cinnema.data.loading import ClipLoader, VideoBatch
 from cinnema.reference.training import phases
 from cinnema.reference.training.autoencoding import train_autoencoder
-from cinnema.reference.training.losses import adaptive_weight
+from cinnema.stage1.adversaries.losses import adaptive_weight
 from reference.training.small_networks import state_of
 from two_processes import in_two_processes
 

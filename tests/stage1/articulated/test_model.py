@@ -1,5 +1,6 @@
 """The articulated stage 1: clips in, z, moments and landmarks out."""
 
+import dataclasses
 import json
 from collections.abc import Callable
 
@@ -11,6 +12,9 @@ from torch import Tensor
 from cinnema.core.config import config_from_dict, config_to_dict
 from cinnema.stage1.articulated.model import ArticulatedConfig, ArticulatedStage1
 
+TINY = ArticulatedConfig(
+    size=32, num_frames=4, z_dim=8, encoder_width=8, width=8, code_dim=16, landmarks=3
+)
 Make = Callable[..., ArticulatedStage1]
 
 
@@ -93,3 +97,56 @@ def test_a_body_without_landmarks_tells_none(body: Make) -> None:
     model = body(ArticulatedConfig(size=32, num_frames=4, z_dim=8, width=8)).eval()
     assert model.path(noise(2, 8), torch.ones(2, 3)).shape == (2, 3, 0)
     assert model.places(model.scene(clips()[:, 0])).shape == (2, 0)
+
+
+@pytest.mark.parametrize("decoder", ["paint", "warp"])
+@torch.no_grad()
+def test_a_decoder_can_do_with_one_of_its_two_ways(body: Make, decoder: str) -> None:
+    model = body(dataclasses.replace(TINY, decoder=decoder)).eval()
+    x0, z = clips()[:, 0], noise(2, 8)
+    made = model.at(model.scene(x0), z, torch.tensor([[0.5, 1.0]] * 2))
+    if decoder == "warp":
+        assert torch.equal(made.frames, made.warped)
+        assert made.frames.amax() <= x0.amax() + 1e-5  # nothing that is not in x0
+    else:
+        assert torch.equal(made.warped, x0[:, None].expand_as(made.warped))
+        assert made.frames.abs().mean() < 0.1 < x0.abs().mean()  # untrained, it paints grey
+
+
+def test_the_layer_that_frames_come_out_of_is_named(body: Make) -> None:
+    for decoder in ("warp and paint", "paint", "warp"):
+        model = body(dataclasses.replace(TINY, decoder=decoder))
+        frames = model.decode(clips()[:, 0], noise(2, 8))
+        (gradient,) = torch.autograd.grad(frames.square().sum(), model.decoder.last)
+        assert gradient.abs().max() > 0, decoder
+
+
+def test_options_that_came_later_leave_old_files_as_they_are(body: Make) -> None:
+    values = config_to_dict(TINY)
+    for later in ("decoder", "spread"):
+        del values[later]
+    old = body(config_from_dict(ArticulatedConfig, values))
+    assert old.config == TINY
+    old.load_state_dict(body().state_dict())
+
+
+@torch.no_grad()
+def test_a_learned_spread_is_drawn_from_and_costs_its_divergence(body: Make) -> None:
+    model = body(dataclasses.replace(TINY, spread="learned")).eval()
+    video = clips()
+    code = model.posterior(model.encoder.vectors(video))
+    assert code.log_variance is not None
+    assert torch.equal(model.encode(video), code.mean)
+    deviation = (0.5 * code.log_variance).exp()
+    torch.testing.assert_close(code.drawn(noise(2, 8)), code.mean + deviation * noise(2, 8))
+    normal = torch.distributions.Normal
+    expected = torch.distributions.kl_divergence(normal(code.mean, deviation), normal(0.0, 1.0))
+    torch.testing.assert_close(code.divergence(), expected.sum(dim=1))
+
+
+@torch.no_grad()
+def test_a_fixed_spread_is_that_of_the_configuration(body: Make) -> None:
+    model = body().eval()
+    code = model.posterior(model.encoder.vectors(clips()))
+    assert torch.equal(code.drawn(noise(2, 8)), code.mean + 0.1 * noise(2, 8))
+    assert torch.equal(code.divergence(), torch.zeros(2))

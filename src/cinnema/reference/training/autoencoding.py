@@ -30,17 +30,17 @@ from cinnema.reference.temporal_discriminator import (
     TemporalDiscriminatorConfig,
 )
 from cinnema.reference.training.loop import Validate, fit
-from cinnema.reference.training.losses import (
-    draw_latent,
+from cinnema.reference.training.losses import draw_latent, gradient_penalty, kl_to_standard_normal
+from cinnema.reference.training.patches import initialise_once
+from cinnema.reference.training.phases import AdamConfig, Phase
+from cinnema.reference.training.precision import Arithmetic, Precision
+from cinnema.reference.video_encoder import VideoEncoder, VideoEncoderConfig
+from cinnema.stage1.adversaries.losses import (
     feature_matching,
-    gradient_penalty,
     hinge_discriminator,
     hinge_generator,
-    kl_to_standard_normal,
 )
-from cinnema.reference.training.patches import initialise_once
-from cinnema.reference.training.phases import AdamConfig, Phase, resting
-from cinnema.reference.video_encoder import VideoEncoder, VideoEncoderConfig
+from cinnema.stage1.adversaries.networks import resting
 from cinnema.stage1.losses import PerceptualDistance
 
 
@@ -186,6 +186,10 @@ class AutoencodingStep:
         config: How.
         perceptual: LPIPS, on that device.
         ranks: The processes that share each batch.
+        precision: What networks and LPIPS compute in; the networks stay in float32.
+
+    Raises:
+        UserError: The device is not fast in that precision.
 
     Attributes:
         generator: The phase that trains encoder and decoder.
@@ -200,9 +204,12 @@ class AutoencodingStep:
         *,
         perceptual: PerceptualDistance,
         ranks: Ranks | None = None,
+        precision: Precision = "float32",
     ) -> None:
-        self.networks, self.config, self.perceptual = networks, config, perceptual
+        self.networks, self.config = networks, config
         self.ranks = ranks or Ranks()
+        self.arithmetic = Arithmetic(precision, device=networks.decoder.fc.weight.device)
+        self.perceptual = self.arithmetic.ready_distance(perceptual)
         start = config.adversarial_from
         self.temporal = Phase(
             "discriminator of motion", [networks.temporal], config.adam,
@@ -272,9 +279,11 @@ class AutoencodingStep:
         """
         generator = generator_for(self.config.seed, number)
         x0, real = batch.video[:, 0], batch.video[:, 1:]
-        mu, log_var = self.networks.encoder(real.transpose(1, 2))
+        encode = self.arithmetic.ready(self.networks.encoder, is_heavy=True)
+        decode = self.arithmetic.ready(self.networks.decoder, is_heavy=True)
+        mu, log_var = encode(real.transpose(1, 2))
         z = draw_latent(mu, log_var, generator=generator, ranks=self.ranks)
-        fake = self.networks.decoder(x0, z)
+        fake = decode(x0, z)
         length = min(self.config.sub_clip, real.shape[1])
         start = torch.randint(real.shape[1] - length + 1, (), generator=generator)
         # Each rank draws its part of them from its own clips, so that all see equally many.
@@ -292,7 +301,7 @@ class AutoencodingStep:
         Args:
             made: By `reconstruct`.
         """
-        discriminator = self.networks.temporal
+        discriminator = self.arithmetic.ready(self.networks.temporal)
         real = made.clip(made.real).detach().requires_grad_(True)
         fake_score, _ = discriminator(made.clip(made.fake).detach())
         real_score, _ = discriminator(real)
@@ -309,7 +318,7 @@ class AutoencodingStep:
             made: By `reconstruct`.
         """
         real, fake = made.frames(made.real), made.frames(made.fake).detach()
-        patch = self.networks.patch
+        patch = self.arithmetic.ready(self.networks.patch)
         return {"hinge_s": hinge_discriminator(patch(real), patch(fake))}
 
     def generator_losses(self, made: Reconstruction) -> Losses:
@@ -332,11 +341,13 @@ class AutoencodingStep:
         Args:
             made: By `reconstruct`.
         """
-        config, networks = self.config, self.networks
+        config = self.config
+        temporal = self.arithmetic.ready(self.networks.temporal)
+        patch = self.arithmetic.ready(self.networks.patch)
         with torch.no_grad():
-            _, real_features = networks.temporal(made.clip(made.real))
-        score, fake_features = networks.temporal(made.clip(made.fake))
-        picture_score = networks.patch(made.frames(made.fake))
+            _, real_features = temporal(made.clip(made.real))
+        score, fake_features = temporal(made.clip(made.fake))
+        picture_score = patch(made.frames(made.fake))
         return {
             "adversarial_t": config.w_temporal * hinge_generator(score),
             "adversarial_s": config.w_spatial * hinge_generator(picture_score),
@@ -368,7 +379,7 @@ def train_autoencoder(
         UserError: `folder` holds another run or cannot be written to, a loss is not finite, or
             clips do not fit the networks.
     """
-    about = {"networks": config_to_dict(step.networks.config)}
+    about = {"networks": config_to_dict(step.networks.config), **step.arithmetic.about()}
     fit(
         step,
         batches,

@@ -21,15 +21,17 @@ from cinnema.reference.image_encoder import ImageEncoder, ImageEncoderConfig
 from cinnema.reference.patch_discriminator import PatchDiscriminator, PatchDiscriminatorConfig
 from cinnema.reference.training.image_decoder import ImageDecoder, ImageDecoderConfig
 from cinnema.reference.training.loop import Validate, fit
-from cinnema.reference.training.losses import (
+from cinnema.reference.training.losses import kl_to_standard_normal
+from cinnema.reference.training.patches import initialise_once
+from cinnema.reference.training.phases import AdamConfig, Phase
+from cinnema.reference.training.plateau import Plateau
+from cinnema.reference.training.precision import Arithmetic, Precision
+from cinnema.stage1.adversaries.losses import (
     adaptive_weight,
     hinge_discriminator,
     hinge_generator,
-    kl_to_standard_normal,
 )
-from cinnema.reference.training.patches import initialise_once
-from cinnema.reference.training.phases import AdamConfig, Phase, resting
-from cinnema.reference.training.plateau import Plateau
+from cinnema.stage1.adversaries.networks import resting
 from cinnema.stage1.losses import PerceptualDistance
 
 Losses = dict[str, Tensor]
@@ -109,6 +111,19 @@ class ConditioningNetworks(nn.Module):
             self.patch = PatchDiscriminator(config.patch)
 
 
+class _Gaussian(nn.Module):
+    """The encoder's mean and log-variance as a forward pass."""
+
+    def __init__(self, encoder: ImageEncoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(
+        self, x0: Float[Tensor, "b 3 h w"]
+    ) -> tuple[Float[Tensor, "b z"], Float[Tensor, "b z"]]:
+        return self.encoder.gaussian(x0)
+
+
 class ConditioningStep:
     """One step of the image auto-encoder, with everything that it changes.
 
@@ -133,6 +148,10 @@ class ConditioningStep:
         config: How.
         perceptual: LPIPS, on that device.
         ranks: The processes that share each batch.
+        precision: What networks and LPIPS compute in; the networks stay in float32.
+
+    Raises:
+        UserError: The device is not fast in that precision.
     """
 
     def __init__(
@@ -142,9 +161,13 @@ class ConditioningStep:
         *,
         perceptual: PerceptualDistance,
         ranks: Ranks | None = None,
+        precision: Precision = "float32",
     ) -> None:
-        self.networks, self.config, self.perceptual = networks, config, perceptual
+        self.networks, self.config = networks, config
         self.ranks = ranks or Ranks()
+        self.arithmetic = Arithmetic(precision, device=networks.decoder.last.weight.device)
+        self.perceptual = self.arithmetic.ready_distance(perceptual)
+        self.gaussian = _Gaussian(networks.encoder)
         self.autoencoder = Phase(
             "image auto-encoder",
             [networks.encoder, networks.decoder],
@@ -187,8 +210,8 @@ class ConditioningStep:
         self.plateau.enter(epoch)
         rate = self.config.adam.rate(epoch) * self.plateau.factor
         real = self.frames(batch, number=number)
-        mean, log_var = self.networks.encoder.gaussian(real)
-        fake = self.networks.decoder(mean)
+        mean, log_var = self.arithmetic.ready(self.gaussian)(real)
+        fake = self.arithmetic.ready(self.networks.decoder, is_heavy=True)(mean)
         is_adversarial = self.discriminator.is_due(number, epoch=epoch)
         if is_adversarial:
             pictures = torch.cat([fake.detach(), real])
@@ -240,7 +263,7 @@ class ConditioningStep:
             reconstruction: From `reconstruction_losses`.
             fake: What they are of.
         """
-        hinge = hinge_generator(self.networks.patch(fake))
+        hinge = hinge_generator(self.arithmetic.ready(self.networks.patch)(fake))
         total = torch.stack(list(reconstruction.values())).sum()
         weight = adaptive_weight(total, hinge, self.networks.decoder.last.weight, ranks=self.ranks)
         return {"adversarial": weight * hinge}
@@ -254,7 +277,7 @@ class ConditioningStep:
             real: Frames.
             fake: What they are decoded to.
         """
-        patch, fake = self.networks.patch, fake.detach()
+        patch, fake = self.arithmetic.ready(self.networks.patch), fake.detach()
         return {"hinge": hinge_discriminator(patch(real), patch(fake))}
 
 
@@ -283,7 +306,7 @@ def train_conditioning(
         UserError: `folder` holds another run or cannot be written to, a loss is not finite, or
             clips do not fit the networks.
     """
-    about = {"networks": config_to_dict(step.networks.config)}
+    about = {"networks": config_to_dict(step.networks.config), **step.arithmetic.about()}
     fit(
         step,
         batches,

@@ -1,41 +1,16 @@
 """The terms of the paper's losses, each a pure function.
 
+Those that our own stage 1 has as well are in `cinnema.stage1.adversaries.losses`.
+
 Source, where none is named: Dorkenwald et al., "Stochastic Image-to-Video Synthesis using cINNs",
 2021, and its released code.
 """
 
-from collections.abc import Sequence
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional
 
 from cinnema.core.ranks import Ranks
-
-# The bounds of the adaptive weight, and what keeps its quotient finite.
-_LARGEST_WEIGHT, _SMALLEST_NORM = 1e4, 1e-4
-
-
-def hinge_discriminator(real: Float[Tensor, "*r"], fake: Float[Tensor, "*f"]) -> Float[Tensor, ""]:
-    """Return what a discriminator minimises: (E[max(0, 1 - D(real))] + E[max(0, 1 + D(fake))]) / 2.
-
-    Source: Lim and Ye, "Geometric GAN", 2017; halved in the released code.
-
-    Args:
-        real: Scores of real data, of any shape.
-        fake: Scores of generated data.
-    """
-    return 0.5 * (functional.relu(1 - real).mean() + functional.relu(1 + fake).mean())
-
-
-def hinge_generator(fake: Float[Tensor, "*f"]) -> Float[Tensor, ""]:
-    """Return what a generator minimises against the hinge: -E[D(fake)].
-
-    Args:
-        fake: Scores of generated data, of any shape.
-    """
-    return -fake.mean()
 
 
 def gradient_penalty(
@@ -60,22 +35,6 @@ def gradient_penalty(
     """
     (gradient,) = torch.autograd.grad(score.mean() / num_ranks, x, create_graph=True)
     return gradient.square().flatten(1).sum(dim=1).mean()
-
-
-def feature_matching(
-    real: Sequence[Float[Tensor, "_ ..."]], fake: Sequence[Float[Tensor, "_ ..."]]
-) -> Float[Tensor, ""]:
-    """Return the mean over maps of the mean absolute difference of a discriminator's features.
-
-    Source: Wang et al., "High-Resolution Image Synthesis and Semantic Manipulation with
-    Conditional GANs", 2018, equation 4.
-
-    Args:
-        real: Feature maps of real clips, at least one.
-        fake: Those of the generated clips, of the same shapes.
-    """
-    terms = [(a - b).abs().mean() for a, b in zip(real, fake, strict=True)]
-    return torch.stack(terms).mean()
 
 
 def kl_to_standard_normal(
@@ -114,36 +73,6 @@ def draw_latent(
     num, z_dim = mu.shape
     noise = ranks.own(torch.randn(ranks.size * num, z_dim, generator=generator)).to(mu)
     return mu + (0.5 * log_var).exp() * noise
-
-
-def adaptive_weight(
-    reconstruction: Float[Tensor, ""],
-    adversarial: Float[Tensor, ""],
-    last_layer: Tensor,
-    *,
-    ranks: Ranks | None = None,
-) -> Float[Tensor, ""]:
-    """Return the weight that makes two losses pull equally hard at the last layer.
-
-        ||d reconstruction / d w|| / (||d adversarial / d w|| + 1e-4), at most 10^4
-
-    Source: Esser et al., "Taming Transformers for High-Resolution Image Synthesis", 2021,
-    equation 7.
-
-    Args:
-        reconstruction: The loss that sets the measure.
-        adversarial: The loss to be weighted.
-        last_layer: w, the weight of the generator's last layer.
-        ranks: The processes that share the batch: gradients count over all of it.
-
-    Returns:
-        The weight, a constant to later differentiation.
-    """
-    (a,) = torch.autograd.grad(reconstruction, last_layer, retain_graph=True)
-    (b,) = torch.autograd.grad(adversarial, last_layer, retain_graph=True)
-    (ranks or Ranks()).average([a, b])
-    weight: Tensor = a.norm() / (b.norm() + _SMALLEST_NORM)
-    return weight.clamp(0, _LARGEST_WEIGHT).detach()
 
 
 def flow_nll(nu: Float[Tensor, "b z"], log_det: Float[Tensor, " b"]) -> Float[Tensor, ""]:

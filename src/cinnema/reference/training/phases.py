@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Annotated
 
 import torch
@@ -139,22 +138,3 @@ class Phase:
         if spoilt:
             told = ", ".join(spoilt)
             raise NotFiniteError(f"{self.name}: {told} at step {number} is no number to train on")
-
-
-@contextmanager
-def resting(*networks: nn.Module) -> Iterator[None]:
-    """Keep networks as they are while a block runs: neither weights nor buffers change.
-
-    Gradients still pass through them to what they are given.
-
-    Args:
-        networks: Each all in training mode or all in evaluation.
-    """
-    modes = [network.training for network in networks]
-    for network in networks:
-        network.eval().requires_grad_(requires_grad=False)
-    try:
-        yield
-    finally:
-        for network, mode in zip(networks, modes, strict=True):
-            network.train(mode).requires_grad_(requires_grad=True)

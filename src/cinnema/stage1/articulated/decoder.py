@@ -6,7 +6,7 @@ The decoder is told the moment, so that training renders a few frames of each cl
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -23,6 +23,10 @@ _NUM_FREQUENCIES = 8
 _LAID_DIM = 48
 # The bias of the gate: untrained, an eighth of a pixel is painted.
 _GATE_BIAS = -2.0
+
+
+Way = Literal["warp and paint", "paint", "warp"]
+"""How frames are made: x0 warped, and painted where a gate says so; or one of the two alone."""
 
 
 class Scene(NamedTuple):
@@ -46,8 +50,8 @@ class Rendering(NamedTuple):
 
     Attributes:
         frame: (1 - gate) * warped + gate * painted.
-        warped: x0, moved by the flow.
-        flow: Backward, in picture sizes, at half of the frame's size.
+        warped: x0, moved by the flow; x0 itself where nothing is warped.
+        flow: Backward, in picture sizes, at half of the frame's size; 0 where nothing is warped.
     """
 
     frame: Float[Tensor, "n 3 h w"]
@@ -70,35 +74,38 @@ class SceneEncoder(nn.Module):
             nn.Conv2d(wide, wider, 3, stride=2, padding=1) for wide, wider in pairwise(widths)
         )
         self.blocks = nn.ModuleList(ResidualBlock(width) for width in widths)
+        self.norms = nn.ModuleList(nn.GroupNorm(8, width) for width in widths)
 
     def forward(self, x0: Float[Tensor, "b 3 h w"]) -> Scene:
         """Return the scene of each picture in [-1, 1]."""
-        h = self.blocks[0](self.enter(functional.pixel_unshuffle(x0, 2)))
-        maps = [h]
-        for halve, block in zip(self.halve, list(self.blocks)[1:], strict=True):
-            h = block(halve(functional.silu(h)))
+        h = self.enter(functional.pixel_unshuffle(x0, 2))
+        maps: list[Tensor] = []
+        for level, (block, norm) in enumerate(zip(self.blocks, self.norms, strict=True)):
+            if level:
+                h = self.halve[level - 1](functional.silu(maps[-1]))
+            h = norm(block(h))
             maps.append(h)
         return Scene(x0, tuple(maps))
 
 
 class MomentCode(nn.Module):
-    """z and a moment to what happens then: a vector that modulates the decoder.
+    """What a clip does, and a moment, to what happens then: a vector that modulates the decoder.
 
     The moment is given as sines and cosines of half waves, so that the code goes on smoothly from
     frame to frame.
 
     Args:
-        z_dim: Length of z.
+        in_dim: Length of what is known of each moment: z, and where the landmarks are by then.
         hidden_dim: Of its layers.
         code_dim: Length of the code.
     """
 
     frequencies: Tensor
 
-    def __init__(self, *, z_dim: int, hidden_dim: int, code_dim: int) -> None:
+    def __init__(self, *, in_dim: int, hidden_dim: int, code_dim: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Linear(z_dim + 2 * _NUM_FREQUENCIES, hidden_dim),
+            nn.Linear(in_dim + 2 * _NUM_FREQUENCIES, hidden_dim),
             nn.SiLU(),
             nn.Linear(hidden_dim, hidden_dim),
             nn.SiLU(),
@@ -108,18 +115,17 @@ class MomentCode(nn.Module):
         self.register_buffer("frequencies", waves, persistent=False)
 
     def forward(
-        self, z: Float[Tensor, "b z"], times: Float[Tensor, "b n"]
+        self, known: Float[Tensor, "b n k"], times: Float[Tensor, "b n"]
     ) -> Float[Tensor, "b n g"]:
         """Return the code of each clip at each of its moments.
 
         Args:
-            z: How the clips go on.
+            known: z, and what it says of each moment.
             times: In clips: 0 is x0, 1 the last frame.
         """
         phase = times.float()[..., None] * self.frequencies.float()
-        waves = torch.cat([phase.sin(), phase.cos()], dim=-1).to(z)
-        rows = z[:, None].expand(-1, times.shape[1], -1)
-        code: Tensor = self.layers(torch.cat([rows, waves], dim=-1))
+        waves = torch.cat([phase.sin(), phase.cos()], dim=-1).to(known)
+        code: Tensor = self.layers(torch.cat([known, waves], dim=-1))
         return code
 
 
@@ -166,10 +172,15 @@ class MomentDecoder(nn.Module):
     Args:
         widths: Channels of the scene's maps.
         code_dim: Length of the code.
+        way: "paint" is a gate of 1 and nothing warped, "warp" a gate of 0; what is not needed has
+            no weights.
     """
 
-    def __init__(self, *, widths: Sequence[int], code_dim: int) -> None:
+    def __init__(
+        self, *, widths: Sequence[int], code_dim: int, way: Way = "warp and paint"
+    ) -> None:
         super().__init__()
+        self.way = way
         coarsest, rest = widths[-1], list(widths[-2::-1])
         self.lay = nn.Linear(code_dim, _LAID_DIM * 16)
         self.bottom = ModulatedBlock(coarsest + _LAID_DIM, coarsest, code_dim=code_dim)
@@ -178,24 +189,44 @@ class MomentDecoder(nn.Module):
             for below, here in zip([coarsest, *rest[:-1]], rest, strict=True)
         )
         finest = widths[0]
-        self.flow = nn.Conv2d(finest, 2, 3, padding=1)
-        self.join = nn.Conv2d(finest + 2 * 12, 2 * finest, 3, padding=1)
-        self.leave = nn.Conv2d(2 * finest, 4 * 4, 3, padding=1)
-        for layer in (self.flow, self.leave):
+        last = []
+        if way != "paint":
+            self.flow = nn.Conv2d(finest, 2, 3, padding=1)
+            last.append(self.flow)
+        if way != "warp":
+            num_seen, num_made = (1, 3) if way == "paint" else (2, 4)
+            self.join = nn.Conv2d(finest + num_seen * 12, 2 * finest, 3, padding=1)
+            self.leave = nn.Conv2d(2 * finest, 4 * num_made, 3, padding=1)
+            last.append(self.leave)
+        for layer in last:
             nn.init.normal_(layer.weight, std=1e-2)
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+
+    @property
+    def last(self) -> Tensor:
+        """The weight of the layer that frames come out of."""
+        return self.flow.weight if self.way == "warp" else self.leave.weight
 
     def forward(self, scene: Scene, code: Float[Tensor, "n g"]) -> Rendering:
         """Return one frame for each row of scene and code."""
         h = self._features(scene, functional.silu(code))
+        if self.way == "paint":
+            painted = self._painted(h, scene.x0)
+            still = h.new_zeros(len(h), 2, *h.shape[-2:])
+            return Rendering(torch.tanh(painted), scene.x0, still)
         flow = self.flow(h) * _FLOW_UNIT
         large = functional.interpolate(flow, scale_factor=2, mode="bilinear", align_corners=False)
         warped = warp(scene.x0, large)
-        seen = [functional.pixel_unshuffle(picture, 2) for picture in (warped, scene.x0)]
-        out = self.leave(functional.silu(self.join(torch.cat([h, *seen], dim=1))))
-        out = functional.pixel_shuffle(out, 2)
+        if self.way == "warp":
+            return Rendering(warped, warped, flow)
+        out = self._painted(h, warped, scene.x0)
         gate = torch.sigmoid(out[:, 3:] + _GATE_BIAS)
         return Rendering(torch.lerp(warped, torch.tanh(out[:, :3]), gate), warped, flow)
+
+    def _painted(self, h: Tensor, *pictures: Tensor) -> Float[Tensor, "n _ h w"]:
+        seen = [functional.pixel_unshuffle(picture, 2) for picture in pictures]
+        out = self.leave(functional.silu(self.join(torch.cat([h, *seen], dim=1))))
+        return functional.pixel_shuffle(out, 2)
 
     def _features(self, scene: Scene, code: Tensor) -> Float[Tensor, "n c h2 w2"]:
         *finer, coarsest = scene.maps

@@ -1,5 +1,6 @@
 """Stage 1 of what acts before a still camera: pixels in, z, and x0 warped and painted."""
 
+import math
 import warnings
 from typing import Literal, NamedTuple
 
@@ -15,13 +16,16 @@ from cinnema.stage1.articulated.decoder import (
     Rendering,
     Scene,
     SceneEncoder,
+    Way,
 )
-from cinnema.stage1.articulated.encoder import ClipEncoder
+from cinnema.stage1.articulated.encoder import FRAME_DIM, ClipEncoder
 
 LANDMARK_UNIT = 0.1
 """Landmarks are counted in this much of their unit: metres of an arm, widths of a picture."""
 
 _PLACE_DIM = 16
+# Functions of time on which a landmark's path is written.
+_NUM_WAVES = 8
 # Channels by width: at a half, a quarter, an eighth, a sixteenth of the size.
 _GROWTH = (1, 2, 3, 4)
 
@@ -35,11 +39,16 @@ class ArticulatedConfig:
         num_frames: T, frames after x0.
         fps: Frames a second of the clips it is trained on.
         z_dim: Length of z.
-        noise: Standard deviation of q(z | X), fixed; z has unit root mean square.
+        noise: Standard deviation of q(z | X), fixed; z has unit root mean square. Where the spread
+            is learned, stage 1 has no use for it, and stage 2 adds it to the mean.
+        spread: Of q(z | X): "fixed" to `noise`, or "learned" with a weight on its divergence from
+            N(0, I), as in the paper; z then is as large as it comes.
         encoder_width: Channels of the clip encoder's first layer, a multiple of 8.
         width: Channels of the decoder at half of the size, a multiple of 8; 2, 3 and 4 times as
             many further down.
         code_dim: Length of what the decoder hears of z at a moment.
+        decoder: How it makes frames: by warping x0 and painting where the warp cannot know, by
+            painting alone, as in the paper, or by warping alone.
         landmarks: Numbers that say where the body is in a frame, which z has to tell: x, y and z
             of an arm's end, or x and y of each joint. 0 where none are known.
     """
@@ -49,9 +58,11 @@ class ArticulatedConfig:
     fps: float = Field(default=10.0, gt=0)
     z_dim: int = Field(default=64, ge=1)
     noise: float = Field(default=0.1, ge=0)
+    spread: Literal["fixed", "learned"] = "fixed"
     encoder_width: int = Field(default=24, ge=8, multiple_of=8)
     width: int = Field(default=24, ge=8, multiple_of=8)
     code_dim: int = Field(default=128, ge=1)
+    decoder: Way = "warp and paint"
     landmarks: int = Field(default=0, ge=0)
 
     @property
@@ -63,6 +74,41 @@ class ArticulatedConfig:
     def widths(self) -> tuple[int, ...]:
         """Channels of the features of x0, from fine to coarse."""
         return tuple(self.width * growth for growth in _GROWTH)
+
+
+class Posterior(NamedTuple):
+    """q(z | X) = N(mean, deviation^2).
+
+    Attributes:
+        mean: z without noise.
+        log_variance: Of each number, in nats; None where the deviation is fixed.
+        noise: The fixed deviation.
+    """
+
+    mean: Float[Tensor, "b z"]
+    log_variance: Float[Tensor, "b z"] | None
+    noise: float
+
+    def drawn(self, noise: Float[Tensor, "b z"]) -> Float[Tensor, "b z"]:
+        """Return mean + deviation * noise.
+
+        Args:
+            noise: Standard normal.
+        """
+        noise = noise.to(self.mean)
+        if self.log_variance is None:
+            return self.mean + self.noise * noise
+        return self.mean + (0.5 * self.log_variance).exp().to(noise) * noise
+
+    def divergence(self) -> Float[Tensor, " b"]:
+        """Return KL(q(z | X) || N(0, I)) = sum_z (mean^2 + variance - 1 - log variance) / 2, nats.
+
+        0 where the deviation is fixed: there is nothing to keep it from.
+        """
+        if self.log_variance is None:
+            return self.mean.new_zeros(len(self.mean)).float()
+        square, log_variance = self.mean.float().square(), self.log_variance.float()
+        return 0.5 * (square + log_variance.exp() - 1 - log_variance).sum(dim=1)
 
 
 class Moments(NamedTuple):
@@ -105,15 +151,21 @@ class ArticulatedStage1(nn.Module):
             num_frames=config.num_frames,
             z_dim=config.z_dim,
             width=config.encoder_width,
+            learns_spread=config.spread == "learned",
         )
         self.scene = SceneEncoder(widths=config.widths)
         self.code = MomentCode(
-            z_dim=config.z_dim, hidden_dim=2 * config.code_dim, code_dim=config.code_dim
+            in_dim=config.z_dim + config.landmarks,
+            hidden_dim=2 * config.code_dim,
+            code_dim=config.code_dim,
         )
-        self.decoder = MomentDecoder(widths=config.widths, code_dim=config.code_dim)
+        self.decoder = MomentDecoder(
+            widths=config.widths, code_dim=config.code_dim, way=config.decoder
+        )
         with warnings.catch_warnings():  # of no landmarks
             warnings.filterwarnings("ignore", "Initializing zero-element tensors")
-            self.landmarks = nn.Linear(config.code_dim, config.landmarks)
+            self.path_of_z = nn.Linear(config.z_dim, config.landmarks * _NUM_WAVES)
+            self.path_of_frames = nn.Linear(FRAME_DIM, config.landmarks)
             self.place = nn.Sequential(
                 nn.Conv2d(config.feature_dim, _PLACE_DIM, 1),
                 nn.SiLU(),
@@ -128,10 +180,19 @@ class ArticulatedStage1(nn.Module):
             video: x0 and the T frames after it, in [-1, 1].
 
         Returns:
-            z, of unit root mean square over its length.
+            z, of unit root mean square over its length where the spread is fixed.
         """
         z: Tensor = self.encoder(video)
         return z
+
+    def posterior(self, vectors: Float[Tensor, "b t v"]) -> Posterior:
+        """Return q(z | X) of clips.
+
+        Args:
+            vectors: Of the encoder.
+        """
+        mean, log_variance = self.encoder.distribution(vectors)
+        return Posterior(mean, log_variance, self.config.noise)
 
     def latent_parts(self) -> dict[str, nn.Module]:
         """Return the networks that decide z and the features of x0, by name."""
@@ -151,14 +212,27 @@ class ArticulatedStage1(nn.Module):
     def path(self, z: Float[Tensor, "b z"], times: Float[Tensor, "b n"]) -> Float[Tensor, "b n l"]:
         """Return how far the landmarks are from where they are in x0, in their unit.
 
+        Linear in z, so that z comes to hold it: a sum of s and of sines that vanish at x0,
+
+            path(s) = sum_k a_k(z) B_k(s),   B_0(s) = s,  B_k(s) = sin(pi k s / 2).
+
         Args:
             z: How the clips go on.
-            times: In clips: 0 is x0, 1 the last frame.
+            times: s, in clips: 0 is x0, 1 the last frame.
         """
-        return self._told(self.code(z, times))
+        waves = torch.arange(1, _NUM_WAVES, device=times.device, dtype=torch.float32)
+        s = times.float()[..., None]
+        basis = torch.cat([s, (math.pi / 2 * waves * s).sin()], dim=-1).to(z)
+        weights = self.path_of_z(z).view(len(z), -1, _NUM_WAVES)
+        return torch.einsum("blk,bnk->bnl", weights, basis) * LANDMARK_UNIT
 
-    def _told(self, code: Tensor) -> Tensor:
-        out: Tensor = self.landmarks(code) * LANDMARK_UNIT
+    def seen_path(self, vectors: Float[Tensor, "b t v"]) -> Float[Tensor, "b t l"]:
+        """Return how far the landmarks have come in each frame, as that frame alone shows.
+
+        Args:
+            vectors: Of the encoder.
+        """
+        out: Tensor = self.path_of_frames(vectors) * LANDMARK_UNIT
         return out
 
     def at(self, scene: Scene, z: Float[Tensor, "b z"], times: Float[Tensor, "b n"]) -> Moments:
@@ -169,13 +243,14 @@ class ArticulatedStage1(nn.Module):
             z: How the clips go on.
             times: In clips: 0 is x0, 1 the last frame.
         """
-        code = self.code(z, times)
+        path = self.path(z, times)
         num = times.shape[1]
+        code = self.code(torch.cat([_rows(z, num), path / LANDMARK_UNIT], dim=-1), times)
         made: Rendering = self.decoder(scene.repeated(num), code.flatten(0, 1))
         return Moments(
             frames=made.frame.unflatten(0, (-1, num)),
             warped=made.warped.unflatten(0, (-1, num)),
-            landmarks=self._told(code),
+            landmarks=path,
         )
 
     def decode(
@@ -191,3 +266,7 @@ class ArticulatedStage1(nn.Module):
             self.config.num_frames
         )
         return self.at(self.scene(x0), z, times.expand(len(x0), -1)).frames
+
+
+def _rows(z: Tensor, num: int) -> Float[Tensor, "b n z"]:
+    return z[:, None].expand(-1, num, -1)
