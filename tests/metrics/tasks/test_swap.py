@@ -1,0 +1,92 @@
+"""Codes that hold motion alone, and codes that hold the picture, too."""
+
+import numpy as np
+import pytest
+import torch
+
+from cinnema.core.errors import UserError
+from cinnema.metrics.tasks.swap import SwapResult, explained, measure_swap
+from known_models import Character, DotRobot, RollingSky, robot_clips, sky_clips
+
+
+@pytest.fixture(scope="module")
+def clean() -> SwapResult:
+    return measure_swap(RollingSky(), sky_clips(20, futures=2))
+
+
+@pytest.fixture(scope="module")
+def leaky() -> SwapResult:
+    return measure_swap(RollingSky(Character(leaks=True)), sky_clips(20, futures=2))
+
+
+def test_a_code_of_motion_alone_survives_another_picture(clean: SwapResult) -> None:
+    for agreement in (clean.latent, clean.residual, clean.moved, clean.same):
+        assert agreement.cosine.value > 0.97
+        assert agreement.error.value < 0.25
+    assert abs(clean.random.cosine.value) < 0.5
+    assert clean.random.error.value > 1
+
+
+def test_a_code_that_holds_the_picture_does_not(leaky: SwapResult, clean: SwapResult) -> None:
+    assert leaky.latent.error.value > 2 * clean.latent.error.value
+    assert leaky.same.error.value < 0.25  # with no swap all is well
+
+
+def test_a_probe_finds_the_picture_in_a_leaky_code_alone(
+    leaky: SwapResult, clean: SwapResult
+) -> None:
+    assert leaky.probes["x0's colours"]["nu"].value > 0.9
+    assert leaky.probes["x0's colours"]["z"].value > 0.9
+    for target in ("x0's colours", "x0's layout"):
+        assert clean.probes[target]["nu"].value < 0.05
+    aims = [number for number in clean.numbers() if number.aim]
+    assert len(aims) == 2
+    assert all(number.aim.is_met(number.estimate) for number in aims if number.aim)
+
+
+def test_where_the_hand_starts_is_probed_for_where_there_is_one() -> None:
+    result = measure_swap(DotRobot(), robot_clips(20))
+    assert set(result.probes) == {"x0's colours", "x0's layout", "where the hand starts"}
+    assert result.probes["where the hand starts"]["nu"].value < 0.05
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_noise_explains_nothing(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    codes = torch.randn(60, 16, generator=generator)
+    wanted = torch.randn(60, 3, generator=generator)
+    estimate = explained(codes, wanted, [str(i // 2) for i in range(60)])
+    assert estimate.value < 0.05
+    assert estimate.num_scenes == 30
+
+
+def test_what_is_linear_is_explained_in_full_and_half_of_it_in_part() -> None:
+    generator = torch.Generator().manual_seed(0)
+    codes = torch.randn(200, 8, generator=generator).double()
+    wanted = codes[:, :2] * torch.tensor([3.0, 100.0])  # whatever the unit
+    sources = [str(i) for i in range(200)]
+    assert explained(codes, wanted, sources).value > 0.99
+    noisy = wanted + wanted.std(dim=0) * torch.randn(200, 2, generator=generator)
+    assert explained(codes, noisy, sources).value == pytest.approx(0.5, abs=0.15)
+
+
+def test_what_only_tells_sources_apart_does_not_help() -> None:
+    """Clips of one source share their picture: a probe must not know it from another clip."""
+    generator = torch.Generator().manual_seed(0)
+    tags = torch.randn(20, 30, generator=generator).repeat_interleave(5, dim=0)
+    wanted = torch.randn(20, 3, generator=generator).repeat_interleave(5, dim=0)
+    assert explained(tags, wanted, [str(i // 5) for i in range(100)]).value < 0.05
+
+
+def test_few_sources_are_refused() -> None:
+    with pytest.raises(UserError, match="need 5 source videos, got 3"):
+        measure_swap(RollingSky(), sky_clips(3))
+
+
+def test_the_interval_is_over_sources(clean: SwapResult) -> None:
+    cosine = clean.latent.cosine
+    assert (cosine.num_clips, cosine.num_scenes) == (40, 20)
+    assert cosine.low is not None
+    assert cosine.high is not None
+    assert cosine.low <= cosine.value <= cosine.high
+    assert np.isfinite(clean.latent.error.value)
