@@ -5,6 +5,7 @@ validates and is never trained on.
 """
 
 import json
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -153,7 +154,15 @@ def _scene_of(root: Path, entry: dict[str, Any], index: int) -> Scene:
 
 
 def load_crops(
-    scene: Scene, *, num: int, size: int, num_frames: int, grid: int, cache: Path, seed: int = 0
+    scene: Scene,
+    *,
+    num: int,
+    size: int,
+    num_frames: int,
+    grid: int,
+    cache: Path,
+    seed: int = 0,
+    read: Callable[[Path], UInt8[np.ndarray, "_ _ _ 3"]] | None = None,
 ) -> SceneCrops:
     """Return random crops of a scene, cut once and kept in a cache folder.
 
@@ -168,6 +177,8 @@ def load_crops(
         grid: Rows and columns of the flow volume.
         cache: Folder of cached crops.
         seed: Of the draws.
+        read: Returns the frames of `scene.path` from which clips are cut, where that is not all
+            distinct ones.
 
     Raises:
         UserError: The video is shorter than T + 1 frames, or cannot be read; the cached crops are
@@ -176,7 +187,8 @@ def load_crops(
     folder = cache / f"{scene.name}-{num}x{num_frames}-{size}px-{grid}g-seed{seed}"
     if not folder.is_dir():
         rng = np.random.default_rng(seed)
-        arrays = _cut(scene, num=num, size=size, num_frames=num_frames, grid=grid, rng=rng)
+        video = (read or _read_distinct)(scene.path)
+        arrays = _cut(scene, video, num=num, size=size, num_frames=num_frames, grid=grid, rng=rng)
         with atomic_folder(folder) as part:
             for name, array in arrays.items():
                 _save_array(part / f"{name}.npy", array)
@@ -201,10 +213,16 @@ def _save_array(path: Path, array: NDArray[Any]) -> None:
 
 
 def _cut(
-    scene: Scene, *, num: int, size: int, num_frames: int, grid: int, rng: np.random.Generator
+    scene: Scene,
+    video: NDArray[np.uint8],
+    *,
+    num: int,
+    size: int,
+    num_frames: int,
+    grid: int,
+    rng: np.random.Generator,
 ) -> dict[str, NDArray[Any]]:
     """Cut `num` clips; returns frames, flow and motion as `SceneCrops` has them."""
-    video = _distinct_frames(scene.path)
     if len(video) <= num_frames:
         raise UserError(
             f"{scene.path}: a clip needs {num_frames + 1} distinct frames, it has {len(video)}; "
@@ -249,20 +267,32 @@ def _longest(flow: NDArray[np.float32], *, cells: int) -> NDArray[np.float32]:
     return np.asarray(means, dtype=np.float32)
 
 
-def _distinct_frames(path: Path) -> NDArray[np.uint8]:
-    """Return the frames that differ from the one before them, made smaller where they are tall."""
+def distinct_frames(
+    frames: Iterable[NDArray[np.uint8]], *, max_height: int = _MAX_HEIGHT
+) -> UInt8[np.ndarray, "t h w 3"]:
+    """Return the frames that differ from the one before them, made smaller where they are tall.
+
+    Args:
+        frames: At least one, all of one size.
+        max_height: In pixels; the aspect ratio is kept.
+    """
     kept: list[NDArray[np.uint8]] = []
-    for frame in map(_shrunk, iterate_frames(path)):
-        if not kept or cv2.absdiff(frame, kept[-1]).mean() > _DUPLICATE:
-            kept.append(frame)
+    for frame in frames:
+        small = _shrunk(frame, max_height)
+        if not kept or cv2.absdiff(small, kept[-1]).mean() > _DUPLICATE:
+            kept.append(small)
     return np.stack(kept)
 
 
-def _shrunk(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _read_distinct(path: Path) -> NDArray[np.uint8]:
+    return distinct_frames(iterate_frames(path))
+
+
+def _shrunk(frame: NDArray[np.uint8], max_height: int) -> NDArray[np.uint8]:
     height, width = frame.shape[:2]
-    if height <= _MAX_HEIGHT:
+    if height <= max_height:
         return frame
-    size = (max(1, round(width * _MAX_HEIGHT / height)), _MAX_HEIGHT)
+    size = (max(1, round(width * max_height / height)), max_height)
     return np.asarray(cv2.resize(frame, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 

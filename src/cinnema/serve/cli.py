@@ -20,9 +20,11 @@ from cinnema.serve.demo import Demo
 from cinnema.serve.edit import Edit
 from cinnema.serve.evaluate import Evaluate
 from cinnema.serve.extend import Extend
+from cinnema.serve.finetune import Finetune
 from cinnema.serve.importing import Import
 from cinnema.serve.info import Info
 from cinnema.serve.interpolate import Interpolate
+from cinnema.serve.measure import Measure
 from cinnema.serve.train import Bundle, TrainStage1, TrainStage2
 from cinnema.serve.train_paper import TrainPaper
 from cinnema.serve.transfer import Transfer
@@ -52,9 +54,11 @@ Command = (
     | Annotated[Edit, tyro.conf.subcommand("edit")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Extend, tyro.conf.subcommand("extend")]
+    | Annotated[Finetune, tyro.conf.subcommand("finetune")]
     | Annotated[Import, tyro.conf.subcommand("import")]
     | Annotated[Info, tyro.conf.subcommand("info")]
     | Annotated[Interpolate, tyro.conf.subcommand("interpolate")]
+    | Annotated[Measure, tyro.conf.subcommand("measure")]
     | Train
     | Annotated[Transfer, tyro.conf.subcommand("transfer")]
     | Annotated[Validate, tyro.conf.subcommand("validate")]

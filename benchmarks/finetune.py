@@ -1,0 +1,82 @@
+"""Two weights files on scenes that neither has seen: what a fine-tuning gave beyond its own clips.
+
+    python benchmarks/finetune.py landscape mine.safetensors --data clips --texture fire
+
+The scenes are those that the manifest of the clips keeps for validation, cut as `cinnema validate`
+cuts them; every clip is measured with both models.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+
+from cinnema.backbones.lpips import LPIPS
+from cinnema.data.scenes import SceneCrops, find_scenes, load_crops
+from cinnema.recipes.before_after import Measuring, draw_strips
+from cinnema.recipes.landscape import landscape
+from cinnema.serve.outputs import write_json
+from cinnema.stage1.model import Stage1Config
+from cinnema.stage1.motion import GRID
+from cinnema.synthesis.model import load_warping_model
+
+
+def main() -> int:
+    options = parse()
+    models = [
+        load_warping_model(name, purpose="this comparison")
+        for name in (options.before, options.after)
+    ]
+    crops = unseen(options, models[0].config.stage1)
+    measuring = Measuring(
+        held_out=crops,
+        skies=[],
+        lpips=LPIPS.load("vgg"),
+        num_rendered=options.clips,
+        num_started=options.clips,
+    )
+    with torch.no_grad():
+        scores = [measuring.stage1(model.stage1) | measuring.stage2(model) for model in models]
+    comparison = measuring.compared((models[0].name, models[1].name), *scores)
+    print(comparison.to_table())
+    if options.json is not None:
+        write_json(options.json, comparison.to_dict(), overwrite=True)
+    if options.strips is not None:
+        draw_strips(options.strips, dict(zip(("before", "after"), models, strict=True)), crops)
+    return 0
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("before", help="name of bundled weights, or a weights file")
+    parser.add_argument("after", help="likewise")
+    parser.add_argument("--data", type=Path, required=True, help="folder with a manifest.json")
+    parser.add_argument("--texture", action="append", required=True)
+    parser.add_argument("--cache", type=Path, default=Path("runs/crops"))
+    parser.add_argument("--clips", type=int, default=8, help="rendered, of all scenes together")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--strips", type=Path, help="PNG file of clips, reconstructions, samples")
+    return parser.parse_args()
+
+
+def unseen(options: argparse.Namespace, shape: Stage1Config) -> list[SceneCrops]:
+    """Cut the clips of the scenes that nothing was trained on."""
+    data = landscape().data
+    scenes = find_scenes(options.data, textures=tuple(options.texture), excluded=data.excluded)
+    return [
+        load_crops(
+            scene,
+            num=data.validation_crops,
+            size=shape.size,
+            num_frames=shape.num_frames,
+            grid=GRID,
+            cache=options.cache,
+        )
+        for scene in scenes
+        if scene.split == "validation"
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,63 @@
+"""Two models on the same clips."""
+
+import pytest
+
+from cinnema.backbones.lpips import LPIPS
+from cinnema.metrics.scores import ClipScore
+from cinnema.recipes.before_after import Measuring, Scores, simulated_skies
+
+
+def measuring(*, num: int = 1) -> Measuring:
+    sky = simulated_skies(num=2, size=64, num_frames=4, seed=0)
+    return Measuring(held_out=[sky] * num, skies=[], lpips=LPIPS("alex"))
+
+
+def scores(*errors: float, scenes: str = "") -> Scores:
+    values = [{"flow_error": error, "flow_motion": 2.0} for error in errors]
+    clips = zip(scenes or "a" * len(errors), values, strict=True)
+    return {"flow": [ClipScore(scene, "footage", value) for scene, value in clips]}
+
+
+def test_a_change_is_surer_than_the_numbers_it_is_of() -> None:
+    before, after = scores(1.0, 2.0, 3.0, 4.0), scores(0.9, 1.9, 2.9, 3.9)
+    (row,) = measuring().compared(("old", "new"), before, after).rows
+    assert (row.before, row.after) == pytest.approx((1.25, 1.2))
+    assert row.change.value == pytest.approx(-0.05)
+    assert (row.change.low, row.change.high) == pytest.approx((-0.05, -0.05))
+
+
+def test_intervals_are_over_videos_where_there_are_several() -> None:
+    before, after = scores(1, 1, 1, 1, scenes="aabb"), scores(0.8, 0.8, 1, 1, scenes="aabb")
+    several = measuring(num=2).compared(("old", "new"), before, after)
+    assert several.over == "videos"
+    assert several.rows[0].change.num_scenes == 2
+    assert several.rows[0].change.low == pytest.approx(-0.1)  # of a alone
+    one = measuring().compared(("old", "new"), scores(1, 1), scores(0.8, 1))
+    assert one.over == "clips of one video"
+
+
+def test_the_table_and_the_dictionary_name_both_models() -> None:
+    comparison = measuring().compared(("old", "new"), scores(1, 1, 1, 2), scores(1, 1, 1, 1))
+    lines = comparison.to_table().splitlines()
+    assert "old" in lines[0]
+    assert "new" in lines[0]
+    (line,) = [text for text in lines if "relative flow error" in text]
+    assert line.split()[3:5] == ["0.625", "0.500"]
+    told = comparison.to_dict()
+    assert told["models"] == ["old", "new"]
+    assert told["rows"]["relative flow error"]["change"]["num_clips"] == 4
+
+
+def test_simulated_skies_are_the_same_for_a_seed() -> None:
+    one, other = (simulated_skies(num=2, size=64, num_frames=4, seed=seed) for seed in (1, 1))
+    assert one.frames.shape == (2, 1, 64, 64, 3)
+    assert one.flow.shape == (2, 2, 4, 16, 16)
+    assert (one.frames == other.frames).all()
+
+
+def test_what_is_no_number_becomes_none_in_json() -> None:
+    still: Scores = {"flow": [ClipScore("a", "sky", {"flow_error": 0.0, "flow_motion": 0.0})]}
+    comparison = measuring().compared(("old", "new"), still, still)
+    row = comparison.to_dict()["rows"]["relative flow error"]
+    assert (row["before"], row["change"]["value"]) == (None, None)
+    assert "nan" in comparison.to_table()

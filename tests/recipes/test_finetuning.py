@@ -1,0 +1,239 @@
+"""Weights adapted to a few clips, in small."""
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from cinnema.core.errors import UserError
+from cinnema.media.videos import write_video
+from cinnema.recipes import finetuning
+from cinnema.recipes.finetuning import FinetuneResult, Finetuning, finetune, save_finetuned
+from cinnema.stage1.model import Stage1Config
+from cinnema.stage1.training import Stage1Training
+from cinnema.stage2.conditioning import ConditionerConfig
+from cinnema.stage2.flow import FlowConfig
+from cinnema.stage2.training import Stage2Training
+from cinnema.synthesis.model import (
+    ModelConfig,
+    VideoModel,
+    load_model,
+    load_warping_model,
+    save_model,
+)
+from cinnema.synthesis.pipeline import Pipeline
+
+CPU = torch.device("cpu")
+SMALL = Finetuning(
+    clips_seen=24,
+    sky_share=0.0,
+    num_train=8,
+    num_held_out=4,
+    motion=Stage1Training(phase="motion", batch_size=4, learning_rate=3e-3, ema_decay=0.5),
+    picture=Stage1Training(
+        phase="picture", batch_size=4, learning_rate=1e-3, ema_decay=0.5, network="alex"
+    ),
+    stage2=Stage2Training(pool=16, batch_size=8, learning_rate=1e-3, ema_decay=0.5),
+)
+Tune = Callable[..., FinetuneResult]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> VideoModel:
+    """One that can be told the drift, as a file gives it back."""
+    conditioner = ConditionerConfig(feature_dim=8, width=8, condition_dim=4, control_dim=2)
+    config = ModelConfig(
+        name="small",
+        stage1=Stage1Config(
+            size=64, num_frames=4, num_basis=2, z_dim=16, encoder_width=8, motion_width=8,
+            feature_dim=8, mask_width=16, painter_width=16,
+        ),
+        conditioner=conditioner,
+        flow=FlowConfig(
+            z_dim=16, condition_dim=conditioner.out_dim, num_blocks=2, hidden_dim=16, depth=1
+        ),
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = VideoModel(config)
+    model.flow.initialise(torch.randn(64, 16), torch.randn(64, conditioner.out_dim))
+    path = tmp_path_factory.mktemp("base") / "small.safetensors"
+    save_model(path, model)
+    return load_warping_model(path, purpose="a test")
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Stripes that drift to the right."""
+    root = tmp_path_factory.mktemp("clips")
+    y, x = np.mgrid[:48, :64]
+    frames = [128 + 60 * np.sin((x - 3 * t) / 5) + 40 * np.cos(y / 4) for t in range(30)]
+    pixels = np.repeat(np.stack(frames)[..., None], 3, axis=-1).clip(0, 255).astype(np.uint8)
+    write_video(root / "stripes.mp4", pixels, fps=8)
+    return root
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _few_skies() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(finetuning, "_NUM_SKIES", 1)
+        yield
+
+
+@pytest.fixture
+def tune(base: VideoModel, clips: Path, tmp_path: Path) -> Tune:
+    """Adapt in a folder of its own."""
+
+    def run(config: Finetuning = SMALL, *, tell: Callable[[str], None] = quiet) -> FinetuneResult:
+        return finetune(
+            base, clips, config, run=tmp_path / "run", device=CPU, name="mine", base_sha256="abc",
+            tell=tell,
+        )  # fmt: skip
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def tuned(
+    base: VideoModel, clips: Path, tmp_path_factory: pytest.TempPathFactory
+) -> FinetuneResult:
+    """What comes of it where nothing stops it."""
+    run = tmp_path_factory.mktemp("runs") / "whole"
+    return finetune(
+        base, clips, SMALL, run=run, device=CPU, name="mine", base_sha256="abc", tell=quiet
+    )
+
+
+def quiet(text: str) -> None:
+    del text
+
+
+class StoppedError(Exception):
+    """Somebody pressed Ctrl-C."""
+
+
+def stop_at(begin: str) -> Callable[[str], None]:
+    """Stop where a sentence begins so."""
+
+    def tell(text: str) -> None:
+        if text.startswith(begin):
+            raise StoppedError
+
+    return tell
+
+
+def test_a_tuned_file_loads_and_animates_and_says_where_it_is_from(
+    tuned: FinetuneResult, tmp_path: Path
+) -> None:
+    weights, numbers, strips, card = save_finetuned(tuned, tmp_path / "mine.safetensors")
+    loaded = load_model(weights).model
+    assert loaded.name == "mine"
+    assert loaded.control is not None
+    assert all(
+        torch.equal(value, loaded.state_dict()[name])
+        for name, value in tuned.model.state_dict().items()
+    )
+    photo = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    (animation,) = Pipeline.from_pretrained(weights).animate(
+        photo, num_samples=1, seed=0, num_frames=4
+    )
+    assert animation.frames.shape == (4, 64, 96, 3)
+
+    told = json.loads(numbers.read_text())
+    assert told["base"]["name"] == "small"
+    assert told["base"]["sha256"] == "abc"
+    assert told["clips"] == ["stripes.mp4"]
+    assert told["kept"] == tuned.kept
+    row = told["numbers"]["rows"]["relative flow error"]
+    assert row["change"]["value"] == pytest.approx(row["after"] - row["before"], abs=1e-5)
+    assert strips.stat().st_size > 1000
+    assert "small (sha256 abc) adapted to 1 video(s)" in card.read_text()
+    with pytest.raises(UserError, match=r"mine\.safetensors exists already.*--overwrite"):
+        save_finetuned(tuned, tmp_path / "mine.safetensors")
+
+
+def test_the_base_is_left_as_it_is_and_the_clips_are_learned(tune: Tune, base: VideoModel) -> None:
+    before = {name: value.clone() for name, value in base.state_dict().items()}
+    longer = replace(SMALL, clips_seen=800, shares=(0.8, 0.1, 0.1))
+    result = tune(longer)
+    assert all(torch.equal(value, before[name]) for name, value in base.state_dict().items())
+    assert result.kept == {"stage1": "tuned", "stage2": "tuned"}
+    for name in ("relative flow error", "LPIPS, recon", "negative log"):
+        row = result.comparison.row(name)
+        assert row.after < row.before
+    flow = result.comparison.row("relative flow error")
+    assert flow.change.high is not None
+    assert flow.change.high < 0
+
+
+def test_one_that_was_stopped_goes_on_and_ends_as_an_unbroken_one(
+    tune: Tune, tuned: FinetuneResult
+) -> None:
+    for begin in ("measuring", "picture", "stage 2"):
+        with pytest.raises(StoppedError):
+            tune(tell=stop_at(begin))
+    broken = tune()
+    again = tune()  # done: nothing changes
+    for other in (broken, again):
+        assert other.comparison == tuned.comparison
+        for name, value in tuned.model.state_dict().items():
+            assert torch.equal(value, other.model.state_dict()[name])
+
+
+def test_what_gets_no_better_is_left_as_the_base_has_it(tune: Tune, base: VideoModel) -> None:
+    spoilt = replace(
+        SMALL,
+        motion=replace(SMALL.motion, learning_rate=0.3),
+        picture=replace(SMALL.picture, learning_rate=0.3),
+        stage2=replace(SMALL.stage2, learning_rate=0.3),
+    )
+    told: list[str] = []
+    result = tune(spoilt, tell=told.append)
+    assert result.kept == {"stage1": "base", "stage2": "base"}
+    for name, value in base.state_dict().items():
+        assert torch.equal(value, result.model.state_dict()[name])
+    moving = [row for row in result.comparison.rows if not math.isnan(row.before)]  # a calm sky
+    assert len(moving) >= 9
+    for row in moving:  # sums in another order are rounded otherwise
+        assert row.change.value == pytest.approx(0, abs=1e-6), row.name
+    assert sum("so that of small is kept" in text for text in told) == 2
+
+
+def test_without_time_for_motion_the_encoder_stays(tune: Tune, base: VideoModel) -> None:
+    result = tune(replace(SMALL, shares=(0.0, 0.5, 0.5)))
+    tuned, old = result.model.stage1, base.stage1
+    for part in ("encoder", "scene"):
+        pairs = zip(getattr(tuned, part).parameters(), getattr(old, part).parameters(), strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_the_clock_decides_how_many_clips_are_seen(tune: Tune, tmp_path: Path) -> None:
+    tune(replace(SMALL, clips_seen=None, minutes=0.05))  # 3 seconds
+    plan = json.loads((tmp_path / "run" / "plan.json").read_text())
+    assert set(plan["numbers"]) == {"motion.clips", "picture.clips", "stage2.clips", "stage2.pool"}
+    assert set(plan["seconds"]) == {"motion", "picture", "stage2"}
+
+
+def test_a_run_of_other_settings_is_refused(tune: Tune, base: VideoModel) -> None:
+    with pytest.raises(StoppedError):
+        tune(tell=stop_at("measuring"))
+    with pytest.raises(UserError, match=r"holds a fine-tuning of other weights.*--run"):
+        tune(replace(SMALL, seed=1))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"shares": (0.5, 0.5, 0.0)}, "shares: stage 2 has to follow"),
+        ({"motion": Stage1Training(phase="mask")}, r"motion\.phase must be motion, got mask"),
+        ({"stage2": Stage2Training(keep="last")}, r"stage2\.keep must be best"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Finetuning(**changes)
