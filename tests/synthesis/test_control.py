@@ -10,11 +10,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
 from cinnema.core.errors import UserError
 from cinnema.media.pictures import to_tensor
 from cinnema.media.videos import Video
-from cinnema.synthesis.control import ControlSpec, Drift, EndPoint, as_drift, resolve
+from cinnema.synthesis.control import ControlSpec, Drift, EndPoint, aimed, as_drift, resolve
 from cinnema.synthesis.model import VideoModel
 from cinnema.synthesis.painting import END_POINT_SPEC
 from cinnema.synthesis.pipeline import Pipeline
@@ -187,3 +188,30 @@ def test_a_model_of_another_control_is_refused(steered: Pipeline) -> None:
     flow = replace(config.flow, condition_dim=conditioner.out_dim)
     with pytest.raises(ValueError, match=r"control_dim must be 0 or 2.*got 3"):
         replace(config, conditioner=conditioner, flow=flow)
+
+
+def test_aiming_makes_up_for_what_a_model_does_with_what_it_is_told() -> None:
+    asked = torch.tensor([[0.1, 0.0], [-0.05, 0.1]])
+    bias = torch.tensor([[0.02, -0.03], [0.0, 0.04]])
+
+    def read(told: Tensor) -> Tensor:
+        return 0.7 * told + bias
+
+    told = aimed(read, asked, SPEC)
+    before, after = ((read(t) - asked).norm(dim=1) for t in (asked, told))
+    assert bool((after < 0.1 * before).all())
+
+
+def test_aiming_never_makes_worse_and_stays_near_the_range() -> None:
+    asked = torch.tensor([[0.1, 0.2], [0.3, -0.3]])
+
+    def contrary(told: Tensor) -> Tensor:
+        return -3 * told
+
+    assert torch.equal(aimed(contrary, asked, SPEC), asked)
+
+    def deaf(told: Tensor) -> Tensor:
+        return 0 * told
+
+    told = aimed(deaf, asked, SPEC)
+    assert torch.equal(told, asked)  # nothing it could be told is nearer

@@ -146,9 +146,11 @@ def _picture(twins: tuple[tuple[int, int], ...] = ()) -> ArticulatedTraining:
     return ArticulatedTraining(
         phase="picture",
         clips=12_000,
-        learning_rate=5e-4,
-        perceptual=1.0,
-        landmarks=0.5,
+        learning_rate=7e-4,
+        pixels=2.0,
+        moved=2.0,
+        perceptual=4.0,
+        train_encoder=True,
         twins=twins,
     )
 
@@ -169,7 +171,7 @@ def _flow(conditioner: ConditionerConfig) -> FlowConfig:
 def _stage2() -> Stage2Training:
     return Stage2Training(
         clips=640_000,
-        pool=24_000,
+        pool=16_000,
         batch_size=128,
         learning_rate=1e-3,
         weight_decay=0.1,

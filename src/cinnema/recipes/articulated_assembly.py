@@ -1,6 +1,5 @@
 """From an articulated recipe and a packed data set to trained networks."""
 
-import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -10,17 +9,14 @@ import torch
 from torch import nn
 
 from cinnema.backbones.lpips import LPIPS
-from cinnema.core.config import config_to_dict
-from cinnema.core.errors import UserError
-from cinnema.core.files import atomic_path
 from cinnema.core.ranks import Ranks
-from cinnema.core.weights import load_weights, save_weights
 from cinnema.data.loading import ClipLoader, VideoBatch
 from cinnema.data.packing.dataset import PackedDataset
 from cinnema.data.records import Split
 from cinnema.media.pictures import to_pixels
 from cinnema.metrics.acting import density_validation, reconstruction_validation
 from cinnema.recipes.articulated import ArticulatedRecipe
+from cinnema.recipes.parts import keep_recipe, load_part, save_part
 from cinnema.recipes.strips import save_strips
 from cinnema.recipes.summary import draw_summary
 from cinnema.stage1.articulated.model import ArticulatedStage1
@@ -37,7 +33,6 @@ _FILES = {
     "picture": "stage1.safetensors",
     "stage2": "stage2.safetensors",
 }
-_RECIPE_FILE = "recipe.json"
 _SHOWN, _SHOWN_FRAMES = 6, 5
 
 
@@ -87,10 +82,10 @@ def train_stage1(
             tensorboard=tensorboard,
         )
         if ranks.is_first:
-            _save_part(run / _FILES[training.phase], model, recipe.stage1)
+            save_part(run / _FILES[training.phase], model, recipe.stage1)
             draw_summary(run / training.phase)
     if ranks.is_first:
-        _keep_recipe(run, recipe)
+        keep_recipe(run, recipe)
     return run / _FILES["picture"]
 
 
@@ -103,7 +98,9 @@ def train_stage2(
     ranks: Ranks | None = None,
     tensorboard: bool = False,
 ) -> Path:
-    """Train the conditioner and the flow on stage 1 of the same run, as far as phase "motion".
+    """Train the conditioner and the flow on stage 1 of the same run.
+
+    If phase "picture" holds the encoder still, phase "motion" has to be done only.
 
     Args:
         recipe: What to train, on what, how.
@@ -122,7 +119,8 @@ def train_stage2(
     ranks = ranks or Ranks()
     dataset = PackedDataset(data)
     stage1 = ArticulatedStage1(recipe.stage1)
-    _load_part(run / _FILES["motion"], stage1)
+    phase = "picture" if recipe.picture.train_encoder else "motion"
+    load_part(run / _FILES[phase], stage1)
     encode = latents_of(recipe)
     stage1.eval()
     held_out = encode(stage1, held_out_clips(recipe, dataset))
@@ -143,9 +141,9 @@ def train_stage2(
     loader.close()
     if ranks.is_first:
         networks = nn.ModuleDict({"conditioner": result.conditioner, "flow": result.flow})
-        _save_part(run / _FILES["stage2"], networks, recipe.flow)
+        save_part(run / _FILES["stage2"], networks, recipe.flow)
         draw_summary(run / "stage2")
-        _keep_recipe(run, recipe)
+        keep_recipe(run, recipe)
     return run / _FILES["stage2"]
 
 
@@ -165,9 +163,9 @@ def bundle(recipe: ArticulatedRecipe, *, run: Path, output: Path, overwrite: boo
         UserError: A stage is missing, or `output` exists.
     """
     model = ArticulatedModel(recipe.model_config())
-    _load_part(run / _FILES["picture"], model.stage1)
+    load_part(run / _FILES["picture"], model.stage1)
     networks = nn.ModuleDict({"conditioner": model.conditioner, "flow": model.flow})
-    _load_part(run / _FILES["stage2"], networks)
+    load_part(run / _FILES["stage2"], networks)
     save_model(output, model, overwrite=overwrite)
     return output
 
@@ -290,24 +288,3 @@ def _show(stage1: ArticulatedStage1, path: Path, *, clips: VideoBatch) -> None:
         below = torch.cat([real[:1], frames])
         rows += [to_pixels(real[times]), to_pixels(below[times])]
     save_strips(path, rows)
-
-
-def _save_part(path: Path, network: nn.Module, config: object) -> None:
-    values = config_to_dict(config)
-    save_weights(path, network.state_dict(), values, dtype=torch.float32, overwrite=True)
-
-
-def _load_part(path: Path, network: nn.Module) -> None:
-    if not path.exists():
-        raise UserError(f"{path} is not there: train the stage that makes it first")
-    try:
-        network.load_state_dict(load_weights(path).state)
-    except RuntimeError as error:
-        raise UserError(
-            f"{path} was trained with another recipe: name that recipe, or train it again"
-        ) from error
-
-
-def _keep_recipe(run: Path, recipe: ArticulatedRecipe) -> None:
-    with atomic_path(run / _RECIPE_FILE, overwrite=True) as part:
-        part.write_text(json.dumps(config_to_dict(recipe), indent=2) + "\n", encoding="utf-8")

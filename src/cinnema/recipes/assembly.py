@@ -1,6 +1,5 @@
 """From a recipe and a folder of clips to trained networks."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,17 +9,14 @@ from torch import nn
 
 from cinnema.backbones.efficientnet import EfficientNetLite0
 from cinnema.backbones.lpips import LPIPS
-from cinnema.core.config import config_to_dict
-from cinnema.core.errors import UserError
-from cinnema.core.files import atomic_path
 from cinnema.core.ranks import Ranks
-from cinnema.core.weights import load_weights, save_weights
 from cinnema.data.clip_streams import ClipStream, MixedClips, SkyPool
 from cinnema.data.scenes import SceneCrops, find_scenes, load_crops
 from cinnema.data.worlds.sky.foregrounds import read_foregrounds
 from cinnema.metrics.quick import latent_validation, stage1_validation
 from cinnema.metrics.validation import ValidationReport, validate_model
 from cinnema.recipes.landscape import DataConfig, Recipe, landscape
+from cinnema.recipes.parts import keep_recipe, load_part, save_part
 from cinnema.recipes.strips import reconstruction_strips
 from cinnema.recipes.summary import draw_summary
 from cinnema.stage1.model import Stage1, Stage1Config
@@ -196,10 +192,10 @@ def train_stage1(
             tensorboard=tensorboard,
         )
         if ranks.is_first:
-            _save_part(run / _FILES[training.phase], model, model.config)
+            save_part(run / _FILES[training.phase], model, model.config)
             draw_summary(folder)
     if ranks.is_first:
-        _keep_recipe(run, recipe)
+        keep_recipe(run, recipe)
     return run / _FILES["mask"]
 
 
@@ -237,7 +233,7 @@ def train_stage2(
     crops = _crops(recipe, data=data, run=run, ranks=ranks)
     phase = "picture" if recipe.picture.train_encoder else "motion"
     stage1 = Stage1(recipe.stage1)
-    _load_part(run / _FILES[phase], stage1)
+    load_part(run / _FILES[phase], stage1)
     seed = recipe.stage2.seed + 1
     result = run_stage2(
         stage1,
@@ -254,9 +250,9 @@ def train_stage2(
     )
     networks = nn.ModuleDict({"conditioner": result.conditioner, "flow": result.flow})
     if ranks.is_first:
-        _save_part(run / _FILES["stage2"], networks, recipe.flow)
+        save_part(run / _FILES["stage2"], networks, recipe.flow)
         draw_summary(run / "stage2")
-        _keep_recipe(run, recipe)
+        keep_recipe(run, recipe)
     return run / _FILES["stage2"]
 
 
@@ -266,12 +262,6 @@ def _crops(recipe: Recipe, *, data: Path, run: Path, ranks: Ranks) -> SplitCrops
     return ranks.first_then_all(
         lambda: split_crops(recipe.data, recipe.stage1, root=data, cache=cache)
     )
-
-
-def _keep_recipe(run: Path, recipe: Recipe) -> None:
-    """Write down what a stage was trained by, now that it is done: for `train bundle`."""
-    with atomic_path(run / RECIPE_FILE, overwrite=True) as part:
-        part.write_text(json.dumps(config_to_dict(recipe), indent=2) + "\n", encoding="utf-8")
 
 
 def _new_conditioner(recipe: Recipe) -> Conditioner:
@@ -304,9 +294,9 @@ def bundle(recipe: Recipe, *, run: Path, output: Path, overwrite: bool = False) 
             flow=recipe.flow,
         )
     )
-    _load_part(run / _FILES["mask"], model.stage1)
+    load_part(run / _FILES["mask"], model.stage1)
     networks = nn.ModuleDict({"conditioner": model.conditioner, "flow": model.flow})
-    _load_part(run / _FILES["stage2"], networks)
+    load_part(run / _FILES["stage2"], networks)
     save_model(output, model, overwrite=overwrite)
     return output
 
@@ -328,9 +318,6 @@ def validate(
     return validate_model(model, crops.validation, train=crops.train)
 
 
-RECIPE_FILE = "recipe.json"
-"""In the folder of a run: what the stage that was done last was trained by."""
-
 # The phases' results, in the folder of the run.
 _FILES = {
     "motion": "motion.safetensors",
@@ -338,19 +325,3 @@ _FILES = {
     "mask": "stage1.safetensors",
     "stage2": "stage2.safetensors",
 }
-
-
-def _save_part(path: Path, network: nn.Module, config: object) -> None:
-    values = config_to_dict(config)
-    save_weights(path, network.state_dict(), values, dtype=torch.float32, overwrite=True)
-
-
-def _load_part(path: Path, network: nn.Module) -> None:
-    if not path.exists():
-        raise UserError(f"{path} is not there: train the stage that makes it first")
-    try:
-        network.load_state_dict(load_weights(path).state)
-    except RuntimeError as error:
-        raise UserError(
-            f"{path} was trained with another recipe: name that recipe, or train it again"
-        ) from error

@@ -124,8 +124,8 @@ class Bundle(_RecipeChoice):
 
     def run(self) -> int:
         """Write the weights file and print its path."""
-        from cinnema.recipes.assembly import RECIPE_FILE
         from cinnema.recipes.families import family_of
+        from cinnema.recipes.parts import RECIPE_FILE
 
         choice, kept = self, self.run_folder / RECIPE_FILE
         if self.config is None and kept.exists():

@@ -13,7 +13,7 @@ from cinnema.stage1.articulated.decoder import Scene
 from cinnema.stage1.articulated.model import ArticulatedConfig, ArticulatedStage1
 from cinnema.stage2.conditioning import Conditioner, ConditionerConfig
 from cinnema.stage2.flow import ConditionalFlow, FlowConfig
-from cinnema.synthesis.control import END_POINT, ControlSpec
+from cinnema.synthesis.control import END_POINT, ControlSpec, aimed
 from cinnema.synthesis.synthesizer import Synthesizer
 
 END_POINT_DIM = 3
@@ -205,6 +205,30 @@ class ArticulatedModel(Synthesizer):
             eta.new_tensor(v) for v in (self.config.end_point.low, self.config.end_point.high)
         )
         return eta.clamp(low, high), eta.new_ones(len(eta))
+
+    def aim(
+        self, x0: Float[Tensor, "b 3 h w"], nu: Float[Tensor, "b z"], eta: Float[Tensor, "b e"]
+    ) -> Float[Tensor, "b e"]:
+        """Return what to tell the flow so that these residuals end where eta says.
+
+        Args:
+            x0: First frames in [-1, 1], at the model's size.
+            nu: Residuals, temperature included.
+            eta: The end points that were asked for, in metres.
+
+        Raises:
+            UserError: The model takes no control.
+        """
+        if self.control is None:
+            raise UserError(f"the model {self.name} takes no control: leave it out")
+        if self.config.stage1.landmarks != END_POINT_DIM:
+            return eta
+
+        def end(told: Tensor) -> Tensor:
+            z, _ = self.to_latent(nu, self.condition(x0, told))
+            return self.read_landmarks(x0, z)[:, -1]
+
+        return aimed(end, eta, self.control)
 
     def condition(
         self, x0: Float[Tensor, "b 3 h w"], eta: Float[Tensor, "b e"] | None = None

@@ -1,6 +1,7 @@
 """Controls: what a model can be told of the motion to come, and how people say it."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -118,6 +119,45 @@ class EndPoint:
 
 Control: TypeAlias = Float[Tensor, " e"] | Drift | EndPoint
 """eta itself, or what it is to mean"""
+
+
+_ROUNDS = 4
+# How far beyond its range a control may be told in order to have what was asked for, as a share of
+# the range.
+_BEYOND = 0.25
+
+
+def aimed(
+    read: Callable[[Float[Tensor, "b e"]], Float[Tensor, "b e"]],
+    eta: Float[Tensor, "b e"],
+    spec: ControlSpec,
+) -> Float[Tensor, "b e"]:
+    """Return what to tell a model so that its motion has the control that was asked for.
+
+    A flow follows a control in the mean; for one residual it misses by a little. What it does can
+    be read off z, so the miss is told on top, a few times, and the best is kept:
+
+        told_0 = eta,   told_(k+1) = told_k + eta - read(told_k).
+
+    Args:
+        read: The control that the motion has when the model is told one.
+        eta: What was asked for.
+        spec: Of the control, for its range.
+
+    Returns:
+        One row for each of eta, never worse than eta itself.
+    """
+    low, high = (eta.new_tensor(bound) for bound in (spec.low, spec.high))
+    room = _BEYOND * (high - low)
+    best = told = eta
+    least = torch.full_like(eta[:, :1], torch.inf)
+    for _ in range(_ROUNDS):
+        miss = eta - read(told)
+        size = miss.norm(dim=1, keepdim=True)
+        best = torch.where(size < least, told, best)
+        least = torch.minimum(size, least)
+        told = torch.minimum(torch.maximum(told + miss, low - room), high + room)
+    return best
 
 
 def resolve(

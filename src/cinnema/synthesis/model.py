@@ -23,7 +23,7 @@ from cinnema.stage2.conditioning import Conditioner, ConditionerConfig
 from cinnema.stage2.control import DRIFT_DIM, drift_of
 from cinnema.stage2.flow import ConditionalFlow, FlowConfig
 from cinnema.synthesis.articulated import ArticulatedModel, ArticulatedModelConfig
-from cinnema.synthesis.control import DRIFT, ControlSpec
+from cinnema.synthesis.control import DRIFT, ControlSpec, aimed
 from cinnema.synthesis.painting import PaintingConfig, PaintingModel
 from cinnema.synthesis.synthesizer import Synthesizer
 from cinnema.synthesis.threads import one_thread
@@ -180,6 +180,48 @@ class VideoModel(Synthesizer):
         features = self.stage1.scene(video[:, 0])
         moving = torch.sigmoid(self.stage1.mask(features.joint, features.fine))
         return drift_of(self._flow_of(video), moving[:, 0])
+
+    def aim(
+        self, x0: Float[Tensor, "b 3 h w"], nu: Float[Tensor, "b z"], eta: Float[Tensor, "b e"]
+    ) -> Float[Tensor, "b e"]:
+        """Return what to tell the flow so that these residuals drift as eta says.
+
+        Args:
+            x0: First frames in [-1, 1], at the model's size.
+            nu: Residuals, temperature included.
+            eta: The drift that was asked for.
+
+        Raises:
+            UserError: The model takes no control.
+        """
+        features = self.stage1.scene(x0)
+        moving = torch.sigmoid(self.stage1.mask(features.joint, features.fine))
+        return self.aim_on(features, moving, nu, eta)
+
+    def aim_on(
+        self,
+        features: SceneFeatures,
+        moving: Float[Tensor, "b 1 i j"],
+        nu: Float[Tensor, "b z"],
+        eta: Float[Tensor, "b e"],
+    ) -> Float[Tensor, "b e"]:
+        """Aim at a drift of first frames that have been read already.
+
+        Args:
+            features: `stage1.scene(x0)`.
+            moving: 1 where something may move, 0 where nothing may.
+            nu: As in `aim`.
+            eta: As in `aim`.
+        """
+        if self.control is None:
+            raise UserError(f"the model {self.name} takes no control: leave it out")
+
+        def drift(told: Tensor) -> Tensor:
+            z, _ = self.to_latent(nu, self.condition_on(features, told))
+            flow = self.stage1.basis.clip(self.stage1.motion(z, features.joint))
+            return drift_of(flow.float(), moving[:, 0].float())[0]
+
+        return aimed(drift, eta, self.control)
 
     def _flow_of(self, video: Tensor) -> Tensor:
         """Return the flow of clips back to x0, block means, as stage 1 reads it."""

@@ -135,6 +135,23 @@ class Synthesizer(nn.Module, ABC):
             f"{self.control.describe()}"
         )
 
+    def aim(
+        self, x0: Float[Tensor, "b 3 h w"], nu: Float[Tensor, "b z"], eta: Float[Tensor, "b e"]
+    ) -> Float[Tensor, "b e"]:
+        """Return what to tell the flow so that these residuals do what eta says.
+
+        Args:
+            x0: First frames in [-1, 1], at the model's size.
+            nu: Residuals, temperature included.
+            eta: What was asked for.
+
+        Returns:
+            eta itself for a model that cannot read its own control off z; else see
+            `cinnema.synthesis.control.aimed`.
+        """
+        del x0, nu
+        return eta
+
     @abstractmethod
     def encode(
         self, video: Float[Tensor, "b t1 3 h w"], *, generator: torch.Generator | None = None

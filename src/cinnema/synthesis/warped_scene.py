@@ -71,8 +71,12 @@ class WarpedScene(Scene):
         """
         model, settings = self._model, self._settings
         nu = nu * settings.temperature
-        c = model.condition_on(self._features, None if eta is None else eta[None].to(self._device))
-        z, _ = model.to_latent(nu[None].to(self._device), c)  # one at a time: see animate
+        row = nu[None].to(self._device)  # one at a time: see animate
+        told = None
+        if eta is not None:
+            asked = eta[None].to(self._device)
+            told = model.aim_on(self._features, self._layers.moving, row, asked)
+        z, _ = model.to_latent(row, model.condition_on(self._features, told))
         coefficients = model.stage1.motion(z, self._features.joint) * settings.motion_strength
         trajectory = Trajectory(model.stage1.basis, coefficients)
         plan = self._plan()

@@ -179,6 +179,21 @@ def told(
     return model.condition(x0, eta)
 
 
+def aimed_at(
+    model: Synthesizer, x0: Float[Tensor, "b 3 h w"], nu: Float[Tensor, "b z"], etas: Etas
+) -> Float[Tensor, "b c"]:
+    """Return what the flow is told so that residuals do as asked, as `Pipeline` tells it.
+
+    Args:
+        model: In evaluation mode.
+        x0: First frames.
+        nu: A residual for each.
+        etas: A control for each.
+    """
+    eta = torch.stack(list(etas)).to(x0)
+    return model.condition(x0, model.aim(x0, nu, eta))
+
+
 def own_etas(model: Synthesizer, clips: Sequence[RealClip]) -> Etas | None:
     """Return the true controls of clips for a model that cannot do without; None for others.
 

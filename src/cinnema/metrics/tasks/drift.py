@@ -19,6 +19,7 @@ from cinnema.metrics.tasks.clips import (
     KnownClip,
     Progress,
     Video,
+    aimed_at,
     batches,
     developed,
     filmed,
@@ -161,7 +162,7 @@ def measure_direction(
         x0 = first_frames(model, batch)
         nu = draws(model, batch, seed=seed, purpose="direction").to(x0)
         etas = [torch.from_numpy(asked[clip.start.key]).float() for clip in batch]
-        seen += _drifts(filmed(model, x0, nu, told(model, x0, etas)), batch)
+        seen += _drifts(filmed(model, x0, nu, aimed_at(model, x0, nu, etas)), batch)
         if spec.optional:
             untold += _drifts(filmed(model, x0, nu, told(model, x0, None)), batch)
     sources, wanted = [clip.source for clip in clips], [asked[c.start.key] for c in clips]
@@ -217,10 +218,9 @@ def measure_edit(
         new = [turned(eta, turns[c.start.key]) for eta, c in zip(own, batch, strict=True)]
         nu, _ = model.to_residual(z, told(model, x0, own))
         other = draws(model, batch, seed=seed, purpose="edit").to(nu)
-        c = told(model, x0, new)
         asked += [eta.double().numpy() for eta in new]
-        edited += _drifts(filmed(model, x0, nu, c), batch)
-        random += _drifts(filmed(model, x0, other, c), batch)
+        edited += _drifts(filmed(model, x0, nu, aimed_at(model, x0, nu, new)), batch)
+        random += _drifts(filmed(model, x0, other, aimed_at(model, x0, other, new)), batch)
         plain += _drifts(developed(model, x0, z), batch)
     sources = [clip.source for clip in queries]
     speeds = [float(np.linalg.norm(c.eta)) for c in queries if c.eta is not None]

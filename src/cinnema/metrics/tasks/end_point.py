@@ -14,6 +14,7 @@ from cinnema.metrics.scores import Estimate
 from cinnema.metrics.tasks.clips import (
     KnownClip,
     Progress,
+    aimed_at,
     batches,
     developed,
     filmed,
@@ -171,7 +172,7 @@ def _errors(
     def read(videos: Sequence[np.ndarray]) -> np.ndarray:
         return reader.read(np.stack([video[-1] for video in videos]))
 
-    seen = read(filmed(model, x0, nu, told(model, x0, etas)))
+    seen = read(filmed(model, x0, nu, aimed_at(model, x0, nu, etas)))
     untold = np.full_like(seen, np.nan)
     if model.control is not None and model.control.optional:
         untold = read(filmed(model, x0, nu, told(model, x0, None)))

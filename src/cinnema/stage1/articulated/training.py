@@ -50,8 +50,8 @@ class ArticulatedTraining:
     """How a phase is trained.
 
     Attributes:
-        phase: "motion" trains everything on pixels and landmarks; "picture" holds the encoder still
-            and compares how frames look as well.
+        phase: "motion" trains everything on pixels and landmarks; "picture" compares how frames
+            look as well.
         clips: Clips seen before the run ends.
         batch_size: Clips in a step, of all ranks together.
         moments: Frames rendered of each clip, at random moments spread over the clip; in a row
@@ -68,6 +68,8 @@ class ArticulatedTraining:
             the one further left in x0 is taken for the first. Such landmarks are points in the
             picture, x and y in turn.
         perceptual: Weight of LPIPS, of one moment of each clip.
+        train_encoder: Whether phase "picture" still moves what stage 2 stands on: the encoder of z
+            and the features of x0.
         network: Of LPIPS.
         kl: Weight of KL(q(z | X) || N(0, I)), summed over z, where the spread of q is learned.
         adversaries: Discriminators of the rendered frames, or None.
@@ -91,6 +93,7 @@ class ArticulatedTraining:
     twins: tuple[tuple[int, int], ...] = ()
     perceptual: float = Field(default=0.0, ge=0)
     network: Literal["vgg", "alex"] = "alex"
+    train_encoder: bool = False
     kl: float = Field(default=1e-4, ge=0)
     adversaries: AdversariesConfig | None = None
     seed: int = Field(default=0, ge=0)
@@ -149,7 +152,9 @@ def train(
     step = _Step(model, config, device=device, perceptual=perceptual, ranks=ranks or Ranks())
     about = {
         "model": _told(model.config, ArticulatedConfig(), later=("spread", "decoder")),
-        "training": _told(config, ArticulatedTraining(), later=("kl", "adversaries")),
+        "training": _told(
+            config, ArticulatedTraining(), later=("kl", "adversaries", "train_encoder")
+        ),
     }
     with TrainingRun(
         folder,
@@ -271,8 +276,9 @@ class _Step:
         self.model = model.to(device)
         model.requires_grad_(requires_grad=True)
         # Stage 2 reads both: held still, it can be trained beside the second phase.
-        model.encoder.requires_grad_(requires_grad=config.phase == "motion")
-        model.scene.requires_grad_(requires_grad=config.phase == "motion")
+        moves_latents = config.phase == "motion" or config.train_encoder
+        model.encoder.requires_grad_(requires_grad=moves_latents)
+        model.scene.requires_grad_(requires_grad=moves_latents)
         self.master = MasterWeights(model, dtype=self.dtype)
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = MovingAverage(self.master.parameters, decay=config.ema_decay)
@@ -364,7 +370,7 @@ class _Step:
         made = model.at(scene, z, shown / frames)
         rows = torch.arange(len(video), device=self.device)[:, None]
         real = batch.video[rows, shown]
-        losses = self._pixel_losses(made, real, batch.video[:, :1])
+        losses = self._pixel_losses(made, real, batch.video[:, :1], generator)
         if code.log_variance is not None:
             losses["kl"] = config.kl * code.divergence().mean()
         if model.config.landmarks:
@@ -399,6 +405,7 @@ class _Step:
         made: Moments,
         true: Float[Tensor, "b n 3 h w"],
         x0: Float[Tensor, "b 1 3 h w"],
+        generator: torch.Generator,
     ) -> dict[str, Tensor]:
         config = self.config
         moved = ((true - x0).abs().mean(dim=2, keepdim=True) > _MOVED).float()
@@ -408,8 +415,8 @@ class _Step:
         if config.warped and self.model.config.decoder == "warp and paint":
             out["warped"] = config.warped * ((made.warped.float() - true).abs() * weight).mean()
         if config.perceptual and self.perceptual is not None:
-            last = frames.shape[1] - 1
-            distance = self.perceptual(frames[:, last], true[:, last])
+            one = int(torch.randint(frames.shape[1], (), generator=generator))
+            distance = self.perceptual(frames[:, one], true[:, one])
             out["lpips"] = config.perceptual * distance.mean()
         return out
 
