@@ -1,9 +1,11 @@
 """The gallery of docs/gallery: each task as a small animated picture, from the example photographs.
 
     python benchmarks/gallery.py [--weights landscape] [--output docs/gallery]
+        [--push PACKED] [--walk PACKED]
 
-What weights without a control cannot do is left out, and said so. The pictures together stay below
-10 MB.
+What weights without a control cannot do is left out, and said so; so are `robot` and `person`
+without a folder of packed test clips, as `cinnema data simulate push` and `walk` make them, whose
+first frames are starts. The pictures together stay below 10 MB.
 """
 
 import argparse
@@ -15,11 +17,12 @@ import cv2
 import numpy as np
 from numpy import ndarray
 
+from cinnema.data.packing.dataset import PackedDataset
 from cinnema.media.pictures import read_picture
 from cinnema.media.videos import Video, write_video
 from cinnema.serve.demo import example_folder
 from cinnema.synthesis.animation import Animation
-from cinnema.synthesis.control import DRIFT, Drift
+from cinnema.synthesis.control import DRIFT, Drift, EndPoint
 from cinnema.synthesis.pipeline import Pipeline
 from cinnema.synthesis.settings import Extension
 
@@ -33,6 +36,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--weights", default="landscape")
     parser.add_argument("--output", type=Path, default=Path("docs/gallery"))
+    parser.add_argument("--push", type=Path)
+    parser.add_argument("--walk", type=Path)
     options = parser.parse_args()
     pipe = Pipeline.from_pretrained(options.weights)
     photos = [cut(path) for path in sorted(example_folder().glob("*.jpg"))]
@@ -45,6 +50,18 @@ def main() -> int:
             continue
         path = options.output / f"{name}.webp"
         write_video(path, make(pipe, photos), fps=_FPS, overwrite=True)
+        total += path.stat().st_size
+        print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
+    for name, (weights, folder) in {
+        "robot": ("robot", options.push),
+        "person": ("person", options.walk),
+    }.items():
+        if folder is None:
+            print(f"{name}: left out, there are no starts (--push, --walk)")
+            continue
+        path = options.output / f"{name}.webp"
+        body = Pipeline.from_pretrained(weights)
+        write_video(path, acting(body, starts_of(folder)), fps=_FPS, overwrite=True)
         total += path.stat().st_size
         print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
     print(f"together {total / 1e6:.2f} MB")
@@ -94,10 +111,10 @@ def transferred(pipe: Pipeline, photos: Sequence[ndarray]) -> ndarray:
 
 
 def directions(pipe: Pipeline, photos: Sequence[ndarray]) -> ndarray:
-    """The same nu to the right, up and to the left."""
+    """The same nu to the right, to the upper right and to the left."""
     return stacked(
         [
-            row(photo, [drifting(pipe, photo, degrees).frames for degrees in (0, 90, 180)])
+            row(photo, [drifting(pipe, photo, degrees).frames for degrees in (0, 45, 180)])
             for photo in photos
         ]
     )
@@ -123,6 +140,36 @@ def between(pipe: Pipeline, photos: Sequence[ndarray]) -> ndarray:
     """From one sample to another in five steps, after the photograph."""
     steps = frames(pipe.interpolate(photos[0], start=0, end=3, steps=5, seed=1))
     return stacked([row(photos[0], steps[:2]), joined(steps[2:], axis=2)])
+
+
+def starts_of(folder: Path, *, num: int = 4) -> list[ndarray]:
+    """The first frames of some packed test clips, each of another source."""
+    dataset = PackedDataset(folder)
+    first: dict[str, int] = {}
+    for index in dataset.indices("test").tolist():
+        first.setdefault(dataset.manifest.clips[index].source, index)
+    return [dataset.read(index).frames[0] for index in list(first.values())[:num]]
+
+
+def acting(pipe: Pipeline, starts: Sequence[ndarray]) -> ndarray:
+    """Three futures of each start; told to end left and right, where the weights can be told."""
+    rows = []
+    for start in starts:
+        videos = frames(pipe.iterate(start, num_samples=3, seed=1))
+        if pipe.model.control is not None:
+            videos += [
+                told.frames
+                for x in (-0.2, 0.2)
+                for told in pipe.iterate(
+                    start, num_samples=1, seed=1, eta=EndPoint(x=x, y=0.0, z=0.05)
+                )
+            ]
+        rows.append(row(doubled(start[None])[0], [doubled(video) for video in videos]))
+    return stacked(rows)
+
+
+def doubled(video: ndarray) -> ndarray:
+    return video.repeat(2, axis=1).repeat(2, axis=2)
 
 
 def frames(animations: Iterable[Animation]) -> list[ndarray]:

@@ -59,6 +59,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "holiday").mkdir()
     for name in ("photo.jpg", "other.jpg", "holiday/beach.jpg"):
         Image.fromarray(pixels).save(tmp_path / name)
+    for name in ("start.png", "somebody.png"):
+        Image.fromarray(pixels[:, :64]).save(tmp_path / name)
     Image.new("L", (96, 64)).save(tmp_path / "mask.png")
     (tmp_path / "clips").mkdir()
     for name in ("sea", "sky", "fire"):

@@ -215,3 +215,15 @@ def test_aiming_never_makes_worse_and_stays_near_the_range() -> None:
 
     told = aimed(deaf, asked, SPEC)
     assert torch.equal(told, asked)  # nothing it could be told is nearer
+
+
+def test_aiming_goes_no_further_than_it_may() -> None:
+    asked = torch.tensor([[0.1, 0.0], [0.0, 0.2]])
+    reach = torch.tensor([[0.03], [0.5]])
+
+    def slow(told: Tensor) -> Tensor:
+        return 0.5 * told
+
+    told = aimed(slow, asked, SPEC, reach=reach)
+    assert float((told - asked)[0].norm()) == pytest.approx(0.03, abs=1e-6)
+    assert float((told - asked)[1].norm()) > 0.1

@@ -131,6 +131,8 @@ def aimed(
     read: Callable[[Float[Tensor, "b e"]], Float[Tensor, "b e"]],
     eta: Float[Tensor, "b e"],
     spec: ControlSpec,
+    *,
+    reach: Float[Tensor, "b 1"] | None = None,
 ) -> Float[Tensor, "b e"]:
     """Return what to tell a model so that its motion has the control that was asked for.
 
@@ -143,6 +145,8 @@ def aimed(
         read: The control that the motion has when the model is told one.
         eta: What was asked for.
         spec: Of the control, for its range.
+        reach: How far from eta a model may be told at most; as far as a quarter of the range
+            beyond its bounds if None.
 
     Returns:
         One row for each of eta, never worse than eta itself.
@@ -157,6 +161,11 @@ def aimed(
         best = torch.where(size < least, told, best)
         least = torch.minimum(size, least)
         told = torch.minimum(torch.maximum(told + miss, low - room), high + room)
+        if reach is not None:
+            away = told - eta
+            told = eta + away * (reach / away.norm(dim=1, keepdim=True).clamp_min(1e-9)).clamp_max(
+                1
+            )
     return best
 
 
