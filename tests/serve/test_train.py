@@ -140,5 +140,6 @@ def test_every_command_of_the_page_on_training_runs(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(rehearsal, "rehearse_stage1", lambda *_, **__: [])
     Path("overrides.json").write_text('{"motion": {"learning_rate": 5e-4}}')
+    Path("adversaries.json").write_text('{"picture": {"adversaries": {"kind": "hinge"}}}')
     assert cinnema(*command).code == 0
     assert len(trained) == (0 if "--dry-run" in command else 1)

@@ -170,12 +170,12 @@ def _flow(conditioner: ConditionerConfig) -> FlowConfig:
 
 def _stage2() -> Stage2Training:
     return Stage2Training(
-        clips=640_000,
+        clips=256_000,
         pool=16_000,
         batch_size=128,
         learning_rate=1e-3,
         weight_decay=0.1,
         control_dropout=0.2,
-        validate_every=25_600,
+        validate_every=12_800,
         patience=8,
     )

@@ -23,6 +23,7 @@ from cinnema.reference.training.autoencoding import AutoencodingConfig, Autoenco
 from cinnema.reference.training.conditioning import ConditioningConfig, ConditioningTraining
 from cinnema.reference.training.flow import FlowTraining
 from cinnema.reference.training.phases import AdamConfig
+from cinnema.reference.training.precision import Precision
 from cinnema.synthesis.painting import PaintingConfig
 
 Texture: TypeAlias = Literal["clouds", "fire", "vegetation", "waterfall"]
@@ -64,6 +65,8 @@ class PaperRecipe:
         conditioning: Training of the image encoder.
         flow: The cINN.
         flow_training: Training of the cINN.
+        precision: What the trainings compute in: "float32" as published, "fast" in bf16, or
+            "compiled", which compiles the largest networks as well.
         scores: What the published model reached; empty where no number is known.
 
     Raises:
@@ -77,6 +80,7 @@ class PaperRecipe:
     conditioning: ConditioningTraining
     flow: ReferenceFlowConfig
     flow_training: FlowTraining
+    precision: Precision = "float32"
     scores: tuple[PublishedScore, ...] = ()
 
     def __post_init__(self) -> None:
@@ -91,6 +95,17 @@ class PaperRecipe:
     def num_frames(self) -> int:
         """T, the frames after x0."""
         return self.stage1.decoder.num_frames
+
+    def about(self) -> dict[str, Any]:
+        """Return what a training by it is known by, as JSON values.
+
+        The precision is left out where it is float32, so that what was trained before there was a
+        choice is known again.
+        """
+        values = config_to_dict(self)
+        if self.precision == "float32":
+            del values["precision"]
+        return values
 
     def model_config(self) -> PaintingConfig:
         """Return the configuration of the model that comes of it.

@@ -30,7 +30,8 @@ def rehearse_paper(recipe: PaperRecipe, *, data: Path, device: torch.device) -> 
         device: Where to compute.
 
     Raises:
-        UserError: The data are missing or damaged, or the weights of LPIPS are not installed.
+        UserError: The data are missing or damaged, the weights of LPIPS are not installed, or the
+            device is slow in the recipe's precision.
     """
     num_clips = len(PackedDataset(data).indices("train"))
     stage1 = AutoencodingNetworks(recipe.stage1).to(device)
@@ -41,10 +42,16 @@ def rehearse_paper(recipe: PaperRecipe, *, data: Path, device: torch.device) -> 
         for name in {recipe.autoencoding.network, recipe.conditioning.network}
     }
     autoencoding = AutoencodingStep(
-        stage1, recipe.autoencoding, perceptual=lpips[recipe.autoencoding.network]
+        stage1,
+        recipe.autoencoding,
+        perceptual=lpips[recipe.autoencoding.network],
+        precision=recipe.precision,
     )
     conditioning = ConditioningStep(
-        conditioner, recipe.conditioning, perceptual=lpips[recipe.conditioning.network]
+        conditioner,
+        recipe.conditioning,
+        perceptual=lpips[recipe.conditioning.network],
+        precision=recipe.precision,
     )
     # It freezes the encoders that it is given.
     flow_step = FlowStep(
@@ -52,6 +59,7 @@ def rehearse_paper(recipe: PaperRecipe, *, data: Path, device: torch.device) -> 
         recipe.flow_training,
         video_encoder=copy.deepcopy(stage1.encoder),
         image_encoder=copy.deepcopy(conditioner.encoder),
+        precision=recipe.precision,
     )
     trainings: list[tuple[str, nn.Module, _Step, Length]] = [
         ("stage1", stage1, autoencoding, recipe.autoencoding),

@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from cinnema.backbones.lpips import LPIPS
-from cinnema.core.config import config_to_dict
 from cinnema.core.errors import UserError
 from cinnema.core.ranks import Ranks
 from cinnema.core.weights import load_weights, save_weights
@@ -70,7 +69,8 @@ def train_paper(
 
     Raises:
         UserError: The data are missing, damaged, too short or without the control that the recipe
-            wants; the folder holds another run or cannot be written to; a loss is no number.
+            wants; the device is slow in the recipe's precision; the folder holds another run or
+            cannot be written to; a loss is no number.
     """
     dataset = PackedDataset(data)
     _require_control(recipe, dataset)
@@ -109,7 +109,13 @@ def _stage1(place: "_Workplace", held_out: HeldOut | None) -> AutoencodingNetwor
     def train(batches: ClipLoader, folder: Path) -> object:
         lpips = LPIPS.load(config.network).to(place.device)
         validate = None if held_out is None else held_out.reconstruction(networks, lpips)
-        step = AutoencodingStep(networks, config, perceptual=lpips, ranks=place.ranks)
+        step = AutoencodingStep(
+            networks,
+            config,
+            perceptual=lpips,
+            ranks=place.ranks,
+            precision=place.recipe.precision,
+        )
         return train_autoencoder(
             step, batches, folder=folder, validate=validate, tensorboard=place.tensorboard
         )
@@ -124,7 +130,13 @@ def _image_encoder(place: "_Workplace") -> ImageEncoder:
 
     def train(batches: ClipLoader, folder: Path) -> object:
         lpips = LPIPS.load(config.network).to(place.device)
-        step = ConditioningStep(networks, config, perceptual=lpips, ranks=place.ranks)
+        step = ConditioningStep(
+            networks,
+            config,
+            perceptual=lpips,
+            ranks=place.ranks,
+            precision=place.recipe.precision,
+        )
         return train_conditioning(step, batches, folder=folder, tensorboard=place.tensorboard)
 
     place.complete("conditioning", networks, config, train)
@@ -148,6 +160,7 @@ def _flow(
             video_encoder=video_encoder,
             image_encoder=image_encoder,
             ranks=place.ranks,
+            precision=place.recipe.precision,
         )
         validate = None if held_out is None else held_out.likelihood(step)
         return train_flow(
@@ -190,7 +203,7 @@ class _Workplace:
         """
         path = self.run / f"{name}.safetensors"
         about = {
-            "recipe": config_to_dict(self.recipe),
+            "recipe": self.recipe.about(),
             "data": self.dataset.manifest.name,
             "num_clips": len(self.dataset),
             "after": [load_weights(self.run / f"{part}.safetensors").sha256 for part in after],

@@ -1,6 +1,6 @@
 """`cinnema train paper`: the model of 2021 by its published recipe, all of it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -41,6 +41,10 @@ class TrainPaper:
     """Change a field of the recipe, as autoencoding.epochs=10; may be given several times."""
     config: Path | None = None
     """JSON file of fields to change, as --dry-run prints them; --set counts more."""
+    precision: Literal["float32", "fast", "compiled"] | None = None
+    """float32 as published, unless the recipe's file says another; fast: bf16 beside float32
+    weights, where the device multiplies it in hardware; compiled: and the largest networks
+    compiled, which takes minutes at first."""
     dry_run: bool = False
     """Train nothing: print the resolved recipe, and what it will cost on this device."""
     tensorboard: bool = False
@@ -61,6 +65,8 @@ class TrainPaper:
         from cinnema.serve.train import device_of_process
 
         recipe = override(self.find_recipe(), self.settings, file=self.config)
+        if self.precision is not None:
+            recipe = replace(recipe, precision=self.precision)
         use_threads(self.threads)
         device = device_of_process(self.device)
         if self.dry_run:

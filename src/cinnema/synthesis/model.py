@@ -33,6 +33,8 @@ _SUFFIX = ".safetensors"
 _HUB_FILE = "model.safetensors"
 # Of the control, in its typical size: training has seen little beyond.
 _FASTEST = 2.0
+# A drift may be told longer or shorter, and more to a side, by this share of it.
+_CORRECTION = 0.7
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -221,7 +223,10 @@ class VideoModel(Synthesizer):
             flow = self.stage1.basis.clip(self.stage1.motion(z, features.joint))
             return drift_of(flow.float(), moving[:, 0].float())[0]
 
-        return aimed(drift, eta, self.control)
+        # Where a part that moves little, as a lake, counts among what moves, the rest would have to
+        # race to bring up the mean.
+        reach = _CORRECTION * eta.norm(dim=1, keepdim=True)
+        return aimed(drift, eta, self.control, reach=reach)
 
     def _flow_of(self, video: Tensor) -> Tensor:
         """Return the flow of clips back to x0, block means, as stage 1 reads it."""

@@ -17,6 +17,7 @@ from cinnema.reference.training.autoencoding import AutoencodingNetworks, Autoen
 from cinnema.reference.training.conditioning import ConditioningNetworks, ConditioningStep
 from cinnema.reference.training.flow import FlowStep, new_flow
 from cinnema.reference.training.loop import batch_of
+from cinnema.reference.training.precision import Precision
 from cinnema.reference.video_encoder import VideoEncoder
 from reference.training.moving_squares import ARM, pack
 from reference.training.small_networks import RECIPE, STAGE1, distance
@@ -58,10 +59,18 @@ def small_batch(batch: VideoBatch) -> VideoBatch:
 def autoencoding() -> Callable[..., AutoencodingStep]:
     """Make the step of stage 1 at 32 px; options are fields of its configuration."""
 
-    def make(*, seed: int = 0, ranks: Ranks | None = None, **options: Any) -> AutoencodingStep:
+    def make(
+        *,
+        seed: int = 0,
+        ranks: Ranks | None = None,
+        precision: Precision = "float32",
+        **options: Any,
+    ) -> AutoencodingStep:
         config = replace(RECIPE.autoencoding, **{"adversarial_from": 0, **options})
         networks = AutoencodingNetworks(STAGE1, seed=seed)
-        return AutoencodingStep(networks, config, perceptual=distance, ranks=ranks)
+        return AutoencodingStep(
+            networks, config, perceptual=distance, ranks=ranks, precision=precision
+        )
 
     return make
 
@@ -70,10 +79,12 @@ def autoencoding() -> Callable[..., AutoencodingStep]:
 def conditioning() -> Callable[..., ConditioningStep]:
     """Make the step of the image auto-encoder; options are fields of its configuration."""
 
-    def make(*, seed: int = 0, **options: Any) -> ConditioningStep:
+    def make(
+        *, seed: int = 0, precision: Precision = "float32", **options: Any
+    ) -> ConditioningStep:
         config = replace(RECIPE.conditioning, **{"adversarial_from": 0, **options})
         networks = ConditioningNetworks(RECIPE.conditioner, seed=seed)
-        return ConditioningStep(networks, config, perceptual=distance)
+        return ConditioningStep(networks, config, perceptual=distance, precision=precision)
 
     return make
 
@@ -87,6 +98,7 @@ def flow() -> Callable[..., FlowStep]:
         seed: int = 0,
         recipe: PaperRecipe = RECIPE,
         ranks: Ranks | None = None,
+        precision: Precision = "float32",
         **options: Any,
     ) -> FlowStep:
         torch.manual_seed(7)  # of the encoders, which are the same whatever the flow's seed
@@ -96,6 +108,7 @@ def flow() -> Callable[..., FlowStep]:
             video_encoder=VideoEncoder(recipe.stage1.encoder),
             image_encoder=ImageEncoder(recipe.conditioner.encoder),
             ranks=ranks,
+            precision=precision,
         )
 
     return make

@@ -209,7 +209,7 @@ class AutoencodingStep:
         self.networks, self.config = networks, config
         self.ranks = ranks or Ranks()
         self.arithmetic = Arithmetic(precision, device=networks.decoder.fc.weight.device)
-        self.perceptual = self.arithmetic.ready_distance(perceptual)
+        self.perceptual = self.arithmetic.ready_distance(perceptual, is_heavy=True)
         start = config.adversarial_from
         self.temporal = Phase(
             "discriminator of motion", [networks.temporal], config.adam,

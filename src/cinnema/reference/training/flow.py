@@ -23,6 +23,7 @@ from cinnema.reference.image_encoder import ImageEncoder
 from cinnema.reference.training.loop import Validate, fit
 from cinnema.reference.training.losses import draw_latent, flow_nll
 from cinnema.reference.training.phases import AdamConfig, Phase
+from cinnema.reference.training.precision import Arithmetic, Precision
 from cinnema.reference.video_encoder import VideoEncoder
 
 
@@ -84,6 +85,11 @@ class FlowStep:
         image_encoder: Trained, on that device.
         config: How.
         ranks: The processes that share each batch.
+        precision: What the encoders compute in, with the weights that they have now; the cINN
+            computes in float32, as its inverse has to give back what went in.
+
+    Raises:
+        UserError: The device is not fast in that precision.
     """
 
     def __init__(
@@ -94,11 +100,15 @@ class FlowStep:
         video_encoder: VideoEncoder,
         image_encoder: ImageEncoder,
         ranks: Ranks | None = None,
+        precision: Precision = "float32",
     ) -> None:
         self.flow, self.config = flow, config
         self.ranks = ranks or Ranks()
         self.video_encoder = video_encoder.eval().requires_grad_(requires_grad=False)
         self.image_encoder = image_encoder.eval().requires_grad_(requires_grad=False)
+        self.arithmetic = Arithmetic(precision, device=video_encoder.conv_mu.weight.device)
+        self._encode = self.arithmetic.ready(self.video_encoder, is_heavy=True)
+        self._embed = self.arithmetic.ready(self.image_encoder)
         self.phase = Phase("cINN", [flow], config.adam, ranks=self.ranks)
 
     def parts(self) -> Mapping[str, Stateful]:
@@ -140,9 +150,9 @@ class FlowStep:
             UserError: The flow wants a control that the clips do not have.
         """
         generator = generator_for(self.config.seed, number)
-        mu, log_var = self.video_encoder(batch.video[:, 1:].transpose(1, 2))
+        mu, log_var = self._encode(batch.video[:, 1:].transpose(1, 2))
         z = draw_latent(mu, log_var, generator=generator, ranks=self.ranks)
-        embedding: Tensor = self.image_encoder(batch.video[:, 0])
+        embedding: Tensor = self._embed(batch.video[:, 0])
         if not self.flow.config.control:
             return z, embedding
         if batch.control.shape[1] != END_POINT_DIM:
@@ -182,6 +192,7 @@ def train_flow(
         "flow": config_to_dict(step.flow.config),
         "video_encoder": _fingerprint(step.video_encoder),
         "image_encoder": _fingerprint(step.image_encoder),
+        **step.arithmetic.about(),
     }
     fit(
         step,
