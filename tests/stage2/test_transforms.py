@@ -19,9 +19,15 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def coupling(z_dim: int, c_dim: int, half: str) -> AffineCoupling:
+def coupling(z_dim: int, c_dim: int, half: str, network: str = "mlp") -> AffineCoupling:
     return AffineCoupling(
-        z_dim, transforms=half, condition_dim=c_dim, hidden_dim=7, depth=2, generator=seeded()
+        z_dim,
+        transforms=half,
+        condition_dim=c_dim,
+        hidden_dim=7,
+        depth=2,
+        network=network,
+        generator=seeded(),
     )
 
 
@@ -31,6 +37,12 @@ TABLE: dict[str, Callable[[int, int], Transform]] = {
     "steep leaky relu": lambda *_: LeakyReLU(slope=2.0),
     "coupling of the first half": lambda z_dim, c_dim: coupling(z_dim, c_dim, "first"),
     "coupling of the second half": lambda z_dim, c_dim: coupling(z_dim, c_dim, "second"),
+    "transformer coupling of the first half": lambda z_dim, c_dim: coupling(
+        z_dim, c_dim, "first", "transformer"
+    ),
+    "transformer coupling of the second half": lambda z_dim, c_dim: coupling(
+        z_dim, c_dim, "second", "transformer"
+    ),
     "permutation": lambda z_dim, _: Permutation(z_dim, generator=seeded()),
     "invertible linear": lambda z_dim, _: InvertibleLinear(z_dim, generator=seeded()),
     "nothing": lambda *_: Compose([]),
@@ -178,12 +190,15 @@ def test_gradients_reach_every_parameter_and_are_finite(name: str) -> None:
         assert torch.isfinite(gradient).all(), key
 
 
+@pytest.mark.parametrize("network", ["mlp", "transformer"])
 @pytest.mark.parametrize("half", ["first", "second"])
 @sizes
 @few_examples
-def test_a_coupling_starts_at_the_identity(half: str, z_dim: int, c_dim: int, rows: int) -> None:
+def test_a_coupling_starts_at_the_identity(
+    network: str, half: str, z_dim: int, c_dim: int, rows: int
+) -> None:
     z, c = torch.randn(rows, z_dim), torch.randn(rows, c_dim)
-    nu, log_det = coupling(z_dim, c_dim, half).to_residual(z, c)
+    nu, log_det = coupling(z_dim, c_dim, half, network).to_residual(z, c)
     assert torch.equal(nu, z)
     assert torch.equal(log_det, torch.zeros(rows))
 
@@ -207,8 +222,9 @@ def test_a_coupling_never_scales_beyond_its_bound() -> None:
     assert log_det.abs().max() > 0.9
 
 
-def test_a_coupling_listens_to_its_condition() -> None:
-    transform = randomised(coupling(4, 2, "second"))
+@pytest.mark.parametrize("network", ["mlp", "transformer"])
+def test_a_coupling_listens_to_its_condition(network: str) -> None:
+    transform = randomised(coupling(4, 2, "second", network))
     z = torch.randn(1, 4)
     first, _ = transform.to_residual(z, torch.zeros(1, 2))
     second, _ = transform.to_residual(z, torch.ones(1, 2))
@@ -216,7 +232,13 @@ def test_a_coupling_listens_to_its_condition() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["coupling of the first half", "coupling of the second half", "invertible linear"]
+    "name",
+    [
+        "coupling of the first half",
+        "coupling of the second half",
+        "transformer coupling of the first half",
+        "invertible linear",
+    ],
 )
 def test_a_transform_with_products_stays_exact_under_autocast(name: str) -> None:
     transform = randomised(TABLE[name](6, 2))

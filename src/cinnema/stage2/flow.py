@@ -25,8 +25,11 @@ class FlowConfig:
         z_dim: Number of latent dimensions, at least 1, odd or even.
         condition_dim: Number of condition columns; 0 makes the flow unconditional.
         num_blocks: Number of blocks; 20 in the paper, 0 is the identity.
+        coupling: What scale and shift come from: a perceptron (the paper), or a transformer over
+            pieces of four numbers of z.
         hidden_dim: Width of the coupling networks; 8 * z_dim in the paper.
-        depth: Number of hidden layers in each after the first; 2 in the paper.
+        depth: Number of hidden layers in each after the first; 2 in the paper. Of a transformer,
+            the number of its blocks.
         log_scale_bound: Largest log-scale of a coupling, in nats a dimension; above 0, at most 10.
         dropout: Probability of dropping a hidden unit in training, from 0 to below 1.
         leaky_relu: Whether each block has a leaky ReLU of slope 0.9, as in the paper.
@@ -41,6 +44,7 @@ class FlowConfig:
     z_dim: PositiveCount
     condition_dim: Count = 0
     num_blocks: Count = 20
+    coupling: Literal["mlp", "transformer"] = "mlp"
     hidden_dim: PositiveCount = 512
     depth: Count = 2
     log_scale_bound: Annotated[float, Field(gt=0, le=10)] = 1.5
@@ -216,6 +220,7 @@ def _block(config: FlowConfig, generator: torch.Generator) -> list[Transform]:
             depth=config.depth,
             log_scale_bound=config.log_scale_bound,
             dropout=config.dropout,
+            network=config.coupling,
             generator=generator,
         )
         for half in _HALVES

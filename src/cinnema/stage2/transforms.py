@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from cinnema.core.errors import UserError
-from cinnema.stage2.networks import ConditionedNetwork
+from cinnema.stage2.networks import ConditionedNetwork, TokenNetwork
 
 STD_FLOOR = 1e-3
 """Smallest standard deviation that a fit to data believes; latents have unit scale."""
@@ -201,9 +201,11 @@ class AffineCoupling(Transform):
         transforms: The half that changes.
         condition_dim: Number of columns of c, may be 0.
         hidden_dim: Width of the network.
-        depth: Number of hidden layers after the first.
+        depth: Number of hidden layers after the first, or of blocks of a transformer.
         log_scale_bound: Largest abs(s), in nats a dimension; above 0.
         dropout: Probability that a hidden unit is dropped in training, from 0 to below 1.
+        network: What reads b and c: a perceptron (`ConditionedNetwork`), or a transformer over
+            pieces of b (`TokenNetwork`).
         generator: Draws the first weights; torch's global one if None.
 
     Raises:
@@ -220,6 +222,7 @@ class AffineCoupling(Transform):
         depth: int = 2,
         log_scale_bound: float = 1.5,
         dropout: float = 0.0,
+        network: Literal["mlp", "transformer"] = "mlp",
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
@@ -233,7 +236,7 @@ class AffineCoupling(Transform):
         second_dim = z_dim - self.first_dim
         sizes = {"first": (second_dim, self.first_dim), "second": (self.first_dim, second_dim)}
         kept_dim, changed_dim = sizes[transforms]
-        self.network = ConditionedNetwork(
+        self.network = _NETWORKS[network](
             kept_dim,
             2 * changed_dim,
             condition_dim=condition_dim,
@@ -271,6 +274,12 @@ class AffineCoupling(Transform):
         # Under autocast the network answers in bfloat16; the bijection itself stays exact.
         raw, shift = self.network(kept, c).to(kept.dtype).chunk(2, dim=1)
         return self.log_scale_bound * torch.tanh(raw / self.log_scale_bound), shift
+
+
+_NETWORKS: dict[str, type[ConditionedNetwork | TokenNetwork]] = {
+    "mlp": ConditionedNetwork,
+    "transformer": TokenNetwork,
+}
 
 
 class Compose(Transform):

@@ -1,0 +1,208 @@
+"""Rows of the ladder's stage 1: the recipe with one thing changed, trained in small and scored."""
+
+import argparse
+import dataclasses
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from ablation_scores import Measure, num_parameters, pairs
+from torch import Tensor
+from torch.nn import functional
+
+from cinnema.backbones.lpips import LPIPS
+from cinnema.data.augmentation import Augmentation
+from cinnema.data.loading import VideoBatch
+from cinnema.data.packing.dataset import PackedDataset
+from cinnema.recipes.articulated import ArticulatedRecipe, person, robot
+from cinnema.recipes.articulated_assembly import held_out_clips, new_stage1, training_loader
+from cinnema.stage1.adversaries.adversaries import AdversariesConfig, AdversaryPhase
+from cinnema.stage1.articulated.model import ArticulatedStage1
+from cinnema.stage1.articulated.training import sides_apart
+from cinnema.stage1.articulated.training import train as run_phase
+from cinnema.stage2.priors import LinearGaussianPrior
+
+RECIPES = {"person": person, "robot": robot}
+STAGE1_MEASURES = (
+    Measure("lpips", "LPIPS"),
+    Measure("moved", "L1 where moved"),
+    Measure("told", "landmarks told"),
+    Measure("probed", "landmarks read off z"),
+)
+
+# Shares of a clip at which frames and landmarks are scored.
+_SHOWN = (0.25, 0.5, 0.75, 1.0)
+_MOVED = 0.1  # change of a level, of 2, from which a pixel is said to have moved
+_LPIPS_SIZE = 64  # smaller frames are enlarged to it, as AlexNet sees little in 32 pixels
+_PROBED = 512  # training windows on which landmarks are read off z
+
+Change = Callable[[ArticulatedRecipe], ArticulatedRecipe]
+
+
+def _model(**options: Any) -> Change:  # noqa: ANN401
+    return lambda recipe: dataclasses.replace(
+        recipe, stage1=dataclasses.replace(recipe.stage1, **options)
+    )
+
+
+def _training(**options: Any) -> Change:  # noqa: ANN401
+    return lambda recipe: dataclasses.replace(
+        recipe, motion=dataclasses.replace(recipe.motion, **options)
+    )
+
+
+def _without_landmarks(recipe: ArticulatedRecipe) -> ArticulatedRecipe:
+    return dataclasses.replace(
+        recipe,
+        data=dataclasses.replace(recipe.data, landmarks=None),
+        stage1=dataclasses.replace(recipe.stage1, landmarks=0),
+    )
+
+
+def _without_augmentation(recipe: ArticulatedRecipe) -> ArticulatedRecipe:
+    data = dataclasses.replace(recipe.data, augmentation=Augmentation())
+    return dataclasses.replace(recipe, data=data)
+
+
+def _with_adversaries(recipe: ArticulatedRecipe) -> ArticulatedRecipe:
+    """Both discriminators, as in the paper; they begin when half of the clips have been seen."""
+    config = AdversariesConfig(
+        phases=(AdversaryPhase(module="spatial"), AdversaryPhase(module="temporal")),
+        start=recipe.motion.clips // 2,
+        widths=(16, 24, 32),
+    )
+    return _training(adversaries=config)(recipe)
+
+
+STAGE1_ROWS: dict[str, Change] = {
+    "ours": lambda recipe: recipe,
+    "paints only": _model(decoder="paint"),
+    "warps only": _model(decoder="warp"),
+    "learned sigma": _model(spread="learned"),
+    "no landmarks": _without_landmarks,
+    "no augmentation": _without_augmentation,
+    "perceptual": _training(perceptual=1.0),
+    "adversaries": _with_adversaries,
+}
+
+
+def small_recipe(options: argparse.Namespace, *, seed: int) -> ArticulatedRecipe:
+    """The recipe with narrower layers and smaller frames."""
+    recipe = RECIPES[options.recipe]()
+    stage1 = dataclasses.replace(
+        recipe.stage1, size=options.size, width=options.width, encoder_width=options.width
+    )
+    motion = dataclasses.replace(
+        recipe.motion, clips=options.clips, batch_size=options.batch, moments=2, seed=seed
+    )
+    conditioner = dataclasses.replace(recipe.conditioner, feature_dim=stage1.feature_dim)
+    data = dataclasses.replace(recipe.data, validation_clips=options.held_out)
+    return dataclasses.replace(
+        recipe, stage1=stage1, motion=motion, conditioner=conditioner, data=data
+    )
+
+
+def stage1_row(options: argparse.Namespace, row: str, *, seed: int) -> dict[str, Any]:
+    dataset = PackedDataset(options.data)
+    base = small_recipe(options, seed=seed)
+    recipe = STAGE1_ROWS[row](base)
+    model = new_stage1(recipe, seed=seed)
+    start = time.process_time()
+    with tempfile.TemporaryDirectory() as folder:
+        run_phase(
+            model,
+            training_loader(recipe, dataset, recipe.motion.batch_size, seed=seed),
+            recipe.motion,
+            folder=Path(folder),
+            device=torch.device("cpu"),
+            perceptual=LPIPS.load("alex") if recipe.motion.perceptual else None,
+        )
+    seconds = time.process_time() - start
+    return {
+        "parameters": num_parameters(model),
+        "seconds": round(seconds, 1),
+        **stage1_scores(model.eval(), base, dataset),
+    }
+
+
+def frozen_row(options: argparse.Namespace) -> dict[str, Any]:
+    """x0 at every time: what a stage 1 that has learned nothing shows."""
+    return {
+        "parameters": 0,
+        "seconds": 0.0,
+        **stage1_scores(None, small_recipe(options, seed=0), PackedDataset(options.data)),
+    }
+
+
+@torch.no_grad()
+def stage1_scores(
+    model: ArticulatedStage1 | None, recipe: ArticulatedRecipe, dataset: PackedDataset
+) -> dict[str, Any]:
+    """Score reconstructions of test clips; without a model, the first frame held still."""
+    clips = held_out_clips(recipe, dataset, split="test")
+    num_frames = recipe.stage1.num_frames
+    at = [round(share * num_frames) for share in _SHOWN]
+    times = torch.tensor(at).expand(len(clips.video), -1) / num_frames
+    real, x0 = clips.video[:, at], clips.video[:, :1]
+    told, path = None, _path(clips, recipe, at)
+    probe = next(training_loader(_plain(recipe), dataset, _PROBED, seed=1))
+    probe_path = _path(probe, recipe, at).flatten(1)
+    if model is None:
+        made, told = x0.expand_as(real), torch.zeros_like(path)
+        read_off = probe_path.mean(dim=0).expand(len(path), -1)
+    else:
+        z, probe_z = (
+            torch.cat([model.encode(v) for v in b.video.split(16)]) for b in (clips, probe)
+        )
+        made = torch.cat(
+            [
+                model.at(model.scene(x[:, 0]), *rest).frames.clamp(-1, 1)
+                for x, *rest in zip(x0.split(16), z.split(16), times.split(16), strict=True)
+            ]
+        )
+        if model.config.landmarks:
+            told = model.path(z, times)
+        # Linear, and as much of it as helps on windows left out: the same reader for every row.
+        reader = LinearGaussianPrior.fit(probe_path, probe_z)
+        read_off = reader.sample(z, temperature=0.0)
+    moved = ((real - x0).abs().mean(dim=2) > _MOVED).float()
+    error = (made - real).abs().mean(dim=2)
+    scores = {
+        "lpips": pairs(_lpips(made, real)),
+        "moved": pairs((error * moved).sum(dim=(1, 2, 3)), moved.sum(dim=(1, 2, 3))),
+        "told": [None] * len(path) if told is None else pairs(_mean_error(told, path)),
+        "probed": pairs(_mean_error(read_off.view_as(path), path)),
+    }
+    return {"clips": [f"clip {i}" for i in clips.index.tolist()], "scores": scores}
+
+
+def _plain(recipe: ArticulatedRecipe) -> ArticulatedRecipe:
+    return _without_augmentation(recipe)
+
+
+def _path(clips: VideoBatch, recipe: ArticulatedRecipe, at: Sequence[int]) -> Tensor:
+    places = sides_apart(clips.track, recipe.motion.twins)
+    return places[:, at] - places[:, :1]
+
+
+def _mean_error(a: Tensor, b: Tensor) -> Tensor:
+    return (a - b).abs().mean(dim=(1, 2))
+
+
+def _lpips(made: Tensor, real: Tensor) -> Tensor:
+    network = LPIPS.load("alex")
+
+    def enlarged(frames: Tensor) -> Tensor:
+        if frames.shape[-1] >= _LPIPS_SIZE:
+            return frames
+        return functional.interpolate(frames, (_LPIPS_SIZE, _LPIPS_SIZE), mode="bilinear")
+
+    pairs = zip(made.split(16), real.split(16), strict=True)
+    distances = [
+        network(enlarged(a.flatten(0, 1)), enlarged(b.flatten(0, 1))).view(len(a), -1)
+        for a, b in pairs
+    ]
+    return torch.cat(distances).mean(dim=1)
