@@ -139,7 +139,16 @@ def test_a_batch_has_the_shapes_that_training_wants(toys: PackedDataset) -> None
     assert batch.number.tolist() == [0, 1, 2, 3]
     assert {
         field.name: len(getattr(batch, field.name)) for field in dataclasses.fields(batch)
-    } == dict.fromkeys(("video", "control", "confidence", "fps", "index", "number"), 4)
+    } == dict.fromkeys(("video", "control", "confidence", "track", "fps", "index", "number"), 4)
+    assert batch.track.shape == (4, 4, 0)
+
+
+def test_a_track_comes_frame_by_frame_and_mirrored_as_the_control_is(toys: PackedDataset) -> None:
+    batch = next(loader_of(toys, batch_size=11, track="arm"))
+    assert batch.track.shape == (11, 4, 2)
+    assert torch.equal(batch.track[:, -1], batch.control)
+    with pytest.raises(UserError, match="has no track leg, it has arm"):
+        next(loader_of(toys, track="leg", augmentation=None))
 
 
 def test_levels_0_and_255_are_minus_one_and_one(pack: Pack) -> None:
