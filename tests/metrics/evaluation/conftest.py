@@ -34,6 +34,7 @@ class DriftingNoise:
         frames: Of each.
         name: Of the data set.
         size: Of the frames, in pixels.
+        futures: Clips of each video, by turns, which share its first frame where some are several.
     """
 
     num_train: int = 6
@@ -41,11 +42,12 @@ class DriftingNoise:
     frames: int = 13
     name: str = "drifting"
     size: int = 64
+    futures: tuple[int, ...] = (1,)
 
     control = WIND
 
     def settings(self) -> dict[str, Any]:
-        return {"train": self.num_train, "test": self.num_test}
+        return {"train": self.num_train, "test": self.num_test, "futures": list(self.futures)}
 
     def items(self) -> Sequence[Item]:
         counts: tuple[tuple[Split, int], ...] = (("train", self.num_train), ("test", self.num_test))
@@ -54,19 +56,22 @@ class DriftingNoise:
     def read(self, item: Item) -> Iterator[RawClip | BadRecord]:
         rng = np.random.default_rng(zlib.crc32(item.name.encode()))
         wide = np.kron(rng.integers(0, 256, (8, 8, 3)), np.ones((8, 8, 1))).astype(np.uint8)
-        step = rng.integers(1, 3, 2) * rng.choice([-1, 1], 2)
-        frames = [
-            np.roll(wide, tuple(step[::-1] * t), axis=(0, 1))[: self.size, : self.size]
-            for t in range(self.frames)
-        ]
-        track = np.tile(step / self.size, (self.frames, 1)).astype(np.float32)
-        yield RawClip(
-            name=item.name,
-            source=f"video of {item.name}",
-            frames=np.stack(frames),
-            fps=8.0,
-            tracks={"wind": track},
-        )
+        number = int(item.name.removeprefix(item.split))
+        for future in range(self.futures[number % len(self.futures)]):
+            step = rng.integers(1, 3, 2) * rng.choice([-1, 1], 2)
+            frames = [
+                np.roll(wide, tuple(step[::-1] * t), axis=(0, 1))[: self.size, : self.size]
+                for t in range(self.frames)
+            ]
+            track = np.tile(step / self.size, (self.frames, 1)).astype(np.float32)
+            yield RawClip(
+                name=f"{item.name}-{future}",
+                source=f"video of {item.name}",
+                frames=np.stack(frames),
+                fps=8.0,
+                tracks={"wind": track},
+                start=item.name if max(self.futures) > 1 else None,
+            )
 
 
 def packed(folder: Path, **options: Any) -> PackedDataset:
@@ -77,6 +82,12 @@ def packed(folder: Path, **options: Any) -> PackedDataset:
 @pytest.fixture(scope="session")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> PackedDataset:
     return packed(tmp_path_factory.mktemp("packed") / "clips")
+
+
+@pytest.fixture(scope="session")
+def forked(tmp_path_factory: pytest.TempPathFactory) -> PackedDataset:
+    """Of three test videos one goes on in three ways, one in two, and one in one way only."""
+    return packed(tmp_path_factory.mktemp("forked") / "clips", num_test=3, futures=(3, 2, 1))
 
 
 class Drifter(Synthesizer):

@@ -12,6 +12,7 @@ from cinnema.metrics.evaluation.contestants import (
     Frozen,
     Misled,
     NearestTraining,
+    OtherFutures,
     Prior,
     Reconstructed,
     Sampled,
@@ -26,6 +27,7 @@ from cinnema.metrics.evaluation.protocols import (
     RealClip,
     choose_protocol,
     choose_starts,
+    find_other_futures,
     read_clip,
 )
 from cinnema.stage2.priors import GaussianPrior
@@ -95,6 +97,24 @@ def test_a_training_clip_is_its_own_nearest(training: TrainingClips) -> None:
     clip = training.read(3)
     assert np.array_equal(NearestTraining(training).follow([clip])[0], clip.frames[1:])
     assert len(training.nearest(clip.frames[0], num=3)) == 3
+
+
+def test_other_futures_show_what_else_came_of_x0(forked: PackedDataset) -> None:
+    protocol = choose_protocol("aligned", "drifting", num_frames=4)
+    starts = choose_starts(forked, protocol, num_frames=4)
+    clips = [read_clip(forked, start, num_frames=4) for start in starts]
+    others = find_other_futures(forked, starts, num_frames=4)
+    contestant = OtherFutures(forked, others, num_frames=4)
+    assert [contestant.num_futures(clip, most=5) for clip in clips] == [2, 2, 2, 1, 1, 0]
+    assert [contestant.num_futures(clip, most=1) for clip in clips] == [1, 1, 1, 1, 1, 0]
+    assert contestant.counts == (1, 2)
+    for sample, expected in ((0, [1, 2, 0]), (1, [2, 0, 1])):
+        for clip, video, other in zip(
+            clips, contestant.follow(clips[:3], sample=sample), expected, strict=False
+        ):
+            assert np.array_equal(clip.frames[0], clips[other].frames[0])
+            assert np.array_equal(video, clips[other].frames[1:])
+            assert not np.array_equal(video, clip.frames[1:])
 
 
 def test_latents_are_the_mean_of_q_or_a_draw_that_hangs_on_the_clip_alone(

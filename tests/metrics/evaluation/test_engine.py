@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from cinnema.backbones.registry import BackboneName, Found
 from cinnema.core.errors import UserError
 from cinnema.data.packing.dataset import PackedDataset
+from cinnema.media.pictures import to_tensor
 from cinnema.metrics.evaluation import engine
 from cinnema.metrics.evaluation.engine import evaluate_model
+from cinnema.metrics.evaluation.frames import psnr
 from cinnema.metrics.evaluation.measures.measure import REAL, Measure
 from cinnema.metrics.evaluation.processes import joined_processes
 from cinnema.metrics.evaluation.results import Evaluation, Missing
@@ -39,6 +42,12 @@ def found(drifter: Drifter, dataset: PackedDataset, cheap: Backbones) -> Evaluat
 @pytest.fixture(scope="module")
 def few(drifter: Drifter, dataset: PackedDataset, cheap: Backbones) -> Evaluation:
     return measured(drifter, dataset, cheap, **FEW)
+
+
+@pytest.fixture(scope="module")
+def several(drifter: Drifter, forked: PackedDataset, cheap: Backbones) -> Evaluation:
+    # In batches, so that starts with other numbers of futures come together.
+    return measured(drifter, forked, cheap, samples=2, batch_size=4)
 
 
 FEW = {"clips": 4, "samples": 1, "batch_size": 1}
@@ -163,6 +172,67 @@ def test_no_number_depends_on_the_batch(
     drifter: Drifter, dataset: PackedDataset, cheap: Backbones, few: Evaluation
 ) -> None:
     assert_same(measured(drifter, dataset, cheap, **FEW | {"batch_size": 3}), few, rel=1e-4)
+
+
+def test_another_real_future_stands_beside_the_model_as_its_samples_do(
+    several: Evaluation, forked: PackedDataset
+) -> None:
+    row = several.rows[1]
+    assert (row.name, row.kind, row.sees_real) == ("another real future", "real", False)
+
+    def counts(column: str) -> tuple[int, int]:
+        cell = row.cells[column]
+        assert isinstance(cell, Estimate), (column, cell)
+        return cell.num_clips, cell.num_scenes
+
+    of_samples = several.rows[2].cells
+    for column in ("LPIPS (VGG16)", "LPIPS, best of 2", "LPIPS (AlexNet)", "PSNR", "SSIM", "speed"):
+        assert isinstance(of_samples[column], Estimate)
+        assert counts(column) == (5, 2), column  # the sixth clip is alone
+    for column in ("DIV-VGG", "DIV-I3D"):
+        assert counts(column) == (3, 1), column  # of three futures two are left
+    psnrs = {
+        (a, b): float(psnr(frames_of(forked, a), frames_of(forked, b)).mean())
+        for a, b in ((0, 1), (0, 2), (1, 2), (3, 4))
+    }
+    of_three = (psnrs[0, 1] + psnrs[0, 2] + psnrs[1, 2]) / 3
+    cell = row.cells["PSNR"]
+    assert isinstance(cell, Estimate)
+    assert cell.value == pytest.approx((3 * of_three + 2 * psnrs[3, 4]) / 5, rel=1e-5)
+
+
+def frames_of(dataset: PackedDataset, number: int) -> torch.Tensor:
+    position = int(dataset.indices("test")[number])
+    return to_tensor(dataset.read(position, [1, 2, 3, 4]).frames)
+
+
+def test_sets_of_real_futures_have_no_distance_as_they_share_clips(several: Evaluation) -> None:
+    cells = several.rows[1].cells
+    assert not cells.keys() & {"FVD", "kernel distance", "speed apart", "direction apart"}
+    assert {"FVD", "kernel distance", "speed apart"} <= several.rows[2].cells.keys()
+
+
+def test_the_best_of_fewer_futures_says_so_and_a_row_that_cannot_be_had_says_why(
+    several: Evaluation, found: Evaluation
+) -> None:
+    assert [note for note in several.notes if "real future" in note] == [
+        "The best of another real future is of 1 to 2, not of 2: there are no more other clips of "
+        "a start."
+    ]
+    (note,) = (note for note in found.notes if "real future" in note)
+    assert "no evaluated clip shares its first frame with another: simulate" in note
+    assert f"note     {note}" in as_text(found)
+
+
+def test_real_futures_come_from_clips_that_are_not_evaluated_too(
+    drifter: Drifter, cheap: Backbones, tmp_path: Path
+) -> None:
+    data = packed(tmp_path / "clips", num_train=0, num_test=2, futures=(2,))
+    found = measured(drifter, data, cheap, clips=2, samples=1)
+    cell = found.rows[1].cells["PSNR"]
+    assert isinstance(cell, Estimate)
+    assert cell.num_clips == 2
+    assert not any("real future" in note for note in found.notes)
 
 
 def test_two_processes_find_what_one_finds(

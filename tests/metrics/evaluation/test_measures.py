@@ -16,6 +16,7 @@ from cinnema.metrics.evaluation.measures.control import EndPointError, direction
 from cinnema.metrics.evaluation.measures.distances import (
     FrameFrechetDistance,
     FrechetDistance,
+    TrainingDistance,
     frechet_columns,
 )
 from cinnema.metrics.evaluation.measures.diversity import ClipDiversity, diversity_column
@@ -25,7 +26,12 @@ from cinnema.metrics.evaluation.measures.likeness import PerceptualLikeness, Pix
 from cinnema.metrics.evaluation.measures.measure import REAL, Futures, RealBatch
 from cinnema.metrics.evaluation.measures.motion import Motion, seen_motion
 from cinnema.metrics.evaluation.measures.transfer import agreement
-from cinnema.metrics.evaluation.protocols import RealClip, Start
+from cinnema.metrics.evaluation.protocols import (
+    RealClip,
+    Start,
+    choose_protocol,
+    choose_starts,
+)
 from cinnema.metrics.evaluation.results import Missing
 from cinnema.metrics.scores import Estimate
 from cinnema.stage2.priors import GaussianPrior
@@ -155,6 +161,25 @@ def test_a_distance_of_frames_counts_clips_and_sees_every_frame(
     assert cell.value == pytest.approx(float(((1 - 2 * means) ** 2).sum()), rel=1e-4)
     assert (cell.num_clips, cell.num_scenes) == (4, 4)
     assert measure.sums["lighter", "set"].num_clips == 16
+
+
+def test_the_nearest_training_clip_of_some_of_a_batch_is_their_own(dataset: PackedDataset) -> None:
+    protocol = choose_protocol("aligned", "drifting", num_frames=4)
+    starts = choose_starts(dataset, protocol, split="train", num_frames=4)
+    training = TrainingClips(dataset, starts[:9], num_frames=4)  # of which 8 are candidates
+    features = Features(FeatureNetwork(name="colours", identity="", compute=colours_of))
+    real = batch(REALS[:3])
+    some = real.only([2])
+    assert (some.keys, some.sources, some.halves) == (["c2"], ["s2"], [0])
+    assert torch.equal(some.x[0], real.x[2])
+    together, alone = (TrainingDistance(features, training, protocol=protocol) for _ in range(2))
+    together.see_real(real)
+    alone.see_real(some)
+    for measure in (together, alone):
+        measure.see(some, futures("cINN", [[some.videos[0][::-1].copy()]]))
+    first, second = (value(m.cells("cINN")["nearest training clip"]) for m in (together, alone))
+    assert first == pytest.approx(second)
+    assert value(together.cells(REAL)["nearest training clip"]) != pytest.approx(first)
 
 
 def test_diversity_is_the_mean_squared_difference_of_ordered_pairs() -> None:

@@ -1,5 +1,6 @@
 """Which frames stand beside which, and which windows are measured."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,12 @@ import pytest
 
 from cinnema.core.errors import UserError
 from cinnema.data.packing.dataset import PackedDataset
-from cinnema.metrics.evaluation.protocols import choose_protocol, choose_starts, read_clip
+from cinnema.metrics.evaluation.protocols import (
+    choose_protocol,
+    choose_starts,
+    find_other_futures,
+    read_clip,
+)
 
 from .conftest import packed
 
@@ -86,6 +92,40 @@ def test_a_clip_is_read_at_its_stride_with_the_control_of_these_frames(
     assert np.array_equal(clip.frames, whole.frames[[0, 3, 6, 9, 12]])
     assert clip.eta is not None
     np.testing.assert_allclose(clip.eta, 12 * whole.tracks["wind"][0], rtol=1e-5)
+
+
+def test_other_futures_are_all_other_clips_of_a_start_each_with_another_one_first(
+    forked: PackedDataset,
+) -> None:
+    protocol = choose_protocol("aligned", "drifting", num_frames=4)
+    starts = choose_starts(forked, protocol, num_frames=4, stride=2)
+    others = find_other_futures(forked, starts, num_frames=4)
+    names = {
+        forked.manifest.clips[start.position].clip: [
+            forked.manifest.clips[other.position].clip for other in others.get(start.key, [])
+        ]
+        for start in starts
+    }
+    assert names == {
+        "test0-0": ["test0-1", "test0-2"],
+        "test0-1": ["test0-2", "test0-0"],
+        "test0-2": ["test0-0", "test0-1"],
+        "test1-0": ["test1-1"],
+        "test1-1": ["test1-0"],
+        "test2-0": [],
+    }
+    assert {(o.first, o.stride) for found in others.values() for o in found} == {(0, 2)}
+    alone = find_other_futures(forked, starts[:1], num_frames=4)
+    assert alone == {starts[0].key: others[starts[0].key]}
+
+
+def test_what_is_too_short_or_begins_later_is_no_other_future(forked: PackedDataset) -> None:
+    protocol = choose_protocol("aligned", "drifting", num_frames=12)
+    starts = choose_starts(forked, protocol, num_frames=12)
+    assert len(find_other_futures(forked, starts, num_frames=12)) == 5
+    assert find_other_futures(forked, starts, num_frames=13) == {}
+    later = [replace(start, first=1) for start in starts]
+    assert find_other_futures(forked, later, num_frames=4) == {}
 
 
 def test_clips_that_are_too_short_are_told(dataset: PackedDataset) -> None:

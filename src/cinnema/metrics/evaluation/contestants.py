@@ -4,7 +4,7 @@ Every draw comes from the seed and the start alone: the same whatever the batch 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import cv2
@@ -52,6 +52,52 @@ class Contestant(ABC):
             clips: Only baselines that cheat, and say so, look beyond the first frame.
             sample: Number of the future, for contestants that draw.
         """
+
+    def num_futures(self, clip: RealClip, *, most: int) -> int:
+        """Return how many futures of a start there are.
+
+        Args:
+            clip: What really came of the start.
+            most: K, how many are wanted of those that draw.
+        """
+        del clip
+        return most if self.is_stochastic else 1
+
+
+class OtherFutures(Contestant):
+    """What else really came of the same first frame: samples of the truth.
+
+    Args:
+        dataset: That the clips are of.
+        others: From `find_other_futures`, for one start at least.
+        num_frames: T.
+    """
+
+    name = "another real future"
+    kind: RowKind = "real"
+    about = "the other clips of the same start, as samples: a perfect sampler that is told x0 alone"
+    is_stochastic = True
+
+    def __init__(
+        self, dataset: PackedDataset, others: Mapping[str, Sequence[Start]], *, num_frames: int
+    ) -> None:
+        self._dataset, self._others, self._num_frames = dataset, others, num_frames
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """The smallest and the largest number of other futures of a start that has any."""
+        lengths = [len(futures) for futures in self._others.values()]
+        return min(lengths), max(lengths)
+
+    def follow(self, clips: Sequence[RealClip], *, sample: int = 0) -> list[Video]:
+        """Return the frames of the other clips, which have the first frame in common."""
+        chosen = [self._others[clip.start.key][sample] for clip in clips]
+        num = self._num_frames
+        return [read_clip(self._dataset, start, num_frames=num).frames[1:] for start in chosen]
+
+    def num_futures(self, clip: RealClip, *, most: int) -> int:
+        """Return how many other clips there are, at most K; 0 where there is none."""
+        return min(most, len(self._others.get(clip.start.key, ())))
 
 
 class Frozen(Contestant):

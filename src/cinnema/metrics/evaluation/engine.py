@@ -5,7 +5,7 @@ memory than 100, and processes that share the starts add up to the same numbers.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from cinnema.metrics.evaluation.contestants import (
     Contestant,
     Frozen,
     Misled,
+    OtherFutures,
     Reconstructed,
     Sampled,
     Shuffled,
@@ -33,6 +34,7 @@ from cinnema.metrics.evaluation.protocols import (
     Start,
     choose_protocol,
     choose_starts,
+    find_other_futures,
     read_clip,
 )
 from cinnema.metrics.evaluation.results import Evaluation
@@ -166,7 +168,10 @@ def _fitted(
 
 def _contestants(task: Task) -> list[Contestant]:
     model, seed = task.model, task.seed
+    num_frames = model.num_frames
+    others = find_other_futures(task.dataset, task.starts, num_frames=num_frames)
     contestants: list[Contestant] = [
+        *([OtherFutures(task.dataset, others, num_frames=num_frames)] if others else []),
         Sampled(model, seed=seed),
         Frozen(),
         Shuffled(seed=seed),
@@ -177,7 +182,7 @@ def _contestants(task: Task) -> list[Contestant]:
         contestants += task.training.contestants(model, seed=seed)
     if model.control_dim:
         chosen = sorted(task.starts, key=lambda start: hash_of(start.key))[:_CONTROLS]
-        clips = (read_clip(task.dataset, s, num_frames=model.num_frames) for s in chosen)
+        clips = (read_clip(task.dataset, s, num_frames=num_frames) for s in chosen)
         controls = [clip.eta for clip in clips if clip.eta is not None]
         if len(controls) > 1:
             contestants.append(Misled(model, np.stack(controls), seed=seed))
@@ -202,9 +207,10 @@ def _stream(
         for measure in measures:
             measure.see_real(real)
         for contestant in contestants:
-            futures = _futures(task, contestant, real.clips)
-            for measure in measures:
-                measure.see(real, futures)
+            for part, count in _parts(contestant, real, most=task.num_samples):
+                futures = _futures(task, contestant, part.clips, count)
+                for measure in measures:
+                    measure.see(part, futures)
             done += len(real.clips)
             progress("measuring", done, total)
 
@@ -230,8 +236,16 @@ def _real_batch(task: Task, starts: Sequence[Start], halves: Mapping[str, int]) 
     )
 
 
-def _futures(task: Task, contestant: Contestant, clips: Sequence[RealClip]) -> Futures:
-    count = task.num_samples if contestant.is_stochastic else 1
+def _parts(
+    contestant: Contestant, real: RealBatch, *, most: int
+) -> Iterator[tuple[RealBatch, int]]:
+    """Cut a batch into starts of which the contestant has as many futures, if it has any."""
+    counts = [contestant.num_futures(clip, most=most) for clip in real.clips]
+    for count in sorted(set(counts) - {0}):
+        yield real.only([i for i, own in enumerate(counts) if own == count]), count
+
+
+def _futures(task: Task, contestant: Contestant, clips: Sequence[RealClip], count: int) -> Futures:
     frames = [contestant.follow(clips, sample=k) for k in range(count)]
     videos = [
         [

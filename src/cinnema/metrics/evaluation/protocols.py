@@ -4,7 +4,7 @@ A start is a window of a packed clip: x0 and the T frames after it. A protocol c
 and says which real frames stand beside which generated ones.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -188,14 +188,7 @@ def choose_starts(
     length = num_frames * stride + 1
     entries = dataset.manifest.clips
     starts = [
-        Start(
-            key=f"{entries[position].clip}@{first}x{stride}#{number}",
-            source=entries[position].source,
-            position=position,
-            first=first,
-            stride=stride,
-            sample=number,
-        )
+        _start(dataset, position, first=first, stride=stride, number=number)
         for position in map(int, dataset.indices(split))
         if entries[position].frames >= length
         for first, number in _windows(entries[position], protocol, length=length, seed=seed)
@@ -210,6 +203,18 @@ def choose_starts(
     if limit is not None and len(starts) > limit:
         starts = sorted(sorted(starts, key=lambda s: hash_of(s.key))[:limit], key=lambda s: s.key)
     return starts
+
+
+def _start(dataset: PackedDataset, position: int, *, first: int, stride: int, number: int) -> Start:
+    entry = dataset.manifest.clips[position]
+    return Start(
+        key=f"{entry.clip}@{first}x{stride}#{number}",
+        source=entry.source,
+        position=position,
+        first=first,
+        stride=stride,
+        sample=number,
+    )
 
 
 _PAPER_LIMITS = {"paper (BAIR)": 256, "paper (iPER)": 1000}
@@ -233,6 +238,44 @@ def _windows(
         count = min(_SPREAD, room // length + 1)
         firsts = np.linspace(0, room, count).round().astype(int).tolist()
     return ((first, number) for number, first in enumerate(firsts))
+
+
+def find_other_futures(
+    dataset: PackedDataset, starts: Sequence[Start], *, num_frames: int
+) -> dict[str, list[Start]]:
+    """Find the other clips of the data set that go on from the same first frame.
+
+    They come in the manifest's order, from the clip after the start's own round to the one before
+    it, so that the clips of a start do not all have the same one first. What else is evaluated
+    makes no difference.
+
+    Args:
+        dataset: That the starts are of.
+        starts: Whose other futures are wanted.
+        num_frames: T: clips without T frames after the first are passed over.
+
+    Returns:
+        By the key of a start, its other futures, one at least. Starts that have none are left out,
+        and windows that do not begin with their clip: only first frames are shared.
+    """
+    entries = dataset.manifest.clips
+    positions: dict[str, list[int]] = {}
+    for position, entry in enumerate(entries):
+        if entry.start is not None:
+            positions.setdefault(entry.start, []).append(position)
+    found = {}
+    for start in starts:
+        shared = entries[start.position].start
+        if shared is None or start.first != 0:
+            continue
+        place = positions[shared].index(start.position)
+        others = positions[shared][place + 1 :] + positions[shared][:place]
+        long_enough = [p for p in others if entries[p].frames > num_frames * start.stride]
+        if long_enough:
+            found[start.key] = [
+                _start(dataset, p, first=0, stride=start.stride, number=0) for p in long_enough
+            ]
+    return found
 
 
 def read_clip(dataset: PackedDataset, start: Start, *, num_frames: int) -> RealClip:

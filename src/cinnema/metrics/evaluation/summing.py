@@ -10,6 +10,7 @@ from cinnema.metrics.evaluation.contestants import (
     Contestant,
     Frozen,
     NearestTraining,
+    OtherFutures,
     Reconstructed,
     Sampled,
 )
@@ -67,7 +68,7 @@ def sum_up(
         rows=tuple(rows),
         curves=(*curves, *_diversity_against_quality(rows)),
         exhibits=tuple(_exhibits(task, contestants, measures)),
-        notes=tuple(_notes(task)),
+        notes=(*_notes(task), *_note_on_other_futures(task, contestants)),
         seconds=seconds,
     )
 
@@ -141,6 +142,25 @@ def _notes(task: Task) -> Iterator[str]:
     for found in task.backbones.values():
         if found.path is not None and found.state == "another":
             yield f"{found.path.name} is not the known file of {found.backbone.title}."
+
+
+def _note_on_other_futures(task: Task, contestants: Sequence[Contestant]) -> Iterator[str]:
+    """Why there is no such row, or that its best is of fewer than the best of samples."""
+    row = OtherFutures.name
+    other = next((c for c in contestants if isinstance(c, OtherFutures)), None)
+    if other is None:
+        yield (
+            f"No row for {row}: no evaluated clip shares its first frame with another: simulate "
+            "several futures of a start (--futures 2)."
+        )
+        return
+    fewest, most = (min(count, task.num_samples) for count in other.counts)
+    if fewest < task.num_samples:
+        best = f"{fewest}" if fewest == most else f"{fewest} to {most}"
+        yield (
+            f"The best of {row} is of {best}, not of {task.num_samples}: there are no more other "
+            "clips of a start."
+        )
 
 
 def _manifest_hash(dataset: PackedDataset) -> str:

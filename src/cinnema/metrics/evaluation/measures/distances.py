@@ -37,7 +37,8 @@ class FrechetDistance(Measure):
     """A Frechet distance of clips' features; with `is_main` what else they tell of the sets.
 
     One future of each start is compared with the real clips. The row of real clips compares half
-    of the source videos with the other half: the floor, of half as many clips.
+    of the source videos with the other half: the floor, of half as many clips. Other real futures
+    have no distance: they may be among the real clips, and a set is at 0 from itself.
 
     Args:
         features: Of clips.
@@ -63,7 +64,9 @@ class FrechetDistance(Measure):
                 self._add(REAL, f"half {half}", keys, sources, rows[chosen])
 
     def see(self, real: RealBatch, futures: Futures) -> None:
-        """Take in the first future of each start."""
+        """Take in the first future of each start, but for real ones."""
+        if futures.kind == "real":
+            return
         rows = self._features.of(futures.videos[0])
         self._add(futures.row, "set", real.keys, real.sources, rows)
 
@@ -196,11 +199,11 @@ class TrainingDistance(Measure):
     def __init__(self, features: Features, training: TrainingClips, *, protocol: Protocol) -> None:
         super().__init__()
         self._features, self._training, self._protocol = features, training, protocol
-        self._candidates: list[Tensor] = []
+        self._candidates: dict[str, Tensor] = {}
 
     def see_real(self, real: RealBatch) -> None:
         """Look up the candidates, and how near the real clips are to them."""
-        self._candidates = [self._near(clip.frames[0]) for clip in real.clips]
+        self._candidates = {clip.start.key: self._near(clip.frames[0]) for clip in real.clips}
         self._add(REAL, real, real.videos)
 
     def see(self, real: RealBatch, futures: Futures) -> None:
@@ -213,9 +216,10 @@ class TrainingDistance(Measure):
 
     def _add(self, row: str, real: RealBatch, videos: Sequence[Video]) -> None:
         sums = self.sums.setdefault((row, "distance"), ClusteredSums(2))
-        for i, features in enumerate(self._features.of(videos).double()):
-            nearest = (self._candidates[i] - features).square().mean(dim=1).min().sqrt()
-            sums.add(real.sources[i], [float(nearest), 1.0])
+        rows = self._features.of(videos).double()
+        for key, source, features in zip(real.keys, real.sources, rows, strict=True):
+            nearest = (self._candidates[key] - features).square().mean(dim=1).min().sqrt()
+            sums.add(source, [float(nearest), 1.0])
 
     def cells(self, row: str) -> Mapping[str, Cell]:
         """Return the mean distance."""

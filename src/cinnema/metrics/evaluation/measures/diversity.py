@@ -61,7 +61,7 @@ class ClipDiversity(Measure):
 class FrameDiversity(Measure):
     """The diversity of VGG16's five feature maps, frame by frame at 224 pixels.
 
-    It costs more than all else on a start, so that only the model's is measured.
+    It costs more than all else on a start, so that no baseline's is measured.
 
     Args:
         vgg: Where the networks are.
@@ -81,8 +81,8 @@ class FrameDiversity(Measure):
         self._identity, self._remembered = identity, Remembered(cache)
 
     def see(self, real: RealBatch, futures: Futures) -> None:
-        """Compare the model's futures of each start."""
-        if futures.kind != "model" or len(futures.videos) < 2:
+        """Compare the model's, and the real, futures of each start."""
+        if futures.kind == "baseline" or len(futures.videos) < 2:
             return
         sums = self.sums.setdefault((futures.row, "spread"), ClusteredSums(2))
         for i, source in enumerate(real.sources):

@@ -192,7 +192,7 @@ def perceptual_columns(title: str, *, num_samples: int, is_main: bool) -> tuple[
         better="lower",
         group=_GROUP,
         about=f"that of the nearest of K = {num_samples} futures of each start; contestants that "
-        "draw nothing have one future",
+        "draw nothing have one future, and real ones may be fewer",
     )
     return (mean, best) if is_main else (mean,)
 

@@ -44,6 +44,19 @@ class RealBatch:
         """Their source videos."""
         return [clip.start.source for clip in self.clips]
 
+    def only(self, indices: Sequence[int]) -> "RealBatch":
+        """Return some of the starts.
+
+        Args:
+            indices: Which, from 0.
+        """
+        return RealBatch(
+            clips=[self.clips[i] for i in indices],
+            videos=[self.videos[i] for i in indices],
+            x=self.x[list(indices)],
+            halves=[self.halves[i] for i in indices],
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Futures:
@@ -68,7 +81,8 @@ class Measure(ABC):
     """Gathers what it needs of every batch, and says at the end what came of it.
 
     An implementer owes: what it keeps lies in `sums` and does not grow with the number of clips;
-    nothing depends on the order or the batches in which clips come.
+    nothing depends on the order or the batches in which clips come. A contestant that cannot
+    continue all starts of a batch is shown with those that it can.
 
     Attributes:
         columns: What it yields, in the order of the table.

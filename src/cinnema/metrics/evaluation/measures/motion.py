@@ -10,12 +10,15 @@ from cinnema.backbones.optical_flow import backward_flow
 from cinnema.metrics.distributions.resampling import ClusteredSums, joint_estimate, ratio
 from cinnema.metrics.evaluation.measures.measure import REAL, Futures, Measure, RealBatch, Video
 from cinnema.metrics.evaluation.results import Cell, Column, Curve
+from cinnema.metrics.scores import Estimate
 
 _MIN_SIZE = 32  # what the flow can work with
 
 # Edges of the bins of speed, in pixels a frame: fine where most of a picture is.
 _SPEEDS = np.concatenate([[0.0], np.geomspace(0.05, 25.6, 28)])
 _NUM_DIRECTIONS = 16
+
+_OTHER = "other futures"
 
 LEAST_SHIFT = 1.0
 """What moves less than this over a clip, in pixels, has no direction."""
@@ -71,10 +74,15 @@ class Motion(Measure):
                 self._sums(REAL, what).add(real.sources[i], values)
 
     def see(self, real: RealBatch, futures: Futures) -> None:
-        """Take in the motion of the first future of each start."""
+        """Take in the motion of the first future of each start.
+
+        Other real futures may be among the real clips: they are kept apart, as their histograms
+        may be those that they would be compared with.
+        """
+        what = _OTHER if futures.kind == "real" else "all"
         for clip, source, frames in zip(real.clips, real.sources, futures.frames[0], strict=True):
             whole = np.concatenate([clip.frames[:1], frames])
-            self._sums(futures.row, "all").add(source, _histograms(whole))
+            self._sums(futures.row, what).add(source, _histograms(whole))
 
     def _sums(self, row: str, what: str) -> ClusteredSums:
         length = 2 + len(_SPEEDS) - 1 + _NUM_DIRECTIONS
@@ -83,16 +91,18 @@ class Motion(Measure):
 
     def cells(self, row: str) -> Mapping[str, Cell]:
         """Return the mean speed, and how far the histograms are from the real ones."""
+        other = self.sums.get((row, _OTHER))
+        if other is not None:
+            return {"speed": _mean_speed(other)}
         own = self.sums.get((row, "all"))
         if own is None:
             return {}
-        speed = own.estimate(lambda sums: ratio(sums[..., :2]))
         first, second = (
             (self.sums.get((REAL, "half 0")), self.sums.get((REAL, "half 1")))
             if row == REAL
             else (self.sums.get((REAL, "all")), own)
         )
-        cells: dict[str, Cell] = {"speed": speed}
+        cells: dict[str, Cell] = {"speed": _mean_speed(own)}
         if first is not None and second is not None:
             pair = [first, second]
             cells["speed apart"] = joint_estimate(pair, lambda parts: _apart_in_speed(*parts))
@@ -137,6 +147,10 @@ def _histograms(frames: Video) -> NDArray[np.float64]:
     bins = np.linspace(-np.pi, np.pi, _NUM_DIRECTIONS + 1)
     directions = np.histogram(angles, bins=bins, weights=weights)[0] / way.size
     return np.concatenate([[speeds.mean(), 1.0], shares, directions])
+
+
+def _mean_speed(sums: ClusteredSums) -> Estimate:
+    return sums.estimate(lambda s: ratio(s[..., :2]))
 
 
 def _speeds_of(sums: NDArray[np.float64]) -> NDArray[np.float64]:
