@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from cinnema.core.errors import UserError
 from cinnema.data.worlds.sky import draw_motion, draw_scene
 from cinnema.stage2.conditioning import Conditioner, ConditionerConfig
-from cinnema.stage2.control import drift_of
+from cinnema.stage2.control import apparent_drift, drift_of
 
 
 def flow_of(x: float, y: float) -> torch.Tensor:
@@ -46,6 +46,30 @@ def test_a_picture_that_stands_still_is_known_to() -> None:
 def test_where_nothing_is_known_to_move_there_is_no_drift() -> None:
     _, known = drift_of(flow_of(0.3, 0.1), torch.zeros(1, 32, 32))
     assert known.tolist() == [0]
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.floats(0.05, 0.4), st.floats(-math.pi, math.pi))
+def test_what_drifts_evenly_appears_to_drift_as_it_does(speed: float, angle: float) -> None:
+    x, y = speed * math.cos(angle), speed * math.sin(angle)
+    flow, moving = flow_of(x, y), torch.ones(1, 32, 32)
+    torch.testing.assert_close(
+        apparent_drift(flow, moving), torch.tensor([[x, y]]), atol=1e-4, rtol=0
+    )
+
+
+def test_a_lake_that_hardly_moves_does_not_slow_the_sky_that_is_seen() -> None:
+    flow, moving = flow_of(0.2, 0.0), torch.ones(1, 32, 32)
+    flow[..., 8:, :] *= 0.1  # the lake
+    mean, _ = drift_of(flow, moving)
+    assert float(mean[0, 0]) == pytest.approx(0.11, abs=1e-3)
+    assert float(apparent_drift(flow, moving)[0, 0]) == pytest.approx(0.2, abs=0.005)
+
+
+def test_what_nothing_is_known_to_move_in_appears_to_stand_still() -> None:
+    for flow, moving in ((flow_of(0.2, 0.0), 0.0), (flow_of(0.0, 0.0), 1.0)):
+        drift = apparent_drift(flow, torch.full((1, 32, 32), moving))
+        assert drift.abs().max() < 1e-6
 
 
 @pytest.mark.parametrize("direction", [0.0, 1.0, 2.5, -2.0])

@@ -20,7 +20,7 @@ from cinnema.media.pictures import to_pixels
 from cinnema.stage1.model import SceneFeatures, Stage1, Stage1Config
 from cinnema.stage1.motion import GRID
 from cinnema.stage2.conditioning import Conditioner, ConditionerConfig
-from cinnema.stage2.control import DRIFT_DIM, drift_of
+from cinnema.stage2.control import DRIFT_DIM, apparent_drift, drift_of
 from cinnema.stage2.flow import ConditionalFlow, FlowConfig
 from cinnema.synthesis.articulated import ArticulatedModel, ArticulatedModelConfig
 from cinnema.synthesis.control import DRIFT, ControlSpec, aimed
@@ -221,10 +221,10 @@ class VideoModel(Synthesizer):
         def drift(told: Tensor) -> Tensor:
             z, _ = self.to_latent(nu, self.condition_on(features, told))
             flow = self.stage1.basis.clip(self.stage1.motion(z, features.joint))
-            return drift_of(flow.float(), moving[:, 0].float())[0]
+            return apparent_drift(flow.float(), moving[:, 0].float())
 
-        # Where a part that moves little, as a lake, counts among what moves, the rest would have to
-        # race to bring up the mean.
+        # Where the flow of a residual can hardly be turned or sped up, telling it ever more does
+        # harm elsewhere.
         reach = _CORRECTION * eta.norm(dim=1, keepdim=True)
         return aimed(drift, eta, self.control, reach=reach)
 
