@@ -1,6 +1,6 @@
 """The model of what acts before a still camera: a robot's arm, a person."""
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -11,10 +11,10 @@ from torch import Tensor
 from cinnema.core.errors import UserError
 from cinnema.stage1.articulated.decoder import Scene
 from cinnema.stage1.articulated.model import ArticulatedConfig, ArticulatedStage1
-from cinnema.stage2.conditioning import Conditioner, ConditionerConfig
-from cinnema.stage2.flow import ConditionalFlow, FlowConfig
+from cinnema.stage2.conditioning import ConditionerConfig
+from cinnema.stage2.flow import FlowConfig
 from cinnema.synthesis.control import END_POINT, ControlSpec, aimed
-from cinnema.synthesis.synthesizer import Synthesizer
+from cinnema.synthesis.two_stage import TwoStageModel, require_fit
 
 END_POINT_DIM = 3
 """Numbers of an end point: x, y and z in metres."""
@@ -63,27 +63,11 @@ class ArticulatedModelConfig:
 
     def __post_init__(self) -> None:
         wanted = 0 if self.end_point is None else END_POINT_DIM
-        pairs = {
-            "flow.z_dim and stage1.z_dim": (self.flow.z_dim, self.stage1.z_dim),
-            "flow.condition_dim and the conditioner's columns": (
-                self.flow.condition_dim,
-                self.conditioner.out_dim,
-            ),
-            "conditioner.feature_dim and stage1.feature_dim": (
-                self.conditioner.feature_dim,
-                self.stage1.feature_dim,
-            ),
-            "conditioner.control_dim and the numbers of end_point": (
-                self.conditioner.control_dim,
-                wanted,
-            ),
-        }
-        for names, (mine, other) in pairs.items():
-            if mine != other:
-                raise UserError(f"{names} must be equal, got {mine} and {other}: change one")
+        pair = (self.conditioner.control_dim, wanted)
+        require_fit(self, {"conditioner.control_dim and the numbers of end_point": pair})
 
 
-class ArticulatedModel(Synthesizer):
+class ArticulatedModel(TwoStageModel):
     """Clip encoder, decoder, conditioner and flow: nu to z to video, and video to z to nu.
 
     Example:
@@ -97,39 +81,10 @@ class ArticulatedModel(Synthesizer):
     """
 
     config: ArticulatedModelConfig
-    stored_dtype: ClassVar[torch.dtype] = torch.bfloat16
+    stage1: ArticulatedStage1
 
     def __init__(self, config: ArticulatedModelConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.stage1 = ArticulatedStage1(config.stage1)
-        self.conditioner = Conditioner(config.conditioner)
-        self.flow = ConditionalFlow(config.flow)
-
-    @property
-    def name(self) -> str:
-        """What the weights are called."""
-        return self.config.name
-
-    @property
-    def size(self) -> int:
-        """Width and height of the pictures that the networks see, in pixels."""
-        return self.config.stage1.size
-
-    @property
-    def num_frames(self) -> int:
-        """T, the frames after x0 that `decode` returns."""
-        return self.config.stage1.num_frames
-
-    @property
-    def z_dim(self) -> int:
-        """Length of z and nu."""
-        return self.config.stage1.z_dim
-
-    @property
-    def fps(self) -> float:
-        """Frames a second of its clips."""
-        return self.config.stage1.fps
+        super().__init__(config, ArticulatedStage1(config.stage1))
 
     @property
     def control(self) -> ControlSpec | None:
@@ -160,11 +115,7 @@ class ArticulatedModel(Synthesizer):
             UserError: Another number of frames or another size.
         """
         self.require_clips(video)
-        z = self.stage1.encode(video)
-        if generator is None:
-            return z
-        noise = torch.randn(z.shape, generator=generator).to(z)
-        return z + self.config.stage1.noise * noise
+        return self.drawn(self.stage1.encode(video), generator)
 
     def read_landmarks(
         self, x0: Float[Tensor, "b 3 h w"], z: Float[Tensor, "b z"]
@@ -257,18 +208,6 @@ class ArticulatedModel(Synthesizer):
             z: How they go on.
         """
         return self.stage1.decode(x0, z).clamp(-1, 1)
-
-    def to_latent(
-        self, nu: Float[Tensor, "b z"], c: Float[Tensor, "b c"]
-    ) -> tuple[Float[Tensor, "b z"], Float[Tensor, " b"]]:
-        """Put x0 into a residual: z, and log abs det d z / d nu in nats."""
-        return self.flow.to_latent(nu, c)
-
-    def to_residual(
-        self, z: Float[Tensor, "b z"], c: Float[Tensor, "b c"]
-    ) -> tuple[Float[Tensor, "b z"], Float[Tensor, " b"]]:
-        """Take x0 out of a latent: nu, and log abs det d nu / d z in nats."""
-        return self.flow.to_residual(z, c)
 
     def _centred(self, eta: Tensor | None) -> Tensor | None:
         if eta is None:

@@ -3,7 +3,6 @@
 import re
 from dataclasses import dataclass as plain_dataclass
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -19,14 +18,15 @@ from cinnema.core.weights import WeightsFile, load_weights, save_weights
 from cinnema.media.pictures import to_pixels
 from cinnema.stage1.model import SceneFeatures, Stage1, Stage1Config
 from cinnema.stage1.motion import GRID
-from cinnema.stage2.conditioning import Conditioner, ConditionerConfig
+from cinnema.stage2.conditioning import ConditionerConfig
 from cinnema.stage2.control import DRIFT_DIM, apparent_drift, drift_of
-from cinnema.stage2.flow import ConditionalFlow, FlowConfig
+from cinnema.stage2.flow import FlowConfig
 from cinnema.synthesis.articulated import ArticulatedModel, ArticulatedModelConfig
 from cinnema.synthesis.control import DRIFT, ControlSpec, aimed
 from cinnema.synthesis.painting import PaintingConfig, PaintingModel
 from cinnema.synthesis.synthesizer import Synthesizer
 from cinnema.synthesis.threads import one_thread
+from cinnema.synthesis.two_stage import TwoStageModel, require_fit
 
 _BUNDLED = Path(__file__).parents[1] / "weights"
 _SUFFIX = ".safetensors"
@@ -58,20 +58,7 @@ class ModelConfig:
     flow: FlowConfig
 
     def __post_init__(self) -> None:
-        pairs = {
-            "flow.z_dim and stage1.z_dim": (self.flow.z_dim, self.stage1.z_dim),
-            "flow.condition_dim and the conditioner's columns": (
-                self.flow.condition_dim,
-                self.conditioner.out_dim,
-            ),
-            "conditioner.feature_dim and stage1.feature_dim": (
-                self.conditioner.feature_dim,
-                self.stage1.feature_dim,
-            ),
-        }
-        for names, (mine, other) in pairs.items():
-            if mine != other:
-                raise UserError(f"{names} must be equal, got {mine} and {other}: change one")
+        require_fit(self)
         if self.conditioner.control_dim not in (0, DRIFT_DIM):
             raise UserError(
                 f"conditioner.control_dim must be 0 or {DRIFT_DIM}, the drift to the right and "
@@ -79,7 +66,7 @@ class ModelConfig:
             )
 
 
-class VideoModel(Synthesizer):
+class VideoModel(TwoStageModel):
     """Stage 1, the conditioner and the flow: nu to z to video, and video to z to nu.
 
     Its networks compute; `Pipeline` is what animates photographs with it.
@@ -94,39 +81,10 @@ class VideoModel(Synthesizer):
     """
 
     config: ModelConfig
-    stored_dtype: ClassVar[torch.dtype] = torch.bfloat16
+    stage1: Stage1
 
     def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.stage1 = Stage1(config.stage1)
-        self.conditioner = Conditioner(config.conditioner)
-        self.flow = ConditionalFlow(config.flow)
-
-    @property
-    def name(self) -> str:
-        """What the weights are called."""
-        return self.config.name
-
-    @property
-    def size(self) -> int:
-        """Width and height of the pictures that the networks see, in pixels."""
-        return self.config.stage1.size
-
-    @property
-    def num_frames(self) -> int:
-        """T, the frames after x0 that `decode` returns."""
-        return self.config.stage1.num_frames
-
-    @property
-    def z_dim(self) -> int:
-        """Length of z and nu."""
-        return self.config.stage1.z_dim
-
-    @property
-    def fps(self) -> float:
-        """Frames a second of its clips."""
-        return self.config.stage1.fps
+        super().__init__(config, Stage1(config.stage1))
 
     @property
     def control(self) -> ControlSpec | None:
@@ -157,11 +115,7 @@ class VideoModel(Synthesizer):
         Raises:
             UserError: Another number of frames or another size.
         """
-        z = self.stage1.encode(self._flow_of(video))
-        if generator is None:
-            return z
-        noise = torch.randn(z.shape, generator=generator).to(z)
-        return z + self.config.stage1.noise * noise
+        return self.drawn(self.stage1.encode(self._flow_of(video)), generator)
 
     def read_control(
         self, video: Float[Tensor, "b t1 3 h w"]
@@ -276,18 +230,6 @@ class VideoModel(Synthesizer):
             z: How they move.
         """
         return self.stage1.decode(x0, z).clamp(-1, 1)
-
-    def to_latent(
-        self, nu: Float[Tensor, "b z"], c: Float[Tensor, "b c"]
-    ) -> tuple[Float[Tensor, "b z"], Float[Tensor, " b"]]:
-        """Put x0 into a residual: z, and log abs det d z / d nu in nats."""
-        return self.flow.to_latent(nu, c)
-
-    def to_residual(
-        self, z: Float[Tensor, "b z"], c: Float[Tensor, "b c"]
-    ) -> tuple[Float[Tensor, "b z"], Float[Tensor, " b"]]:
-        """Take x0 out of a latent: nu, and log abs det d nu / d z in nats."""
-        return self.flow.to_residual(z, c)
 
 
 @plain_dataclass(frozen=True, eq=False)
