@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bodies import tiny_body
 from cinnema.core.errors import UserError
 from cinnema.media.videos import read_video
 from cinnema.serve.options import parse_direction, parse_end_point
 from cinnema.serve.transfer import tag_of
 from cinnema.synthesis.control import EndPoint
+from cinnema.synthesis.model import save_model
 
 Run = Callable[..., Any]
 
@@ -136,6 +138,28 @@ def test_a_photograph_that_cannot_be_read_does_not_stop_a_transfer(
     result = task("transfer", "--motion", query, tmp_path / "bad.png", photo)
     assert result.code == 1
     assert written("sky_like_waves") == names(tmp_path / "out")
+
+
+def test_a_robots_way_is_kept_and_the_json_says_so(
+    task: Run, take_photo: Run, query: Path, tmp_path: Path
+) -> None:
+    weights, photo = tmp_path / "body.safetensors", take_photo(tmp_path / "tray.png")
+    save_model(weights, tiny_body())
+    for options, kept in (([], "way"), (["--keep", "residual"], "residual")):
+        out = tmp_path / kept
+        result = task("transfer", "--motion", query, photo, *options, "-o", out, weights=weights)
+        assert result.code == 0, result.err
+        settings = told(out / "tray_like_waves_00.json")["settings"]
+        assert settings["keep"] == kept
+        assert ("eta" in settings, "way_kept" in settings) == (kept == "way",) * 2
+    both = ("--keep", "way", "--end-point", "0,0,0")
+    result = task("transfer", "--motion", query, photo, *both, weights=weights)
+    assert is_one_line_about(result, "keep: a hand cannot", "--end-point")
+
+
+def test_the_way_of_what_has_no_hand_is_refused(task: Run, photo: Path, query: Path) -> None:
+    result = task("transfer", "--motion", query, photo, "--keep", "way")
+    assert is_one_line_about(result, "keep: the model steered has no end point", "residual")
 
 
 def test_a_video_that_cannot_be_used_is_told(

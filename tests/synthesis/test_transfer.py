@@ -9,7 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
+from bodies import TIGHT, noisy_video, tiny_body
 from cinnema.core.errors import UserError
+from cinnema.media.pictures import to_tensor
 from cinnema.media.videos import Video, write_video
 from cinnema.synthesis.control import Drift, EndPoint
 from cinnema.synthesis.pipeline import Pipeline
@@ -114,6 +116,68 @@ def test_another_drift_may_be_asked_for(
     assert np.hypot(right, down * 64 / 96) == pytest.approx(
         np.hypot(own_right, own_down * 64 / 96), rel=1e-3
     )
+
+
+def test_a_robots_hand_keeps_its_way_unless_told_otherwise() -> None:
+    model = tiny_body()
+    robot, picture = Pipeline(model), noisy_video(seed=1).frames[0]
+    motion = robot.read_motion(noisy_video())
+    moved = robot.transfer(motion, picture)
+    told = moved.settings
+    assert (told["keep"], told["way"]) == ("way", told["way_kept"])
+    pictures = (noisy_video().frames[0], picture)
+    ways = [
+        model.read_landmarks(to_tensor(pixels)[None], z[None])[0]
+        for pixels, z in zip(pictures, (motion.z, moved.z), strict=True)
+    ]
+    own, other = (way[-1] - way[0] for way in ways)
+    assert told["way"] == pytest.approx(own.tolist(), abs=1e-3)
+    assert float((other - own).norm()) < 0.1 * float(own.norm())
+    assert torch.tensor(told["eta"]).sub(ways[1][0]).tolist() == pytest.approx(
+        own.tolist(), abs=1e-3
+    )
+
+
+def test_nu_alone_is_what_other_weights_and_other_wishes_get(
+    steered: Pipeline, drifting: Video, photograph: Photographs
+) -> None:
+    robot, picture = Pipeline(tiny_body()), noisy_video(seed=1).frames[0]
+    motion = robot.read_motion(noisy_video())
+    alone = robot.transfer(motion, picture, keep="residual")
+    assert torch.equal(alone.nu, motion.nu)
+    assert "eta" not in alone.settings
+    told = robot.transfer(motion, picture, eta=EndPoint(x=0.1, y=0.1, z=0.1))
+    sky = steered.transfer(drifting, photograph(48, 80))
+    assert {a.settings["keep"] for a in (alone, told, sky)} == {"residual"}
+    assert not torch.equal(robot.transfer(motion, picture).z, alone.z)
+
+
+def test_the_way_does_not_depend_on_how_the_video_was_read() -> None:
+    robot, picture = Pipeline(tiny_body()), noisy_video(seed=1).frames[0]
+    video, free = noisy_video(), robot.read_motion(noisy_video())
+    own = robot.read_motion(video, steered=True)
+    assert own.about["query"]["eta_is"] == "read off its z"
+    first, *others = (robot.transfer(motion, picture) for motion in (video, free, own))
+    for other in others:
+        torch.testing.assert_close(other.z, first.z, atol=1e-4, rtol=0)
+
+
+def test_a_way_that_leads_out_of_the_range_is_cut_and_said_to_be() -> None:
+    robot = Pipeline(tiny_body(end_point=TIGHT))
+    told = robot.transfer(noisy_video(), noisy_video(seed=1).frames[0]).settings
+    assert max(map(abs, told["eta"])) <= 0.01 + 1e-6
+    assert told["way"] != told["way_kept"]
+
+
+def test_a_way_that_cannot_be_kept_is_told(
+    steered: Pipeline, drifting: Video, photograph: Photographs
+) -> None:
+    robot, image = Pipeline(tiny_body()), noisy_video(seed=1).frames[0]
+    with pytest.raises(UserError, match=r"keep: .* end elsewhere: leave out the end point"):
+        robot.transfer(noisy_video(), image, keep="way", eta=EndPoint(x=0, y=0, z=0))
+    for pipe in (steered, Pipeline(tiny_body(steered=False))):
+        with pytest.raises(UserError, match=r'keep: the model .* has no end point.*"residual"'):
+            pipe.transfer(drifting, photograph(48, 80), keep="way")
 
 
 def test_nu_z_and_the_photographs_size_come_out(

@@ -79,6 +79,10 @@ class Transfer(ControlOptions, RenderingOptions, QueryOptions):
     """Frames of a video (of a pingpong loop: of the way there)."""
     loop: Literal["none", "pingpong", "crossfade"] = "none"
     """How the end joins the beginning."""
+    keep: Literal["way", "residual"] | None = None
+    """What is kept of the motion. residual: nu, what the video's first frame leaves open. way: of a
+    robot, the way of its hand, and of nu what that leaves open. Left out, way with weights of a
+    robot and no --end-point, else residual."""
     output: Folder = Path("transferred")
     """Folder, made if missing. Of sky.jpg and waves.mp4 it gets the video sky_like_waves_00.mp4,
     beside it its JSON and nu, and sky_like_waves_grid.mp4 with both videos."""
@@ -94,13 +98,18 @@ class Transfer(ControlOptions, RenderingOptions, QueryOptions):
         jobs = plan(photos, folder=self.output, tag=tag, samples=(0,), options=self)
 
         def prepare(pipeline: "Pipeline") -> Renderer:
-            motion = self.read(pipeline, self.motion, steered=control is not None)
+            from cinnema.synthesis.transfer import what_is_kept
+
+            steered = control is not None
+            keep = what_is_kept(pipeline.model, self.keep, steered=steered)
+            motion = self.read(pipeline, self.motion, steered=steered or keep == "way")
 
             def videos(photo: Path) -> "Iterator[Animation]":
                 animation = pipeline.transfer(
                     motion,
                     check_input_file(photo, kind="a picture"),
                     eta=control,
+                    keep=keep,
                     num_frames=self.frames,
                     loop=self.loop,
                     **self.rendering(),

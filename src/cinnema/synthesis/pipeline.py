@@ -7,19 +7,20 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor
 
+from cinnema.media.pictures import to_tensor
 from cinnema.synthesis.animation import Animation
 from cinnema.synthesis.control import Control, resolve
 from cinnema.synthesis.draws import Draw, Nu, drawn, given
 from cinnema.synthesis.interpolation import End, between
 from cinnema.synthesis.loops import Loop
 from cinnema.synthesis.model import LoadedModel, load_model
-from cinnema.synthesis.photograph import Mask, Photograph
+from cinnema.synthesis.photograph import Mask, Photograph, as_seen
 from cinnema.synthesis.queries import QueryVideo, read_query
 from cinnema.synthesis.rendering import Look, RenderOptions, open_scene
 from cinnema.synthesis.scene import Scene
 from cinnema.synthesis.settings import Extension, Size
 from cinnema.synthesis.synthesizer import Synthesizer
-from cinnema.synthesis.transfer import Motion, read_motion
+from cinnema.synthesis.transfer import Keep, Motion, carry, read_motion, what_is_kept
 
 __all__ = ["Animation", "Pipeline", "RenderOptions"]
 
@@ -254,6 +255,7 @@ class Pipeline:
         image: Photograph,
         *,
         eta: Control | None = None,
+        keep: Keep | None = None,
         **options: Unpack[RenderOptions],
     ) -> Animation:
         """Move a photograph as something else moves.
@@ -265,20 +267,29 @@ class Pipeline:
             image: The photograph that is to move, as in `animate`.
             eta: Another control; of a drift, what it does not name is the video's own. Left out,
                 the model hears of no control, or of the video's if that had to be told.
+            keep: "residual": nu~ alone, with eta as told above. "way": the robot's hand goes the
+                way of the video's from where it is in the photograph, see `carry_way`; for a model
+                that is told an end point and tells its path. None is "way" for these unless eta is
+                given, and "residual" for all others.
             options: See `RenderOptions`.
 
         Raises:
-            UserError: As in `animate` and `read_motion`.
+            UserError: As in `animate` and `read_motion`; "way" was asked for and cannot be kept.
 
         Example:
             >>> motion = pipe.read_motion("waves.mp4")
             >>> videos = [pipe.transfer(motion, photo) for photo in ("a.jpg", "b.jpg")]
         """
+        kept = what_is_kept(self.model, keep, steered=eta is not None)
         if not isinstance(motion, Motion):
-            motion = self.read_motion(motion, steered=eta is not None)
+            motion = self.read_motion(motion, steered=eta is not None or kept == "way")
         look = Look(image, self.model, temperature=1.0, options=options)
-        told = self._told(eta, look, measured=motion.eta)
-        draw = Draw(motion.nu, motion.eta if told is None else told, None, 0, motion.about)
+        if kept == "way":
+            draw = carry(self.model, motion, to_tensor(as_seen(look.pixels, self.model.size)))
+        else:
+            told = self._told(eta, look, measured=motion.eta)
+            control = motion.eta if told is None else told
+            draw = Draw(motion.nu, control, None, 0, {**motion.about, "keep": kept})
         return next(self._videos(look, [draw]))
 
     def edit(

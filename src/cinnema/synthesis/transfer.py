@@ -1,7 +1,7 @@
 """The motion of a video as a residual: what is left of z when x0 and the control are taken out."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -9,9 +9,14 @@ from torch import Tensor
 
 from cinnema.core.errors import UserError
 from cinnema.synthesis.control import DRIFT, Control, as_drift, resolve
+from cinnema.synthesis.draws import Draw
 from cinnema.synthesis.queries import Query, batch_of
 from cinnema.synthesis.synthesizer import Synthesizer
 from cinnema.synthesis.threads import one_thread
+from cinnema.synthesis.way import carry_way, has_way
+
+Keep: TypeAlias = Literal["way", "residual"]
+"""What of a motion another picture is given: the way of a robot's hand and nu, or nu alone"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +72,55 @@ def read_motion(
         return Motion(query, z_row, nu_row, eta_row, about, query.said + _said(how))
 
 
+def what_is_kept(model: Synthesizer, keep: Keep | None, *, steered: bool) -> Keep:
+    """Return what of a motion another picture is given.
+
+    Args:
+        model: That moves it.
+        keep: What was asked for. None: the way where the model can be told where a hand ends and
+            tells its path, and no other end is asked for; else the residual.
+        steered: Whether another control is asked for.
+
+    Raises:
+        UserError: The way is asked for, and the model has none, or is to end elsewhere.
+    """
+    if keep != "way":
+        return keep or ("way" if not steered and has_way(model) else "residual")
+    if steered:
+        raise UserError(
+            "keep: a hand cannot both keep its way and end elsewhere: leave out the end point "
+            '(eta, --end-point), or keep the "residual"'
+        )
+    if not has_way(model):
+        raise UserError(
+            f"keep: the model {model.name} has no end point whose way it could tell, as weights "
+            'of a robot have: keep the "residual"'
+        )
+    return keep
+
+
+def carry(model: Synthesizer, motion: Motion, x0: Float[Tensor, "3 h w"]) -> Draw:
+    """Return the residual and the control that give a picture the way of a query's hand.
+
+    Args:
+        model: Of which `has_way` holds.
+        motion: Of the query. Whether its control was taken out does not matter.
+        x0: The picture in [-1, 1], at the model's size.
+
+    Returns:
+        nu and eta, see `carry_way`; both ways in the control's unit, that of the query and what
+        its range has left of it.
+    """
+    device = next(model.parameters()).device
+    own = None if motion.eta is None else motion.eta[None].to(device)
+    z, query = motion.z[None].to(device), motion.query.clip[:1].to(device)
+    found = carry_way(model, query, z, x0[None].to(device), eta=own)
+    ways = {"way": found.way, "way_kept": found.kept}
+    told = {name: [round(v, 4) for v in way[0].tolist()] for name, way in ways.items()}
+    about = {**motion.about, "keep": "way", **told}
+    return Draw(found.nu[0].cpu(), found.eta[0].cpu(), None, 0, about)
+
+
 def _own_control(
     model: Synthesizer, query: Query, video: Tensor, *, steered: bool, eta: Control | None
 ) -> tuple[Tensor | None, dict[str, Any]]:
@@ -84,12 +138,13 @@ def _own_control(
         )
     rows, known = model.read_control(video)
     own = rows[0].float().cpu()
+    is_drift = spec is not None and spec.name == DRIFT
     about: dict[str, Any] = {
         "eta": own.tolist(),
-        "eta_is": "estimated from its optical flow",
+        "eta_is": "estimated from its optical flow" if is_drift else "read off its z",
         "eta_known": round(float(known[0]), 3),
     }
-    if spec is not None and spec.name == DRIFT:
+    if spec is not None and is_drift:
         drift = as_drift(own, spec, size=size)
         about |= {
             "direction": round(drift.direction or 0.0, 1),

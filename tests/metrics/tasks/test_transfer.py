@@ -4,10 +4,34 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
+from torch import Tensor
 
 from cinnema.core.errors import UserError
+from cinnema.media.pictures import to_pixels
 from cinnema.metrics.tasks.transfer import cosine, measure_transfer, motion_of
-from known_models import Character, DotReader, DotRobot, RollingSky, robot_clips, sky_clips
+from known_models import (
+    MIDDLE,
+    NUM_FRAMES,
+    SPREAD,
+    Character,
+    DotReader,
+    DotRobot,
+    RollingSky,
+    read_dots,
+    robot_clips,
+    sky_clips,
+)
+
+
+class TellingRobot(DotRobot):
+    """Tells its path: straight from where the dot is to its end."""
+
+    def read_landmarks(self, x0: Tensor, z: Tensor) -> Tensor:
+        start = torch.from_numpy(read_dots(to_pixels(x0))).float()[:, None]
+        end = torch.from_numpy(MIDDLE).float() + z[:, :3] * torch.from_numpy(SPREAD).float()
+        share = torch.linspace(0, 1, NUM_FRAMES + 1)[:, None]
+        return start + share * (end[:, None] - start)
 
 
 def field(x: float, y: float) -> np.ndarray:
@@ -57,8 +81,66 @@ def test_the_ways_of_a_hand_are_compared_where_fields_are_in_other_places() -> N
     assert result.hand.transferred.value > result.hand.random.value + 0.1
     assert result.hand.decoded.value > 0.99
     assert abs(result.hand.frozen.value) < 0.05
-    assert len(result.numbers()) == 8
+    assert result.hand.carried is None  # it does not tell its path
+    assert len(result.numbers()) == 15
     assert any("do so in other places" in note for note in result.notes())
+
+
+def test_a_robot_that_tells_its_path_is_also_given_the_way() -> None:
+    result = measure_transfer(TellingRobot(), robot_clips(8), DotReader())
+    assert result.hand is not None
+    assert result.path is not None
+    for likeness in (result.hand, result.path):
+        assert likeness.carried is not None
+        assert likeness.led is not None
+        # The tray's edge cuts some of the ways.
+        assert likeness.carried.value > 0.85
+        assert likeness.carried.value > likeness.transferred.value + 0.1
+        assert likeness.led.value > likeness.random.value + 0.3
+    rows = {(number.what, number.of): number for number in result.numbers()}
+    assert len(rows) == 21
+    asked = [of for (_, of), number in rows.items() if number.aim is not None]
+    assert asked == ["other picture, given the way and nu"]
+
+
+def test_beside_them_stands_the_real_clip_that_goes_most_nearly_the_same_way() -> None:
+    clips = robot_clips(12)
+    one = clips[0]
+    assert one.track is not None
+    shifted = one.track + np.float32([0.02, 0, 0])
+    twin = replace(clips[1], track=shifted, frames=one.frames)
+    result = measure_transfer(DotRobot(), [one, twin], DotReader())
+    for likeness in (result.fields, result.hand, result.path):
+        assert likeness is not None
+        assert likeness.alike is not None
+        assert likeness.alike.value == pytest.approx(1, abs=1e-4)  # dots are read off pixels
+    many = measure_transfer(DotRobot(), clips, DotReader())
+    assert many.path is not None
+    assert many.path.alike is not None
+    assert 0.5 < many.path.alike.value < 1
+
+
+def test_clips_of_the_same_source_are_no_others() -> None:
+    clips = robot_clips(3, futures=2)
+    twins = [replace(c, track=clips[i - i % 2].track) for i, c in enumerate(clips)]
+    result = measure_transfer(DotRobot(), twins, DotReader())
+    assert result.path is not None
+    assert result.path.alike is not None
+    assert result.path.alike.value < 0.99
+
+
+def test_a_hand_that_rests_has_no_way_and_a_robot_without_tracks_none_at_all() -> None:
+    clips = robot_clips(4)
+    assert clips[0].track is not None
+    resting = replace(clips[0], track=np.repeat(clips[0].track[:1], NUM_FRAMES + 1, axis=0))
+    result = measure_transfer(DotRobot(), [resting, *clips[1:]], DotReader())
+    assert result.hand is not None
+    assert result.hand.transferred.num_clips == 3
+    assert result.fields.transferred.num_clips == 4
+    blind = measure_transfer(DotRobot(), [replace(c, track=None) for c in clips], DotReader())
+    assert blind.hand is not None
+    assert blind.hand.alike is None
+    assert np.isnan(blind.hand.transferred.value)
 
 
 def test_a_model_that_forgets_the_motion_is_seen() -> None:

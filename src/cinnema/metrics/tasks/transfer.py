@@ -1,8 +1,8 @@
-"""Whether a picture that is given a video's nu moves as the video does."""
+"""Whether a picture that is given a video's motion moves as the video does."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
 
 import cv2
 import numpy as np
@@ -17,6 +17,7 @@ from cinnema.metrics.tasks.clips import (
     KnownClip,
     Progress,
     Video,
+    aimed_at,
     batches,
     developed,
     filmed,
@@ -29,6 +30,7 @@ from cinnema.metrics.tasks.intervals import mean, resampled
 from cinnema.metrics.tasks.reader import EndPointReader
 from cinnema.metrics.tasks.results import Aim, Number, TaskResult
 from cinnema.synthesis.synthesizer import Synthesizer
+from cinnema.synthesis.way import carry_way, has_way
 
 _GRID = 16
 _STILL = 0.005  # in picture sizes: a video whose field is shorter than this has no motion to give
@@ -36,6 +38,9 @@ _LEAST_CELLS = 5.0  # of the grid, that have to move in both pictures
 _LEAST_WAY = 0.02  # of a hand, in the unit of its position: a shorter one has no direction
 
 Volume = Float32[np.ndarray, "2 t g g"]
+Path: TypeAlias = Float64[np.ndarray, "t 3"]
+Cosines: TypeAlias = dict[str, float]
+"""By the names that `Likeness` has for them; NaN or left out where there is nothing to compare"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,16 +48,24 @@ class Likeness:
     """How like the video's motion that of a few others is: mean cosines, 1 is the same way.
 
     Attributes:
-        transferred: Of another picture that was given nu.
+        transferred: Of another picture that was given nu alone.
         random: Of that picture with a random nu.
         frozen: Of that picture as it stands: 0, as nothing goes no way.
         decoded: Of the video itself, encoded and decoded: the most that stage 1 lets through.
+        carried: Of another picture that was given the way of the hand, and nu; None where the
+            model has no way.
+        led: Of that picture, given the way and a random nu: what the way alone brings along.
+        alike: Of the real clip of another source whose hand goes most nearly the same path; None
+            without a hand.
     """
 
     transferred: Estimate
     random: Estimate
     frozen: Estimate
     decoded: Estimate
+    carried: Estimate | None = None
+    led: Estimate | None = None
+    alike: Estimate | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +75,7 @@ class TransferResult(TaskResult):
     Attributes:
         fields: By the optical flow over the clip, in the same places of both pictures.
         hand: By the way of the end effector from the first frame to the last; None without one.
+        path: By where it is at every frame, as seen from the first; None without one.
         least: The cosine of fields that is asked for.
     """
 
@@ -69,6 +83,7 @@ class TransferResult(TaskResult):
 
     fields: Likeness
     hand: Likeness | None
+    path: Likeness | None
     least: float
 
     def numbers(self) -> Sequence[Number]:
@@ -77,27 +92,41 @@ class TransferResult(TaskResult):
         found = _numbers("cosine of motion fields", self.fields, aim)
         if self.hand is not None:
             found += _numbers("cosine of the hand's way", self.hand, None)
+        if self.path is not None:
+            found += _numbers("cosine of the hand's path", self.path, None)
         return found
 
     def notes(self) -> Sequence[str]:
-        """Return what the two cosines mean."""
+        """Return what the cosines mean."""
         said = ["fields are compared where both pictures can move, as far as the data tell"]
         if self.hand is not None:
-            said.append(
+            said += [
                 "hands start in other places, so fields that move alike do so in other places of "
-                "the picture; the hand's way does not mind where it starts"
-            )
+                "the picture; the hand's way (to the last frame) and path (at every frame) do not "
+                "mind where it starts",
+                "the real clip is of another source, the one whose hand goes most nearly the same "
+                "path: its fields show what true motion has that goes so nearly the same way",
+            ]
         return said
 
 
 def _numbers(what: str, likeness: Likeness, aim: Aim | None) -> list[Number]:
+    """Return the rows that there are. What is asked is asked of what `cinnema transfer` does."""
+    carries = likeness.carried is not None
     rows = (
-        ("other picture, given nu", likeness.transferred, aim),
-        ("other picture, random nu", likeness.random, None),
-        ("other picture, frozen", likeness.frozen, None),
-        ("the video, encoded and decoded", likeness.decoded, None),
+        ("other picture, given the way and nu", likeness.carried),
+        ("other picture, the way, random nu", likeness.led),
+        (f"other picture, given nu{' alone' * carries}", likeness.transferred),
+        ("other picture, random nu", likeness.random),
+        ("other picture, frozen", likeness.frozen),
+        ("the video, encoded and decoded", likeness.decoded),
+        ("real clip, most alike in its path", likeness.alike),
     )
-    return [Number(what=what, of=of, estimate=e, digits=2, aim=aim) for of, e, aim in rows]
+    there = [(of, estimate) for of, estimate in rows if estimate is not None]
+    return [
+        Number(what=what, of=of, estimate=estimate, digits=2, aim=None if i else aim)
+        for i, (of, estimate) in enumerate(there)
+    ]
 
 
 @torch.inference_mode()
@@ -110,17 +139,19 @@ def measure_transfer(
     batch_size: int = 8,
     progress: Progress = say_nothing,
 ) -> TransferResult:
-    """Give nu of each clip to the first frame of another source, and compare the motions.
+    """Give the motion of each clip to the first frame of another source, and compare the motions.
 
         nu~ = T^-1(q(X~); x~0),   X = p(x0, T(nu~; x0))
 
-    The control is left out, so that nu holds all of the motion, as in `cinnema transfer`. A model
-    that cannot do without is told the clip's own on both sides.
+    The control is left out, so that nu holds all of the motion; a model that cannot do without is
+    told the clip's own on both sides. A model that tells the way of a hand is also given that, as
+    `cinnema transfer` does of itself, see `cinnema.synthesis.way.carry_way`.
 
     Args:
         model: In evaluation mode.
         clips: Of two sources at least; those that stand still are left out.
-        reader: Of end points, for a robot: then the ways of its hand are compared, too.
+        reader: Of end points, for a robot: then the ways of its hand are compared, too, and each
+            clip with the most alike of the others.
         seed: Of the random nu.
         batch_size: Clips at once.
         progress: Told how many are done.
@@ -129,21 +160,28 @@ def measure_transfer(
         UserError: The clips are of one source, or none moves.
     """
     others = dict(zip([c.start.key for c in clips], partners_of(clips), strict=True))
-    fields, hands = [], []
+    rows: dict[str, list[Cosines]] = {"fields": [], "hand": [], "path": []}
     for batch in batches(clips, batch_size, text="transferring", progress=progress):
         partners = [others[clip.start.key] for clip in batch]
         films = _films(model, batch, partners, seed=seed)
         for i, (clip, partner) in enumerate(zip(batch, partners, strict=True)):
-            videos = [film[i] for film in films]
-            fields.append(_field_row(clip, partner, videos))
+            shown = {name: (film[i], partner) for name, film in films.items()}
+            shown["decoded"] = (films["decoded"][i], clip)
+            if reader is not None and (alike := _most_alike(clip, clips)) is not None:
+                shown["alike"] = (alike.frames, alike)
+            rows["fields"].append(_field_row(clip, partner, shown))
             if reader is not None:
-                hands.append(_hand_row(clip, videos, reader))
-    sources, table = [clip.source for clip in clips], np.stack(fields)
-    if not np.isfinite(table).any():
+                seen = {name: _path_seen(video, reader) for name, (video, _) in shown.items()}
+                rows["hand"].append(_hand_row(clip, seen, first=-1))
+                rows["path"].append(_hand_row(clip, seen, first=1))
+    sources = [clip.source for clip in clips]
+    found = {name: _likeness(row, sources) for name, row in rows.items() if row}
+    if not found["fields"].transferred.num_clips:
         raise UserError("no clip moves where both pictures can: name data in which more moves")
     return TransferResult(
-        fields=_likeness(table, sources),
-        hand=_likeness(np.stack(hands), sources) if hands else None,
+        fields=found["fields"],
+        hand=found.get("hand"),
+        path=found.get("path"),
         least=0.7 if reader is None else 0.5,
     )
 
@@ -154,20 +192,38 @@ def _films(
     partners: Sequence[KnownClip],
     *,
     seed: int,
-) -> list[list[Video]]:
+) -> dict[str, list[Video]]:
     """The partners given nu, with a random one, frozen; and the clips encoded and decoded."""
     x0, other = first_frames(model, clips), first_frames(model, partners)
     etas, z = own_etas(model, clips), encoded(model, clips)
     nu, _ = model.to_residual(z, told(model, x0, etas))
     random = draws(model, clips, seed=seed, purpose="transfer").to(nu)
     c = told(model, other, etas)
-    frozen = [np.repeat(p.frames[:1], len(p.frames), axis=0) for p in partners]
-    return [
-        filmed(model, other, nu, c),
-        filmed(model, other, random, c),
-        frozen,
-        developed(model, x0, z),
-    ]
+    films = {
+        "transferred": filmed(model, other, nu, c),
+        "random": filmed(model, other, random, c),
+        "frozen": [np.repeat(p.frames[:1], len(p.frames), axis=0) for p in partners],
+        "decoded": developed(model, x0, z),
+    }
+    if has_way(model):
+        for name, start in (("carried", None), ("led", random)):
+            way = carry_way(model, x0, z, other, nu=start)
+            c = aimed_at(model, other, way.nu, [*way.eta])
+            films[name] = filmed(model, other, way.nu, c)
+    return films
+
+
+def _most_alike(clip: KnownClip, clips: Sequence[KnownClip]) -> KnownClip | None:
+    """Return the clip of another source whose hand goes most nearly the same path."""
+    own = _path_of(clip)
+    if own is None:
+        return None
+    found, least = None, np.inf
+    for other in clips:
+        path = None if other.source == clip.source else _path_of(other)
+        if path is not None and (distance := float(np.square(path - own).sum())) < least:
+            found, least = other, distance
+    return found
 
 
 def motion_of(video: Video) -> Volume:
@@ -199,15 +255,24 @@ def cosine(
 
 
 def _field_row(
-    clip: KnownClip, partner: KnownClip, videos: Sequence[Video]
-) -> Float64[np.ndarray, "4"]:
-    """Cosines of the films' motions with the clip's; NaN of what has none to give."""
-    own, both = motion_of(clip.frames), _can_move(clip) * _can_move(partner)
+    clip: KnownClip, partner: KnownClip, shown: Mapping[str, tuple[Video, KnownClip]]
+) -> Cosines:
+    """Cosines of videos' motions with the clip's; none of what has none to give.
+
+    Args:
+        clip: The clip.
+        partner: Whose first frame is to move.
+        shown: Videos, each with the clip whose first frame moves in it.
+    """
+    own, free = motion_of(clip.frames), _can_move(clip)
+    both = free * _can_move(partner)
     length = float(np.sqrt((both * (own[:, -1] ** 2).sum(axis=0)).sum() / max(both.sum(), 1e-9)))
     if length < _STILL or both.sum() < _LEAST_CELLS:
-        return np.full(4, np.nan)
-    weights = (both, both, both, _can_move(clip))
-    return np.array([cosine(own, motion_of(v), w) for v, w in zip(videos, weights, strict=True)])
+        return {}
+    return {
+        name: cosine(own, motion_of(video), free * _can_move(where))
+        for name, (video, where) in shown.items()
+    }
 
 
 def _can_move(clip: KnownClip) -> Float64[np.ndarray, "g g"]:
@@ -218,25 +283,33 @@ def _can_move(clip: KnownClip) -> Float64[np.ndarray, "g g"]:
     return np.asarray(1 - share)
 
 
-def _hand_row(
-    clip: KnownClip, videos: Sequence[Video], reader: EndPointReader
-) -> Float64[np.ndarray, "4"]:
+def _path_of(clip: KnownClip) -> Path | None:
+    """Return where the hand truly is at every frame, as seen from the first; None without one."""
     if clip.track is None or clip.track.shape[1] != 3:
-        return np.full(4, np.nan)
-    own = (clip.track[-1] - clip.track[0]).astype(np.float64)
-    if np.linalg.norm(own) < _LEAST_WAY:
-        return np.full(4, np.nan)
-    ends = reader.read(np.concatenate([video[[0, -1]] for video in videos]))
-    ways = ends[1::2] - ends[::2]
-    lengths = np.linalg.norm(ways, axis=1) * np.linalg.norm(own)
-    return np.asarray(np.where(lengths > 1e-9, ways @ own / lengths.clip(1e-9), 0.0))
+        return None
+    return np.asarray(clip.track - clip.track[:1], dtype=np.float64)
 
 
-def _likeness(table: Float64[np.ndarray, "n 4"], sources: Sequence[str]) -> Likeness:
-    estimates = [resampled(table[:, i : i + 1], sources, mean) for i in range(4)]
-    return Likeness(
-        transferred=estimates[0],
-        random=estimates[1],
-        frozen=estimates[2],
-        decoded=estimates[3],
-    )
+def _path_seen(video: Video, reader: EndPointReader) -> Path:
+    places = reader.read(video).astype(np.float64)
+    return np.asarray(places - places[:1])
+
+
+def _hand_row(clip: KnownClip, seen: Mapping[str, Path], *, first: int) -> Cosines:
+    """Cosines of paths with the true one, from the frame `first` on; none of a hand that rests."""
+    own = _path_of(clip)
+    if own is None or np.sqrt(np.square(own[first:]).sum(axis=1).mean()) < _LEAST_WAY:
+        return {}
+    return {name: _along(path[first:], own[first:]) for name, path in seen.items()}
+
+
+def _along(a: Path, b: Path) -> float:
+    lengths = float(np.linalg.norm(a) * np.linalg.norm(b))
+    return float((a * b).sum()) / lengths if lengths > 1e-9 else 0.0
+
+
+def _likeness(rows: Sequence[Cosines], sources: Sequence[str]) -> Likeness:
+    names = ["transferred", "random", "frozen", "decoded"]
+    names += [name for name in ("carried", "led", "alike") if any(name in row for row in rows)]
+    tables = {name: np.array([[row.get(name, np.nan)] for row in rows]) for name in names}
+    return Likeness(**{name: resampled(table, sources, mean) for name, table in tables.items()})
