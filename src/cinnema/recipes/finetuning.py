@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from dataclasses import dataclass as plain_dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -53,7 +54,7 @@ from cinnema.stage2.training import trial as stage2_trial
 from cinnema.synthesis.model import ModelConfig, VideoModel, save_model
 
 Tell = Callable[[str], None]
-Kept = Literal["tuned", "base"]
+Kept = Literal["tuned", "motion", "base"]
 Share = Annotated[float, Field(ge=0)]
 _Network = TypeVar("_Network", bound=nn.Module)
 
@@ -145,7 +146,8 @@ class FinetuneResult:
     Attributes:
         model: The adapted model, in evaluation mode, float32, on the CPU.
         comparison: The base and it, on the clips held out.
-        kept: Of "stage1" and "stage2", whether the tuned or the base's is in the model.
+        kept: Of "stage1" and "stage2", whether the tuned or the base's is in the model; "motion"
+            says that stage 1's phase "picture" was left out again.
         about: All else that there is to tell, as JSON values.
         base: The weights that it began with.
         held_out: The clips that it was measured on.
@@ -305,23 +307,25 @@ class _Work:
         )
 
     def stage1(self, before: Scores) -> tuple[Stage1, Scores, Kept]:
-        """Adapt stage 1; return it or the base's, whichever gives held-out clips back better."""
+        """Adapt stage 1; return what gives held-out clips back best: base, motion alone, or all."""
         tuned = copy.deepcopy(self.base.stage1)
-        for training in (self.recipe.motion, self.recipe.picture):
-            if self.plan.shares[training.phase]:
-                tuned = self._phase(tuned, training)
-        tuned = _as_stored(tuned.float().eval())
-        if not sum(self.config.shares[:2]):
-            return tuned, _stage1_part(before), "base"
-        after = _kept_scores(self.run / "stage1.json", lambda: self.measuring.stage1(tuned))
-        change = self.measuring.compared(("", ""), before, after).row("LPIPS, recon").change
-        if change.value < 0:
-            return tuned, after, "tuned"
-        self.tell(
-            f"stage 1: LPIPS of held-out clips changed by {change.value:+.4f}, so that of "
-            f"{self.base.name} is kept"
-        )
-        return copy.deepcopy(self.base.stage1), _stage1_part(before), "base"
+        best: tuple[Stage1, Scores, Kept] = (_rounded(tuned), _stage1_part(before), "base")
+        least = 0.0
+        phases = [t for t in (self.recipe.motion, self.recipe.picture) if self.plan.shares[t.phase]]
+        for training in phases:
+            tuned = self._phase(tuned, training)
+            stored = _rounded(tuned)
+            after = _kept_scores(
+                self.run / f"{training.phase}.json", partial(self.measuring.stage1, stored)
+            )
+            change = self.measuring.compared(("", ""), before, after).row("LPIPS, recon").change
+            self.tell(f"{training.phase}: LPIPS of held-out clips changed by {change.value:+.4f}")
+            if change.value < least:
+                kept: Kept = "tuned" if training is phases[-1] else "motion"
+                best, least = (stored, after, kept), change.value
+        if phases and best[2] == "base":
+            self.tell(f"stage 1 came out no better, so that of {self.base.name} is kept")
+        return best
 
     def stage2(self, stage1: Stage1, *, name: str) -> tuple[VideoModel, Kept]:
         """Adapt stage 2 to a stage 1; return the model with it or with the base's."""
@@ -500,6 +504,11 @@ def _assembled(
     model.flow.load_state_dict(flow.state_dict())
     device = next(stage1.parameters()).device
     return _as_stored(model.to(device).eval()).requires_grad_(requires_grad=False)
+
+
+def _rounded(stage1: Stage1) -> Stage1:
+    """A copy of a stage 1 as a weights file holds it."""
+    return _as_stored(copy.deepcopy(stage1).float().eval())
 
 
 @torch.no_grad()
