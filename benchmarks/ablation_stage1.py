@@ -21,7 +21,7 @@ from cinnema.recipes.articulated import ArticulatedRecipe, person, robot
 from cinnema.recipes.articulated_assembly import held_out_clips, new_stage1, training_loader
 from cinnema.stage1.adversaries.adversaries import AdversariesConfig, AdversaryPhase
 from cinnema.stage1.articulated.model import ArticulatedStage1
-from cinnema.stage1.articulated.training import sides_apart
+from cinnema.stage1.articulated.points import sides_apart
 from cinnema.stage1.articulated.training import train as run_phase
 from cinnema.stage2.priors import LinearGaussianPrior
 

@@ -23,7 +23,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import ModuleType
 
 import torch
 
@@ -40,9 +39,10 @@ from cinnema.reference.training.flow import FlowStep, new_flow
 from cinnema.reference.training.loop import TrainingStep, batch_of
 from cinnema.reference.training.precision import Precision
 from cinnema.reference.video_encoder import VideoEncoder
-from cinnema.stage1 import training as sky_training
-from cinnema.stage1.articulated import training as robot_training
+from cinnema.stage1 import loop
+from cinnema.stage1.articulated.training import trial as robot_trial
 from cinnema.stage1.model import Stage1
+from cinnema.stage1.training import trial as sky_trial
 
 CPU = torch.device("cpu")
 PRECISIONS: tuple[Precision, ...] = ("float32", "fast", "compiled")
@@ -172,10 +172,8 @@ def own_sky(precision: Precision, batch_size: int) -> Take:
     training = replace(recipe.picture, batch_size=batch_size)
     batch = made_up_clips(recipe, batch_size, num_rendered=training.frames)
     lpips = LPIPS.load(training.network)
-    with computing_in(precision, sky_training):
-        return sky_training.trial(
-            Stage1(recipe.stage1), batch, training, device=CPU, perceptual=lpips
-        )
+    with computing_in(precision):
+        return sky_trial(Stage1(recipe.stage1), batch, training, device=CPU, perceptual=lpips)
 
 
 def own_robot(precision: Precision, batch_size: int) -> Take:
@@ -184,22 +182,20 @@ def own_robot(precision: Precision, batch_size: int) -> Take:
     training = replace(recipe.picture, batch_size=batch_size)
     batch = made_up_robots(recipe, batch_size)
     lpips = LPIPS.load(training.network)
-    with computing_in(precision, robot_training):
-        return robot_training.trial(
-            new_stage1(recipe), batch, training, device=CPU, perceptual=lpips
-        )
+    with computing_in(precision):
+        return robot_trial(new_stage1(recipe), batch, training, device=CPU, perceptual=lpips)
 
 
 @contextmanager
-def computing_in(precision: Precision, training: ModuleType) -> Iterator[None]:
+def computing_in(precision: Precision) -> Iterator[None]:
     """Let steps that are made in the block compute in a precision, whatever the device prefers."""
     dtype = torch.float32 if precision == "float32" else torch.bfloat16
-    preferred = training.fast_dtype
-    training.fast_dtype = lambda _: dtype  # type: ignore[attr-defined]
+    preferred = loop.fast_dtype
+    loop.fast_dtype = lambda _: dtype  # type: ignore[attr-defined]
     try:
         yield
     finally:
-        training.fast_dtype = preferred  # type: ignore[attr-defined]
+        loop.fast_dtype = preferred  # type: ignore[attr-defined]
 
 
 MAKERS: dict[str, Callable[[Precision, int], Take]] = {

@@ -14,7 +14,8 @@ WHERE = Control(name="where", kind="position", labels=("x", "y", "z"), unit="m")
 
 @dataclass(frozen=True)
 class WalkingSquare:
-    """Clips of 7 frames of 32 px; "where" is the square's middle in picture widths, and a 0.
+    """Clips of 7 frames of 32 px; "where" is the square's middle in picture widths, and a 0;
+    "corners" its upper left and lower right, in picture widths and heights.
 
     Every fifth clip is for validation.
     """
@@ -41,6 +42,11 @@ class WalkingSquare:
         for frame, (x, y) in zip(frames, path.round().astype(int), strict=True):
             frame[y - 4 : y + 4, x - 4 : x + 4] = (230, 210, 60)
         where = np.concatenate([path / SIZE, np.zeros((FRAMES, 1))], axis=1).astype(np.float32)
+        corners = np.concatenate([path - 4, path + 4], axis=1).astype(np.float32) / SIZE
         yield RawClip(
-            name=item.name, source=item.name, frames=frames, fps=10.0, tracks={"where": where}
+            name=item.name,
+            source=item.name,
+            frames=frames,
+            fps=10.0,
+            tracks={"where": where, "corners": corners},
         )

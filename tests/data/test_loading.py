@@ -151,6 +151,16 @@ def test_a_track_comes_frame_by_frame_and_mirrored_as_the_control_is(toys: Packe
         next(loader_of(toys, track="leg", augmentation=None))
 
 
+def test_points_are_mirrored_with_the_picture_control_or_not(toys: PackedDataset) -> None:
+    mirrored = Augmentation(mirror=1.0)
+    plain, turned = (
+        next(loader_of(toys, track="arm", has_points=True, augmentation=a)).track
+        for a in (None, mirrored)
+    )
+    torch.testing.assert_close(turned[..., 0], 1 - plain[..., 0])
+    torch.testing.assert_close(turned[..., 1], plain[..., 1])
+
+
 def test_levels_0_and_255_are_minus_one_and_one(pack: Pack) -> None:
     video = next(loader_of(pack([256], size=16), num_frames=256, augmentation=None)).video
     assert video.min() == -1

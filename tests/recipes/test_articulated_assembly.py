@@ -91,6 +91,46 @@ def test_the_control_of_a_latent_is_centred(data: Path) -> None:
     assert pool.joint.shape == (4, STAGE1.feature_dim, 8, 8)
 
 
+def points() -> ArticulatedRecipe:
+    stage1 = dataclasses.replace(STAGE1, landmarks=4, points=True)
+    conditioner = dataclasses.replace(
+        CONDITIONER, feature_dim=stage1.feature_dim, control_dim=0, control_scale=0.15
+    )
+    return dataclasses.replace(
+        RECIPE,
+        data=ActingData(
+            landmarks="corners", validation_clips=4, augmentation=Augmentation(mirror=0.5)
+        ),
+        stage1=stage1,
+        conditioner=conditioner,
+        motion=dataclasses.replace(RECIPE.motion, guided=0.5),
+        flow=dataclasses.replace(RECIPE.flow, condition_dim=conditioner.out_dim),
+        end_point=None,
+    )
+
+
+def test_a_body_of_points_is_trained_and_sampled(data: Path, tmp_path: Path) -> None:
+    recipe = points()
+    train_stage1(recipe, data=data, run=tmp_path, device=CPU)
+    numbers = (tmp_path / "motion" / "metrics.jsonl").read_text()
+    assert "landmarks_known" in numbers
+    train_stage2(recipe, data=data, run=tmp_path, device=CPU)
+    model = load_model(bundle(recipe, run=tmp_path, output=tmp_path / "points.safetensors")).model
+    x0 = torch.zeros(1, 3, 32, 32)
+    z, _ = model.to_latent(torch.zeros(1, 8), model.condition(x0))
+    assert model.decode(x0, z).shape == (1, 4, 3, 32, 32)
+
+
+def test_the_flow_of_points_learns_the_z_of_true_paths(data: Path) -> None:
+    recipe = points()
+    clips = held_out_clips(recipe, PackedDataset(data))
+    stage1 = new_stage1(recipe).eval()
+    pool = latents_of(recipe)(stage1, clips)
+    torch.testing.assert_close(pool.z, stage1.encode_path(clips.track))
+    other = dataclasses.replace(clips, video=clips.video.flip(1))
+    torch.testing.assert_close(latents_of(recipe)(stage1, other).z, pool.z)
+
+
 def test_held_out_clips_are_of_the_split_and_the_same_each_time(data: Path) -> None:
     dataset = PackedDataset(data)
     first, again = (held_out_clips(RECIPE, dataset) for _ in range(2))
@@ -100,7 +140,7 @@ def test_held_out_clips_are_of_the_split_and_the_same_each_time(data: Path) -> N
 
 def test_a_track_that_is_not_there_is_named(data: Path) -> None:
     lost = dataclasses.replace(RECIPE, data=ActingData(landmarks="elsewhere"))
-    with pytest.raises(UserError, match="has no track elsewhere, it has where"):
+    with pytest.raises(UserError, match="has no track elsewhere, it has corners, where"):
         next(training_loader(lost, PackedDataset(data), 4, seed=0))
 
 

@@ -28,7 +28,7 @@ from cinnema.recipes.assembly import (
     train_stage2,
     training_stream,
 )
-from cinnema.stage1 import training as stage1_training
+from cinnema.stage1 import loop
 from cinnema.stage1.model import Stage1Config
 from cinnema.stage1.training import Stage1Training
 from cinnema.stage2.conditioning import ConditionerConfig
@@ -177,10 +177,8 @@ def numbers_of(run: Path) -> list[list[dict[str, float]]]:
 def test_a_training_that_is_killed_again_and_again_ends_as_an_unbroken_one_to_the_bit(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        stage1_training, "TrainingRun", functools.partial(TrainingRun, seconds_between=0.0)
-    )
-    monkeypatch.setattr(stage1_training, "_RECORD_EVERY", 1)
+    monkeypatch.setattr(loop, "TrainingRun", functools.partial(TrainingRun, seconds_between=0.0))
+    monkeypatch.setattr(loop, "_RECORD_EVERY", 1)
     whole, broken = tmp_path / "runs" / "whole", tmp_path / "runs" / "broken"
     train_stage1(LONGER, data=data, run=whole, device=CPU)
 

@@ -15,7 +15,7 @@ from cinnema.core.errors import UserError
 from cinnema.core.ranks import Ranks
 from cinnema.core.running import TrainingRun
 from cinnema.data.clips import ClipBatch, ClipBatches
-from cinnema.stage1 import training
+from cinnema.stage1 import loop
 from cinnema.stage1.adversaries import adversaries
 from cinnema.stage1.adversaries.adversaries import (
     Adversaries,
@@ -64,20 +64,20 @@ def is_same(a: dict[str, Tensor], b: dict[str, Tensor], *, within: str = "") -> 
 def eager(monkeypatch: pytest.MonkeyPatch) -> None:
     """Save after every step and record every number."""
     run = functools.partial(TrainingRun, seconds_between=0.0)
-    monkeypatch.setattr(training, "TrainingRun", run)
-    monkeypatch.setattr(training, "_RECORD_EVERY", 1)
+    monkeypatch.setattr(loop, "TrainingRun", run)
+    monkeypatch.setattr(loop, "_RECORD_EVERY", 1)
 
 
 @pytest.fixture(params=[torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 def dtype(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> torch.dtype:
-    monkeypatch.setattr(training, "fast_dtype", lambda _device: request.param)
+    monkeypatch.setattr(loop, "fast_dtype", lambda _device: request.param)
     return request.param
 
 
 @pytest.fixture
 def in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever this machine is fast in."""
-    monkeypatch.setattr(training, "fast_dtype", lambda _device: torch.float32)
+    monkeypatch.setattr(loop, "fast_dtype", lambda _device: torch.float32)
 
 
 @pytest.mark.usefixtures("eager")
@@ -193,7 +193,7 @@ def test_a_run_goes_on_on_a_device_of_another_format(
 ) -> None:
     states = [state_of(tiny())]
     for step, dtype in enumerate([torch.bfloat16, torch.float32, torch.bfloat16]):
-        monkeypatch.setattr(training, "fast_dtype", lambda _device, dtype=dtype: dtype)
+        monkeypatch.setattr(loop, "fast_dtype", lambda _device, dtype=dtype: dtype)
         with pytest.raises(StopIteration):
             train(tiny(), batches(stop=step + 1), MOTION, folder=tmp_path, device=CPU)
         checkpoint = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
@@ -256,7 +256,7 @@ def test_the_model_is_validated_in_float32_with_averaged_weights(
     dtype: torch.dtype,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(training, "_VALIDATE_EVERY", 3)
+    monkeypatch.setattr(loop, "_VALIDATE_EVERY", 3)
     seen = []
 
     def validate(model: Stage1) -> dict[str, float]:
@@ -411,7 +411,7 @@ def test_frames_and_adversaries_that_do_not_fit_are_refused(
 def test_the_averaged_model_is_shown_with_each_validation(
     tiny: Make, batches: Batches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "_VALIDATE_EVERY", 3)
+    monkeypatch.setattr(loop, "_VALIDATE_EVERY", 3)
     shown = []
     train(
         tiny(), batches(), MOTION, folder=tmp_path, device=CPU,

@@ -92,6 +92,8 @@ class ClipSequence:
         size: Width and height of the frames in pixels; None is that of the packed frames.
         augmentation: How clips are varied.
         track: Which track of the clips comes with the frames; None for none.
+        has_points: Whether the track is x and y of points in turn, in picture widths and heights:
+            then it follows pictures that are mirrored. No point changes its name.
         seed: Of all draws, at least 0, of any size.
 
     Attributes:
@@ -117,6 +119,7 @@ class ClipSequence:
         size: int | None = None,
         augmentation: Augmentation | None = None,
         track: str | None = None,
+        has_points: bool = False,
         seed: int = 0,
     ) -> None:
         _check_at_least(2, num_frames=num_frames)
@@ -125,8 +128,8 @@ class ClipSequence:
         self.dataset, self.num_frames = dataset, num_frames
         self.augmentation = Augmentation() if augmentation is None else augmentation
         self.augmentation.check_control(dataset.manifest.control)
-        self.track = track
-        _check_track(track, dataset, self.augmentation)
+        self.track, self.has_points = track, has_points
+        _check_track(track, dataset, self.augmentation, has_points=has_points)
         self.size = dataset.manifest.size if size is None else size
         self.indices = _long_enough(dataset, split, num_frames)
         self._key = int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0])
@@ -205,6 +208,10 @@ class ClipSequence:
             name, here = self.dataset.manifest.name, ", ".join(clip.tracks) or "none"
             raise UserError(f"{name} has no track {self.track}, it has {here}: name another one")
         rows = clip.tracks[self.track][list(window)].astype(np.float32)
+        if self.has_points:
+            if variation.mirrored:
+                rows[:, ::2] = 1 - rows[:, ::2]
+            return rows
         control = self.dataset.manifest.control
         return control.mirrored(rows) if control is not None and variation.mirrored else rows
 
@@ -223,6 +230,8 @@ class ClipLoader:
         size: Width and height of the frames in pixels; None is that of the packed frames.
         augmentation: How clips are varied; None leaves them as they are.
         track: Which track of the clips comes with the frames; None for none.
+        has_points: Whether the track is x and y of points in turn, in picture widths and heights:
+            then it follows pictures that are mirrored. No point changes its name.
         seed: Of all draws, at least 0.
         rank: r, of this process, from 0.
         num_ranks: R, processes that train together.
@@ -254,6 +263,7 @@ class ClipLoader:
         size: int | None = None,
         augmentation: Augmentation | None = None,
         track: str | None = None,
+        has_points: bool = False,
         seed: int = 0,
         rank: int = 0,
         num_ranks: int = 1,
@@ -273,6 +283,7 @@ class ClipLoader:
             size=size,
             augmentation=augmentation,
             track=track,
+            has_points=has_points,
             seed=seed,
         )
         self.batch_size, self.rank, self.num_ranks = batch_size, rank, num_ranks
@@ -394,12 +405,14 @@ def _long_enough(dataset: PackedDataset, split: Split, num_frames: int) -> NDArr
     return usable
 
 
-def _check_track(track: str | None, dataset: PackedDataset, augmentation: Augmentation) -> None:
-    """Refuse a track that cannot follow the pictures: what is mirrored must be the control."""
+def _check_track(
+    track: str | None, dataset: PackedDataset, augmentation: Augmentation, *, has_points: bool
+) -> None:
+    """Refuse a track that cannot follow pictures: only a control and points can be mirrored."""
     control = dataset.manifest.control
     if track is None or (control is not None and track == control.name):
         return
-    if augmentation.mirror > 0 or augmentation.enlarge > 1:
+    if (augmentation.mirror > 0 and not has_points) or augmentation.enlarge > 1:
         raise UserError(
             f"the track {track} is not the control of {dataset.manifest.name}, and how it changes "
             "when a clip is mirrored or cropped is not known: set mirror to 0 and enlarge to 1"

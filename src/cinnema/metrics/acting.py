@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cinnema.data.loading import VideoBatch
 from cinnema.stage1.articulated.model import ArticulatedStage1
-from cinnema.stage1.articulated.training import sides_apart
+from cinnema.stage1.articulated.points import Twins, sides_apart
 from cinnema.stage1.losses import PerceptualDistance
 from cinnema.stage2.conditioning import Conditioner
 from cinnema.stage2.flow import ConditionalFlow
@@ -24,13 +24,15 @@ def reconstruction_validation(
     clips: VideoBatch,
     *,
     lpips: PerceptualDistance,
-    twins: tuple[tuple[int, int], ...] = (),
+    twins: Twins = (),
 ) -> Callable[[ArticulatedStage1], dict[str, float]]:
     """Return what measures how well clips come back from z.
 
     "l1" is the mean absolute difference of the frames, in [0, 2], "lpips" that of the last frame;
     "l1_frozen" and "lpips_frozen" are those of x0, held still. "landmarks" is the mean distance of
-    the landmarks' displacement to the true one, entry by entry, where the model tells any.
+    the landmarks' displacement to the true one, entry by entry, where the model tells any;
+    "landmarks_known" that of z of the true path, and "latent" the mean square between that z and
+    the one of pixels, where they are points.
 
     Args:
         clips: Held out, on the CPU.
@@ -44,10 +46,11 @@ def reconstruction_validation(
 
     @torch.no_grad()
     def validate(stage1: ArticulatedStage1) -> dict[str, float]:
-        made, told = [], []
+        made, told, codes = [], [], []
         device = next(stage1.parameters()).device
         for part in video.to(device).split(_CHUNK):
             z = stage1.encode(part)
+            codes.append(z.cpu())
             made.append(stage1.decode(part[:, 0], z).clamp(-1, 1).cpu())
             times = torch.arange(1, part.shape[1], device=device) / (part.shape[1] - 1)
             told.append(stage1.path(z, times.expand(len(part), -1)).cpu())
@@ -56,6 +59,12 @@ def reconstruction_validation(
         if stage1.config.landmarks:
             path = places[:, 1:] - places[:, :1]
             numbers["landmarks"] = float((torch.cat(told) - path).abs().mean())
+        if stage1.config.points:
+            z = stage1.encode_path(places.to(device))
+            times = torch.arange(1, video.shape[1], device=device) / (video.shape[1] - 1)
+            own = stage1.path(z, times.expand(len(z), -1)).cpu()
+            numbers["landmarks_known"] = float((own - path).abs().mean())
+            numbers["latent"] = float((torch.cat(codes) - z.cpu()).square().mean())
         return numbers
 
     return validate

@@ -1,5 +1,7 @@
 """The recipes of the shipped `robot` and `person` weights."""
 
+from dataclasses import replace
+
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
@@ -114,8 +116,8 @@ def robot() -> ArticulatedRecipe:
     )
 
 
-# Of the walk world's joints: hips, knees, ankles, toes, shoulders, elbows, wrists.
-_TWINS = tuple((right, right + 7) for right in range(4, 11))
+# Of the walk world's joints: legs (hip, knee, ankle, toe) and arms (shoulder, elbow, wrist).
+_TWINS = (((4, 5, 6, 7), (11, 12, 13, 14)), ((8, 9, 10), (15, 16, 17)))
 
 
 def person() -> ArticulatedRecipe:
@@ -123,7 +125,7 @@ def person() -> ArticulatedRecipe:
 
     Trained on `cinnema data simulate walk`.
     """
-    stage1 = ArticulatedConfig(size=64, fps=12.5, landmarks=36)
+    stage1 = ArticulatedConfig(size=64, fps=12.5, landmarks=36, encoder_width=32, points=True)
     conditioner = ConditionerConfig(
         feature_dim=stage1.feature_dim, width=48, condition_dim=48, dropout=0.05
     )
@@ -131,18 +133,20 @@ def person() -> ArticulatedRecipe:
         name="person",
         data=ActingData(
             landmarks="joints_2d",
-            augmentation=Augmentation(brightness=0.15, contrast=0.15, saturation=0.2, hue=0.05),
+            augmentation=Augmentation(
+                mirror=0.5, brightness=0.15, contrast=0.15, saturation=0.2, hue=0.05
+            ),
         ),
         stage1=stage1,
-        motion=ArticulatedTraining(phase="motion", clips=44_000, twins=_TWINS),
-        picture=_picture(_TWINS),
+        motion=ArticulatedTraining(phase="motion", clips=24_000, twins=_TWINS, guided=1.0),
+        picture=replace(_picture(), clips=16_000, twins=_TWINS, guided=0.5),
         conditioner=conditioner,
         flow=_flow(conditioner),
-        stage2=_stage2(),
+        stage2=replace(_stage2(), pool=40_000),
     )
 
 
-def _picture(twins: tuple[tuple[int, int], ...] = ()) -> ArticulatedTraining:
+def _picture() -> ArticulatedTraining:
     return ArticulatedTraining(
         phase="picture",
         clips=12_000,
@@ -151,7 +155,6 @@ def _picture(twins: tuple[tuple[int, int], ...] = ()) -> ArticulatedTraining:
         moved=2.0,
         perceptual=4.0,
         train_encoder=True,
-        twins=twins,
     )
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from cinnema.backbones.lpips import LPIPS
 from cinnema.core.ranks import Ranks
@@ -20,6 +21,7 @@ from cinnema.recipes.parts import keep_recipe, load_part, save_part
 from cinnema.recipes.strips import save_strips
 from cinnema.recipes.summary import draw_summary
 from cinnema.stage1.articulated.model import ArticulatedStage1
+from cinnema.stage1.articulated.points import Twins, sides_apart
 from cinnema.stage1.articulated.training import train as run_phase
 from cinnema.stage2.conditioning import Conditioner, pool_features
 from cinnema.stage2.flow import ConditionalFlow
@@ -199,6 +201,7 @@ def training_loader(
         size=recipe.stage1.size,
         augmentation=recipe.data.augmentation,
         track=recipe.data.landmarks,
+        has_points=recipe.stage1.points,
         seed=seed,
         rank=ranks.rank,
         num_ranks=ranks.size,
@@ -227,6 +230,7 @@ def held_out_clips(
             num_frames=recipe.stage1.num_frames + 1,
             size=recipe.stage1.size,
             track=recipe.data.landmarks,
+            has_points=recipe.stage1.points,
             num_workers=0,
         )
     )
@@ -235,7 +239,11 @@ def held_out_clips(
 def latents_of(
     recipe: ArticulatedRecipe,
 ) -> Callable[[ArticulatedStage1, VideoBatch], LatentPool]:
-    """Return what encodes a batch for the flow: features of x0, z, and the control, centred."""
+    """Return what encodes a batch for the flow: features of x0, z, and the control, centred.
+
+    Where the track of a body's points is known, z is that of the points and not of the pixels, so
+    that what the clip encoder cannot make out does not become a part of how bodies move.
+    """
     centre = torch.tensor(() if recipe.end_point is None else recipe.end_point.centre)
 
     @torch.no_grad()
@@ -246,12 +254,20 @@ def latents_of(
         eta = batch.control - centre if has_control else batch.control[:, :0]
         return LatentPool(
             joint=pool_features(joint).half().contiguous(),
-            z=stage1.encode(video).float(),
+            z=_latent(stage1, video, batch, twins=recipe.motion.twins).float(),
             eta=eta,
             known=batch.confidence * float(has_control),
         )
 
     return encode
+
+
+def _latent(
+    stage1: ArticulatedStage1, video: Tensor, batch: VideoBatch, *, twins: Twins
+) -> Float[Tensor, "b z"]:
+    if stage1.config.points:
+        return stage1.encode_path(sides_apart(batch.track.to(video.device), twins))
+    return stage1.encode(video)
 
 
 def new_stage1(recipe: ArticulatedRecipe, *, seed: int = 0) -> ArticulatedStage1:

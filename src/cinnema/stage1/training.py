@@ -5,11 +5,10 @@ what moves. Phase "picture" renders a later frame of each clip as well, or some 
 pixels, and may set discriminators on them.
 """
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -20,12 +19,10 @@ from torch.nn import functional
 
 from cinnema.core.config import config_to_dict
 from cinnema.core.errors import UserError
-from cinnema.core.precision import MasterWeights, MovingAverage, fast_dtype
-from cinnema.core.randomness import generator_for
 from cinnema.core.ranks import Ranks
-from cinnema.core.running import Stateful, TrainingRun, warmup_cosine
 from cinnema.data.clips import ClipBatch, ClipBatches
-from cinnema.stage1.adversaries.adversaries import Adversaries, AdversariesConfig
+from cinnema.stage1.adversaries.adversaries import AdversariesConfig
+from cinnema.stage1.loop import Rendered, Step, fit, from_the_start, known_by, trial_of
 from cinnema.stage1.losses import (
     PerceptualDistance,
     mask_loss,
@@ -43,8 +40,6 @@ Validate = Callable[[Stage1], dict[str, float]]
 Show = Callable[[Stage1, Path], object]
 """Draws what the model makes of held-out scenes into a PNG file."""
 
-# Steps between two records of the losses, and between two validations.
-_RECORD_EVERY, _VALIDATE_EVERY = 50, 1000
 # Second differences of the flow are counted in this many picture widths.
 _ROUGHNESS_UNIT = 0.02
 
@@ -148,32 +143,23 @@ def train(
         UserError: `folder` holds another run, or cannot be written to; the ranks cannot share a
             batch evenly; the loss is no number any more (the last checkpoint is from before that).
     """
-    step = _Step(model, config, device=device, perceptual=perceptual, ranks=ranks or Ranks())
-    about = {"model": config_to_dict(model.config), "training": _told(config)}
-    with TrainingRun(
-        folder,
-        config=about,
-        parts=step.parts(),
-        total=config.clips,
-        ranks=step.ranks,
-        tensorboard=tensorboard,
-    ) as run:
-        batches.load_state_dict({"clips": run.clips})
-        step.ranks.broadcast(step.tensors())
-        _fit(run, step, batches, validate, show)
-    step.average.exchange()
-    step.master.restore()
-    return model
-
-
-def _told(config: Stage1Training) -> dict[str, Any]:
-    """Return what a run is known by, without later options where they change nothing.
-
-    So that runs that were begun before there were those go on.
-    """
-    values, defaults = config_to_dict(config), config_to_dict(Stage1Training())
+    _require_frames(model, config)
+    step = _Step(model, config, device=device, perceptual=perceptual, ranks=ranks)
     later = ("frames", "adversaries")
-    return {n: v for n, v in values.items() if n not in later or v != defaults[n]}
+    about = {
+        "model": config_to_dict(model.config),
+        "training": known_by(config, Stage1Training(), later=later),
+    }
+    fit(
+        step,
+        batches,
+        folder=folder,
+        about=about,
+        validate=validate,
+        show=show,
+        tensorboard=tensorboard,
+    )
+    return model
 
 
 def trial(
@@ -197,152 +183,36 @@ def trial(
         perceptual: LPIPS on that device.
         ranks: The processes that train.
     """
-    if config.adversaries is not None:
-        config = replace(config, adversaries=replace(config.adversaries, start=0))
-    step = _Step(model, config, device=device, perceptual=perceptual, ranks=ranks or Ranks())
-
-    def take(number: int) -> dict[str, float]:
-        losses = step.backward(batch, number=number)
-        step.update(config.learning_rate)
-        return losses
-
-    return take
+    _require_frames(model, config)
+    config = replace(config, adversaries=from_the_start(config.adversaries))
+    step = _Step(model, config, device=device, perceptual=perceptual, ranks=ranks)
+    return trial_of(step, batch)
 
 
-def _fit(
-    run: TrainingRun,
-    step: "_Step",
-    batches: ClipBatches,
-    validate: Validate | None,
-    show: Show | None,
-) -> None:
-    config = step.config
-    while not run.is_done:
-        number = run.clips // config.batch_size
-        batch = next(batches)
-        losses = step.backward(batch, number=number)
-        run.require_finite(losses, step=number, ids=batch.ids)
-        step.update(config.learning_rate * warmup_cosine(run.progress))
-        run.advance(config.batch_size)
-        if number % _RECORD_EVERY == 0:
-            run.record(**losses)
-        if number % _VALIDATE_EVERY == _VALIDATE_EVERY - 1 or run.is_done:
-            _look(run, step, validate, show)
-        run.save_if_due()
+class _Step(Step[Stage1, ClipBatch, Stage1Training]):
+    """Flow, mask and frames of clips, by the phase."""
 
+    def choose_trained(self) -> None:
+        model, config = self.model, self.config
+        model.requires_grad_(requires_grad=config.phase != "mask")
+        model.scene.backbone.requires_grad_(requires_grad=False)
+        model.mask.requires_grad_(requires_grad=True)
+        # Stage 2 reads both: frozen, it can be trained beside the later phases.
+        is_picture = config.phase == "picture"
+        moves_latents = config.phase == "motion" or (is_picture and config.train_encoder)
+        model.encoder.requires_grad_(requires_grad=moves_latents)
+        model.scene.join.requires_grad_(requires_grad=moves_latents)
 
-def _look(run: TrainingRun, step: "_Step", validate: Validate | None, show: Show | None) -> None:
-    """Score and show the averaged model, on the first rank; the others wait at their next step."""
-    if not step.ranks.is_first:
-        return
-    with step.averaged():
-        numbers = {} if validate is None else validate(step.model)
-        if show is not None:
-            show(step.model, run.folder / "strips" / f"{run.clips:09d}.png")
-    if numbers:
-        run.record(**numbers)
+    def last_layer(self) -> Tensor:
+        return self.model.painter.leave.weight
 
-
-class _Step:
-    """One step of the optimiser, with everything that it changes."""
-
-    def __init__(
-        self,
-        model: Stage1,
-        config: Stage1Training,
-        *,
-        device: torch.device,
-        perceptual: PerceptualDistance | None,
-        ranks: Ranks,
-    ) -> None:
-        _require_frames(model, config)
-        self.config, self.device, self.perceptual = config, device, perceptual
-        self.ranks, self.share = ranks, ranks.share(config.batch_size)
-        self.dtype = fast_dtype(device)
-        self.model = model.to(device)
-        _choose_trained(model, config)
-        self.master = MasterWeights(model, dtype=self.dtype)
-        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.average = MovingAverage(self.master.parameters, decay=config.ema_decay)
-        self.optimiser = torch.optim.AdamW(
-            self.master.parameters,
-            lr=config.learning_rate,
-            betas=(0.9, 0.99),
-            weight_decay=config.weight_decay,
-        )
-        self.adversaries = self._new_adversaries()
-
-    def _new_adversaries(self) -> Adversaries | None:
-        if self.config.adversaries is None:
-            return None
-        return Adversaries(
-            self.config.adversaries,
-            batch_size=self.config.batch_size,
-            device=self.device,
-            seed=self.config.seed,
-            ranks=self.ranks,
-        )
-
-    def parts(self) -> dict[str, Stateful]:
-        own: dict[str, Stateful] = {
-            "model": self.master,
-            "optimiser": self.optimiser,
-            "average": self.average,
-        }
-        return own | ({} if self.adversaries is None else self.adversaries.parts())
-
-    def tensors(self) -> Iterator[Tensor]:
-        """All that has to be the same on all ranks before the first step."""
-        yield from self.model.parameters()
-        yield from self.model.buffers()
-        yield from self.master.parameters
-        yield from self.average.values
-        if self.adversaries is not None:
-            yield from self.adversaries.tensors()
-
-    def backward(self, batch: ClipBatch, *, number: int) -> dict[str, float]:
-        """Leave the gradient on the whole batch in the master weights; return losses and norm.
-
-        Adversaries, if there are any, learn from what was rendered, unless a number is not finite.
-        """
-        self.model.train()
-        batch = batch.to(self.device)
-        losses, fake = self.losses(batch, generator_for(self.config.seed, number))
-        if fake is not None:
-            losses |= self._adversarial_losses(batch, fake, losses, number=number)
-        torch.stack(list(losses.values())).sum().backward()
-        self.master.take_gradients()
-        self.ranks.average_gradients(self.master.parameters)
-        norm = torch.nn.utils.clip_grad_norm_(self.master.parameters, 1.0)
-        values = torch.stack([*losses.values(), norm]).detach()
-        self.ranks.average([values])
-        numbers = dict(zip([*losses, "gradient"], values.tolist(), strict=True))
-        if (
-            self.adversaries is None
-            or fake is None
-            or not all(map(math.isfinite, numbers.values()))
-        ):
-            return numbers
-        real = batch.frames[:, : fake.shape[1]]
-        return numbers | self.adversaries.update(real, fake.detach(), batch.x0, number=number)
-
-    def update(self, learning_rate: float) -> None:
-        """Move the weights down the gradient."""
-        for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate
-        self.optimiser.step()
-        self.optimiser.zero_grad()
-        self.average.update()
-        self.master.publish()
+    def names(self, batch: ClipBatch) -> tuple[str, ...]:
+        return batch.ids
 
     def losses(
         self, batch: ClipBatch, generator: torch.Generator
-    ) -> tuple[dict[str, Tensor], Float[Tensor, "b n 3 h w"] | None]:
-        """Return weighted losses, and the frames that were rendered if any were.
-
-        The losses' means over all ranks are those of the whole batch; adversaries' are not there.
-        """
-        model, config = self.model, self.config
+    ) -> tuple[dict[str, Tensor], Rendered | None]:
+        model, config, batch = self.model, self.config, batch.to(self.device)
         x0 = batch.x0.to(self.dtype, memory_format=torch.channels_last)
         if config.phase == "mask":
             features = model.scene(x0)
@@ -365,7 +235,9 @@ class _Step:
         if config.phase == "motion":
             return out, None
         frames = self._rendered(cut(x0, moves), coefficients, batch.times)
-        return out | self._picture_losses(batch, frames, generator), torch.stack(frames, dim=1)
+        out |= self._picture_losses(batch, frames, generator)
+        real = batch.frames[:, : len(frames)]
+        return out, Rendered(real, torch.stack(frames, dim=1), batch.x0)
 
     def _mask_loss(self, logits: Tensor, batch: ClipBatch) -> Tensor:
         total = batch.known.sum()
@@ -397,29 +269,6 @@ class _Step:
             out["lpips"] = self.config.perceptual * self.perceptual(a, b).mean()
         return out
 
-    def _adversarial_losses(
-        self,
-        batch: ClipBatch,
-        fake: Float[Tensor, "b n 3 h w"],
-        losses: Mapping[str, Tensor],
-        *,
-        number: int,
-    ) -> dict[str, Tensor]:
-        if self.adversaries is None:
-            return {}
-        pictures = [losses[name] for name in ("pixels", "lpips") if name in losses]
-        return self.adversaries.generator_losses(
-            batch.frames[:, : fake.shape[1]],
-            fake,
-            batch.x0,
-            reconstruction=torch.stack(pictures).sum(),
-            last=self.model.painter.leave.weight,
-            number=number,
-        )
-
-    def averaged(self) -> "_Averaged":
-        return _Averaged(self)
-
 
 def _require_frames(model: Stage1, config: Stage1Training) -> None:
     if config.frames > model.config.num_frames:
@@ -429,33 +278,5 @@ def _require_frames(model: Stage1, config: Stage1Training) -> None:
         )
 
 
-def _choose_trained(model: Stage1, config: Stage1Training) -> None:
-    """Set which parameters a phase trains."""
-    model.requires_grad_(requires_grad=config.phase != "mask")
-    model.scene.backbone.requires_grad_(requires_grad=False)
-    model.mask.requires_grad_(requires_grad=True)
-    # Stage 2 reads both: frozen, it can be trained beside the later phases.
-    moves_latents = config.phase == "motion" or (config.phase == "picture" and config.train_encoder)
-    model.encoder.requires_grad_(requires_grad=moves_latents)
-    model.scene.join.requires_grad_(requires_grad=moves_latents)
-
-
 def _on_grid(mask: Tensor) -> Tensor:
     return functional.adaptive_avg_pool2d(mask, GRID)
-
-
-class _Averaged:
-    """The model with its averaged weights, in float32, for the time of a `with` block."""
-
-    def __init__(self, step: _Step) -> None:
-        self.step = step
-
-    def __enter__(self) -> None:
-        self.step.average.exchange()
-        self.step.master.restore()
-        self.step.model.eval()
-
-    def __exit__(self, *_: object) -> None:
-        self.step.average.exchange()
-        self.step.model.to(self.step.dtype).train()
-        self.step.master.publish()

@@ -15,6 +15,7 @@ from cinnema.stage1.articulated.model import ArticulatedConfig, ArticulatedStage
 TINY = ArticulatedConfig(
     size=32, num_frames=4, z_dim=8, encoder_width=8, width=8, code_dim=16, landmarks=3
 )
+POINTS = dataclasses.replace(TINY, landmarks=4, points=True)
 Make = Callable[..., ArticulatedStage1]
 
 
@@ -40,10 +41,15 @@ def test_a_configuration_that_cannot_be_built_is_refused(options: dict[str, floa
         ArticulatedConfig(**options)
 
 
+@pytest.mark.parametrize("points", [False, True])
 @pytest.mark.parametrize("size", [32, 64, 128])
 @torch.no_grad()
-def test_clips_go_in_and_frames_come_out(body: Make, size: int) -> None:
-    model = body(ArticulatedConfig(size=size, num_frames=4, z_dim=8, width=8, landmarks=2)).eval()
+def test_clips_go_in_and_frames_come_out(
+    body: Make, size: int, points: bool  # noqa: FBT001
+) -> None:  # fmt: skip
+    model = body(
+        ArticulatedConfig(size=size, num_frames=4, z_dim=8, width=8, landmarks=2, points=points)
+    ).eval()
     video = clips(size=size)
     z = model.encode(video)
     assert z.shape == (2, 8)
@@ -134,7 +140,7 @@ def test_options_that_came_later_leave_old_files_as_they_are(body: Make) -> None
 def test_a_learned_spread_is_drawn_from_and_costs_its_divergence(body: Make) -> None:
     model = body(dataclasses.replace(TINY, spread="learned")).eval()
     video = clips()
-    code = model.posterior(model.encoder.vectors(video))
+    code = model.posterior(model.look(video).vectors)
     assert code.log_variance is not None
     assert torch.equal(model.encode(video), code.mean)
     deviation = (0.5 * code.log_variance).exp()
@@ -147,6 +153,58 @@ def test_a_learned_spread_is_drawn_from_and_costs_its_divergence(body: Make) -> 
 @torch.no_grad()
 def test_a_fixed_spread_is_that_of_the_configuration(body: Make) -> None:
     model = body().eval()
-    code = model.posterior(model.encoder.vectors(clips()))
+    code = model.posterior(model.look(clips()).vectors)
     assert torch.equal(code.drawn(noise(2, 8)), code.mean + 0.1 * noise(2, 8))
     assert torch.equal(code.divergence(), torch.zeros(2))
+
+
+def test_points_are_x_and_y_in_turn() -> None:
+    for landmarks in (0, 3):
+        with pytest.raises(ValidationError, match="landmarks must be an even number"):
+            ArticulatedConfig(landmarks=landmarks, points=True)
+
+
+@torch.no_grad()
+def test_a_body_of_points_is_seen_on_maps_and_told_to_the_conditioner(body: Make) -> None:
+    model, video = body(POINTS).eval(), clips()
+    seen = model.look(video)
+    assert seen.maps is not None
+    assert seen.maps.shape == (2, 3, 2, 8, 8)  # of frames 0, 2 and 4
+    scene = model.scene(video[:, 0])
+    places = model.places(scene)
+    assert places.shape == (2, 4)
+    assert 0 < places.min() < places.max() < 1
+    features = model.features(scene)
+    assert features.shape[1] == POINTS.feature_dim == model.config.widths[2:][0] + 32 + 4
+    torch.testing.assert_close(features[:, -4:, 0, 0], (places - 0.5) * 4)
+
+
+@torch.no_grad()
+def test_points_that_are_known_have_a_z_without_a_look_at_a_frame(body: Make) -> None:
+    model, places = body(POINTS).eval(), torch.rand(3, 5, 4)
+    z = model.encode_path(places)
+    assert z.shape == (3, 8)
+    torch.testing.assert_close(z.square().mean(dim=1), torch.ones(3), atol=1e-3, rtol=0)
+    torch.testing.assert_close(model.encode_path(places[1:2]), z[1:2])
+    assert not torch.allclose(model.encode_path(places.flip(1)), z)
+
+
+def test_points_need_a_fixed_spread() -> None:
+    with pytest.raises(ValidationError, match="spread must be fixed"):
+        dataclasses.replace(POINTS, spread="learned")
+
+
+@torch.no_grad()
+def test_a_frame_follows_where_its_points_are_said_to_be(body: Make) -> None:
+    model, video = body(POINTS).eval(), clips()
+    for layer in (model.decoder.leave, model.decoder.follow.layer):
+        layer.weight.copy_(noise(*layer.weight.shape))
+    scene, z, times = model.scene(video[:, 0]), model.encode(video), torch.tensor([[0.5, 1.0]] * 2)
+    own = model.at(scene, z, times)
+    told = model.told(scene, model.path(z, times))
+    torch.testing.assert_close(model.at(scene, z, times, told).frames, own.frames)
+    moved = told.clone()
+    moved[:, 1] += 0.3
+    other = model.at(scene, z, times, moved)
+    assert (other.frames[:, 0] - own.frames[:, 0]).abs().max() > 1e-3
+    torch.testing.assert_close(other.frames[:, 1], own.frames[:, 1])

@@ -15,13 +15,17 @@ from cinnema.core.ranks import Ranks
 from cinnema.core.running import TrainingRun
 from cinnema.data.loading import ClipLoader, VideoBatch
 from cinnema.data.packing.dataset import PackedDataset
+from cinnema.stage1 import loop
 from cinnema.stage1.adversaries.adversaries import AdversariesConfig, AdversaryPhase
 from cinnema.stage1.articulated import training
-from cinnema.stage1.articulated.model import ArticulatedStage1
+from cinnema.stage1.articulated.model import ArticulatedConfig, ArticulatedStage1
 from cinnema.stage1.articulated.training import ArticulatedTraining, train
 from two_processes import in_two_processes
 
 Make = Callable[..., ArticulatedStage1]
+POINTS = ArticulatedConfig(
+    size=32, num_frames=4, z_dim=8, encoder_width=8, width=8, code_dim=16, landmarks=4, points=True
+)
 CPU = torch.device("cpu")
 MOTION = ArticulatedTraining(clips=24, batch_size=4, moments=2)
 JUDGED = ArticulatedTraining(
@@ -34,6 +38,7 @@ JUDGED = ArticulatedTraining(
         widths=(8, 8),
     ),
 )
+GUIDED = ArticulatedTraining(clips=24, batch_size=4, moments=2, guided=0.5, twins=(((0,), (1,)),))
 PICTURE = ArticulatedTraining(phase="picture", clips=24, batch_size=4, moments=2, perceptual=1.0)
 
 
@@ -43,14 +48,18 @@ def distance(a: Tensor, b: Tensor) -> Tensor:
 
 
 def loader_of(
-    squares: PackedDataset, ranks: Ranks | None = None, *, kind: type[ClipLoader] = ClipLoader
+    squares: PackedDataset,
+    ranks: Ranks | None = None,
+    *,
+    kind: type[ClipLoader] = ClipLoader,
+    track: str = "where",
 ) -> ClipLoader:
     ranks = ranks or Ranks()
     return kind(
         squares,
         batch_size=4 // ranks.size,
         num_frames=5,
-        track="where",
+        track=track,
         num_workers=0,
         rank=ranks.rank,
         num_ranks=ranks.size,
@@ -67,15 +76,15 @@ def state_of(model: ArticulatedStage1) -> dict[str, Tensor]:
 
 @pytest.fixture(params=[torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 def dtype(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "fast_dtype", lambda _device: request.param)
+    monkeypatch.setattr(loop, "fast_dtype", lambda _device: request.param)
 
 
 @pytest.fixture
 def eager(monkeypatch: pytest.MonkeyPatch) -> None:
     """Save after every step and record every number."""
     run = functools.partial(TrainingRun, seconds_between=0.0)
-    monkeypatch.setattr(training, "TrainingRun", run)
-    monkeypatch.setattr(training, "_RECORD_EVERY", 1)
+    monkeypatch.setattr(loop, "TrainingRun", run)
+    monkeypatch.setattr(loop, "_RECORD_EVERY", 1)
 
 
 @pytest.mark.usefixtures("eager")
@@ -86,6 +95,33 @@ def test_training_lowers_its_losses(body: Make, squares: PackedDataset, tmp_path
     for name in ("pixels", "landmarks", "places"):
         first, last = (sum(line[name] for line in part) for part in (numbers[:10], numbers[-10:]))
         assert last < 0.8 * first, name
+
+
+@pytest.mark.usefixtures("eager")
+def test_a_body_of_points_learns_where_they_are(
+    body: Make, squares: PackedDataset, tmp_path: Path
+) -> None:
+    config = dataclasses.replace(GUIDED, clips=480, learning_rate=3e-3)
+    train(body(POINTS), loader_of(squares, track="corners"), config, folder=tmp_path, device=CPU)
+    numbers = numbers_of(tmp_path)
+    for name in ("pixels", "landmarks", "places", "seen", "latent"):
+        first, last = (sum(line[name] for line in part) for part in (numbers[:10], numbers[-10:]))
+        assert last < 0.8 * first, name
+
+
+@pytest.mark.usefixtures("eager", "dtype")
+def test_a_body_of_points_goes_on_to_the_bit(
+    body: Make, squares: PackedDataset, tmp_path: Path
+) -> None:
+    def run(name: str, kind: type[ClipLoader]) -> dict[str, Tensor]:
+        loader = loader_of(squares, kind=kind, track="corners")
+        model = train(body(POINTS), loader, GUIDED, folder=tmp_path / name, device=CPU)
+        return state_of(model)
+
+    whole = run("whole", ClipLoader)
+    with pytest.raises(StopIteration):
+        run("broken", _Broken)
+    assert all(torch.equal(v, whole[name]) for name, v in run("broken", ClipLoader).items())
 
 
 class _Broken(ClipLoader):
@@ -120,7 +156,7 @@ def test_a_run_that_was_stopped_ends_where_an_unbroken_one_does_to_the_bit(
 def test_two_ranks_take_the_step_of_one_on_the_whole_batch(
     body: Make, squares: PackedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "fast_dtype", lambda _device: torch.float32)
+    monkeypatch.setattr(loop, "fast_dtype", lambda _device: torch.float32)
 
     def trained(ranks: Ranks, config: ArticulatedTraining) -> dict[str, Tensor]:
         return state_of(

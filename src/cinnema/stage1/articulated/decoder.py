@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cinnema.stage1.articulated.points import PointMotion, draw_points
 from cinnema.stage1.motion import ResidualBlock
 from cinnema.stage1.warping import warp
 
@@ -43,6 +44,18 @@ class Scene(NamedTuple):
     def repeated(self, num: int) -> "Scene":
         """Return every clip's scene `num` times in a row."""
         return Scene(_repeated(self.x0, num), tuple(_repeated(m, num) for m in self.maps))
+
+
+class Posture(NamedTuple):
+    """Where points of a body are, x and y in picture widths and heights.
+
+    Attributes:
+        start: In x0.
+        now: In the frame to be rendered.
+    """
+
+    start: Float[Tensor, "n k 2"]
+    now: Float[Tensor, "n k 2"]
 
 
 class Rendering(NamedTuple):
@@ -174,13 +187,20 @@ class MomentDecoder(nn.Module):
         code_dim: Length of the code.
         way: "paint" is a gate of 1 and nothing warped, "warp" a gate of 0; what is not needed has
             no weights.
+        num_points: Points of the body whose place is known: each is drawn on a map at every scale
+            but the coarsest, as it is in x0 and as it is now, and what is warped may follow it.
     """
 
     def __init__(
-        self, *, widths: Sequence[int], code_dim: int, way: Way = "warp and paint"
+        self,
+        *,
+        widths: Sequence[int],
+        code_dim: int,
+        way: Way = "warp and paint",
+        num_points: int = 0,
     ) -> None:
         super().__init__()
-        self.way = way
+        self.way, self.num_points = way, num_points
         coarsest, rest = widths[-1], list(widths[-2::-1])
         self.lay = nn.Linear(code_dim, _LAID_DIM * 16)
         self.bottom = ModulatedBlock(coarsest + _LAID_DIM, coarsest, code_dim=code_dim)
@@ -188,11 +208,16 @@ class MomentDecoder(nn.Module):
             ModulatedBlock(below + here, here, code_dim=code_dim)
             for below, here in zip([coarsest, *rest[:-1]], rest, strict=True)
         )
+        self.drawn = nn.ModuleList(
+            nn.Conv2d(2 * num_points, here, 3, padding=1) for here in rest if num_points
+        )
         finest = widths[0]
         last = []
         if way != "paint":
             self.flow = nn.Conv2d(finest, 2, 3, padding=1)
             last.append(self.flow)
+            if num_points:
+                self.follow = PointMotion(in_dim=finest, num_points=num_points)
         if way != "warp":
             num_seen, num_made = (1, 3) if way == "paint" else (2, 4)
             self.join = nn.Conv2d(finest + num_seen * 12, 2 * finest, 3, padding=1)
@@ -207,14 +232,18 @@ class MomentDecoder(nn.Module):
         """The weight of the layer that frames come out of."""
         return self.flow.weight if self.way == "warp" else self.leave.weight
 
-    def forward(self, scene: Scene, code: Float[Tensor, "n g"]) -> Rendering:
-        """Return one frame for each row of scene and code."""
-        h = self._features(scene, functional.silu(code))
+    def forward(
+        self, scene: Scene, code: Float[Tensor, "n g"], posture: Posture | None = None
+    ) -> Rendering:
+        """Return one frame for each row of scene, code, and posture if there are points."""
+        h = self._features(scene, functional.silu(code), posture)
         if self.way == "paint":
             painted = self._painted(h, scene.x0)
             still = h.new_zeros(len(h), 2, *h.shape[-2:])
             return Rendering(torch.tanh(painted), scene.x0, still)
         flow = self.flow(h) * _FLOW_UNIT
+        if posture is not None:
+            flow = flow + self.follow(h, *posture)
         large = functional.interpolate(flow, scale_factor=2, mode="bilinear", align_corners=False)
         warped = warp(scene.x0, large)
         if self.way == "warp":
@@ -228,16 +257,26 @@ class MomentDecoder(nn.Module):
         out = self.leave(functional.silu(self.join(torch.cat([h, *seen], dim=1))))
         return functional.pixel_shuffle(out, 2)
 
-    def _features(self, scene: Scene, code: Tensor) -> Float[Tensor, "n c h2 w2"]:
+    def _features(
+        self, scene: Scene, code: Tensor, posture: Posture | None
+    ) -> Float[Tensor, "n c h2 w2"]:
         *finer, coarsest = scene.maps
         laid = self.lay(code).view(-1, _LAID_DIM, 4, 4)
         if laid.shape[-1] != coarsest.shape[-1]:
             laid = functional.interpolate(laid, coarsest.shape[-2:], mode="bilinear")
         h: Tensor = self.bottom(_last(torch.cat([coarsest, laid], dim=1)), code)
-        for block, here in zip(self.blocks, reversed(finer), strict=True):
+        for level, (block, here) in enumerate(zip(self.blocks, reversed(finer), strict=True)):
             below = functional.interpolate(h, scale_factor=2, mode="nearest")
-            h = block(torch.cat([below, here], dim=1), code)
+            known = here
+            if posture is not None:
+                known = here + self.drawn[level](_drawn(posture, like=here))
+            h = block(torch.cat([below, known], dim=1), code)
         return functional.silu(h)
+
+
+def _drawn(posture: Posture, *, like: Tensor) -> Float[Tensor, "n _ i j"]:
+    """The points, as they are in x0 and as they are now, on maps of a size."""
+    return _last(draw_points(torch.cat(posture, dim=1), size=like.shape[-1]).to(like))
 
 
 def _last(x: Tensor) -> Tensor:

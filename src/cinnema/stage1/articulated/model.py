@@ -10,20 +10,32 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
+from cinnema.core.errors import UserError
 from cinnema.stage1.articulated.decoder import (
     MomentCode,
     MomentDecoder,
+    Posture,
     Rendering,
     Scene,
     SceneEncoder,
     Way,
 )
-from cinnema.stage1.articulated.encoder import FRAME_DIM, ClipEncoder
+from cinnema.stage1.articulated.encoder import (
+    FRAME_DIM,
+    ClipEncoder,
+    ClipReader,
+    PathEncoder,
+    PointClipEncoder,
+    Seen,
+)
+from cinnema.stage1.articulated.points import PointFinder, expected_points
 
 LANDMARK_UNIT = 0.1
 """Landmarks are counted in this much of their unit: metres of an arm, widths of a picture."""
 
 _PLACE_DIM = 16
+# Places about the middle of a picture, brought to unit scale for the conditioner.
+_PLACE_SCALE = 4.0
 # Functions of time on which a landmark's path is written.
 _NUM_WAVES = 8
 # Channels by width: at a half, a quarter, an eighth, a sixteenth of the size.
@@ -64,11 +76,28 @@ class ArticulatedConfig:
     code_dim: int = Field(default=128, ge=1)
     decoder: Way = "warp and paint"
     landmarks: int = Field(default=0, ge=0)
+    points: bool = False
+
+    def __post_init__(self) -> None:
+        if self.points and (self.landmarks == 0 or self.landmarks % 2):
+            raise UserError(
+                f"landmarks must be an even number, x and y of each point, got {self.landmarks}: "
+                "give twice as many as there are points, or points=False"
+            )
+        if self.points and self.spread != "fixed":
+            raise UserError(
+                f"spread must be fixed where z is that of points, got {self.spread}: leave it out"
+            )
+
+    @property
+    def num_points(self) -> int:
+        """Landmarks that are points of the picture."""
+        return self.landmarks // 2 if self.points else 0
 
     @property
     def feature_dim(self) -> int:
         """Channels of the features of x0 that the conditioner reads."""
-        return self.widths[2] + self.widths[3]
+        return self.widths[2] + self.widths[3] + 2 * self.num_points
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -146,13 +175,7 @@ class ArticulatedStage1(nn.Module):
     def __init__(self, config: ArticulatedConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder = ClipEncoder(
-            size=config.size,
-            num_frames=config.num_frames,
-            z_dim=config.z_dim,
-            width=config.encoder_width,
-            learns_spread=config.spread == "learned",
-        )
+        self.encoder = _new_encoder(config)
         self.scene = SceneEncoder(widths=config.widths)
         self.code = MomentCode(
             in_dim=config.z_dim + config.landmarks,
@@ -160,14 +183,25 @@ class ArticulatedStage1(nn.Module):
             code_dim=config.code_dim,
         )
         self.decoder = MomentDecoder(
-            widths=config.widths, code_dim=config.code_dim, way=config.decoder
+            widths=config.widths,
+            code_dim=config.code_dim,
+            way=config.decoder,
+            num_points=config.num_points,
         )
         with warnings.catch_warnings():  # of no landmarks
             warnings.filterwarnings("ignore", "Initializing zero-element tensors")
             self.path_of_z = nn.Linear(config.z_dim, config.landmarks * _NUM_WAVES)
+            if config.points:
+                self.find = PointFinder(widths=config.widths[1:], num_points=config.num_points)
+                self.path_encoder = PathEncoder(
+                    num_landmarks=config.landmarks,
+                    num_frames=config.num_frames,
+                    z_dim=config.z_dim,
+                )
+                return
             self.path_of_frames = nn.Linear(FRAME_DIM, config.landmarks)
             self.place = nn.Sequential(
-                nn.Conv2d(config.feature_dim, _PLACE_DIM, 1),
+                nn.Conv2d(config.widths[2] + config.widths[3], _PLACE_DIM, 1),
                 nn.SiLU(),
                 nn.Flatten(),
                 nn.Linear(_PLACE_DIM * (config.size // 8) ** 2, config.landmarks),
@@ -185,6 +219,18 @@ class ArticulatedStage1(nn.Module):
         z: Tensor = self.encoder(video)
         return z
 
+    def encode_path(self, places: Float[Tensor, "b t1 l"]) -> Float[Tensor, "b z"]:
+        """Return z of bodies whose points are known, without noise and without a look at a frame.
+
+        Args:
+            places: Of the points in x0 and the T frames after it, x and y in turn.
+        """
+        start = (places[:, 0] - 0.5) * _PLACE_SCALE
+        path = (places[:, 1:] - places[:, :1]) / LANDMARK_UNIT
+        dtype = self.path_of_z.weight.dtype
+        z: Tensor = self.path_encoder(start.to(dtype), path.to(dtype))
+        return z
+
     def posterior(self, vectors: Float[Tensor, "b t v"]) -> Posterior:
         """Return q(z | X) of clips.
 
@@ -196,16 +242,33 @@ class ArticulatedStage1(nn.Module):
 
     def latent_parts(self) -> dict[str, nn.Module]:
         """Return the networks that decide z and the features of x0, by name."""
-        return {"encoder": self.encoder, "scene": self.scene}
+        parts: dict[str, nn.Module] = {"encoder": self.encoder, "scene": self.scene}
+        if self.config.points:
+            parts |= {"find": self.find, "path_encoder": self.path_encoder}
+        return parts
 
     def features(self, scene: Scene) -> Float[Tensor, "b f i j"]:
-        """Return the features of x0 that decide how it may go on, at an eighth of its size."""
+        """Return the features of x0 that decide how it may go on, at an eighth of its size.
+
+        Where the landmarks are points, their places are the last channels, the same everywhere.
+        """
         eighth, sixteenth = scene.maps[2:]
         enlarged = nn.functional.interpolate(sixteenth, eighth.shape[-2:], mode="nearest")
-        return torch.cat([eighth, enlarged], dim=1)
+        seen = [eighth, enlarged]
+        if self.config.points:
+            places = (self.places(scene) - 0.5) * _PLACE_SCALE
+            seen.append(places[..., None, None].expand(-1, -1, *eighth.shape[-2:]))
+        return torch.cat(seen, dim=1)
+
+    def place_maps(self, scene: Scene) -> Float[Tensor, "b k i j"]:
+        """Return where each point may be in x0, as logarithms of probabilities."""
+        maps: Tensor = self.find(*scene.maps[1:])
+        return maps
 
     def places(self, scene: Scene) -> Float[Tensor, "b l"]:
         """Return where the landmarks are in x0, in their unit, as far as its features tell."""
+        if self.config.points:
+            return expected_points(self.place_maps(scene)).flatten(1)
         out: Tensor = self.place(self.features(scene)) * LANDMARK_UNIT
         return out
 
@@ -226,6 +289,14 @@ class ArticulatedStage1(nn.Module):
         weights = self.path_of_z(z).view(len(z), -1, _NUM_WAVES)
         return torch.einsum("blk,bnk->bnl", weights, basis) * LANDMARK_UNIT
 
+    def look(self, video: Float[Tensor, "b t1 3 h w"]) -> Seen:
+        """Return what the encoder sees in the frames of clips.
+
+        Args:
+            video: x0 and the T frames after it, in [-1, 1].
+        """
+        return self.encoder.look(video)
+
     def seen_path(self, vectors: Float[Tensor, "b t v"]) -> Float[Tensor, "b t l"]:
         """Return how far the landmarks have come in each frame, as that frame alone shows.
 
@@ -235,23 +306,46 @@ class ArticulatedStage1(nn.Module):
         out: Tensor = self.path_of_frames(vectors) * LANDMARK_UNIT
         return out
 
-    def at(self, scene: Scene, z: Float[Tensor, "b z"], times: Float[Tensor, "b n"]) -> Moments:
+    def at(
+        self,
+        scene: Scene,
+        z: Float[Tensor, "b z"],
+        times: Float[Tensor, "b n"],
+        known: Float[Tensor, "b n1 l"] | None = None,
+    ) -> Moments:
         """Return the frames of clips at some of their moments.
 
         Args:
             scene: Of x0, `scene(x0)`.
             z: How the clips go on.
             times: In clips: 0 is x0, 1 the last frame.
+            known: Where the points are in x0, and then at each moment, if that is to be drawn and
+                not what z says.
         """
         path = self.path(z, times)
         num = times.shape[1]
         code = self.code(torch.cat([_rows(z, num), path / LANDMARK_UNIT], dim=-1), times)
-        made: Rendering = self.decoder(scene.repeated(num), code.flatten(0, 1))
+        posture = None
+        if self.config.points:
+            posture = _posture(self.told(scene, path) if known is None else known)
+        made: Rendering = self.decoder(scene.repeated(num), code.flatten(0, 1), posture)
         return Moments(
             frames=made.frame.unflatten(0, (-1, num)),
             warped=made.warped.unflatten(0, (-1, num)),
             landmarks=path,
         )
+
+    def told(
+        self, scene: Scene, path: Float[Tensor, "b n l"]
+    ) -> Float[Tensor, "b n1 l"]:  # fmt: skip
+        """Return where the landmarks are in x0, and then along a path.
+
+        Args:
+            scene: Of x0.
+            path: How far they are from there, at some moments.
+        """
+        start = self.places(scene)[:, None]
+        return torch.cat([start, start + path], dim=1)
 
     def decode(
         self, x0: Float[Tensor, "b 3 h w"], z: Float[Tensor, "b z"]
@@ -266,6 +360,31 @@ class ArticulatedStage1(nn.Module):
             self.config.num_frames
         )
         return self.at(self.scene(x0), z, times.expand(len(x0), -1)).frames
+
+
+def _new_encoder(config: ArticulatedConfig) -> ClipReader:
+    if config.points:
+        return PointClipEncoder(
+            size=config.size,
+            num_frames=config.num_frames,
+            z_dim=config.z_dim,
+            width=config.encoder_width,
+            num_points=config.num_points,
+        )
+    return ClipEncoder(
+        size=config.size,
+        num_frames=config.num_frames,
+        z_dim=config.z_dim,
+        width=config.encoder_width,
+        learns_spread=config.spread == "learned",
+    )
+
+
+def _posture(places: Float[Tensor, "b n1 l"]) -> Posture:
+    """x0's points beside those of every moment, a row for each."""
+    points = places.unflatten(2, (-1, 2))
+    start = points[:, :1].expand_as(points[:, 1:])
+    return Posture(start.flatten(0, 1), points[:, 1:].flatten(0, 1))
 
 
 def _rows(z: Tensor, num: int) -> Float[Tensor, "b n z"]:

@@ -4,34 +4,33 @@ Phase "motion" compares pixels and landmarks of a few moments of each clip; phas
 with a perceptual distance and, where asked for, adversaries.
 """
 
-import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64, Shaped
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional
 
-from cinnema.core.config import config_to_dict
 from cinnema.core.errors import UserError
-from cinnema.core.precision import MasterWeights, MovingAverage, fast_dtype
-from cinnema.core.randomness import generator_for
 from cinnema.core.ranks import Ranks
-from cinnema.core.running import Stateful, TrainingRun, warmup_cosine
 from cinnema.data.loading import ClipLoader, VideoBatch
-from cinnema.stage1.adversaries.adversaries import Adversaries, AdversariesConfig
+from cinnema.stage1.adversaries.adversaries import AdversariesConfig
+from cinnema.stage1.articulated.decoder import Scene
+from cinnema.stage1.articulated.encoder import PointClipEncoder, Seen
 from cinnema.stage1.articulated.model import (
     LANDMARK_UNIT,
     ArticulatedConfig,
     ArticulatedStage1,
     Moments,
+    Posterior,
 )
+from cinnema.stage1.articulated.points import Twins, map_distance, sides_apart
+from cinnema.stage1.loop import Rendered, Step, fit, from_the_start, known_by, trial_of
 from cinnema.stage1.losses import PerceptualDistance
 
 Validate = Callable[[ArticulatedStage1], dict[str, float]]
@@ -40,7 +39,8 @@ Validate = Callable[[ArticulatedStage1], dict[str, float]]
 Show = Callable[[ArticulatedStage1, Path], object]
 """Draws what the model makes of held-out clips into a PNG file."""
 
-_RECORD_EVERY, _VALIDATE_EVERY = 50, 1000
+# Of a divergence in nats beside a distance in tenths of a picture.
+_MAP_WEIGHT = 0.1
 # Change of a level, of 2 from black to white, from which a pixel is said to have moved.
 _MOVED = 0.1
 
@@ -64,9 +64,11 @@ class ArticulatedTraining:
         warped: Weight of the L1 distance of what is warped only, where the gate leaves it.
         landmarks: Weight of the distance of the landmarks' paths, and of where they are in x0, in
             tenths of their unit.
-        twins: Pairs of landmarks that look alike, as a left and a right hand do, by their numbers:
-            the one further left in x0 is taken for the first. Such landmarks are points in the
-            picture, x and y in turn.
+        twins: Pairs of limbs that look alike, as a left and a right arm do, each the numbers of its
+            points: the one further left in x0 is taken for the first. Such landmarks are points
+            in the picture, x and y in turn.
+        guided: Share of clips whose points are drawn where they truly are, so that the decoder
+            need not wait for an encoder that finds them; of landmarks that are points.
         perceptual: Weight of LPIPS, of one moment of each clip.
         train_encoder: Whether phase "picture" still moves what stage 2 stands on: the encoder of z
             and the features of x0.
@@ -90,7 +92,8 @@ class ArticulatedTraining:
     moved: float = Field(default=4.0, ge=0)
     warped: float = Field(default=0.5, ge=0)
     landmarks: float = Field(default=1.0, ge=0)
-    twins: tuple[tuple[int, int], ...] = ()
+    twins: Twins = ()
+    guided: float = Field(default=0.0, ge=0, le=1)
     perceptual: float = Field(default=0.0, ge=0)
     network: Literal["vgg", "alex"] = "alex"
     train_encoder: bool = False
@@ -149,37 +152,25 @@ def train(
         UserError: `folder` holds another run, or cannot be written to; the ranks cannot share a
             batch evenly; the loss is no number any more (the last checkpoint is from before that).
     """
-    step = _Step(model, config, device=device, perceptual=perceptual, ranks=ranks or Ranks())
+    _require_moments(model, config)
+    step = _Step(model, config, device=device, perceptual=perceptual, ranks=ranks)
     about = {
-        "model": _told(model.config, ArticulatedConfig(), later=("spread", "decoder")),
-        "training": _told(
-            config, ArticulatedTraining(), later=("kl", "adversaries", "train_encoder")
+        "model": known_by(model.config, ArticulatedConfig(), later=("spread", "decoder", "points")),
+        "training": known_by(
+            config, ArticulatedTraining(), later=("kl", "adversaries", "train_encoder", "guided")
         ),
     }
-    with TrainingRun(
-        folder,
-        config=about,
-        parts=step.parts(),
-        total=config.clips,
-        ranks=step.ranks,
+    fit(
+        step,
+        batches,
+        folder=folder,
+        about=about,
+        validate=validate,
+        show=show,
         tensorboard=tensorboard,
-    ) as run:
-        batches.load_state_dict({"clips": run.clips})
-        step.ranks.broadcast(step.tensors())
-        _fit(run, step, batches, validate, show)
+    )
     batches.close()
-    step.average.exchange()
-    step.master.restore()
     return model
-
-
-def _told(config: object, defaults: object, *, later: tuple[str, ...]) -> dict[str, Any]:
-    """Return what a run is known by, without later options where they change nothing.
-
-    So that runs that were begun before there were those go on.
-    """
-    values, usual = config_to_dict(config), config_to_dict(defaults)
-    return {n: v for n, v in values.items() if n not in later or v != usual[n]}
 
 
 def trial(
@@ -203,202 +194,109 @@ def trial(
         perceptual: LPIPS on that device.
         ranks: The processes that train.
     """
-    if config.adversaries is not None:
-        config = replace(config, adversaries=replace(config.adversaries, start=0))
-    step = _Step(model, config, device=device, perceptual=perceptual, ranks=ranks or Ranks())
-
-    def take(number: int) -> dict[str, float]:
-        losses = step.backward(batch, number=number)
-        step.update(config.learning_rate)
-        return losses
-
-    return take
+    _require_moments(model, config)
+    config = replace(config, adversaries=from_the_start(config.adversaries))
+    step = _Step(model, config, device=device, perceptual=perceptual, ranks=ranks)
+    return trial_of(step, batch)
 
 
-def _fit(
-    run: TrainingRun,
-    step: "_Step",
-    batches: ClipLoader,
-    validate: Validate | None,
-    show: Show | None,
-) -> None:
-    config = step.config
-    while not run.is_done:
-        number = run.clips // config.batch_size
-        batch = next(batches)
-        losses = step.backward(batch, number=number)
-        run.require_finite(losses, step=number, ids=[f"clip {n}" for n in batch.number.tolist()])
-        step.update(config.learning_rate * warmup_cosine(run.progress))
-        run.advance(config.batch_size)
-        if number % _RECORD_EVERY == 0:
-            run.record(**losses)
-        if number % _VALIDATE_EVERY == _VALIDATE_EVERY - 1 or run.is_done:
-            _look(run, step, validate, show)
-        run.save_if_due()
+class _Step(Step[ArticulatedStage1, VideoBatch, ArticulatedTraining]):
+    """Frames of clips at some moments, and where the landmarks are in them."""
 
-
-def _look(run: TrainingRun, step: "_Step", validate: Validate | None, show: Show | None) -> None:
-    """Score and show the averaged model, on the first rank; the others wait at their next step."""
-    if not step.ranks.is_first:
-        return
-    with _Averaged(step):
-        numbers = {} if validate is None else validate(step.model)
-        if show is not None:
-            show(step.model, run.folder / "strips" / f"{run.clips:09d}.png")
-    if numbers:
-        run.record(**numbers)
-
-
-class _Shown(NamedTuple):
-    """Frames of clips at some moments, as they are and as they were rendered."""
-
-    real: Float[Tensor, "b n 3 h w"]
-    fake: Float[Tensor, "b n 3 h w"]
-    x0: Float[Tensor, "b 3 h w"]
-
-
-class _Step:
-    """One step of the optimiser, with everything that it changes."""
-
-    def __init__(
-        self,
-        model: ArticulatedStage1,
-        config: ArticulatedTraining,
-        *,
-        device: torch.device,
-        perceptual: PerceptualDistance | None,
-        ranks: Ranks,
-    ) -> None:
-        _require_moments(model, config)
-        self.config, self.device, self.perceptual = config, device, perceptual
-        self.ranks, self.share = ranks, ranks.share(config.batch_size)
-        self.dtype = fast_dtype(device)
-        self.model = model.to(device)
-        model.requires_grad_(requires_grad=True)
+    def choose_trained(self) -> None:
+        self.model.requires_grad_(requires_grad=True)
         # Stage 2 reads both: held still, it can be trained beside the second phase.
-        moves_latents = config.phase == "motion" or config.train_encoder
-        model.encoder.requires_grad_(requires_grad=moves_latents)
-        model.scene.requires_grad_(requires_grad=moves_latents)
-        self.master = MasterWeights(model, dtype=self.dtype)
-        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.average = MovingAverage(self.master.parameters, decay=config.ema_decay)
-        self.optimiser = torch.optim.AdamW(
-            self.master.parameters,
-            lr=config.learning_rate,
-            betas=(0.9, 0.99),
-            weight_decay=config.weight_decay,
-        )
-        self.adversaries = self._new_adversaries()
+        moves_latents = self.config.phase == "motion" or self.config.train_encoder
+        for part in self.model.latent_parts().values():
+            part.requires_grad_(requires_grad=moves_latents)
 
-    def _new_adversaries(self) -> Adversaries | None:
-        config = self.config
-        if config.adversaries is None:
-            return None
-        return Adversaries(
-            config.adversaries,
-            batch_size=config.batch_size,
-            device=self.device,
-            seed=config.seed,
-            ranks=self.ranks,
-        )
+    def last_layer(self) -> Tensor:
+        return self.model.decoder.last
 
-    def parts(self) -> dict[str, Stateful]:
-        own: dict[str, Stateful] = {
-            "model": self.master,
-            "optimiser": self.optimiser,
-            "average": self.average,
-        }
-        return own | ({} if self.adversaries is None else self.adversaries.parts())
-
-    def tensors(self) -> Iterator[Tensor]:
-        """All that has to be the same on all ranks before the first step."""
-        yield from self.model.parameters()
-        yield from self.model.buffers()
-        yield from self.master.parameters
-        yield from self.average.values
-        if self.adversaries is not None:
-            yield from self.adversaries.tensors()
-
-    def backward(self, batch: VideoBatch, *, number: int) -> dict[str, float]:
-        """Leave the gradient on the whole batch in the master weights; return losses and norm.
-
-        Adversaries, if there are any, learn from what was rendered, unless a number is not finite.
-        """
-        self.model.train()
-        generator = generator_for(self.config.seed, number)
-        losses, shown = self.losses(batch.to(self.device), generator)
-        losses |= self._adversarial_losses(shown, losses, number=number)
-        torch.stack(list(losses.values())).sum().backward()
-        self.master.take_gradients()
-        self.ranks.average_gradients(self.master.parameters)
-        norm = torch.nn.utils.clip_grad_norm_(self.master.parameters, 1.0)
-        values = torch.stack([*losses.values(), norm]).detach()
-        self.ranks.average([values])
-        numbers = dict(zip([*losses, "gradient"], values.tolist(), strict=True))
-        if self.adversaries is None or not all(map(math.isfinite, numbers.values())):
-            return numbers
-        learned = self.adversaries.update(shown.real, shown.fake.detach(), shown.x0, number=number)
-        return numbers | learned
-
-    def update(self, learning_rate: float) -> None:
-        """Move the weights down the gradient."""
-        for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate
-        self.optimiser.step()
-        self.optimiser.zero_grad()
-        self.average.update()
-        self.master.publish()
+    def names(self, batch: VideoBatch) -> list[str]:
+        return [f"clip {number}" for number in batch.number.tolist()]
 
     def losses(
         self, batch: VideoBatch, generator: torch.Generator
-    ) -> tuple[dict[str, Tensor], "_Shown"]:
-        """Return weighted losses, without the adversaries', and what was rendered.
-
-        The means of the losses over all ranks are those of the whole batch.
-        """
-        model, config = self.model, self.config
+    ) -> tuple[dict[str, Tensor], Rendered]:
+        model, config, batch = self.model, self.config, batch.to(self.device)
+        draws = self._draw(generator)
         video = batch.video.to(self.dtype)
-        frames = model.config.num_frames
-        shown = draw_moments(config, num_frames=frames, generator=generator)[self.share]
-        shown = shown.to(self.device)
-        vectors = model.encoder.vectors(video)
-        code = model.posterior(vectors)
-        noise = torch.randn((config.batch_size, model.config.z_dim), generator=generator)
-        z = code.drawn(noise[self.share])
-        x0 = video[:, 0].contiguous(memory_format=torch.channels_last)
-        scene = model.scene(x0)
-        made = model.at(scene, z, shown / frames)
-        rows = torch.arange(len(video), device=self.device)[:, None]
-        real = batch.video[rows, shown]
-        losses = self._pixel_losses(made, real, batch.video[:, :1], generator)
+        seen = model.look(video)
+        code = model.posterior(seen.vectors)
+        scene = model.scene(video[:, 0].contiguous(memory_format=torch.channels_last))
+        places = sides_apart(batch.track, config.twins)
+        render = self._rendered_by_points if model.config.points else self._rendered_by_z
+        made, losses = render(scene, code, draws, places)
+        real = _rows(batch.video, draws.shown)
+        losses |= self._pixel_losses(made, real, batch.video[:, :1], generator)
         if code.log_variance is not None:
             losses["kl"] = config.kl * code.divergence().mean()
         if model.config.landmarks:
-            places = sides_apart(batch.track, config.twins)
-            path = places - places[:, :1]
-            weight = config.landmarks
-            found, seen = model.places(scene), model.seen_path(vectors)
-            losses |= {
-                "landmarks": weight * _landmark_distance(made.landmarks, path[rows, shown]),
-                "seen": weight * _landmark_distance(seen, path[:, 1:]),
-                "places": weight * _landmark_distance(found, places[:, 0]),
-            }
-        return losses, _Shown(real, made.frames.float(), batch.video[:, 0])
+            losses |= self._sight_losses(seen, scene, places)
+        return losses, Rendered(real, made.frames.float(), batch.video[:, 0])
 
-    def _adversarial_losses(
-        self, shown: "_Shown", losses: Mapping[str, Tensor], *, number: int
+    def _draw(self, generator: torch.Generator) -> "_Draws":
+        """Draw for the whole batch; a rank takes its share."""
+        config, shape = self.config, self.model.config
+        shown = draw_moments(config, num_frames=shape.num_frames, generator=generator)
+        noise = torch.randn((config.batch_size, shape.z_dim), generator=generator)
+        chance = torch.zeros(config.batch_size)
+        if shape.points:
+            chance = torch.rand(config.batch_size, generator=generator)
+        parts = (shown, noise, chance < config.guided)
+        return _Draws(*(part[self.share].to(self.device) for part in parts))
+
+    def _rendered_by_z(
+        self, scene: Scene, code: Posterior, draws: "_Draws", places: Float[Tensor, "b t l"]
+    ) -> tuple[Moments, dict[str, Tensor]]:
+        """Render moments as z of the pixels says, which has to tell the landmarks' path."""
+        model = self.model
+        made = model.at(scene, code.drawn(draws.noise), draws.shown / model.config.num_frames)
+        if not model.config.landmarks:
+            return made, {}
+        told = _landmark_distance(made.landmarks, _rows(places - places[:, :1], draws.shown))
+        return made, {"landmarks": self.config.landmarks * told}
+
+    def _rendered_by_points(
+        self, scene: Scene, code: Posterior, draws: "_Draws", places: Float[Tensor, "b t l"]
+    ) -> tuple[Moments, dict[str, Tensor]]:
+        """Render moments, some clips by where their points truly are; and teach both encoders.
+
+        z of the true path learns to tell that path, and z of the pixels to be z of the true path.
+        """
+        model, weight, num_frames = self.model, self.config.landmarks, self.model.config.num_frames
+        true = model.encode_path(places)
+        known = Posterior(true, None, code.noise).drawn(draws.noise)
+        every = torch.arange(1, num_frames + 1, device=self.device) / num_frames
+        path = model.path(known, every.expand(len(true), -1))
+        apart = (code.mean.float() - true.detach().float()).square().mean()
+        losses = {
+            "landmarks": weight * _landmark_distance(path, places[:, 1:] - places[:, :1]),
+            "latent": weight * apart,
+        }
+        times, guided = draws.shown / num_frames, draws.guided[:, None]
+        z = torch.where(guided, known, code.drawn(draws.noise))
+        told = model.told(scene, model.path(z, times))
+        drawn = torch.cat([places[:, :1], _rows(places, draws.shown)], dim=1).to(told)
+        return model.at(scene, z, times, torch.where(guided[..., None], drawn, told)), losses
+
+    def _sight_losses(
+        self, seen: Seen, scene: Scene, places: Float[Tensor, "b t l"]
     ) -> dict[str, Tensor]:
-        if self.adversaries is None:
-            return {}
-        pictures = [losses[name] for name in ("pixels", "lpips") if name in losses]
-        return self.adversaries.generator_losses(
-            shown.real,
-            shown.fake,
-            shown.x0,
-            reconstruction=torch.stack(pictures).sum(),
-            last=self.model.decoder.last,
-            number=number,
-        )
+        """How well single frames, and x0 for the decoder, show where the landmarks are."""
+        model, weight = self.model, self.config.landmarks
+        if seen.maps is None:
+            path = places - places[:, :1]
+            told = _landmark_distance(model.seen_path(seen.vectors), path[:, 1:])
+            start = _landmark_distance(model.places(scene), places[:, 0])
+        else:
+            points = places.unflatten(2, (-1, 2))
+            assert isinstance(model.encoder, PointClipEncoder)
+            looked_at = points[:, list(model.encoder.looked_at)]
+            told = _MAP_WEIGHT * map_distance(seen.maps, looked_at)
+            start = _MAP_WEIGHT * map_distance(model.place_maps(scene), points[:, 0])
+        return {"seen": weight * told, "places": weight * start}
 
     def _pixel_losses(
         self,
@@ -419,6 +317,25 @@ class _Step:
             distance = self.perceptual(frames[:, one], true[:, one])
             out["lpips"] = config.perceptual * distance.mean()
         return out
+
+
+class _Draws(NamedTuple):
+    """What chance decides of the clips of a step.
+
+    Attributes:
+        shown: Frames to be rendered, from 1 to T.
+        noise: Standard normal, for z.
+        guided: Whether a clip is rendered by where its points truly are.
+    """
+
+    shown: Int64[Tensor, "b n"]
+    noise: Float[Tensor, "b z"]
+    guided: Bool[Tensor, " b"]
+
+
+def _rows(x: Shaped[Tensor, "b t ..."], shown: Int64[Tensor, "b n"]) -> Shaped[Tensor, "b n ..."]:
+    """Return some moments of each clip."""
+    return x[torch.arange(len(x), device=x.device)[:, None], shown]
 
 
 def _require_moments(model: ArticulatedStage1, config: ArticulatedTraining) -> None:
@@ -451,52 +368,5 @@ def draw_moments(
     return (share * num_frames).long().clamp(max=num_frames - 1) + 1
 
 
-def sides_apart(
-    track: Float[Tensor, "b t l"], twins: tuple[tuple[int, int], ...]
-) -> Float[Tensor, "b t l"]:
-    """Let the first of each pair of points be the one further left in x0.
-
-    A small picture does not show which hand is the left one, so that asking for it would teach
-    the mean of both.
-
-    Args:
-        track: Points frame by frame, x and y in turn.
-        twins: Pairs of points, by their numbers.
-    """
-    if not twins:
-        return track
-    points = track.unflatten(2, (-1, 2)).clone()
-    for first, second in twins:
-        crossed = points[:, 0, first, 0] > points[:, 0, second, 0]
-        pair = points[:, :, [first, second]]
-        points[:, :, [first, second]] = torch.where(
-            crossed[:, None, None, None], pair.flip(2), pair
-        )
-    out: Tensor = points.flatten(2)
-    return out
-
-
 def _landmark_distance(told: Tensor, true: Tensor) -> Tensor:
     return functional.smooth_l1_loss(told.float() / LANDMARK_UNIT, true / LANDMARK_UNIT, beta=0.1)
-
-
-class _Averaged:
-    """The model with its averaged weights, in float32, for the time of a `with` block."""
-
-    def __init__(self, step: _Step) -> None:
-        self.step = step
-
-    def __enter__(self) -> None:
-        self.step.average.exchange()
-        self.step.master.restore()
-        self.step.model.eval()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.step.average.exchange()
-        self.step.model.to(self.step.dtype).train()
-        self.step.master.publish()
