@@ -17,10 +17,10 @@ from cinnema.backbones.lpips import LPIPS
 from cinnema.data.augmentation import Augmentation
 from cinnema.data.loading import VideoBatch
 from cinnema.data.packing.dataset import PackedDataset
-from cinnema.recipes.articulated import ArticulatedRecipe, person, robot
+from cinnema.recipes.articulated import ActingData, ArticulatedRecipe, person, robot
 from cinnema.recipes.articulated_assembly import held_out_clips, new_stage1, training_loader
 from cinnema.stage1.adversaries.adversaries import AdversariesConfig, AdversaryPhase
-from cinnema.stage1.articulated.model import ArticulatedStage1
+from cinnema.stage1.articulated.model import ArticulatedConfig, ArticulatedStage1
 from cinnema.stage1.articulated.points import sides_apart
 from cinnema.stage1.articulated.training import train as run_phase
 from cinnema.stage2.priors import LinearGaussianPrior
@@ -43,9 +43,20 @@ Change = Callable[[ArticulatedRecipe], ArticulatedRecipe]
 
 
 def _model(**options: Any) -> Change:  # noqa: ANN401
-    return lambda recipe: dataclasses.replace(
-        recipe, stage1=dataclasses.replace(recipe.stage1, **options)
+    return lambda recipe: _with_stage1(
+        recipe, dataclasses.replace(recipe.stage1, **options), data=recipe.data
     )
+
+
+def _with_stage1(
+    recipe: ArticulatedRecipe, stage1: ArticulatedConfig, *, data: ActingData
+) -> ArticulatedRecipe:
+    """The recipe of another stage 1; landmarks that are no points cannot be mirrored."""
+    if stage1.landmarks and not stage1.points and recipe.stage1.points:
+        augmentation = dataclasses.replace(data.augmentation, mirror=0.0)
+        data = dataclasses.replace(data, augmentation=augmentation)
+    conditioner = dataclasses.replace(recipe.conditioner, feature_dim=stage1.feature_dim)
+    return dataclasses.replace(recipe, stage1=stage1, conditioner=conditioner, data=data)
 
 
 def _training(**options: Any) -> Change:  # noqa: ANN401
@@ -55,11 +66,8 @@ def _training(**options: Any) -> Change:  # noqa: ANN401
 
 
 def _without_landmarks(recipe: ArticulatedRecipe) -> ArticulatedRecipe:
-    return dataclasses.replace(
-        recipe,
-        data=dataclasses.replace(recipe.data, landmarks=None),
-        stage1=dataclasses.replace(recipe.stage1, landmarks=0),
-    )
+    stage1 = dataclasses.replace(recipe.stage1, landmarks=0, points=False)
+    return _with_stage1(recipe, stage1, data=dataclasses.replace(recipe.data, landmarks=None))
 
 
 def _without_augmentation(recipe: ArticulatedRecipe) -> ArticulatedRecipe:
@@ -81,7 +89,8 @@ STAGE1_ROWS: dict[str, Change] = {
     "ours": lambda recipe: recipe,
     "paints only": _model(decoder="paint"),
     "warps only": _model(decoder="warp"),
-    "learned sigma": _model(spread="learned"),
+    "landmarks, no points": _model(points=False),
+    "learned sigma, no points": _model(points=False, spread="learned"),
     "no landmarks": _without_landmarks,
     "no augmentation": _without_augmentation,
     "perceptual": _training(perceptual=1.0),
@@ -98,11 +107,9 @@ def small_recipe(options: argparse.Namespace, *, seed: int) -> ArticulatedRecipe
     motion = dataclasses.replace(
         recipe.motion, clips=options.clips, batch_size=options.batch, moments=2, seed=seed
     )
-    conditioner = dataclasses.replace(recipe.conditioner, feature_dim=stage1.feature_dim)
     data = dataclasses.replace(recipe.data, validation_clips=options.held_out)
-    return dataclasses.replace(
-        recipe, stage1=stage1, motion=motion, conditioner=conditioner, data=data
-    )
+    recipe = _with_stage1(recipe, stage1, data=data)
+    return dataclasses.replace(recipe, motion=motion)
 
 
 def stage1_row(options: argparse.Namespace, row: str, *, seed: int) -> dict[str, Any]:
