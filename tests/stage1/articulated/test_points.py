@@ -40,9 +40,10 @@ def test_a_limb_changes_sides_as_a_whole() -> None:
     assert torch.equal(sides_apart(track, LEGS), track)
 
 
-def test_without_twins_a_track_stays_as_it_is() -> None:
-    track = torch.rand(2, 3, 8)
+def test_without_twins_or_points_a_track_stays_as_it_is() -> None:
+    track, nothing = torch.rand(2, 3, 8), torch.zeros(2, 3, 0)
     assert sides_apart(track, ()) is track
+    assert sides_apart(nothing, LEGS) is nothing
 
 
 def test_a_drawn_point_is_1_where_it_is_and_fades() -> None:

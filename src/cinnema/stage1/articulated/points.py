@@ -28,10 +28,10 @@ def sides_apart(
     the mean of both.
 
     Args:
-        track: Points frame by frame, x and y in turn.
+        track: Points frame by frame, x and y in turn; none where none are known.
         twins: Pairs of limbs.
     """
-    if not twins:
+    if not twins or not track.shape[2]:
         return track
     points = track.unflatten(2, (-1, 2)).clone()
     for first, second in twins:
