@@ -12,7 +12,7 @@ import torch
 
 from cinnema.core.config import config_to_dict
 from cinnema.core.ranks import Ranks
-from cinnema.recipes import RECIPES, Recipe, assembly, rehearsal
+from cinnema.recipes import RECIPES, Recipe, articulated_assembly, assembly, rehearsal
 from cinnema.serve.train import device_of_process
 
 Run = Callable[..., Any]
@@ -109,6 +109,32 @@ def test_bundling_follows_the_recipe_that_the_run_keeps(
     assert cinnema("train", "bundle", *options, "--set", "name=mine").code == 0
     assert [recipe.flow.hidden_dim for recipe in trained] == [48, 48]
     assert trained[1].name == "mine"
+
+
+def test_a_run_of_another_kind_needs_not_be_named_when_it_is_bundled(
+    cinnema: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    recipes: list[object] = []
+
+    def bundle(recipe: object, **_: object) -> Path:
+        recipes.append(recipe)
+        return Path("made.safetensors")
+
+    monkeypatch.setattr(articulated_assembly, "bundle", bundle)
+    kept = RECIPES["robot"]()
+    (tmp_path / "recipe.json").write_text(json.dumps(config_to_dict(kept)))
+    assert cinnema("train", "bundle", "--run", tmp_path, "--output", "a.safetensors").code == 0
+    assert recipes == [kept]
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"name": "robot", "motion": 3}'])
+def test_a_recipe_that_was_damaged_is_named_when_it_is_bundled(
+    cinnema: Run, trained: list[Recipe], tmp_path: Path, text: str
+) -> None:
+    (tmp_path / "recipe.json").write_text(text)
+    result = cinnema("train", "bundle", "--run", tmp_path, "--output", "a.safetensors")
+    assert (result.code, len(result.err)) == (2, 1)
+    assert trained == []
 
 
 def test_each_process_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

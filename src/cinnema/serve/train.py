@@ -4,6 +4,7 @@ The same command run again resumes where the folder of the run stopped; under to
 processes train together.
 """
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -129,13 +130,29 @@ class Bundle(_RecipeChoice):
 
         choice, kept = self, self.run_folder / RECIPE_FILE
         if self.config is None and kept.exists():
-            choice = replace(self, config=kept)
+            choice = replace(self, config=kept, recipe=_name_of(kept, otherwise=self.recipe))
         recipe = choice.chosen()
         path = family_of(recipe).bundle(
             recipe, run=self.run_folder, output=self.output, overwrite=self.overwrite
         )
         print(path, flush=True)
         return DONE
+
+
+def _name_of(kept: Path, *, otherwise: str) -> str:
+    """Which recipe a run's own is a change of, as far as it still has its name."""
+    from cinnema.recipes import RECIPES
+
+    try:
+        name = json.loads(kept.read_text(encoding="utf-8"))["name"]
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+    ):  # what is wrong with it is told when it is used
+        return otherwise
+    return str(name) if name in RECIPES else otherwise
 
 
 def _of_stage(
