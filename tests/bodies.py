@@ -19,10 +19,10 @@ FREE = EndPointRange(low=(-5.0,) * 3, high=(5.0,) * 3)
 TIGHT = EndPointRange(low=(-0.01,) * 3, high=(0.01,) * 3)
 
 
-def tiny_body(
+def body_config(
     *, steered: bool = True, landmarks: int = 3, end_point: EndPointRange = FREE
-) -> ArticulatedModel:
-    """One whose flow is not the identity, and depends on x0 and the control."""
+) -> ArticulatedModelConfig:
+    """What the tiny body is made of, which can be told an end point unless it is not `steered`."""
     stage1 = replace(STAGE1, landmarks=landmarks)
     conditioner = ConditionerConfig(
         feature_dim=stage1.feature_dim,
@@ -31,7 +31,7 @@ def tiny_body(
         control_dim=3 if steered else 0,
         control_scale=0.1,
     )
-    config = ArticulatedModelConfig(
+    return ArticulatedModelConfig(
         name="body",
         stage1=stage1,
         conditioner=conditioner,
@@ -40,12 +40,19 @@ def tiny_body(
         ),
         end_point=end_point if steered else None,
     )
+
+
+def tiny_body(
+    *, steered: bool = True, landmarks: int = 3, end_point: EndPointRange = FREE
+) -> ArticulatedModel:
+    """One whose flow is not the identity, and depends on x0 and the control."""
+    config = body_config(steered=steered, landmarks=landmarks, end_point=end_point)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = ArticulatedModel(config).eval()
         for value in model.flow.parameters():
             value.data += 0.1 * torch.randn_like(value)
-        model.flow.initialise(torch.randn(64, 8), torch.randn(64, conditioner.out_dim))
+        model.flow.initialise(torch.randn(64, 8), torch.randn(64, config.conditioner.out_dim))
     return model.requires_grad_(requires_grad=False)
 
 

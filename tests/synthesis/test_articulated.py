@@ -8,10 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from bodies import STAGE1, body_config, tiny_body
 from cinnema.core.errors import UserError
-from cinnema.stage1.articulated.model import ArticulatedConfig
-from cinnema.stage2.conditioning import ConditionerConfig
-from cinnema.stage2.flow import FlowConfig
 from cinnema.synthesis.articulated import (
     ArticulatedModel,
     ArticulatedModelConfig,
@@ -21,29 +19,11 @@ from cinnema.synthesis.control import EndPoint
 from cinnema.synthesis.model import load_model, load_warping_model, save_model
 from cinnema.synthesis.pipeline import Pipeline
 
-STAGE1 = ArticulatedConfig(
-    size=32, num_frames=4, z_dim=8, encoder_width=8, width=8, code_dim=16, landmarks=3
-)
 RANGE = EndPointRange(low=(-0.2, -0.1, 0.0), high=(0.2, 0.1, 0.2))
 
 
 def config_of(*, steered: bool) -> ArticulatedModelConfig:
-    conditioner = ConditionerConfig(
-        feature_dim=STAGE1.feature_dim,
-        width=8,
-        condition_dim=4,
-        control_dim=3 if steered else 0,
-        control_scale=0.1,
-    )
-    return ArticulatedModelConfig(
-        name="body",
-        stage1=STAGE1,
-        conditioner=conditioner,
-        flow=FlowConfig(
-            z_dim=8, condition_dim=conditioner.out_dim, num_blocks=2, hidden_dim=16, depth=1
-        ),
-        end_point=RANGE if steered else None,
-    )
+    return body_config(steered=steered, end_point=RANGE)
 
 
 @pytest.fixture
@@ -51,15 +31,7 @@ def body() -> Callable[..., ArticulatedModel]:
     """Return what makes a model whose flow is not the identity."""
 
     def make(*, steered: bool = True) -> ArticulatedModel:
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            model = ArticulatedModel(config_of(steered=steered)).eval()
-            for value in model.flow.parameters():
-                value.data += 0.1 * torch.randn_like(value)
-        model.flow.initialise(
-            noise(64, 8), noise(64, config_of(steered=steered).flow.condition_dim)
-        )
-        return model.requires_grad_(requires_grad=False)
+        return tiny_body(steered=steered, end_point=RANGE)
 
     return make
 
