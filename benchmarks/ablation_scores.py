@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cinnema.metrics.distributions.resampling import ClusteredSums, joint_estimate, ratio
-from cinnema.metrics.scores import Estimate
+from cinnema.evaluation.scores import Estimate
+from cinnema.evaluation.statistics.resampling import ClusteredSums, joint_estimate, ratio
 
 Scores = dict[str, list[list[float] | None]]
 """By measure: for each clip what is summed above and below, or None where there is no such."""
@@ -21,7 +21,7 @@ Found = dict[tuple[str, int], dict[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Measure:
+class Metric:
     """A column.
 
     Attributes:
@@ -66,7 +66,7 @@ def sums_of(lines: Iterable[dict[str, Any]], measure: str) -> ClusteredSums | No
 def table(
     found: Found,
     rows: Sequence[str],
-    measures: Sequence[Measure],
+    measures: Sequence[Metric],
     *,
     against: str,
 ) -> str:
@@ -98,13 +98,13 @@ def _markdown(rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in rows)
 
 
-def _value(sums: ClusteredSums | None, measure: Measure) -> str:
+def _value(sums: ClusteredSums | None, measure: Metric) -> str:
     if sums is None:
         return "-"
     return _shown(sums.estimate(ratio), f".{measure.digits}f")
 
 
-def _gap(sums: ClusteredSums | None, other: ClusteredSums | None, measure: Measure) -> str:
+def _gap(sums: ClusteredSums | None, other: ClusteredSums | None, measure: Metric) -> str:
     if sums is None or other is None:
         return "-"
     gap = joint_estimate([sums, other], lambda parts: ratio(parts[0]) - ratio(parts[1]))

@@ -9,28 +9,28 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ablation_scores import Measure, num_parameters, pairs
+from ablation_scores import Metric, num_parameters, pairs
 from torch import Tensor
 from torch.nn import functional
 
 from cinnema.backbones.lpips import LPIPS
 from cinnema.data.augmentation import Augmentation
+from cinnema.data.dataset import PackedDataset
 from cinnema.data.loading import VideoBatch
-from cinnema.data.packing.dataset import PackedDataset
-from cinnema.recipes.articulated import ActingData, ArticulatedRecipe, person, robot
-from cinnema.recipes.articulated_assembly import held_out_clips, new_stage1, training_loader
-from cinnema.stage1.adversaries.adversaries import AdversariesConfig, AdversaryPhase
-from cinnema.stage1.articulated.model import ArticulatedConfig, ArticulatedStage1
-from cinnema.stage1.articulated.points import sides_apart
-from cinnema.stage1.articulated.training import train as run_phase
-from cinnema.stage2.priors import LinearGaussianPrior
+from cinnema.models.flow.priors import LinearGaussianPrior
+from cinnema.models.keypoint.keypoints import sides_apart
+from cinnema.models.keypoint.stage1 import KeypointConfig, KeypointStage1
+from cinnema.recipes.keypoint import ActingData, KeypointRecipe, person, robot
+from cinnema.recipes.keypoint_assembly import held_out_clips, new_stage1, training_loader
+from cinnema.training.adversarial import AdversaryPhase, DiscriminatorsConfig
+from cinnema.training.keypoint import train as run_phase
 
 RECIPES = {"person": person, "robot": robot}
 STAGE1_MEASURES = (
-    Measure("lpips", "LPIPS"),
-    Measure("moved", "L1 where moved"),
-    Measure("told", "landmarks told"),
-    Measure("probed", "landmarks read off z"),
+    Metric("lpips", "LPIPS"),
+    Metric("moved", "L1 where moved"),
+    Metric("told", "landmarks told"),
+    Metric("probed", "landmarks read off z"),
 )
 
 # Shares of a clip at which frames and landmarks are scored.
@@ -39,7 +39,7 @@ _MOVED = 0.1  # change of a level, of 2, from which a pixel is said to have move
 _LPIPS_SIZE = 64  # smaller frames are enlarged to it, as AlexNet sees little in 32 pixels
 _PROBED = 512  # training windows on which landmarks are read off z
 
-Change = Callable[[ArticulatedRecipe], ArticulatedRecipe]
+Change = Callable[[KeypointRecipe], KeypointRecipe]
 
 
 def _model(**options: Any) -> Change:  # noqa: ANN401
@@ -49,8 +49,8 @@ def _model(**options: Any) -> Change:  # noqa: ANN401
 
 
 def _with_stage1(
-    recipe: ArticulatedRecipe, stage1: ArticulatedConfig, *, data: ActingData
-) -> ArticulatedRecipe:
+    recipe: KeypointRecipe, stage1: KeypointConfig, *, data: ActingData
+) -> KeypointRecipe:
     """The recipe of another stage 1; landmarks that are no points cannot be mirrored."""
     if stage1.landmarks and not stage1.points and recipe.stage1.points:
         augmentation = dataclasses.replace(data.augmentation, mirror=0.0)
@@ -65,19 +65,19 @@ def _training(**options: Any) -> Change:  # noqa: ANN401
     )
 
 
-def _without_landmarks(recipe: ArticulatedRecipe) -> ArticulatedRecipe:
+def _without_landmarks(recipe: KeypointRecipe) -> KeypointRecipe:
     stage1 = dataclasses.replace(recipe.stage1, landmarks=0, points=False)
     return _with_stage1(recipe, stage1, data=dataclasses.replace(recipe.data, landmarks=None))
 
 
-def _without_augmentation(recipe: ArticulatedRecipe) -> ArticulatedRecipe:
+def _without_augmentation(recipe: KeypointRecipe) -> KeypointRecipe:
     data = dataclasses.replace(recipe.data, augmentation=Augmentation())
     return dataclasses.replace(recipe, data=data)
 
 
-def _with_adversaries(recipe: ArticulatedRecipe) -> ArticulatedRecipe:
+def _with_adversaries(recipe: KeypointRecipe) -> KeypointRecipe:
     """Both discriminators, as in the paper; they begin when half of the clips have been seen."""
-    config = AdversariesConfig(
+    config = DiscriminatorsConfig(
         phases=(AdversaryPhase(module="spatial"), AdversaryPhase(module="temporal")),
         start=recipe.motion.clips // 2,
         widths=(16, 24, 32),
@@ -98,7 +98,7 @@ STAGE1_ROWS: dict[str, Change] = {
 }
 
 
-def small_recipe(options: argparse.Namespace, *, seed: int) -> ArticulatedRecipe:
+def small_recipe(options: argparse.Namespace, *, seed: int) -> KeypointRecipe:
     """The recipe with narrower layers and smaller frames."""
     recipe = RECIPES[options.recipe]()
     stage1 = dataclasses.replace(
@@ -146,7 +146,7 @@ def frozen_row(options: argparse.Namespace) -> dict[str, Any]:
 
 @torch.no_grad()
 def stage1_scores(
-    model: ArticulatedStage1 | None, recipe: ArticulatedRecipe, dataset: PackedDataset
+    model: KeypointStage1 | None, recipe: KeypointRecipe, dataset: PackedDataset
 ) -> dict[str, Any]:
     """Score reconstructions of test clips; without a model, the first frame held still."""
     clips = held_out_clips(recipe, dataset, split="test")
@@ -186,11 +186,11 @@ def stage1_scores(
     return {"clips": [f"clip {i}" for i in clips.index.tolist()], "scores": scores}
 
 
-def _plain(recipe: ArticulatedRecipe) -> ArticulatedRecipe:
+def _plain(recipe: KeypointRecipe) -> KeypointRecipe:
     return _without_augmentation(recipe)
 
 
-def _path(clips: VideoBatch, recipe: ArticulatedRecipe, at: Sequence[int]) -> Tensor:
+def _path(clips: VideoBatch, recipe: KeypointRecipe, at: Sequence[int]) -> Tensor:
     places = sides_apart(clips.track, recipe.motion.twins)
     return places[:, at] - places[:, :1]
 

@@ -9,29 +9,29 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from ablation_scores import Measure, Scores, num_parameters, pairs
+from ablation_scores import Metric, Scores, num_parameters, pairs
 from ablation_stage1 import RECIPES
 from torch import Tensor, nn
 from torch.nn import functional
 
 from cinnema.core.precision import MovingAverage
-from cinnema.core.running import warmup_cosine
 from cinnema.core.weights import load_weights
+from cinnema.data.dataset import PackedDataset
 from cinnema.data.loading import VideoBatch
-from cinnema.data.packing.dataset import PackedDataset
-from cinnema.recipes.articulated_assembly import held_out_clips, latents_of, training_loader
-from cinnema.reference.flow import ReferenceFlow, ReferenceFlowConfig
-from cinnema.stage1.articulated.model import ArticulatedStage1
-from cinnema.stage2.conditioning import Conditioner
-from cinnema.stage2.flow import ConditionalFlow, FlowConfig
-from cinnema.stage2.pool import LatentPool, load_or_encode
-from cinnema.stage2.priors import GaussianPrior, LinearGaussianPrior
-from cinnema.stage2.rectified import RectifiedConfig, RectifiedPrior
+from cinnema.models.flow.conditioning import Conditioner
+from cinnema.models.flow.flow import ConditionalFlow, FlowConfig
+from cinnema.models.flow.priors import GaussianPrior, LinearGaussianPrior
+from cinnema.models.flow.rectified import RectifiedConfig, RectifiedPrior
+from cinnema.models.keypoint.stage1 import KeypointStage1
+from cinnema.paper.flow import PaperFlow, PaperFlowConfig
+from cinnema.recipes.keypoint_assembly import held_out_clips, latents_of, training_loader
+from cinnema.training.latent_pool import LatentPool, load_or_encode
+from cinnema.training.run import warmup_cosine
 
 STAGE2_MEASURES = (
-    Measure("nll", "NLL, nats a dimension"),
-    Measure("energy", "energy score"),
-    Measure("best", "best of 16"),
+    Metric("nll", "NLL, nats a dimension"),
+    Metric("energy", "energy score"),
+    Metric("best", "best of 16"),
 )
 
 
@@ -46,7 +46,7 @@ class Pools:
     noise: float
 
 
-Prior = ConditionalFlow | ReferenceFlow | RectifiedPrior
+Prior = ConditionalFlow | PaperFlow | RectifiedPrior
 Build = Callable[[int, int, int], Prior]
 """A prior from the length of z, the columns of c, and a seed."""
 
@@ -65,8 +65,8 @@ def _flow(**options: Any) -> Build:  # noqa: ANN401
 def _published(z_dim: int, condition_dim: int, seed: int) -> Prior:
     """The published flow, with the right log-determinant: the wrong one has the same gradient."""
     torch.manual_seed(seed)
-    return ReferenceFlow(
-        ReferenceFlowConfig(
+    return PaperFlow(
+        PaperFlowConfig(
             in_channels=z_dim,
             embedding_dim=condition_dim,
             hidden_dim=112,
@@ -108,7 +108,7 @@ def encode_pools(options: argparse.Namespace) -> Pools:
         recipe, data=dataclasses.replace(recipe.data, validation_clips=options.held_out)
     )
     dataset = PackedDataset(options.data)
-    stage1 = ArticulatedStage1(recipe.stage1)
+    stage1 = KeypointStage1(recipe.stage1)
     stage1.load_state_dict(load_weights(options.stage1).state)
     stage1.eval()
     encode = latents_of(recipe)
@@ -129,9 +129,9 @@ def encode_pools(options: argparse.Namespace) -> Pools:
 
 
 def _encoded(
-    stage1: ArticulatedStage1,
+    stage1: KeypointStage1,
     clips: VideoBatch,
-    encode: Callable[[ArticulatedStage1, VideoBatch], LatentPool],
+    encode: Callable[[KeypointStage1, VideoBatch], LatentPool],
 ) -> LatentPool:
     fields = [f.name for f in dataclasses.fields(clips)]
     parts = zip(*(getattr(clips, name).split(32) for name in fields), strict=True)

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from cinnema.serve.demo import example_folder
+from cinnema.cli.demo import example_folder
 
 _WIDTH, _HEIGHT = 1280, 720
 _RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, KiB on Linux

@@ -25,12 +25,12 @@ import torch
 from numpy import ndarray
 
 from cinnema.backbones.lpips import LPIPS
+from cinnema.cli.demo import example_folder
+from cinnema.media.photographs import as_seen
 from cinnema.media.pictures import to_tensor
-from cinnema.serve.demo import example_folder
+from cinnema.models.files import load_warping_model
 from cinnema.synthesis.animation import Animation
-from cinnema.synthesis.model import load_warping_model
 from cinnema.synthesis.native import refine_mask
-from cinnema.synthesis.photograph import as_seen
 from cinnema.synthesis.pipeline import Pipeline
 
 METHODS = ("continuous", "paper", "onward")

@@ -27,22 +27,22 @@ from pathlib import Path
 import torch
 
 from cinnema.backbones.lpips import LPIPS
-from cinnema.recipes.articulated import robot
-from cinnema.recipes.articulated_assembly import new_stage1
-from cinnema.recipes.articulated_rehearsal import made_up_batch as made_up_robots
+from cinnema.models.warping.stage1 import Stage1
+from cinnema.paper.image_encoder import ImageEncoder
+from cinnema.paper.recipes import PaperRecipe, landscape
+from cinnema.paper.training.autoencoding import AutoencodingNetworks, AutoencodingStep
+from cinnema.paper.training.flow import FlowStep, new_flow
+from cinnema.paper.training.loop import TrainingStep, batch_of
+from cinnema.paper.training.precision import Precision
+from cinnema.paper.video_encoder import VideoEncoder
+from cinnema.recipes.cost import made_up_batch as made_up_clips
+from cinnema.recipes.keypoint import robot
+from cinnema.recipes.keypoint_assembly import new_stage1
+from cinnema.recipes.keypoint_cost import made_up_batch as made_up_robots
 from cinnema.recipes.landscape import landscape as sky_recipe
-from cinnema.recipes.paper import PaperRecipe, landscape
-from cinnema.recipes.rehearsal import made_up_batch as made_up_clips
-from cinnema.reference.image_encoder import ImageEncoder
-from cinnema.reference.training.autoencoding import AutoencodingNetworks, AutoencodingStep
-from cinnema.reference.training.flow import FlowStep, new_flow
-from cinnema.reference.training.loop import TrainingStep, batch_of
-from cinnema.reference.training.precision import Precision
-from cinnema.reference.video_encoder import VideoEncoder
-from cinnema.stage1 import loop
-from cinnema.stage1.articulated.training import trial as robot_trial
-from cinnema.stage1.model import Stage1
-from cinnema.stage1.training import trial as sky_trial
+from cinnema.training import loop
+from cinnema.training.keypoint import trial as robot_trial
+from cinnema.training.warping import trial as sky_trial
 
 CPU = torch.device("cpu")
 PRECISIONS: tuple[Precision, ...] = ("float32", "fast", "compiled")

@@ -13,13 +13,13 @@ from pathlib import Path
 import torch
 
 from cinnema.backbones.lpips import LPIPS
+from cinnema.cli.outputs import write_json
 from cinnema.data.scenes import SceneCrops, find_scenes, load_crops
+from cinnema.models.files import load_warping_model
+from cinnema.models.warping.motion import GRID
+from cinnema.models.warping.stage1 import Stage1Config
 from cinnema.recipes.before_after import Measuring, draw_strips
 from cinnema.recipes.landscape import landscape
-from cinnema.serve.outputs import write_json
-from cinnema.stage1.model import Stage1Config
-from cinnema.stage1.motion import GRID
-from cinnema.synthesis.model import load_warping_model
 
 
 def main() -> int:

@@ -17,12 +17,12 @@ import cv2
 import numpy as np
 from numpy import ndarray
 
-from cinnema.data.packing.dataset import PackedDataset
+from cinnema.cli.demo import example_folder
+from cinnema.data.dataset import PackedDataset
 from cinnema.media.pictures import read_picture
 from cinnema.media.videos import Video, write_video
-from cinnema.serve.demo import example_folder
+from cinnema.models.control import DRIFT, Drift, EndPoint
 from cinnema.synthesis.animation import Animation
-from cinnema.synthesis.control import DRIFT, Drift, EndPoint
 from cinnema.synthesis.pipeline import Pipeline
 from cinnema.synthesis.settings import Extension
 

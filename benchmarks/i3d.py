@@ -21,11 +21,11 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from cinnema.backbones.i3d import I3D, resize_frames
-from cinnema.data.worlds.sky.motion import draw_motion
-from cinnema.data.worlds.sky.scene import draw_scene
+from cinnema.evaluation.precision import Precision, choose_precision, in_precision
+from cinnema.evaluation.statistics.gaussian import GaussianStatistics, frechet_distance
 from cinnema.media.pictures import to_pixels, to_tensor
-from cinnema.metrics.distributions.gaussian import GaussianStatistics, frechet_distance
-from cinnema.metrics.evaluation.precision import Precision, choose_precision, in_precision
+from cinnema.simulators.sky.motion import draw_motion
+from cinnema.simulators.sky.scene import draw_scene
 
 _FRAMES, _SIZE = 16, 128
 

@@ -35,12 +35,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from cinnema.data.augmentation import PAPER, Augmentation
+from cinnema.data.dataset import PackedDataset
 from cinnema.data.loading import ClipLoader
-from cinnema.data.packing.dataset import PackedDataset
-from cinnema.data.packing.manifest import ENCODINGS, Encoding
-from cinnema.data.packing.preparing import prepare
+from cinnema.data.manifest import ENCODINGS, Encoding
+from cinnema.data.preparing import prepare
 from cinnema.data.records import Control, Item, RawClip
-from cinnema.data.worlds.sky import draw_motion, draw_scene
+from cinnema.simulators.sky import draw_motion, draw_scene
 
 _LENGTH, _WINDOW, _BATCH = 30, 17, 10
 _LARGE = 256

@@ -19,13 +19,13 @@ from collections.abc import Callable
 import torch
 
 from cinnema.backbones.lpips import LPIPS
-from cinnema.recipes.paper import PaperRecipe, bair, dtdb, iper, landscape
-from cinnema.reference.image_encoder import ImageEncoder
-from cinnema.reference.training.autoencoding import AutoencodingNetworks, AutoencodingStep
-from cinnema.reference.training.conditioning import ConditioningNetworks, ConditioningStep
-from cinnema.reference.training.flow import FlowStep, new_flow
-from cinnema.reference.training.loop import TrainingStep, batch_of
-from cinnema.reference.video_encoder import VideoEncoder
+from cinnema.paper.image_encoder import ImageEncoder
+from cinnema.paper.recipes import PaperRecipe, bair, dtdb, iper, landscape
+from cinnema.paper.training.autoencoding import AutoencodingNetworks, AutoencodingStep
+from cinnema.paper.training.conditioning import ConditioningNetworks, ConditioningStep
+from cinnema.paper.training.flow import FlowStep, new_flow
+from cinnema.paper.training.loop import TrainingStep, batch_of
+from cinnema.paper.video_encoder import VideoEncoder
 
 RECIPES: dict[str, Callable[[], PaperRecipe]] = {
     "bair": bair,

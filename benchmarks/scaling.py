@@ -22,12 +22,12 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from cinnema.core.ranks import Ranks, joined_ranks
+from cinnema.cli.train import device_of_process
+from cinnema.core.distributed import Ranks, joined_ranks
+from cinnema.models.warping.stage1 import Stage1
 from cinnema.recipes import landscape
-from cinnema.recipes.rehearsal import made_up_batch
-from cinnema.serve.train import device_of_process
-from cinnema.stage1.model import Stage1
-from cinnema.stage1.training import trial
+from cinnema.recipes.cost import made_up_batch
+from cinnema.training.warping import trial
 
 _WARM_UP = 2
 

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from cinnema.data.records import RawClip
 from cinnema.data.scenes import Scene, find_scenes
 from cinnema.data.wind import Wind, estimate_wind
-from cinnema.data.worlds.sky import Skies
 from cinnema.media.videos import iterate_frames
+from cinnema.simulators.sky import Skies
 
 _FRAMES = 17
 # Below this speed, in picture sizes per clip, a direction means nothing: one pixel of 128.

@@ -7,12 +7,12 @@ import numpy as np
 import torch
 
 from cinnema.media.videos import Video
-from cinnema.stage1.articulated.model import ArticulatedConfig
-from cinnema.stage2.conditioning import ConditionerConfig
-from cinnema.stage2.flow import FlowConfig
-from cinnema.synthesis.articulated import ArticulatedModel, ArticulatedModelConfig, EndPointRange
+from cinnema.models.flow.conditioning import ConditionerConfig
+from cinnema.models.flow.flow import FlowConfig
+from cinnema.models.keypoint.model import EndPointRange, KeypointModel, KeypointModelConfig
+from cinnema.models.keypoint.stage1 import KeypointConfig
 
-STAGE1 = ArticulatedConfig(
+STAGE1 = KeypointConfig(
     size=32, num_frames=4, z_dim=8, encoder_width=8, width=8, code_dim=16, landmarks=3
 )
 FREE = EndPointRange(low=(-5.0,) * 3, high=(5.0,) * 3)
@@ -21,7 +21,7 @@ TIGHT = EndPointRange(low=(-0.01,) * 3, high=(0.01,) * 3)
 
 def body_config(
     *, steered: bool = True, landmarks: int = 3, end_point: EndPointRange = FREE
-) -> ArticulatedModelConfig:
+) -> KeypointModelConfig:
     """What the tiny body is made of, which can be told an end point unless it is not `steered`."""
     stage1 = replace(STAGE1, landmarks=landmarks)
     conditioner = ConditionerConfig(
@@ -31,7 +31,7 @@ def body_config(
         control_dim=3 if steered else 0,
         control_scale=0.1,
     )
-    return ArticulatedModelConfig(
+    return KeypointModelConfig(
         name="body",
         stage1=stage1,
         conditioner=conditioner,
@@ -44,12 +44,12 @@ def body_config(
 
 def tiny_body(
     *, steered: bool = True, landmarks: int = 3, end_point: EndPointRange = FREE
-) -> ArticulatedModel:
+) -> KeypointModel:
     """One whose flow is not the identity, and depends on x0 and the control."""
     config = body_config(steered=steered, landmarks=landmarks, end_point=end_point)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = ArticulatedModel(config).eval()
+        model = KeypointModel(config).eval()
         for value in model.flow.parameters():
             value.data += 0.1 * torch.randn_like(value)
         model.flow.initialise(torch.randn(64, 8), torch.randn(64, config.conditioner.out_dim))

@@ -7,12 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cinnema.evaluation.known_truth.clips import KnownClip
+from cinnema.evaluation.known_truth.reader import EndPointReader, ReaderConfig
+from cinnema.evaluation.protocols import Start
 from cinnema.media.pictures import to_pixels, to_tensor
-from cinnema.metrics.evaluation.protocols import Start
-from cinnema.metrics.tasks.clips import KnownClip
-from cinnema.metrics.tasks.reader import EndPointReader, ReaderConfig
-from cinnema.synthesis.control import DRIFT, END_POINT, ControlSpec
-from cinnema.synthesis.synthesizer import Synthesizer
+from cinnema.models.base import VideoModel
+from cinnema.models.control import DRIFT, END_POINT, ControlSpec
 
 SIDE, NUM_FRAMES = 64, 4
 TYPICAL = 0.08  # of drifts, in picture sizes a clip
@@ -40,7 +40,7 @@ class Character:
     needs_control: bool = False
 
 
-class KnownModel(Synthesizer):
+class KnownModel(VideoModel):
     """z is the motion, in typical sizes, and in its other entries nothing or the colours of x0."""
 
     motion_dim: int

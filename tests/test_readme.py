@@ -11,15 +11,16 @@ import pytest
 import torch
 from PIL import Image
 
+from cinnema.cli.main import main
+from cinnema.evaluation import runner as engine
+from cinnema.evaluation.results import Evaluation
 from cinnema.media.videos import write_video
-from cinnema.metrics.evaluation import engine
-from cinnema.metrics.evaluation.results import Evaluation
+from cinnema.models.files import bundled_names, save_model
+from cinnema.models.flow.conditioning import ConditionerConfig
+from cinnema.models.flow.flow import FlowConfig
+from cinnema.models.warping.model import WarpingModel, WarpingModelConfig
+from cinnema.models.warping.stage1 import Stage1Config
 from cinnema.recipes import assembly
-from cinnema.serve.cli import main
-from cinnema.stage1.model import Stage1Config
-from cinnema.stage2.conditioning import ConditionerConfig
-from cinnema.stage2.flow import FlowConfig
-from cinnema.synthesis.model import ModelConfig, VideoModel, bundled_names, save_model
 from official_folder import write_official
 
 ROOT = Path(__file__).parents[1]
@@ -36,10 +37,10 @@ def commands() -> Iterator[str]:
         yield from block.replace("\\\n", " ").strip().splitlines()
 
 
-def tiny_model(name: str) -> VideoModel:
+def tiny_model(name: str) -> WarpingModel:
     torch.manual_seed(0)
-    return VideoModel(
-        ModelConfig(
+    return WarpingModel(
+        WarpingModelConfig(
             name=name,
             stage1=Stage1Config(
                 z_dim=16, encoder_width=8, motion_width=8, feature_dim=8, mask_width=16,
@@ -68,7 +69,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         write_video(tmp_path / f"clips/{name}.mp4", drift, fps=8)
     if "landscape" not in bundled_names():
         save_model(tmp_path / "bundled/landscape.safetensors", tiny_model("landscape"))
-        monkeypatch.setattr("cinnema.synthesis.model._BUNDLED", tmp_path / "bundled")
+        monkeypatch.setattr("cinnema.models.warping.model._BUNDLED", tmp_path / "bundled")
     return tmp_path
 
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 from torch import distributed
 
-from cinnema.core.ranks import Ranks
+from cinnema.core.distributed import Ranks
 
 _T = TypeVar("_T")
 

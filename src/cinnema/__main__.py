@@ -2,7 +2,7 @@
 
 import sys
 
-from cinnema.serve.cli import main
+from cinnema.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

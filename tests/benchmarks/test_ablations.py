@@ -12,31 +12,31 @@ import pytest
 import torch
 
 from cinnema.core.weights import save_weights
-from cinnema.data.packing.preparing import prepare
-from cinnema.recipes.articulated import ActingData, ArticulatedRecipe
-from cinnema.recipes.articulated_assembly import new_stage1
-from cinnema.reference.flow import ReferenceFlow
-from cinnema.stage1.articulated.model import ArticulatedConfig
-from cinnema.stage1.articulated.training import ArticulatedTraining
-from cinnema.stage2.conditioning import ConditionerConfig
-from cinnema.stage2.flow import FlowConfig
-from cinnema.stage2.training import Stage2Training
+from cinnema.data.preparing import prepare
+from cinnema.models.flow.conditioning import ConditionerConfig
+from cinnema.models.flow.flow import FlowConfig
+from cinnema.models.keypoint.stage1 import KeypointConfig
+from cinnema.paper.flow import PaperFlow
+from cinnema.recipes.keypoint import ActingData, KeypointRecipe
+from cinnema.recipes.keypoint_assembly import new_stage1
+from cinnema.training.keypoint import KeypointTraining
+from cinnema.training.stage2 import Stage2Training
 from walking_square import WalkingSquare
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
-STAGE1 = ArticulatedConfig(
+STAGE1 = KeypointConfig(
     size=32, num_frames=4, z_dim=8, encoder_width=8, width=8, code_dim=16, landmarks=3
 )
 
 
-def square() -> ArticulatedRecipe:
+def square() -> KeypointRecipe:
     conditioner = ConditionerConfig(feature_dim=STAGE1.feature_dim, width=8, condition_dim=4)
-    return ArticulatedRecipe(
+    return KeypointRecipe(
         name="square",
         data=ActingData(landmarks="where"),
         stage1=STAGE1,
-        motion=ArticulatedTraining(),
-        picture=ArticulatedTraining(phase="picture"),
+        motion=KeypointTraining(),
+        picture=KeypointTraining(phase="picture"),
         conditioner=conditioner,
         flow=FlowConfig(z_dim=8, condition_dim=4),
         stage2=Stage2Training(),
@@ -157,7 +157,7 @@ def test_the_published_log_determinant_needs_no_row_as_it_has_the_same_gradient(
     ladder: ModuleType,
 ) -> None:
     flow = ladder.STAGE2_ROWS["paper's block"](64, 48, 0)
-    other = ReferenceFlow(dataclasses.replace(flow.config, log_det="published"))
+    other = PaperFlow(dataclasses.replace(flow.config, log_det="published"))
     other.load_state_dict(flow.state_dict())
     z, c = torch.randn(3, 64), torch.randn(3, 48)
     losses = [-one.log_prob(z, c).mean() for one in (flow, other)]
@@ -187,7 +187,7 @@ def test_differences_are_taken_clip_by_clip(ladder: ModuleType) -> None:
         line_of("other", 1, [v + 0.15 for v in values]),
     ]
     found = {(line["row"], line["seed"]): line for line in lines}
-    measures = [scores.Measure("lpips", "LPIPS", 2)]
+    measures = [scores.Metric("lpips", "LPIPS", 2)]
     text = scores.table(found, ["ours", "other"], measures, against="ours")
     assert "| other | 2 | 2.00 M | 10 | 0.65 [" in text
     # Whatever clips are drawn, the difference is the same: the interval is a point.

@@ -11,9 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cinnema.core import checkpoints
-from cinnema.core.checkpoints import Checkpoints
 from cinnema.core.errors import UserError
+from cinnema.training import checkpoints
+from cinnema.training.checkpoints import Checkpoints
 
 
 def state_of(clips: int) -> dict[str, Any]:

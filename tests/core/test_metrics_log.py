@@ -5,8 +5,8 @@ import json
 import math
 from pathlib import Path
 
-from cinnema.core import metrics_log
-from cinnema.core.metrics_log import MetricsLog
+from cinnema.training import metrics_log
+from cinnema.training.metrics_log import MetricsLog
 
 
 def test_numbers_come_back_to_the_bit(tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cinnema.core import ranks as module
+from cinnema.core import distributed as module
+from cinnema.core.distributed import Ranks, joined_ranks
 from cinnema.core.errors import UserError
-from cinnema.core.ranks import Ranks, joined_ranks
 from two_processes import in_two_processes
 
 BATCH = 8

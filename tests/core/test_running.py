@@ -18,11 +18,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from cinnema.core import running
-from cinnema.core.checkpoints import Checkpoints
 from cinnema.core.errors import UserError
 from cinnema.core.randomness import generator_for
-from cinnema.core.running import TrainingRun, warmup_cosine
+from cinnema.training import run as running
+from cinnema.training.checkpoints import Checkpoints
+from cinnema.training.run import TrainingRun, warmup_cosine
 
 CONFIG = {"rate": 0.1, "widths": (1, 2)}  # the tuple comes back from JSON as a list
 

@@ -8,7 +8,7 @@ import pytest
 from torch import nn
 
 from cinnema.core.errors import UserError
-from cinnema.core.running import TrainingRun
+from cinnema.training.run import TrainingRun
 
 
 class Writer:

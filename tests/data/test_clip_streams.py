@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cinnema.core.errors import UserError
-from cinnema.data import clip_streams
-from cinnema.data.clip_streams import ClipStream, MixedClips, SkyPool
 from cinnema.data.scenes import SceneCrops
+from cinnema.recipes import clip_streams
+from cinnema.recipes.clip_streams import ClipStream, MixedClips, SkyPool
 from data.small_crops import GRID, NUM_FRAMES, REAL_FLOW, SIZE, crops_of, joined, same, values_of
 
 

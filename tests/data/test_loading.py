@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from cinnema.core.errors import UserError
 from cinnema.data import loading
 from cinnema.data.augmentation import PAPER, Augmentation
+from cinnema.data.dataset import PackedClip, PackedDataset
 from cinnema.data.loading import ClipLoader, ClipSequence, VideoBatch
-from cinnema.data.packing.dataset import PackedClip, PackedDataset
-from cinnema.data.packing.preparing import prepare
+from cinnema.data.preparing import prepare
 from cinnema.data.records import Control, Item, RawClip, Split
 
 SIZE, FPS = 8, 30.0

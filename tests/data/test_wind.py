@@ -16,7 +16,7 @@ from cinnema.core.errors import UserError
 from cinnema.data import wind as module
 from cinnema.data.records import BadRecord, ClipSource, Control, Item, RawClip
 from cinnema.data.wind import WIND, Wind, WithWind, estimate_wind
-from cinnema.data.worlds.sky import Skies
+from cinnema.simulators.sky import Skies
 
 Frames = np.ndarray[Any, np.dtype[np.uint8]]
 

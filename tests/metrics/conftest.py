@@ -6,16 +6,16 @@ import torch
 
 from cinnema.backbones.lpips import LPIPS
 from cinnema.data.scenes import Scene, SceneCrops, Split
-from cinnema.stage1.model import Stage1Config
-from cinnema.stage2.conditioning import ConditionerConfig
-from cinnema.stage2.flow import FlowConfig
-from cinnema.synthesis.model import ModelConfig, VideoModel
+from cinnema.models.flow.conditioning import ConditionerConfig
+from cinnema.models.flow.flow import FlowConfig
+from cinnema.models.warping.model import WarpingModel, WarpingModelConfig
+from cinnema.models.warping.stage1 import Stage1Config
 
 
 @pytest.fixture(scope="session")
-def model() -> VideoModel:
+def model() -> WarpingModel:
     torch.manual_seed(0)
-    config = ModelConfig(
+    config = WarpingModelConfig(
         name="tiny",
         stage1=Stage1Config(
             size=64, num_frames=4, num_basis=2, z_dim=16, encoder_width=8, motion_width=8,
@@ -24,7 +24,7 @@ def model() -> VideoModel:
         conditioner=ConditionerConfig(feature_dim=8, width=8, condition_dim=4),
         flow=FlowConfig(z_dim=16, condition_dim=4, num_blocks=2, hidden_dim=16, depth=1),
     )  # fmt: skip
-    model = VideoModel(config).eval()
+    model = WarpingModel(config).eval()
     model.flow.initialise(torch.randn(64, 16), torch.randn(64, 4))
     return model.requires_grad_(requires_grad=False)
 

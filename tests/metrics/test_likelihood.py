@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from cinnema.data.scenes import SceneCrops
-from cinnema.metrics.inversion import measure_inversion
-from cinnema.metrics.latents import SceneLatents, encode_scenes, with_noise
-from cinnema.metrics.likelihood import Embedding, fit_baselines, score_likelihood
-from cinnema.stage2.pool import LatentPool
-from cinnema.synthesis.model import VideoModel
+from cinnema.evaluation.inversion import measure_inversion
+from cinnema.evaluation.latents import SceneLatents, encode_scenes, with_noise
+from cinnema.evaluation.likelihood import Embedding, fit_baselines, score_likelihood
+from cinnema.models.warping.model import WarpingModel
+from cinnema.training.latent_pool import LatentPool
 
 
 def _pool(num: int, *, depends: bool, seed: int) -> tuple[LatentPool, torch.Tensor]:
@@ -27,26 +27,26 @@ def _latents(pool: LatentPool) -> SceneLatents:
     return SceneLatents(pool, torch.zeros(len(pool), dtype=torch.long), ("a",), ("clouds",))
 
 
-def _mean(model: VideoModel, *, depends: bool, name: str) -> float:
+def _mean(model: WarpingModel, *, depends: bool, name: str) -> float:
     baselines = fit_baselines(*_pool(320, depends=depends, seed=0), noise=0.1)
     held_out = _latents(_pool(64, depends=depends, seed=1)[0])
     scores = score_likelihood(model, baselines, held_out, noise=0.1, num_draws=2)
     return sum(score.values[name] for score in scores) / len(scores)
 
 
-def test_a_gaussian_prior_scores_gaussian_latents_at_their_entropy(model: VideoModel) -> None:
+def test_a_gaussian_prior_scores_gaussian_latents_at_their_entropy(model: WarpingModel) -> None:
     entropy = 0.5 * math.log(2 * math.pi * math.e * 1.01)
     assert _mean(model, depends=False, name="gaussian") == pytest.approx(entropy, abs=0.06)
 
 
-def test_the_linear_prior_uses_x0_where_it_helps(model: VideoModel) -> None:
+def test_the_linear_prior_uses_x0_where_it_helps(model: WarpingModel) -> None:
     linear = _mean(model, depends=True, name="linear")
     entropy = 0.5 * math.log(2 * math.pi * math.e * (0.3**2 + 0.1**2))
     assert linear == pytest.approx(entropy, abs=0.15)
 
 
 def test_differences_are_those_of_the_likelihoods(
-    model: VideoModel, train: list[SceneCrops], validation: list[SceneCrops]
+    model: WarpingModel, train: list[SceneCrops], validation: list[SceneCrops]
 ) -> None:
     fitted = encode_scenes(model.stage1, train, num=6)
     baselines = fit_baselines(fitted.pool, fitted.groups, noise=0.1)
@@ -77,7 +77,9 @@ def test_noise_is_the_same_for_the_same_draw() -> None:
     assert with_noise(z, noise=0.5, draw=1).std().item() == pytest.approx(0.5, rel=0.05)
 
 
-def test_round_trips_are_exact_to_rounding(model: VideoModel, validation: list[SceneCrops]) -> None:
+def test_round_trips_are_exact_to_rounding(
+    model: WarpingModel, validation: list[SceneCrops]
+) -> None:
     latents = encode_scenes(model.stage1, validation, num=4)
     errors = measure_inversion(model, latents, noise=0.1)
     assert errors.num_rows == 12

@@ -6,8 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cinnema.metrics.motion import circular_spread, mean_drift, mean_speed, pictures, seen_flow
-from cinnema.synthesis.model import VideoModel
+from cinnema.evaluation.motion import circular_spread, mean_drift, mean_speed, pictures, seen_flow
+from cinnema.models.warping.model import WarpingModel
 
 
 def _wind(right: float, down: float) -> torch.Tensor:
@@ -60,7 +60,7 @@ def test_pictures_are_in_minus_one_to_one() -> None:
     assert pictures(pixels)[0, 0, 0].tolist() == [-1.0, 1.0]
 
 
-def test_the_seen_flow_is_the_flow_behind_the_mask(model: VideoModel) -> None:
+def test_the_seen_flow_is_the_flow_behind_the_mask(model: WarpingModel) -> None:
     x0, z = torch.rand(2, 3, 64, 64) * 2 - 1, torch.randn(2, 16)
     features = model.stage1.scene(x0)
     flow = model.stage1.basis.clip(model.stage1.motion(z, features.joint))

@@ -2,13 +2,13 @@ import pytest
 import torch
 
 from cinnema.data.scenes import SceneCrops
-from cinnema.metrics.quick import latent_validation, stage1_validation
-from cinnema.metrics.reconstruction import score_flow
-from cinnema.stage1.model import Stage1
-from cinnema.synthesis.model import VideoModel
+from cinnema.evaluation.quick import latent_validation, stage1_validation
+from cinnema.evaluation.reconstruction import score_flow
+from cinnema.models.warping.model import WarpingModel
+from cinnema.models.warping.stage1 import Stage1
 
 
-def test_stage_1_is_scored_by_texture(model: VideoModel, validation: list[SceneCrops]) -> None:
+def test_stage_1_is_scored_by_texture(model: WarpingModel, validation: list[SceneCrops]) -> None:
     numbers = stage1_validation(validation, num=2)(model.stage1)
     assert set(numbers) == {"error_clouds", "error_fire"}
     scores = score_flow(model.stage1, validation[2], num_clips=2)
@@ -17,7 +17,9 @@ def test_stage_1_is_scored_by_texture(model: VideoModel, validation: list[SceneC
     assert numbers["error_fire"] == pytest.approx(error / motion)
 
 
-def test_stage_1_may_be_in_half_precision(model: VideoModel, validation: list[SceneCrops]) -> None:
+def test_stage_1_may_be_in_half_precision(
+    model: WarpingModel, validation: list[SceneCrops]
+) -> None:
     half = Stage1(model.config.stage1)
     half.load_state_dict(model.stage1.state_dict())
     validate = stage1_validation(validation, num=2)
@@ -26,7 +28,7 @@ def test_stage_1_may_be_in_half_precision(model: VideoModel, validation: list[Sc
 
 
 def test_latents_are_scored_by_texture_and_over_all(
-    model: VideoModel, validation: list[SceneCrops]
+    model: WarpingModel, validation: list[SceneCrops]
 ) -> None:
     validate = latent_validation(model.stage1, validation)
     numbers = validate(model.conditioner, model.flow)
@@ -37,7 +39,7 @@ def test_latents_are_scored_by_texture_and_over_all(
 
 
 def test_a_second_look_gives_the_same_numbers(
-    model: VideoModel, validation: list[SceneCrops]
+    model: WarpingModel, validation: list[SceneCrops]
 ) -> None:
     validate = latent_validation(model.stage1, validation)
     first = validate(model.conditioner, model.flow)

@@ -3,14 +3,14 @@ import torch
 
 from cinnema.backbones.lpips import LPIPS
 from cinnema.data.scenes import SceneCrops
-from cinnema.metrics.motion import pictures
-from cinnema.metrics.reconstruction import score_flow, score_reconstruction
-from cinnema.stage1.losses import relative_flow_error
-from cinnema.synthesis.model import VideoModel
+from cinnema.evaluation.motion import pictures
+from cinnema.evaluation.reconstruction import score_flow, score_reconstruction
+from cinnema.models.warping.model import WarpingModel
+from cinnema.training.losses import relative_flow_error
 
 
 def test_warping_by_the_true_flow_beats_the_frozen_frame(
-    model: VideoModel, lpips: LPIPS, validation: list[SceneCrops]
+    model: WarpingModel, lpips: LPIPS, validation: list[SceneCrops]
 ) -> None:
     scores = score_reconstruction(model.stage1, lpips, validation[0], num_clips=2, times=(2, 4))
     assert len(scores) == 2
@@ -22,7 +22,7 @@ def test_warping_by_the_true_flow_beats_the_frozen_frame(
 
 
 def test_scores_are_those_of_the_decoded_clip(
-    model: VideoModel, lpips: LPIPS, validation: list[SceneCrops]
+    model: WarpingModel, lpips: LPIPS, validation: list[SceneCrops]
 ) -> None:
     crops = validation[0]
     score = score_reconstruction(model.stage1, lpips, crops, num_clips=1, times=(1, 4))[0]
@@ -37,7 +37,7 @@ def test_scores_are_those_of_the_decoded_clip(
 
 
 def test_flow_scores_add_up_to_the_relative_error(
-    model: VideoModel, validation: list[SceneCrops]
+    model: WarpingModel, validation: list[SceneCrops]
 ) -> None:
     scores = score_flow(model.stage1, validation[0], num_clips=3)
     assert len(scores) == 3
@@ -49,6 +49,6 @@ def test_flow_scores_add_up_to_the_relative_error(
     assert relative_flow_error(torch.zeros_like(true), true) == pytest.approx(1.0)
 
 
-def test_true_speed_is_in_pixels_a_frame(model: VideoModel, validation: list[SceneCrops]) -> None:
+def test_true_speed_is_in_pixels_a_frame(model: WarpingModel, validation: list[SceneCrops]) -> None:
     score = score_flow(model.stage1, validation[0], num_clips=1)[0]
     assert score.values["true_speed"] == pytest.approx(2 * 12 / 16, rel=1e-4)

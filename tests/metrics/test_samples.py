@@ -5,12 +5,12 @@ import torch
 
 from cinnema.backbones.lpips import LPIPS
 from cinnema.data.scenes import SceneCrops
-from cinnema.metrics.samples import score_diversity, score_samples
-from cinnema.synthesis.model import VideoModel
+from cinnema.evaluation.samples import score_diversity, score_samples
+from cinnema.models.warping.model import WarpingModel
 
 
 def test_the_best_sample_is_no_worse_than_the_mean(
-    model: VideoModel, lpips: LPIPS, validation: list[SceneCrops]
+    model: WarpingModel, lpips: LPIPS, validation: list[SceneCrops]
 ) -> None:
     scores = score_samples(model, lpips, validation[0], num_clips=2, num_samples=3, times=(2, 4))
     for score in scores:
@@ -20,7 +20,7 @@ def test_the_best_sample_is_no_worse_than_the_mean(
 
 
 def test_more_samples_contain_the_fewer(
-    model: VideoModel, lpips: LPIPS, validation: list[SceneCrops]
+    model: WarpingModel, lpips: LPIPS, validation: list[SceneCrops]
 ) -> None:
     few, many = (
         score_samples(model, lpips, validation[0], num_clips=1, num_samples=k, times=(4,))[0]
@@ -30,7 +30,7 @@ def test_more_samples_contain_the_fewer(
 
 
 def test_the_same_seed_gives_the_same_scores(
-    model: VideoModel, validation: list[SceneCrops]
+    model: WarpingModel, validation: list[SceneCrops]
 ) -> None:
     first, again, other = (
         score_diversity(model, validation[0], num_clips=1, num_samples=3, seed=seed)
@@ -41,7 +41,7 @@ def test_the_same_seed_gives_the_same_scores(
 
 
 def test_the_truth_and_the_still_region_are_seen(
-    model: VideoModel, validation: list[SceneCrops]
+    model: WarpingModel, validation: list[SceneCrops]
 ) -> None:
     score = score_diversity(model, validation[0], num_clips=1, num_samples=3)[0]
     assert score.values["true_speed"] == pytest.approx(2.0, rel=0.05)
@@ -49,7 +49,7 @@ def test_the_truth_and_the_still_region_are_seen(
 
 
 def test_a_clip_without_still_parts_does_not_count_for_them(
-    model: VideoModel, validation: list[SceneCrops]
+    model: WarpingModel, validation: list[SceneCrops]
 ) -> None:
     crops = validation[0]
     restless = SceneCrops(crops.scene, crops.frames, crops.flow, crops.motion * 0 + 9)
@@ -58,7 +58,7 @@ def test_a_clip_without_still_parts_does_not_count_for_them(
 
 
 def test_a_model_that_ignores_nu_shows_no_spread(
-    model: VideoModel, validation: list[SceneCrops], monkeypatch: pytest.MonkeyPatch
+    model: WarpingModel, validation: list[SceneCrops], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def constant(nu: torch.Tensor, c: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return torch.ones_like(nu), c[:, 0]

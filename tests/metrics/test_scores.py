@@ -6,12 +6,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cinnema.metrics.scores import ClipScore, Measure, break_down, clustered_ratio
-from cinnema.metrics.tables import as_text
+from cinnema.evaluation.scores import ClipScore, Metric, break_down, clustered_ratio
+from cinnema.evaluation.validation_tables import as_text
 
 MEASURES = (
-    Measure("share", "part", "whole", shows_interval=True),
-    Measure("mean", "part", digits=1),
+    Metric("share", "part", "whole", shows_interval=True),
+    Metric("mean", "part", digits=1),
 )
 
 

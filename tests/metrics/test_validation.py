@@ -6,8 +6,8 @@ import torch
 from cinnema.backbones.lpips import LPIPS
 from cinnema.core.errors import UserError
 from cinnema.data.scenes import SceneCrops
-from cinnema.metrics.validation import ValidationReport, ValidationSettings, validate_model
-from cinnema.synthesis.model import VideoModel
+from cinnema.evaluation.validation import ValidationReport, ValidationSettings, validate_model
+from cinnema.models.warping.model import WarpingModel
 
 SETTINGS = ValidationSettings(
     num_reconstructed=1,
@@ -23,7 +23,7 @@ SETTINGS = ValidationSettings(
 
 @pytest.fixture(scope="module")
 def report(
-    model: VideoModel, lpips: LPIPS, validation: list[SceneCrops], train: list[SceneCrops]
+    model: WarpingModel, lpips: LPIPS, validation: list[SceneCrops], train: list[SceneCrops]
 ) -> ValidationReport:
     return validate_model(model, validation, train=train, lpips=lpips, settings=SETTINGS)
 
@@ -57,7 +57,7 @@ def test_a_report_prints_every_table(report: ValidationReport) -> None:
 
 def test_the_numbers_do_not_depend_on_the_global_random_stream(
     report: ValidationReport,
-    model: VideoModel,
+    model: WarpingModel,
     lpips: LPIPS,
     validation: list[SceneCrops],
     train: list[SceneCrops],
@@ -68,7 +68,7 @@ def test_the_numbers_do_not_depend_on_the_global_random_stream(
 
 
 def test_frames_that_do_not_exist_are_refused(
-    model: VideoModel, lpips: LPIPS, validation: list[SceneCrops], train: list[SceneCrops]
+    model: WarpingModel, lpips: LPIPS, validation: list[SceneCrops], train: list[SceneCrops]
 ) -> None:
     settings = ValidationSettings(times=(4, 5))
     with pytest.raises(UserError, match="frames from 1 to 4"):
@@ -76,7 +76,7 @@ def test_frames_that_do_not_exist_are_refused(
 
 
 def test_too_few_scenes_are_refused(
-    model: VideoModel, lpips: LPIPS, validation: list[SceneCrops], train: list[SceneCrops]
+    model: WarpingModel, lpips: LPIPS, validation: list[SceneCrops], train: list[SceneCrops]
 ) -> None:
     with pytest.raises(UserError, match="at least 2 scenes"):
         validate_model(model, validation, train=train[:1], lpips=lpips)

@@ -10,10 +10,10 @@ import pytest
 from cinnema.core.errors import UserError
 from cinnema.core.overrides import override
 from cinnema.recipes import RECIPES, Recipe
-from cinnema.stage1.adversaries.adversaries import AdversariesConfig, AdversaryPhase
+from cinnema.training.adversarial import AdversaryPhase, DiscriminatorsConfig
 
 PAGE = (Path(__file__).parents[2] / "docs/training.md").read_text(encoding="utf-8")
-SECTION = PAGE.partition("## Adversaries\n")[2].partition("\n## ")[0]
+SECTION = PAGE.partition("## Discriminators\n")[2].partition("\n## ")[0]
 
 
 def blocks(language: str) -> list[str]:
@@ -42,10 +42,10 @@ def test_the_pages_commands_turn_adversaries_on(landscape: Recipe, file: Path) -
         named = {a: b for a, b in pairwise(words) if a.startswith("--")}
         config = file if "--config" in named else None
         made.append(override(landscape, [named["--set"]], file=config).picture)
-    assert made[0].adversaries == AdversariesConfig()
+    assert made[0].adversaries == DiscriminatorsConfig()
     assert made[0].frames == 1
     assert made[1].frames == 4
-    assert made[1].adversaries == AdversariesConfig(
+    assert made[1].adversaries == DiscriminatorsConfig(
         kind="relativistic",
         phases=(
             AdversaryPhase(module="spatial", learning_rate=2e-4, betas=(0.0, 0.99)),
@@ -58,7 +58,7 @@ def test_the_pages_commands_turn_adversaries_on(landscape: Recipe, file: Path) -
 
 def test_every_field_of_the_pages_table_is_one_and_none_is_missing() -> None:
     named = re.findall(r"^\| `([\w.]+)` \|", SECTION, flags=re.MULTILINE)
-    fields = AdversariesConfig.__dataclass_fields__
+    fields = DiscriminatorsConfig.__dataclass_fields__
     assert sorted(named) == sorted(["picture.frames", *fields])
 
 

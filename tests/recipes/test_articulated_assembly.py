@@ -10,11 +10,17 @@ import torch
 from cinnema.core.config import config_from_dict, config_to_dict
 from cinnema.core.errors import UserError
 from cinnema.data.augmentation import Augmentation
-from cinnema.data.packing.dataset import PackedDataset
-from cinnema.data.packing.preparing import prepare
-from cinnema.metrics.acting import reconstruction_validation
-from cinnema.recipes.articulated import ActingData, ArticulatedRecipe
-from cinnema.recipes.articulated_assembly import (
+from cinnema.data.dataset import PackedDataset
+from cinnema.data.preparing import prepare
+from cinnema.evaluation.acting import reconstruction_validation
+from cinnema.models.files import load_model
+from cinnema.models.flow.conditioning import ConditionerConfig
+from cinnema.models.flow.flow import FlowConfig
+from cinnema.models.keypoint.model import EndPointRange, KeypointModel
+from cinnema.models.keypoint.stage1 import KeypointConfig
+from cinnema.recipes.families import family_of
+from cinnema.recipes.keypoint import ActingData, KeypointRecipe
+from cinnema.recipes.keypoint_assembly import (
     bundle,
     held_out_clips,
     latents_of,
@@ -23,29 +29,23 @@ from cinnema.recipes.articulated_assembly import (
     train_stage2,
     training_loader,
 )
-from cinnema.recipes.families import family_of
-from cinnema.stage1.articulated.model import ArticulatedConfig
-from cinnema.stage1.articulated.training import ArticulatedTraining
-from cinnema.stage2.conditioning import ConditionerConfig
-from cinnema.stage2.flow import FlowConfig
-from cinnema.stage2.training import Stage2Training
-from cinnema.synthesis.articulated import ArticulatedModel, EndPointRange
-from cinnema.synthesis.model import load_model
+from cinnema.training.keypoint import KeypointTraining
+from cinnema.training.stage2 import Stage2Training
 from walking_square import WalkingSquare
 
 CPU = torch.device("cpu")
-STAGE1 = ArticulatedConfig(
+STAGE1 = KeypointConfig(
     size=32, num_frames=4, z_dim=8, encoder_width=8, width=8, code_dim=16, landmarks=3
 )
 CONDITIONER = ConditionerConfig(
     feature_dim=STAGE1.feature_dim, width=8, condition_dim=4, control_dim=3, control_scale=0.3
 )
-RECIPE = ArticulatedRecipe(
+RECIPE = KeypointRecipe(
     name="square",
     data=ActingData(landmarks="where", validation_clips=4),
     stage1=STAGE1,
-    motion=ArticulatedTraining(clips=16, batch_size=4, moments=2),
-    picture=ArticulatedTraining(
+    motion=KeypointTraining(clips=16, batch_size=4, moments=2),
+    picture=KeypointTraining(
         phase="picture", clips=8, batch_size=4, moments=2, perceptual=1.0, network="alex"
     ),
     conditioner=CONDITIONER,
@@ -72,7 +72,7 @@ def test_both_stages_become_one_file(data: Path, tmp_path: Path) -> None:
     train_stage2(RECIPE, data=data, run=run, device=CPU)
     output = bundle(RECIPE, run=run, output=tmp_path / "square.safetensors")
     model = load_model(output).model
-    assert isinstance(model, ArticulatedModel)
+    assert isinstance(model, KeypointModel)
     assert model.config == RECIPE.model_config()
     assert {path.name for path in (run / "motion" / "strips").iterdir()} == {"000000016.png"}
     for folder in ("motion", "picture", "stage2"):
@@ -91,7 +91,7 @@ def test_the_control_of_a_latent_is_centred(data: Path) -> None:
     assert pool.joint.shape == (4, STAGE1.feature_dim, 8, 8)
 
 
-def points() -> ArticulatedRecipe:
+def points() -> KeypointRecipe:
     stage1 = dataclasses.replace(STAGE1, landmarks=4, points=True)
     conditioner = dataclasses.replace(
         CONDITIONER, feature_dim=stage1.feature_dim, control_dim=0, control_scale=0.15
@@ -167,7 +167,7 @@ def test_a_recipe_that_cannot_be_is_refused(change: dict[str, object], message: 
     for name, value in change.items():
         values[name] = values[name] | value if isinstance(value, dict) else value
     with pytest.raises(UserError, match=message):
-        config_from_dict(ArticulatedRecipe, values)
+        config_from_dict(KeypointRecipe, values)
 
 
 def test_foregrounds_are_of_skies_alone(tmp_path: Path) -> None:
@@ -177,8 +177,8 @@ def test_foregrounds_are_of_skies_alone(tmp_path: Path) -> None:
 
 def test_a_rehearsal_takes_steps_of_every_training(monkeypatch: pytest.MonkeyPatch) -> None:
     family = family_of(RECIPE)
-    rehearsals = family.rehearse_stage1(RECIPE, device=CPU)
-    rehearsals += family.rehearse_stage2(RECIPE, device=CPU)
+    rehearsals = family.estimate_stage1(RECIPE, device=CPU)
+    rehearsals += family.estimate_stage2(RECIPE, device=CPU)
     assert [each.name for each in rehearsals] == ["motion", "picture", "stage2"]
     assert all(each.hours > 0 and each.activation_bytes > 0 for each in rehearsals)
     assert rehearsals[0].trained > rehearsals[1].trained  # the encoder is held still

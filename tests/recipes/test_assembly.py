@@ -16,9 +16,12 @@ from PIL import Image
 from cinnema.backbones.efficientnet import EfficientNetLite0
 from cinnema.core.config import config_from_dict
 from cinnema.core.errors import UserError
-from cinnema.core.running import TrainingRun
 from cinnema.core.weights import load_weights
 from cinnema.media.videos import write_video
+from cinnema.models.files import load_model
+from cinnema.models.flow.conditioning import ConditionerConfig
+from cinnema.models.flow.flow import FlowConfig
+from cinnema.models.warping.stage1 import Stage1Config
 from cinnema.recipes import DataConfig, Recipe
 from cinnema.recipes.assembly import (
     bundle,
@@ -28,13 +31,10 @@ from cinnema.recipes.assembly import (
     train_stage2,
     training_stream,
 )
-from cinnema.stage1 import loop
-from cinnema.stage1.model import Stage1Config
-from cinnema.stage1.training import Stage1Training
-from cinnema.stage2.conditioning import ConditionerConfig
-from cinnema.stage2.flow import FlowConfig
-from cinnema.stage2.training import Stage2Training
-from cinnema.synthesis.model import load_model
+from cinnema.training import loop
+from cinnema.training.run import TrainingRun
+from cinnema.training.stage2 import Stage2Training
+from cinnema.training.warping import Stage1Training
 
 CPU = torch.device("cpu")
 SMALL = Stage1Config(

@@ -3,7 +3,7 @@
 import pytest
 
 from cinnema.backbones.lpips import LPIPS
-from cinnema.metrics.scores import ClipScore
+from cinnema.evaluation.scores import ClipScore
 from cinnema.recipes.before_after import Measuring, Scores, simulated_skies
 
 

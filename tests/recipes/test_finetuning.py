@@ -14,21 +14,16 @@ import torch
 
 from cinnema.core.errors import UserError
 from cinnema.media.videos import write_video
+from cinnema.models.files import load_model, load_warping_model, save_model
+from cinnema.models.flow.conditioning import ConditionerConfig
+from cinnema.models.flow.flow import FlowConfig
+from cinnema.models.warping.model import WarpingModel, WarpingModelConfig
+from cinnema.models.warping.stage1 import Stage1Config
 from cinnema.recipes import finetuning
 from cinnema.recipes.finetuning import FinetuneResult, Finetuning, finetune, save_finetuned
-from cinnema.stage1.model import Stage1Config
-from cinnema.stage1.training import Stage1Training
-from cinnema.stage2.conditioning import ConditionerConfig
-from cinnema.stage2.flow import FlowConfig
-from cinnema.stage2.training import Stage2Training
-from cinnema.synthesis.model import (
-    ModelConfig,
-    VideoModel,
-    load_model,
-    load_warping_model,
-    save_model,
-)
 from cinnema.synthesis.pipeline import Pipeline
+from cinnema.training.stage2 import Stage2Training
+from cinnema.training.warping import Stage1Training
 
 CPU = torch.device("cpu")
 SMALL = Finetuning(
@@ -46,10 +41,10 @@ Tune = Callable[..., FinetuneResult]
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> VideoModel:
+def base(tmp_path_factory: pytest.TempPathFactory) -> WarpingModel:
     """One that can be told the drift, as a file gives it back."""
     conditioner = ConditionerConfig(feature_dim=8, width=8, condition_dim=4, control_dim=2)
-    config = ModelConfig(
+    config = WarpingModelConfig(
         name="small",
         stage1=Stage1Config(
             size=64, num_frames=4, num_basis=2, z_dim=16, encoder_width=8, motion_width=8,
@@ -61,7 +56,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> VideoModel:
         ),
     )  # fmt: skip
     torch.manual_seed(0)
-    model = VideoModel(config)
+    model = WarpingModel(config)
     model.flow.initialise(torch.randn(64, 16), torch.randn(64, conditioner.out_dim))
     path = tmp_path_factory.mktemp("base") / "small.safetensors"
     save_model(path, model)
@@ -87,7 +82,7 @@ def _few_skies() -> Iterator[None]:
 
 
 @pytest.fixture
-def tune(base: VideoModel, clips: Path, tmp_path: Path) -> Tune:
+def tune(base: WarpingModel, clips: Path, tmp_path: Path) -> Tune:
     """Adapt in a folder of its own."""
 
     def run(config: Finetuning = SMALL, *, tell: Callable[[str], None] = quiet) -> FinetuneResult:
@@ -101,7 +96,7 @@ def tune(base: VideoModel, clips: Path, tmp_path: Path) -> Tune:
 
 @pytest.fixture(scope="module")
 def tuned(
-    base: VideoModel, clips: Path, tmp_path_factory: pytest.TempPathFactory
+    base: WarpingModel, clips: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> FinetuneResult:
     """What comes of it where nothing stops it."""
     run = tmp_path_factory.mktemp("runs") / "whole"
@@ -158,7 +153,9 @@ def test_a_tuned_file_loads_and_animates_and_says_where_it_is_from(
         save_finetuned(tuned, tmp_path / "mine.safetensors")
 
 
-def test_the_base_is_left_as_it_is_and_the_clips_are_learned(tune: Tune, base: VideoModel) -> None:
+def test_the_base_is_left_as_it_is_and_the_clips_are_learned(
+    tune: Tune, base: WarpingModel
+) -> None:
     before = {name: value.clone() for name, value in base.state_dict().items()}
     result = tune(replace(SMALL, clips_seen=800, shares=(0.9, 0.0, 0.1)))
     assert all(torch.equal(value, before[name]) for name, value in base.state_dict().items())
@@ -205,7 +202,7 @@ def test_one_that_was_stopped_goes_on_and_ends_as_an_unbroken_one(
             assert torch.equal(value, other.model.state_dict()[name])
 
 
-def test_what_gets_no_better_is_left_as_the_base_has_it(tune: Tune, base: VideoModel) -> None:
+def test_what_gets_no_better_is_left_as_the_base_has_it(tune: Tune, base: WarpingModel) -> None:
     spoilt = replace(
         SMALL,
         motion=replace(SMALL.motion, learning_rate=0.3),
@@ -232,7 +229,7 @@ def test_a_picture_phase_that_spoils_leaves_the_motion_that_was_learnt(tune: Tun
     assert result.comparison.row("LPIPS, recon").change.value < 0
 
 
-def test_without_time_for_motion_the_encoder_stays(tune: Tune, base: VideoModel) -> None:
+def test_without_time_for_motion_the_encoder_stays(tune: Tune, base: WarpingModel) -> None:
     result = tune(replace(SMALL, shares=(0.0, 0.5, 0.5)))
     tuned, old = result.model.stage1, base.stage1
     for part in ("encoder", "scene"):
@@ -247,7 +244,7 @@ def test_the_clock_decides_how_many_clips_are_seen(tune: Tune, tmp_path: Path) -
     assert set(plan["seconds"]) == {"motion", "picture", "stage2"}
 
 
-def test_a_run_of_other_settings_is_refused(tune: Tune, base: VideoModel) -> None:
+def test_a_run_of_other_settings_is_refused(tune: Tune, base: WarpingModel) -> None:
     with pytest.raises(StoppedError):
         tune(tell=stop_at("measuring"))
     with pytest.raises(UserError, match=r"holds a fine-tuning of other weights.*--run"):

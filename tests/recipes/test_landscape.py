@@ -9,19 +9,19 @@ from pydantic import ValidationError
 
 from cinnema.core.config import config_from_dict, config_to_dict
 from cinnema.core.errors import UserError
-from cinnema.recipes import RECIPES, ArticulatedRecipe, DataConfig, Recipe
+from cinnema.models.keypoint.model import KeypointModel
+from cinnema.models.warping.model import WarpingModel, WarpingModelConfig
+from cinnema.recipes import RECIPES, DataConfig, KeypointRecipe, Recipe
 from cinnema.recipes.families import AnyRecipe
-from cinnema.synthesis.articulated import ArticulatedModel
-from cinnema.synthesis.model import ModelConfig, VideoModel
 
 every_recipe = pytest.mark.parametrize("make", RECIPES.values(), ids=RECIPES.keys())
 
 
-def _model_of(recipe: AnyRecipe) -> VideoModel | ArticulatedModel:
-    if isinstance(recipe, ArticulatedRecipe):
-        return ArticulatedModel(recipe.model_config())
-    return VideoModel(
-        ModelConfig(
+def _model_of(recipe: AnyRecipe) -> WarpingModel | KeypointModel:
+    if isinstance(recipe, KeypointRecipe):
+        return KeypointModel(recipe.model_config())
+    return WarpingModel(
+        WarpingModelConfig(
             name=recipe.name,
             stage1=recipe.stage1,
             conditioner=recipe.conditioner,

@@ -9,16 +9,16 @@ import pytest
 import torch
 
 from cinnema.backbones.lpips import LPIPS
+from cinnema.cli.main import main
 from cinnema.core.config import config_from_dict, config_to_dict
 from cinnema.core.errors import UserError
-from cinnema.data.packing.dataset import PackedDataset
+from cinnema.data.dataset import PackedDataset
 from cinnema.media.pictures import to_tensor
-from cinnema.recipes.paper import PaperRecipe, bair, dtdb, iper, landscape, tiny
-from cinnema.recipes.paper_training import train_paper
-from cinnema.reference.training.autoencoding import AutoencodingNetworks
-from cinnema.serve.cli import main
-from cinnema.synthesis.model import load_model
-from cinnema.synthesis.synthesizer import Synthesizer
+from cinnema.models.base import VideoModel
+from cinnema.models.files import load_model
+from cinnema.paper.recipes import PaperRecipe, bair, dtdb, iper, landscape, tiny
+from cinnema.paper.training.assembly import train_paper
+from cinnema.paper.training.autoencoding import AutoencodingNetworks
 from reference.training.moving_squares import ARM, pack
 
 CPU = torch.device("cpu")
@@ -218,7 +218,7 @@ def test_data_without_the_control_are_refused_before_anything_is_trained(tmp_pat
 
 
 @torch.no_grad()
-def evaluate(model: Synthesizer, dataset: PackedDataset) -> dict[str, float]:
+def evaluate(model: VideoModel, dataset: PackedDataset) -> dict[str, float]:
     """LPIPS of a sample and of the frozen frame on a test clip, and the likelihood of the real."""
     clip = dataset.read(int(dataset.indices("test")[0]), range(model.num_frames + 1))
     video = to_tensor(clip.frames)[None]

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 
+from cinnema.cli.main import main
 from cinnema.core.config import config_to_dict
-from cinnema.recipes import paper_training
-from cinnema.recipes.paper import PaperRecipe, bair, tiny
-from cinnema.reference.training import precision
-from cinnema.serve.cli import main
+from cinnema.paper.recipes import PaperRecipe, bair, tiny
+from cinnema.paper.training import assembly as paper_training
+from cinnema.paper.training import precision
 from reference.training.moving_squares import pack
 
 

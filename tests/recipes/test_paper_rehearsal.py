@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from cinnema.recipes import paper_rehearsal, paper_training
-from cinnema.recipes.paper import PaperRecipe, bair, tiny
-from cinnema.recipes.paper_rehearsal import rehearse_paper
-from cinnema.serve.cli import main
+from cinnema.cli.main import main
+from cinnema.paper.recipes import PaperRecipe, bair, tiny
+from cinnema.paper.training import assembly as paper_training
+from cinnema.paper.training import cost as paper_rehearsal
+from cinnema.paper.training.cost import estimate_paper
 from reference.training.moving_squares import pack
 from reference.training.small_networks import distance
 
@@ -41,7 +42,7 @@ def test_the_three_trainings_are_rehearsed_with_their_discriminators(
         recipe, autoencoding=dataclasses.replace(recipe.autoencoding, epochs=3, windows=2)
     )
     dataset = pack(tmp_path / "squares")
-    stage1, conditioning, flow = rehearse_paper(
+    stage1, conditioning, flow = estimate_paper(
         recipe, data=tmp_path / "squares", device=torch.device("cpu")
     )
     assert stage1.clips == 3 * 2 * len(dataset.indices("train"))

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from cinnema.backbones.lpips import LPIPS
-from cinnema.recipes.paper import bair, tiny
-from cinnema.recipes.paper_validation import HeldOut
-from cinnema.reference.image_encoder import ImageEncoder
-from cinnema.reference.training.autoencoding import AutoencodingNetworks
-from cinnema.reference.training.flow import FlowStep, new_flow
-from cinnema.reference.video_encoder import VideoEncoder
+from cinnema.paper.image_encoder import ImageEncoder
+from cinnema.paper.recipes import bair, tiny
+from cinnema.paper.training.autoencoding import AutoencodingNetworks
+from cinnema.paper.training.flow import FlowStep, new_flow
+from cinnema.paper.training.validation import HeldOut
+from cinnema.paper.video_encoder import VideoEncoder
 from reference.training.moving_squares import pack
 
 CPU = torch.device("cpu")

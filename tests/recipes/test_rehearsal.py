@@ -5,12 +5,12 @@ import dataclasses
 import pytest
 import torch
 
+from cinnema.models.flow.conditioning import ConditionerConfig
+from cinnema.models.flow.flow import FlowConfig
+from cinnema.models.warping.stage1 import Stage1, Stage1Config
 from cinnema.recipes import RECIPES, Recipe
-from cinnema.recipes.rehearsal import Rehearsal, rehearse_stage1, rehearse_stage2
-from cinnema.stage1.adversaries.adversaries import AdversariesConfig, AdversaryPhase
-from cinnema.stage1.model import Stage1, Stage1Config
-from cinnema.stage2.conditioning import ConditionerConfig
-from cinnema.stage2.flow import FlowConfig
+from cinnema.recipes.cost import CostEstimate, estimate_stage1, estimate_stage2
+from cinnema.training.adversarial import AdversaryPhase, DiscriminatorsConfig
 
 CPU = torch.device("cpu")
 SMALL = Stage1Config(
@@ -35,11 +35,11 @@ def recipe() -> Recipe:
 
 
 @pytest.fixture(scope="module")
-def phases(recipe: Recipe) -> list[Rehearsal]:
-    return rehearse_stage1(recipe, device=CPU)
+def phases(recipe: Recipe) -> list[CostEstimate]:
+    return estimate_stage1(recipe, device=CPU)
 
 
-def test_every_phase_is_rehearsed(phases: list[Rehearsal]) -> None:
+def test_every_phase_is_rehearsed(phases: list[CostEstimate]) -> None:
     assert [phase.name for phase in phases] == ["motion", "picture", "mask"]
     for phase in phases:
         assert phase.clips_per_second > 0
@@ -49,7 +49,7 @@ def test_every_phase_is_rehearsed(phases: list[Rehearsal]) -> None:
 
 
 def test_parameters_are_counted_by_part_and_the_frozen_ones_apart(
-    phases: list[Rehearsal],
+    phases: list[CostEstimate],
 ) -> None:
     model = Stage1(SMALL)
     motion, picture, mask = phases
@@ -65,11 +65,11 @@ def test_parameters_are_counted_by_part_and_the_frozen_ones_apart(
 
 def test_adversaries_are_counted_and_take_part_from_the_first_step(recipe: Recipe) -> None:
     phases = (AdversaryPhase(module="spatial"), AdversaryPhase(module="temporal"))
-    adversaries = AdversariesConfig(phases=phases, widths=(8, 8), start=1_000_000)
+    adversaries = DiscriminatorsConfig(phases=phases, widths=(8, 8), start=1_000_000)
     picture = dataclasses.replace(recipe.picture, frames=2, adversaries=adversaries)
     few = dataclasses.replace(recipe, picture=picture)
-    _, plain, _ = rehearse_stage1(recipe, device=CPU)
-    _, adversarial, _ = rehearse_stage1(few, device=CPU)
+    _, plain, _ = estimate_stage1(recipe, device=CPU)
+    _, adversarial, _ = estimate_stage1(few, device=CPU)
     added = adversarial.parameters.keys() - plain.parameters.keys()
     assert added == {"spatial adversary", "temporal adversary"}
     num = sum(adversarial.parameters[name] for name in added)
@@ -82,7 +82,7 @@ def test_adversaries_are_counted_and_take_part_from_the_first_step(recipe: Recip
 def test_a_larger_batch_keeps_more_for_its_backward_pass(recipe: Recipe) -> None:
     def kept(batch_size: int) -> int:
         config = dataclasses.replace(recipe.stage2, batch_size=batch_size)
-        (stage2,) = rehearse_stage2(dataclasses.replace(recipe, stage2=config), device=CPU)
+        (stage2,) = estimate_stage2(dataclasses.replace(recipe, stage2=config), device=CPU)
         return stage2.activation_bytes
 
     assert 2.5 * kept(16) < kept(64) < 4 * kept(16)
@@ -90,7 +90,7 @@ def test_a_larger_batch_keeps_more_for_its_backward_pass(recipe: Recipe) -> None
 
 def test_stage_2_draws_no_clips_and_leaves_the_global_stream_alone(recipe: Recipe) -> None:
     state = torch.random.get_rng_state()
-    (stage2,) = rehearse_stage2(recipe, device=CPU)
+    (stage2,) = estimate_stage2(recipe, device=CPU)
     assert stage2.drawn_per_second is None
     assert stage2.hours > 0
     assert torch.equal(torch.random.get_rng_state(), state)

@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 
 from cinnema.data.scenes import Scene, SceneCrops
+from cinnema.models.warping.stage1 import Stage1, Stage1Config
 from cinnema.recipes.strips import reconstruction_strips
-from cinnema.stage1.model import Stage1, Stage1Config
 
 SIZE, T = 64, 4
 SMALL = Stage1Config(

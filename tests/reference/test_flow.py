@@ -11,23 +11,23 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from cinnema.core.errors import UserError
-from cinnema.reference.flow import (
+from cinnema.models.flow.transforms import LeakyReLU, Transform
+from cinnema.paper.flow import (
     DoubleCoupling,
     FlowBlock,
-    ReferenceFlow,
-    ReferenceFlowConfig,
+    PaperFlow,
+    PaperFlowConfig,
     Shuffle,
     VectorActNorm,
 )
-from cinnema.stage2.transforms import LeakyReLU, Transform
 
 
-def config_of(z_dim: int, c_dim: int, **changes: object) -> ReferenceFlowConfig:
+def config_of(z_dim: int, c_dim: int, **changes: object) -> PaperFlowConfig:
     sizes = {"hidden_dim": 7, "hidden_depth": 1, "n_flows": 3}
-    return ReferenceFlowConfig(in_channels=z_dim, embedding_dim=c_dim, **{**sizes, **changes})
+    return PaperFlowConfig(in_channels=z_dim, embedding_dim=c_dim, **{**sizes, **changes})
 
 
-TABLE: dict[str, Callable[[ReferenceFlowConfig], Transform]] = {
+TABLE: dict[str, Callable[[PaperFlowConfig], Transform]] = {
     "actnorm": lambda config: VectorActNorm(config.in_channels),
     "double coupling": lambda config: DoubleCoupling(config, sees_latent=True),
     "double coupling of the condition alone": lambda config: DoubleCoupling(
@@ -36,13 +36,11 @@ TABLE: dict[str, Callable[[ReferenceFlowConfig], Transform]] = {
     "shuffle": lambda config: Shuffle(config.in_channels),
     "block": lambda config: FlowBlock(config, sees_latent=True),
     "block of the condition alone": lambda config: FlowBlock(config, sees_latent=False),
-    "flow": ReferenceFlow,
+    "flow": PaperFlow,
 }
 
 
-def made(
-    make: Callable[[ReferenceFlowConfig], Transform], config: ReferenceFlowConfig
-) -> Transform:
+def made(make: Callable[[PaperFlowConfig], Transform], config: PaperFlowConfig) -> Transform:
     torch.manual_seed(1)
     transform = make(config)
     with torch.no_grad():
@@ -55,7 +53,7 @@ def made(
     return transform.double().eval()
 
 
-def rows_of(config: ReferenceFlowConfig, rows: int) -> tuple[Tensor, Tensor]:
+def rows_of(config: PaperFlowConfig, rows: int) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(2)
     shapes = (rows, config.in_channels), (rows, config.embedding_dim)
     z, c = (torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes)
@@ -106,10 +104,8 @@ def test_log_det_is_that_of_the_jacobian(
 @pytest.mark.parametrize("control", [False, True])
 def test_the_published_log_det_lacks_log_slope_for_each_negative_entry(*, control: bool) -> None:
     config = config_of(6, 2, n_flows=5, control=control)
-    exact = made(ReferenceFlow, config)
-    published = made(
-        ReferenceFlow, config_of(6, 2, n_flows=5, control=control, log_det="published")
-    )
+    exact = made(PaperFlow, config)
+    published = made(PaperFlow, config_of(6, 2, n_flows=5, control=control, log_det="published"))
     published.load_state_dict(exact.state_dict())
     z, c = rows_of(config, 4)
     entered: list[Tensor] = []
@@ -132,7 +128,7 @@ def test_the_published_log_det_lacks_log_slope_for_each_negative_entry(*, contro
 
 def test_with_a_control_only_every_fourth_block_mixes_entries_of_the_latent() -> None:
     config = config_of(6, 4, n_flows=9, control=True)
-    flow, (z, c) = made(ReferenceFlow, config), rows_of(config, 1)
+    flow, (z, c) = made(PaperFlow, config), rows_of(config, 1)
     for index, block in enumerate(flow.sub_layers):
         links = (jacobians(block.to_residual, z, c)[0] != 0).sum(dim=1)
         mixes = bool((links > 1).any())
@@ -141,14 +137,14 @@ def test_with_a_control_only_every_fourth_block_mixes_entries_of_the_latent() ->
 
 def test_without_a_control_every_block_mixes() -> None:
     config = config_of(6, 4, n_flows=5)
-    flow, (z, c) = made(ReferenceFlow, config), rows_of(config, 1)
+    flow, (z, c) = made(PaperFlow, config), rows_of(config, 1)
     for block in flow.sub_layers:
         assert int((jacobians(block.to_residual, z, c)[0] != 0).sum(dim=1).max()) > 1
 
 
 def test_every_block_hears_the_condition() -> None:
     config = config_of(4, 3, n_flows=5, control=True)
-    flow, (z, c) = made(ReferenceFlow, config), rows_of(config, 2)
+    flow, (z, c) = made(PaperFlow, config), rows_of(config, 2)
     for block in flow.sub_layers:
         assert not torch.equal(block.to_residual(z, c)[0], block.to_residual(z, c + 1)[0])
 
@@ -156,7 +152,7 @@ def test_every_block_hears_the_condition() -> None:
 @pytest.mark.parametrize("is_training", [True, False])
 def test_use_changes_no_state(*, is_training: bool) -> None:
     config = config_of(4, 2)
-    flow, (z, c) = ReferenceFlow(config).double().train(is_training), rows_of(config, 8)
+    flow, (z, c) = PaperFlow(config).double().train(is_training), rows_of(config, 8)
     before = {name: value.clone() for name, value in flow.state_dict().items()}
     flow.to_residual(z, c)
     flow.to_latent(z, c)
@@ -167,7 +163,7 @@ def test_use_changes_no_state(*, is_training: bool) -> None:
 
 def test_initialising_gives_every_actnorm_a_standard_output() -> None:
     config = config_of(4, 2)
-    flow, (z, c) = ReferenceFlow(config).double(), rows_of(config, 64)
+    flow, (z, c) = PaperFlow(config).double(), rows_of(config, 64)
     flow.initialise(5 * z + 2, c)
     assert flow.is_initialised
     x = 5 * z + 2
@@ -187,12 +183,12 @@ def test_what_no_deviation_can_be_measured_on_is_refused(rows: int, match: str) 
     if rows > 1:
         z[1, 1] = math.nan
     with pytest.raises(UserError, match=match):
-        ReferenceFlow(config).double().initialise(z, c)
+        PaperFlow(config).double().initialise(z, c)
 
 
 def test_rows_do_not_depend_on_each_other() -> None:
     config = config_of(6, 3)
-    flow, (z, c) = made(ReferenceFlow, config), rows_of(config, 5)
+    flow, (z, c) = made(PaperFlow, config), rows_of(config, 5)
     together, alone = flow.to_residual(z, c), flow.to_residual(z[2:3], c[2:3])
     for whole, part in zip(together, alone, strict=True):
         torch.testing.assert_close(whole[2:3], part)
@@ -200,7 +196,7 @@ def test_rows_do_not_depend_on_each_other() -> None:
 
 def test_the_density_is_that_of_a_change_of_variables() -> None:
     config = config_of(4, 2)
-    flow, (z, c) = made(ReferenceFlow, config), rows_of(config, 3)
+    flow, (z, c) = made(PaperFlow, config), rows_of(config, 3)
     nu, log_det = flow.to_residual(z, c)
     normal = torch.distributions.Normal(torch.zeros(()).double(), 1)
     torch.testing.assert_close(flow.log_prob(z, c), normal.log_prob(nu).sum(dim=1) + log_det)
@@ -208,7 +204,7 @@ def test_the_density_is_that_of_a_change_of_variables() -> None:
 
 def test_samples_are_what_their_residuals_give() -> None:
     config = config_of(4, 2)
-    flow, (_, c) = made(ReferenceFlow, config), rows_of(config, 3)
+    flow, (_, c) = made(PaperFlow, config), rows_of(config, 3)
     drawn = flow.sample(c, temperature=0.5, generator=torch.Generator().manual_seed(3))
     nu = torch.randn(3, 4, dtype=c.dtype, generator=torch.Generator().manual_seed(3))
     torch.testing.assert_close(drawn, flow.to_latent(0.5 * nu, c)[0])
@@ -221,7 +217,7 @@ def test_samples_are_what_their_residuals_give() -> None:
 def test_shapes_of_another_training_are_refused(
     direction: str, z_dim: int, c_dim: int, c_rows: int
 ) -> None:
-    flow = ReferenceFlow(config_of(4, 2))
+    flow = PaperFlow(config_of(4, 2))
     # Two conditions for three latents meet the shape checker of tests before our own check.
     with pytest.raises((UserError, TypeError), match=r"takes latents of 4 numbers|Type-check"):
         getattr(flow, direction)(torch.zeros(3, z_dim), torch.zeros(c_rows, c_dim))

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from cinnema.core.errors import UserError
-from cinnema.reference import PatchDiscriminator, build, published_configs
-from cinnema.reference.actnorm import ActNorm
+from cinnema.paper import PatchDiscriminator, build, published_configs
+from cinnema.paper.actnorm import ActNorm
 
 DATA_SETS = ("bair", "iper", "landscape", "dtdb")
 SIZES = {"bair": 64, "iper": 64, "landscape": 128, "dtdb": 128}

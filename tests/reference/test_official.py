@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from cinnema.core.errors import UserError
-from cinnema.reference.official import OfficialNetworks, read_official
+from cinnema.paper.official import OfficialNetworks, read_official
 from official_folder import (
     FILES,
     copy_of,

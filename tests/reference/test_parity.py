@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cinnema.reference import (
+from cinnema.paper import (
     Decoder,
     ImageEncoder,
+    PaperFlow,
     PatchDiscriminator,
-    ReferenceFlow,
     TemporalDiscriminator,
     VideoEncoder,
     build,
@@ -61,7 +61,7 @@ def outputs_of(network: nn.Module, inputs: dict[str, Tensor]) -> dict[str, Tenso
         case ImageEncoder():
             gaussian = torch.cat(network.gaussian(inputs["x0"]), dim=1)
             return {"embedding": network(inputs["x0"]), "mean_and_logvar": gaussian}
-        case ReferenceFlow():
+        case PaperFlow():
             nu, log_det = network.to_residual(inputs["z"], inputs["cond"])
             z, _ = network.to_latent(inputs["nu"], inputs["cond"])
             return {"nu": nu, "z": z, "logdet_official": log_det}
@@ -167,7 +167,7 @@ def test_gradients_reach_every_parameter_in_training(
 ) -> None:
     recorded = recording(component)
     network = loaded(component, recorded).train()
-    if isinstance(network, ReferenceFlow):
+    if isinstance(network, PaperFlow):
         outputs = network.to_residual(recorded.inputs["z"], recorded.inputs["cond"])
     elif isinstance(network, ImageEncoder):
         outputs = network.gaussian(recorded.inputs["x0"])

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from cinnema.reference import fold_spectral_norm
-from cinnema.reference.spectral import SpectralConv2d, SpectralConv3d
+from cinnema.paper import fold_spectral_norm
+from cinnema.paper.spectral import SpectralConv2d, SpectralConv3d
 
 KINDS = {
     "2d": (lambda: SpectralConv2d(3, 5, 3, stride=2, padding=1), nn.Conv2d, (2, 3, 8, 6)),

@@ -9,12 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
+from cinnema.cli.main import main
 from cinnema.media.videos import write_video
-from cinnema.serve.cli import main
-from cinnema.stage1.model import Stage1Config
-from cinnema.stage2.conditioning import ConditionerConfig
-from cinnema.stage2.flow import FlowConfig
-from cinnema.synthesis.model import ModelConfig, VideoModel, save_model
+from cinnema.models.files import save_model
+from cinnema.models.flow.conditioning import ConditionerConfig
+from cinnema.models.flow.flow import FlowConfig
+from cinnema.models.warping.model import WarpingModel, WarpingModelConfig
+from cinnema.models.warping.stage1 import Stage1Config
 
 
 class Result(NamedTuple):
@@ -41,11 +42,11 @@ def steered_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def tiny_model(name: str, *, control_dim: int = 0) -> VideoModel:
+def tiny_model(name: str, *, control_dim: int = 0) -> WarpingModel:
     conditioner = ConditionerConfig(
         feature_dim=8, width=8, condition_dim=8, control_dim=control_dim
     )
-    config = ModelConfig(
+    config = WarpingModelConfig(
         name=name,
         stage1=Stage1Config(
             z_dim=16, encoder_width=8, motion_width=8, feature_dim=8, mask_width=16,
@@ -57,7 +58,7 @@ def tiny_model(name: str, *, control_dim: int = 0) -> VideoModel:
         ),
     )  # fmt: skip
     torch.manual_seed(0)
-    model = VideoModel(config)
+    model = WarpingModel(config)
     with torch.no_grad():
         for key, parameter in model.named_parameters():
             if "backbone" not in key:

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from cinnema import __version__
+from cinnema.cli.options import parse_size
 from cinnema.media.videos import read_video
-from cinnema.serve.options import parse_size
 from cinnema.synthesis.residuals import load_nu
 
 Run = Callable[..., Any]

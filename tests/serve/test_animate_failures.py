@@ -207,8 +207,8 @@ def test_a_disk_that_fills_up_leaves_no_half_written_file(
 def test_a_disk_that_fills_up_later_takes_the_incomplete_sample_away(
     animate: Run, photo: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from cinnema.cli import samples
     from cinnema.core.errors import UserError
-    from cinnema.serve import samples
 
     def full(path: Path, values: object, *, overwrite: bool) -> None:
         if "_01" in path.name:
@@ -288,7 +288,7 @@ def test_an_interruption_ends_with_130_and_leaves_no_part(
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("cinnema.serve.samples.save_nu", interrupt)
+    monkeypatch.setattr("cinnema.cli.samples.save_nu", interrupt)
     assert animate(photo).code == 130
     assert list(out.iterdir()) == []
 

@@ -14,10 +14,10 @@ import torch
 from PIL import Image
 
 from cinnema import __version__
-from cinnema.core.ranks import Ranks
+from cinnema.cli import demo, info
+from cinnema.cli.devices import choose_device
+from cinnema.core.distributed import Ranks
 from cinnema.recipes import RECIPES, assembly
-from cinnema.serve import demo, info
-from cinnema.serve.devices import choose_device
 
 Run = Callable[..., Any]
 COMMANDS = [
@@ -64,7 +64,7 @@ def run_python(*arguments: str) -> str:
 def test_help_imports_nothing_heavy() -> None:
     code = """
 import sys
-from cinnema.serve.cli import main
+from cinnema.cli.main import main
 try:
     main(["--help"])
 finally:

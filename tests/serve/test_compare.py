@@ -17,12 +17,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from cinnema.cli.comparison.answers import AnswerFile, read_answers, summarise
+from cinnema.cli.comparison.binomial import share_of
+from cinnema.cli.comparison.pairs import plan_comparison
+from cinnema.cli.comparison.server import ComparisonServer
 from cinnema.core.errors import UserError
 from cinnema.media.videos import write_video
-from cinnema.serve.comparison.answers import AnswerFile, read_answers, summarise
-from cinnema.serve.comparison.binomial import share_of
-from cinnema.serve.comparison.pairs import plan_comparison
-from cinnema.serve.comparison.server import ComparisonServer
 
 Run = Callable[..., Any]
 QUESTION = "Which is more real?"

@@ -6,8 +6,8 @@ from io import StringIO
 
 import pytest
 
+from cinnema.cli.console import Progress, exit_code_of
 from cinnema.core.errors import UserError
-from cinnema.serve.console import Progress, exit_code_of
 
 
 def raising(error: BaseException) -> int:

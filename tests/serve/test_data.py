@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cinnema.data.packing.dataset import PackedDataset
+from cinnema.cli.main import main
+from cinnema.data.dataset import PackedDataset
 from cinnema.media.videos import read_video, write_video
-from cinnema.serve.cli import main
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -10,14 +10,15 @@ import pytest
 import torch
 
 from cinnema.backbones.lpips import LPIPS
-from cinnema.data.packing.preparing import prepare
+from cinnema.data.preparing import prepare
 from cinnema.data.records import Item, RawClip, Split
-from cinnema.metrics.evaluation import assembly
-from cinnema.metrics.evaluation.features import FeatureNetwork
-from cinnema.stage1.model import Stage1Config
-from cinnema.stage2.conditioning import ConditionerConfig
-from cinnema.stage2.flow import FlowConfig
-from cinnema.synthesis.model import ModelConfig, VideoModel, save_model
+from cinnema.evaluation import assembly
+from cinnema.evaluation.features import FeatureNetwork
+from cinnema.models.files import save_model
+from cinnema.models.flow.conditioning import ConditionerConfig
+from cinnema.models.flow.flow import FlowConfig
+from cinnema.models.warping.model import WarpingModel, WarpingModelConfig
+from cinnema.models.warping.stage1 import Stage1Config
 
 
 class Stripes:
@@ -54,7 +55,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    config = ModelConfig(
+    config = WarpingModelConfig(
         name="tiny",
         stage1=Stage1Config(
             size=64, num_frames=4, num_basis=2, z_dim=16, encoder_width=8, motion_width=8,
@@ -65,7 +66,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )  # fmt: skip
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    save_model(path, VideoModel(config))
+    save_model(path, WarpingModel(config))
     return path
 
 

@@ -13,9 +13,9 @@ from PIL import Image
 from safetensors import safe_open
 from torch import nn
 
+from cinnema.cli.main import main
 from cinnema.media.pictures import to_pixels, to_tensor
-from cinnema.reference import build
-from cinnema.serve.cli import main
+from cinnema.paper import build
 from cinnema.synthesis.residuals import load_nu
 from official_folder import FILES, copy_of, save_checkpoint, write_official
 from parity import recording_of

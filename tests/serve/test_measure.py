@@ -7,14 +7,19 @@ from typing import Any
 
 import pytest
 
-from cinnema.data.packing.preparing import prepare
+from cinnema.data.preparing import prepare
 from cinnema.data.records import Control, Item, RawClip
 from cinnema.data.wind import WIND
-from cinnema.metrics.tasks import reader as reader_module
-from cinnema.metrics.tasks.clips import KnownClip
-from cinnema.metrics.tasks.reader import EndPointReader, ReaderConfig, ReaderTraining, save_reader
-from cinnema.synthesis import model as model_module
-from cinnema.synthesis.model import LoadedModel
+from cinnema.evaluation.known_truth import reader as reader_module
+from cinnema.evaluation.known_truth.clips import KnownClip
+from cinnema.evaluation.known_truth.reader import (
+    EndPointReader,
+    ReaderConfig,
+    ReaderTraining,
+    save_reader,
+)
+from cinnema.models import files as model_module
+from cinnema.models.files import LoadedModel
 from known_models import Character, DotRobot, RollingSky, robot_clips, sky_clips
 
 Run = Callable[..., Any]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cinnema.serve.outputs import all_or_none, distinct_names, write_json
+from cinnema.cli.outputs import all_or_none, distinct_names, write_json
 
 
 @pytest.mark.parametrize(

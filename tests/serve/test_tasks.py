@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from bodies import tiny_body
+from cinnema.cli.options import parse_direction, parse_end_point
+from cinnema.cli.transfer import tag_of
 from cinnema.core.errors import UserError
 from cinnema.media.videos import read_video
-from cinnema.serve.options import parse_direction, parse_end_point
-from cinnema.serve.transfer import tag_of
-from cinnema.synthesis.control import EndPoint
-from cinnema.synthesis.model import save_model
+from cinnema.models.control import EndPoint
+from cinnema.models.files import save_model
 
 Run = Callable[..., Any]
 

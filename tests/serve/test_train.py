@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 
+from cinnema.cli.train import device_of_process
 from cinnema.core.config import config_to_dict
-from cinnema.core.ranks import Ranks
-from cinnema.recipes import RECIPES, Recipe, articulated_assembly, assembly, rehearsal
-from cinnema.serve.train import device_of_process
+from cinnema.core.distributed import Ranks
+from cinnema.recipes import RECIPES, Recipe, assembly, cost, keypoint_assembly
 
 Run = Callable[..., Any]
 SMALL = [
@@ -120,7 +120,7 @@ def test_a_run_of_another_kind_needs_not_be_named_when_it_is_bundled(
         recipes.append(recipe)
         return Path("made.safetensors")
 
-    monkeypatch.setattr(articulated_assembly, "bundle", bundle)
+    monkeypatch.setattr(keypoint_assembly, "bundle", bundle)
     kept = RECIPES["robot"]()
     (tmp_path / "recipe.json").write_text(json.dumps(config_to_dict(kept)))
     assert cinnema("train", "bundle", "--run", tmp_path, "--output", "a.safetensors").code == 0
@@ -164,7 +164,7 @@ def test_every_command_of_the_page_on_training_runs(
     command: list[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(rehearsal, "rehearse_stage1", lambda *_, **__: [])
+    monkeypatch.setattr(cost, "estimate_stage1", lambda *_, **__: [])
     Path("overrides.json").write_text('{"motion": {"learning_rate": 5e-4}}')
     Path("adversaries.json").write_text('{"picture": {"adversaries": {"kind": "hinge"}}}')
     assert cinnema(*command).code == 0

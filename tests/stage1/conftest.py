@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cinnema.data.clips import ClipBatch
-from cinnema.stage1.model import Stage1, Stage1Config
+from cinnema.models.warping.stage1 import Stage1, Stage1Config
 
 
 @pytest.fixture

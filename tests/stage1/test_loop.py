@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cinnema.stage1 import loop
-from cinnema.stage1.adversaries.adversaries import AdversariesConfig
-from cinnema.stage1.loop import Rendered, Step, fit, from_the_start, known_by, trial_of
-from cinnema.stage1.training import Stage1Training
+from cinnema.training import loop
+from cinnema.training.adversarial import DiscriminatorsConfig
+from cinnema.training.loop import Rendered, Step, fit, from_the_start, known_by, trial_of
+from cinnema.training.warping import Stage1Training
 
 CPU = torch.device("cpu")
 CONFIG = Stage1Training(clips=400, batch_size=4, learning_rate=0.1, weight_decay=0.0, ema_decay=0.5)
@@ -100,7 +100,7 @@ def test_a_validation_that_fails_leaves_the_weights_that_are_trained() -> None:
 
 def test_adversaries_rest_while_nothing_is_rendered() -> None:
     config = Stage1Training(
-        phase="picture", batch_size=4, adversaries=AdversariesConfig(widths=(8, 8))
+        phase="picture", batch_size=4, adversaries=DiscriminatorsConfig(widths=(8, 8))
     )
     step = Doubling(line(), config, device=CPU)
     losses = trial_of(step, next(Numbers()))(0)
@@ -126,5 +126,5 @@ def test_a_run_is_known_by_its_later_options_only_where_they_change_something() 
 
 def test_in_a_trial_adversaries_take_part_from_the_start() -> None:
     assert from_the_start(None) is None
-    late = AdversariesConfig(start=4000, gamma=0.3)
-    assert from_the_start(late) == AdversariesConfig(start=0, gamma=0.3)
+    late = DiscriminatorsConfig(start=4000, gamma=0.3)
+    assert from_the_start(late) == DiscriminatorsConfig(start=0, gamma=0.3)

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from cinnema.stage1.losses import (
+from cinnema.training.losses import (
     mask_loss,
     motion_loss,
     random_windows,

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from cinnema.core.config import config_from_dict, config_to_dict
-from cinnema.stage1.model import Stage1, Stage1Config
+from cinnema.models.warping.stage1 import Stage1, Stage1Config
 
 Make = Callable[..., Stage1]
 

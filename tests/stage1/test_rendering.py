@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cinnema.stage1.rendering import MaskHead, Painter, cut
+from cinnema.models.warping.rendering import MaskHead, Painter, cut
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:

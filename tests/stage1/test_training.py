@@ -11,20 +11,20 @@ import pytest
 import torch
 from torch import Tensor
 
+from cinnema.core.distributed import Ranks
 from cinnema.core.errors import UserError
-from cinnema.core.ranks import Ranks
-from cinnema.core.running import TrainingRun
 from cinnema.data.clips import ClipBatch, ClipBatches
-from cinnema.stage1 import loop
-from cinnema.stage1.adversaries import adversaries
-from cinnema.stage1.adversaries.adversaries import (
-    Adversaries,
-    AdversariesConfig,
+from cinnema.models.warping.stage1 import Stage1
+from cinnema.training import adversarial as adversaries
+from cinnema.training import loop
+from cinnema.training.adversarial import (
     AdversaryPhase,
+    Discriminators,
+    DiscriminatorsConfig,
 )
-from cinnema.stage1.losses import relative_flow_error
-from cinnema.stage1.model import Stage1
-from cinnema.stage1.training import Stage1Training, train
+from cinnema.training.losses import relative_flow_error
+from cinnema.training.run import TrainingRun
+from cinnema.training.warping import Stage1Training, train
 from two_processes import in_two_processes
 
 Make = Callable[..., Stage1]
@@ -39,7 +39,7 @@ ADVERSARIAL = dataclasses.replace(
     PICTURE,
     clips=24,
     frames=2,
-    adversaries=AdversariesConfig(phases=BOTH, start=4, matching=1.0, widths=(8, 8)),
+    adversaries=DiscriminatorsConfig(phases=BOTH, start=4, matching=1.0, widths=(8, 8)),
 )
 
 
@@ -321,7 +321,7 @@ def test_adversaries_are_heard_from_their_first_clip_on(
 def test_a_discriminator_that_gives_no_number_stops_the_run_before_it_moves(
     tiny: Make, batches: Batches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Adversaries, "update", lambda *_, **__: {"r1_spatial": float("nan")})
+    monkeypatch.setattr(Discriminators, "update", lambda *_, **__: {"r1_spatial": float("nan")})
     model, before = tiny(), state_of(tiny())
     with pytest.raises(UserError, match=r"r1_spatial nan at step 0"):
         train(model, batches(rendered=2), ADVERSARIAL, folder=tmp_path, device=CPU)
@@ -332,9 +332,9 @@ def test_a_discriminator_that_gives_no_number_stops_the_run_before_it_moves(
 def test_a_decoder_that_gives_no_number_teaches_no_discriminator(
     tiny: Make, batches: Batches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    taught, update = [], Adversaries.update
+    taught, update = [], Discriminators.update
     monkeypatch.setattr(
-        Adversaries,
+        Discriminators,
         "update",
         lambda self, *clips, number: taught.append(number) or update(self, *clips, number=number),
     )

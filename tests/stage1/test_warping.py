@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from cinnema.backbones.optical_flow import backward_flow
-from cinnema.stage1 import warping
-from cinnema.stage1.warping import fill, warp
+from cinnema.models import warp as warping
+from cinnema.models.warp import fill, warp
 
 
 def noise(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -3,7 +3,7 @@ import torch
 
 from cinnema.core.config import config_from_dict, config_to_dict
 from cinnema.core.errors import UserError
-from cinnema.stage2.conditioning import Conditioner, ConditionerConfig, pool_features
+from cinnema.models.flow.conditioning import Conditioner, ConditionerConfig, pool_features
 
 
 def _conditioner(*, dropout: float = 0.5) -> Conditioner:

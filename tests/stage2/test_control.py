@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cinnema.core.errors import UserError
-from cinnema.data.worlds.sky import draw_motion, draw_scene
-from cinnema.stage2.conditioning import Conditioner, ConditionerConfig
-from cinnema.stage2.control import apparent_drift, drift_of
+from cinnema.models.flow.conditioning import Conditioner, ConditionerConfig
+from cinnema.models.warping.drift import apparent_drift, drift_of
+from cinnema.simulators.sky import draw_motion, draw_scene
 
 
 def flow_of(x: float, y: float) -> torch.Tensor:

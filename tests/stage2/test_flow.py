@@ -14,10 +14,10 @@ from torch.distributions import AffineTransform
 
 from cinnema.core.config import config_from_dict, config_to_dict
 from cinnema.core.errors import UserError
-from cinnema.stage2.flow import ConditionalFlow, FlowConfig
-from cinnema.stage2.mixing import Permutation
-from cinnema.stage2.networks import ConditionedNetwork, TokenNetwork
-from cinnema.stage2.transforms import ActNorm, AffineCoupling, Transform
+from cinnema.models.flow.flow import ConditionalFlow, FlowConfig
+from cinnema.models.flow.mixing import Permutation
+from cinnema.models.flow.networks import ConditionedNetwork, TokenNetwork
+from cinnema.models.flow.transforms import ActNorm, AffineCoupling, Transform
 
 
 def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -254,7 +254,7 @@ def test_a_config_refuses_what_is_unknown_or_out_of_range(wrong: dict[str, Any])
     "room", ["transforms", "mixing", "networks", "flow", "priors", "rectified"]
 )
 def test_every_example_in_the_docstrings_runs(room: str) -> None:
-    module = importlib.import_module(f"cinnema.stage2.{room}")
+    module = importlib.import_module(f"cinnema.models.flow.{room}")
     result = doctest.testmod(module)
     assert result.attempted > 0
     assert result.failed == 0

@@ -7,8 +7,8 @@ from scipy.stats import multivariate_normal
 from torch import Tensor
 
 from cinnema.core.errors import UserError
-from cinnema.stage2.flow import ConditionalFlow, FlowConfig
-from cinnema.stage2.priors import (
+from cinnema.models.flow.flow import ConditionalFlow, FlowConfig
+from cinnema.models.flow.priors import (
     GaussianPrior,
     LatentPrior,
     LinearGaussianPrior,

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from cinnema.core.errors import UserError
-from cinnema.stage2.priors import GaussianPrior, LatentPrior
-from cinnema.stage2.rectified import RectifiedConfig, RectifiedPrior
+from cinnema.models.flow.priors import GaussianPrior, LatentPrior
+from cinnema.models.flow.rectified import RectifiedConfig, RectifiedPrior
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:

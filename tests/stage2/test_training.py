@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 import torch
 
+from cinnema.core.distributed import Ranks
 from cinnema.core.errors import UserError
-from cinnema.core.ranks import Ranks
-from cinnema.core.running import TrainingRun
 from cinnema.data.clips import ClipBatch
-from cinnema.stage1.model import Stage1, Stage1Config
-from cinnema.stage2 import training
-from cinnema.stage2.conditioning import Conditioner, ConditionerConfig
-from cinnema.stage2.flow import ConditionalFlow, FlowConfig
-from cinnema.stage2.pool import encode, encode_drifting, encode_pool, load_or_encode
-from cinnema.stage2.training import Stage2Result, Stage2Training, train
+from cinnema.models.flow.conditioning import Conditioner, ConditionerConfig
+from cinnema.models.flow.flow import ConditionalFlow, FlowConfig
+from cinnema.models.warping.stage1 import Stage1, Stage1Config
+from cinnema.training import stage2 as training
+from cinnema.training.latent_pool import encode, encode_drifting, encode_pool, load_or_encode
+from cinnema.training.run import TrainingRun
+from cinnema.training.stage2 import Stage2Result, Stage2Training, train
 from two_processes import in_two_processes
 
 CPU = torch.device("cpu")

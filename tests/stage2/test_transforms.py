@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from cinnema.core.errors import UserError
-from cinnema.stage2.flow import ConditionalFlow, FlowConfig
-from cinnema.stage2.mixing import InvertibleLinear, Permutation
-from cinnema.stage2.transforms import ActNorm, AffineCoupling, Compose, LeakyReLU, Transform
+from cinnema.models.flow.flow import ConditionalFlow, FlowConfig
+from cinnema.models.flow.mixing import InvertibleLinear, Permutation
+from cinnema.models.flow.transforms import ActNorm, AffineCoupling, Compose, LeakyReLU, Transform
 
 
 def seeded(seed: int = 0) -> torch.Generator:

@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from cinnema.media.videos import Video
-from cinnema.stage1.model import Stage1Config
-from cinnema.stage2.conditioning import ConditionerConfig
-from cinnema.stage2.flow import FlowConfig
-from cinnema.synthesis.model import ModelConfig, VideoModel, save_model
+from cinnema.models.files import save_model
+from cinnema.models.flow.conditioning import ConditionerConfig
+from cinnema.models.flow.flow import FlowConfig
+from cinnema.models.warping.model import WarpingModel, WarpingModelConfig
+from cinnema.models.warping.stage1 import Stage1Config
 from cinnema.synthesis.pipeline import Pipeline
 
-TINY = ModelConfig(
+TINY = WarpingModelConfig(
     name="tiny",
     stage1=Stage1Config(
         num_frames=4,
@@ -31,7 +32,7 @@ TINY = ModelConfig(
 )
 
 
-def tiny_model(*, control_dim: int = 0) -> VideoModel:
+def tiny_model(*, control_dim: int = 0) -> WarpingModel:
     """Weights are drawn until everything has an effect: flow of a few per cent, mask, paint."""
     conditioner = ConditionerConfig(
         feature_dim=8, width=8, condition_dim=4, control_dim=control_dim, control_scale=0.15
@@ -39,7 +40,7 @@ def tiny_model(*, control_dim: int = 0) -> VideoModel:
     flow = replace(TINY.flow, condition_dim=conditioner.out_dim)
     config = replace(TINY, conditioner=conditioner, flow=flow)
     torch.manual_seed(0)
-    model = VideoModel(config).eval().requires_grad_(requires_grad=False)
+    model = WarpingModel(config).eval().requires_grad_(requires_grad=False)
     generator = torch.Generator().manual_seed(1)
     model.flow.initialise(
         torch.randn(64, 16, generator=generator),
@@ -58,7 +59,7 @@ def tiny_model(*, control_dim: int = 0) -> VideoModel:
 
 
 @pytest.fixture(scope="session")
-def model() -> VideoModel:
+def model() -> WarpingModel:
     return tiny_model()
 
 
@@ -77,7 +78,7 @@ def drifting(photograph: Callable[[int, int], np.ndarray]) -> Video:
 
 
 @pytest.fixture(scope="session")
-def weights(model: VideoModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def weights(model: WarpingModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
     save_model(path, model)
     return path

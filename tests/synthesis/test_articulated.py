@@ -10,27 +10,27 @@ from torch import Tensor
 
 from bodies import STAGE1, body_config, tiny_body
 from cinnema.core.errors import UserError
-from cinnema.synthesis.articulated import (
-    ArticulatedModel,
-    ArticulatedModelConfig,
+from cinnema.models.control import EndPoint
+from cinnema.models.files import load_model, load_warping_model, save_model
+from cinnema.models.keypoint.model import (
     EndPointRange,
+    KeypointModel,
+    KeypointModelConfig,
 )
-from cinnema.synthesis.control import EndPoint
-from cinnema.synthesis.model import load_model, load_warping_model, save_model
 from cinnema.synthesis.pipeline import Pipeline
 
 RANGE = EndPointRange(low=(-0.2, -0.1, 0.0), high=(0.2, 0.1, 0.2))
 
 
-def config_of(*, steered: bool) -> ArticulatedModelConfig:
+def config_of(*, steered: bool) -> KeypointModelConfig:
     return body_config(steered=steered, end_point=RANGE)
 
 
 @pytest.fixture
-def body() -> Callable[..., ArticulatedModel]:
+def body() -> Callable[..., KeypointModel]:
     """Return what makes a model whose flow is not the identity."""
 
-    def make(*, steered: bool = True) -> ArticulatedModel:
+    def make(*, steered: bool = True) -> KeypointModel:
         return tiny_body(steered=steered, end_point=RANGE)
 
     return make
@@ -46,7 +46,7 @@ def clips(num: int = 2) -> Tensor:
 
 @pytest.mark.parametrize("asked", [(0.1, 0.0, 0.1), None])
 def test_residuals_and_latents_are_each_others_inverse(
-    body: Callable[..., ArticulatedModel], asked: tuple[float, ...] | None
+    body: Callable[..., KeypointModel], asked: tuple[float, ...] | None
 ) -> None:
     model, video = body(steered=asked is not None), clips()
     eta = None if asked is None else torch.tensor([asked, (0.0, 0.05, 0.0)])
@@ -60,7 +60,7 @@ def test_residuals_and_latents_are_each_others_inverse(
 
 
 def test_a_control_changes_the_condition_and_can_be_left_out(
-    body: Callable[..., ArticulatedModel],
+    body: Callable[..., KeypointModel],
 ) -> None:
     model, x0 = body(), clips()[:, 0]
     left = model.condition(x0, torch.tensor([[-0.2, 0.0, 0.1]] * 2))
@@ -74,7 +74,7 @@ def test_a_control_changes_the_condition_and_can_be_left_out(
 
 
 def test_the_control_of_a_video_is_read_off_its_path(
-    body: Callable[..., ArticulatedModel],
+    body: Callable[..., KeypointModel],
 ) -> None:
     model, video = body(), clips()
     eta, known = model.read_control(video)
@@ -89,7 +89,7 @@ def test_the_control_of_a_video_is_read_off_its_path(
 
 @pytest.mark.parametrize("eta", [torch.zeros(2, 2), torch.zeros(2, 4)])
 def test_a_control_of_another_length_is_refused(
-    body: Callable[..., ArticulatedModel], eta: Tensor
+    body: Callable[..., KeypointModel], eta: Tensor
 ) -> None:
     with pytest.raises(UserError, match="x, y and z in metres"):
         body().condition(clips()[:, 0], eta)
@@ -97,7 +97,7 @@ def test_a_control_of_another_length_is_refused(
         body(steered=False).condition(clips()[:, 0], eta)
 
 
-def test_a_draw_of_z_lies_around_its_mean(body: Callable[..., ArticulatedModel]) -> None:
+def test_a_draw_of_z_lies_around_its_mean(body: Callable[..., KeypointModel]) -> None:
     model, video = body(), clips(16)
     mean = model.encode(video)
     drawn = model.encode(video, generator=torch.Generator().manual_seed(1))
@@ -107,11 +107,11 @@ def test_a_draw_of_z_lies_around_its_mean(body: Callable[..., ArticulatedModel])
         model.encode(video[:, :3])
 
 
-def test_a_model_survives_its_file(body: Callable[..., ArticulatedModel], tmp_path: Path) -> None:
+def test_a_model_survives_its_file(body: Callable[..., KeypointModel], tmp_path: Path) -> None:
     model, video = body(), clips()
     save_model(tmp_path / "body.safetensors", model)
     again = load_model(tmp_path / "body.safetensors").model
-    assert isinstance(again, ArticulatedModel)
+    assert isinstance(again, KeypointModel)
     assert again.config == model.config
     torch.testing.assert_close(again.encode(video), model.encode(video), atol=0.05, rtol=0)
     with pytest.raises(UserError, match="needs one that warps"):
@@ -127,7 +127,7 @@ def test_parts_that_do_not_fit_are_refused() -> None:
 
 
 def test_a_picture_is_animated_towards_an_end_point(
-    body: Callable[..., ArticulatedModel],
+    body: Callable[..., KeypointModel],
 ) -> None:
     pipe = Pipeline(body())
     photo = ((clips()[0, 0].permute(1, 2, 0) + 1) * 127.5).byte().numpy()

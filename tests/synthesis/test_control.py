@@ -15,9 +15,9 @@ from torch import Tensor
 from cinnema.core.errors import UserError
 from cinnema.media.pictures import to_tensor
 from cinnema.media.videos import Video
-from cinnema.synthesis.control import ControlSpec, Drift, EndPoint, aimed, as_drift, resolve
-from cinnema.synthesis.model import VideoModel
-from cinnema.synthesis.painting import END_POINT_SPEC
+from cinnema.models.control import ControlSpec, Drift, EndPoint, aimed, as_drift, resolve
+from cinnema.models.warping.model import WarpingModel
+from cinnema.paper.model import END_POINT_SPEC
 from cinnema.synthesis.pipeline import Pipeline
 from cinnema.synthesis.queries import batch_of, read_query
 from cinnema.synthesis.residuals import save_nu
@@ -175,7 +175,7 @@ def test_the_drift_of_a_video_is_read_off_it(steered: Pipeline, drifting: Video)
 
 
 def test_a_model_without_a_control_reads_none_off_a_video(
-    model: VideoModel, photograph: Photographs
+    model: WarpingModel, photograph: Photographs
 ) -> None:
     video = to_tensor(np.stack([photograph(128, 128)] * 5))[None]
     with pytest.raises(UserError, match="takes no control"):

@@ -8,7 +8,7 @@ import torch
 
 from cinnema.core.errors import UserError
 from cinnema.media.videos import Video
-from cinnema.synthesis.control import Drift, EndPoint
+from cinnema.models.control import Drift, EndPoint
 from cinnema.synthesis.pipeline import Pipeline
 
 Photographs = Callable[[int, int], np.ndarray]

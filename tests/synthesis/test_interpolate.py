@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cinnema.core.errors import UserError
-from cinnema.synthesis.control import Drift
+from cinnema.models.control import Drift
 from cinnema.synthesis.interpolation import slerp
 from cinnema.synthesis.pipeline import Pipeline
 from cinnema.synthesis.residuals import save_nu

@@ -12,19 +12,14 @@ import torch
 from cinnema.core.config import config_to_dict
 from cinnema.core.errors import UserError
 from cinnema.core.weights import save_weights
-from cinnema.stage2.flow import FlowConfig
-from cinnema.synthesis.model import (
-    ModelConfig,
-    VideoModel,
-    bundled_names,
-    load_model,
-    save_model,
-)
+from cinnema.models.files import bundled_names, load_model, save_model
+from cinnema.models.flow.flow import FlowConfig
+from cinnema.models.warping.model import WarpingModel, WarpingModelConfig
 from cinnema.synthesis.pipeline import Pipeline
 from cinnema.synthesis.residuals import load_nu, save_nu
 
 
-def test_a_model_comes_back_rounded_to_bfloat16(model: VideoModel, weights: Path) -> None:
+def test_a_model_comes_back_rounded_to_bfloat16(model: WarpingModel, weights: Path) -> None:
     loaded = load_model(weights)
     assert loaded.model.config == model.config
     assert loaded.path == weights
@@ -48,10 +43,10 @@ def test_a_loaded_model_computes_and_does_not_train(weights: Path) -> None:
     assert model.flow.is_initialised
 
 
-def test_parts_that_do_not_fit_are_refused(model: VideoModel) -> None:
+def test_parts_that_do_not_fit_are_refused(model: WarpingModel) -> None:
     config = model.config
     with pytest.raises(ValueError, match=r"z_dim.*8 and 16"):
-        ModelConfig(
+        WarpingModelConfig(
             name="wrong",
             stage1=config.stage1,
             conditioner=config.conditioner,
@@ -61,7 +56,7 @@ def test_parts_that_do_not_fit_are_refused(model: VideoModel) -> None:
 
 @pytest.mark.parametrize("change", ["lacks", "adds", "reshapes"])
 def test_weights_that_do_not_fit_their_configuration_are_refused(
-    model: VideoModel, tmp_path: Path, change: str
+    model: WarpingModel, tmp_path: Path, change: str
 ) -> None:
     state = dict(model.state_dict())
     if change == "adds":
@@ -78,11 +73,11 @@ def test_weights_that_do_not_fit_their_configuration_are_refused(
 
 def test_a_configuration_of_something_else_is_refused(tmp_path: Path) -> None:
     save_weights(tmp_path / "a.safetensors", {}, {"depth": 3})
-    with pytest.raises(UserError, match=r"a\.safetensors.*ModelConfig"):
+    with pytest.raises(UserError, match=r"a\.safetensors.*WarpingModelConfig"):
         load_model(tmp_path / "a.safetensors")
 
 
-def test_a_model_of_an_unknown_kind_is_refused(model: VideoModel, tmp_path: Path) -> None:
+def test_a_model_of_an_unknown_kind_is_refused(model: WarpingModel, tmp_path: Path) -> None:
     config = {**config_to_dict(model.config), "kind": "sculpting"}
     save_weights(tmp_path / "a.safetensors", dict(model.state_dict()), config)
     with pytest.raises(UserError, match=r"a\.safetensors.*'sculpting'.*warping, painting"):

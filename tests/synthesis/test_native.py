@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from cinnema.media.pictures import to_pixels, to_tensor
-from cinnema.stage1.rendering import cut
-from cinnema.stage1.warping import warp
+from cinnema.models.warp import warp
+from cinnema.models.warping.rendering import cut
 from cinnema.synthesis import native
 from cinnema.synthesis.native import NativeRenderer, refine_mask
 

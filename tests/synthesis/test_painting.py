@@ -12,12 +12,12 @@ from torch import Tensor
 from cinnema.core.errors import UserError
 from cinnema.media.pictures import to_pixels, to_tensor
 from cinnema.media.videos import Video
-from cinnema.reference import build
-from cinnema.reference.control import draw_end_point, end_point_one_hots
-from cinnema.reference.spectral import SpectralWeight
-from cinnema.synthesis.control import Drift, EndPoint
-from cinnema.synthesis.model import load_model, save_model
-from cinnema.synthesis.painting import PaintingConfig, PaintingModel
+from cinnema.models.control import Drift, EndPoint
+from cinnema.models.files import load_model, save_model
+from cinnema.paper import build
+from cinnema.paper.control import draw_end_point, end_point_one_hots
+from cinnema.paper.model import PaperModel, PaperModelConfig
+from cinnema.paper.spectral import SpectralWeight
 from cinnema.synthesis.pipeline import Pipeline
 from cinnema.synthesis.residuals import load_nu, save_nu
 
@@ -62,17 +62,17 @@ def parts() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def painter(parts: dict[str, Any]) -> PaintingModel:
-    return PaintingModel.of_networks("small", **parts)
+def painter(parts: dict[str, Any]) -> PaperModel:
+    return PaperModel.of_networks("small", **parts)
 
 
 @pytest.fixture(scope="module")
-def controlled() -> PaintingModel:
-    return PaintingModel.of_networks("arm", **networks(control=True))
+def controlled() -> PaperModel:
+    return PaperModel.of_networks("arm", **networks(control=True))
 
 
 @pytest.fixture(scope="module")
-def painting(painter: PaintingModel) -> Pipeline:
+def painting(painter: PaperModel) -> Pipeline:
     return Pipeline(painter)
 
 
@@ -82,7 +82,7 @@ def video(rows: int = 2) -> Tensor:
 
 
 @torch.no_grad()
-def by_hand(model: PaintingModel, image: np.ndarray, nu: Tensor) -> np.ndarray:
+def by_hand(model: PaperModel, image: np.ndarray, nu: Tensor) -> np.ndarray:
     x0 = to_tensor(image)[None]
     z, _ = model.flow.to_latent(nu[None], model.image_encoder(x0))
     return np.stack([to_pixels(frame) for frame in model.decoder(x0, z)[0]])
@@ -91,7 +91,7 @@ def by_hand(model: PaintingModel, image: np.ndarray, nu: Tensor) -> np.ndarray:
 # --- The model ------------------------------------------------------------------------------------
 
 
-def test_a_video_goes_to_z_to_nu_and_back(painter: PaintingModel) -> None:
+def test_a_video_goes_to_z_to_nu_and_back(painter: PaperModel) -> None:
     clips = video()
     z, c = painter.encode(clips), painter.condition(clips[:, 0])
     nu, log_det = painter.to_residual(z, c)
@@ -103,7 +103,7 @@ def test_a_video_goes_to_z_to_nu_and_back(painter: PaintingModel) -> None:
     assert float(frames.std(dim=1).mean()) > 0.01
 
 
-def test_the_encoder_sees_the_frames_after_the_first_and_may_draw(painter: PaintingModel) -> None:
+def test_the_encoder_sees_the_frames_after_the_first_and_may_draw(painter: PaperModel) -> None:
     clips = video()
     mu, log_var = painter.video_encoder(clips[:, 1:].transpose(1, 2))
     torch.testing.assert_close(painter.encode(clips), mu)
@@ -112,7 +112,7 @@ def test_the_encoder_sees_the_frames_after_the_first_and_may_draw(painter: Paint
     torch.testing.assert_close(drawn, mu + (log_var / 2).exp() * noise)
 
 
-def test_clips_of_a_batch_are_treated_alone(controlled: PaintingModel) -> None:
+def test_clips_of_a_batch_are_treated_alone(controlled: PaperModel) -> None:
     clips, eta = video(), torch.tensor([[0.5, 0.0, 0.25], [0.8, 0.2, 0.3]])
     z, c = controlled.encode(clips), controlled.condition(clips[:, 0], eta)
     nu, _ = controlled.to_residual(z, c)
@@ -127,7 +127,7 @@ def test_clips_of_a_batch_are_treated_alone(controlled: PaintingModel) -> None:
 
 
 def test_folding_leaves_the_decoder_that_it_was_made_of(
-    painter: PaintingModel, parts: dict[str, Any]
+    painter: PaperModel, parts: dict[str, Any]
 ) -> None:
     x0, z = video()[:, 0], torch.randn(2, 8, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(painter.decode(x0, z), parts["decoder"](x0, z), atol=1e-4, rtol=0)
@@ -135,11 +135,11 @@ def test_folding_leaves_the_decoder_that_it_was_made_of(
     assert "g_0.conv_0.weight_orig" in parts["decoder"].state_dict()
 
 
-def test_a_saved_model_comes_back_to_the_bit(painter: PaintingModel, tmp_path: Path) -> None:
+def test_a_saved_model_comes_back_to_the_bit(painter: PaperModel, tmp_path: Path) -> None:
     sha256 = save_model(tmp_path / "small.safetensors", painter)
     loaded = load_model(tmp_path / "small.safetensors")
     assert loaded.sha256 == sha256
-    assert isinstance(loaded.model, PaintingModel)
+    assert isinstance(loaded.model, PaperModel)
     assert loaded.model.config == painter.config
     assert not loaded.model.training
     state = painter.state_dict()
@@ -165,10 +165,10 @@ def test_parts_that_do_not_fit_are_refused(part: str, field: str, value: Any, ma
     configs["decoder"]["spectral_norm"] = False
     configs[part][field] = value
     with pytest.raises(ValueError, match=match):
-        PaintingConfig(name="wrong", **configs)
+        PaperModelConfig(name="wrong", **configs)
 
 
-def test_a_clip_of_another_length_or_size_is_refused(painter: PaintingModel) -> None:
+def test_a_clip_of_another_length_or_size_is_refused(painter: PaperModel) -> None:
     for shape in ((1, 8, 3, 64, 64), (1, 9, 3, 32, 64)):
         with pytest.raises(UserError, match="resample or resize"):
             painter.encode(torch.zeros(shape))
@@ -192,7 +192,7 @@ def test_drawn_end_points_reach_every_bin() -> None:
     assert (end_point_one_hots(points).sum(dim=0) > 10).all()
 
 
-def test_the_control_changes_the_video(controlled: PaintingModel) -> None:
+def test_the_control_changes_the_video(controlled: PaperModel) -> None:
     assert controlled.control_dim == 3
     x0 = video(1)[:, 0]
     c = controlled.condition(x0, torch.tensor([[0.5, 0.0, 0.25]]))
@@ -204,7 +204,7 @@ def test_the_control_changes_the_video(controlled: PaintingModel) -> None:
 
 
 def test_a_control_that_does_not_fit_is_refused(
-    painter: PaintingModel, controlled: PaintingModel
+    painter: PaperModel, controlled: PaperModel
 ) -> None:
     x0 = video(1)[:, 0]
     with pytest.raises(UserError, match="takes no control"):
@@ -306,7 +306,7 @@ def test_what_a_decoder_cannot_do_is_told(
 
 
 def test_each_sample_draws_a_control_of_its_own_unless_it_is_told_one(
-    controlled: PaintingModel, photograph: Photographs
+    controlled: PaperModel, photograph: Photographs
 ) -> None:
     pipe, image = Pipeline(controlled), photograph(64, 64)
     drawn = pipe.animate(image, num_samples=2, num_frames=1)
@@ -320,7 +320,7 @@ def test_each_sample_draws_a_control_of_its_own_unless_it_is_told_one(
 
 
 def test_a_nu_file_brings_its_control(
-    controlled: PaintingModel, photograph: Photographs, tmp_path: Path
+    controlled: PaperModel, photograph: Photographs, tmp_path: Path
 ) -> None:
     pipe, image = Pipeline(controlled), photograph(64, 64)
     (first,) = pipe.animate(image, num_samples=1, num_frames=2, temperature=0.5)
@@ -343,7 +343,7 @@ def test_a_nu_file_brings_its_control(
 OWN, OTHER = EndPoint(x=0.5, y=0.0, z=0.25), EndPoint(x=0.8, y=0.2, z=0.3)
 
 
-def query(model: PaintingModel) -> Video:
+def query(model: PaperModel) -> Video:
     frames = to_pixels(video()[0, : model.num_frames + 1])
     return Video(frames=frames, fps=30, path=Path("arm.mp4"))
 
@@ -369,7 +369,7 @@ def test_every_frame_of_a_query_is_taken_as_it_comes(painting: Pipeline) -> None
     torch.testing.assert_close(again.z, motion.z, atol=1e-4, rtol=1e-4)
 
 
-def test_a_query_of_a_robot_comes_with_its_end_point(controlled: PaintingModel) -> None:
+def test_a_query_of_a_robot_comes_with_its_end_point(controlled: PaperModel) -> None:
     pipe, arm = Pipeline(controlled), query(controlled)
     motion = pipe.read_motion(arm, query_eta=OWN)
     same, other = (pipe.transfer(motion, motion.query.x0, eta=eta) for eta in (None, OTHER))

@@ -14,7 +14,7 @@ from PIL import Image
 
 from cinnema.core.errors import UserError
 from cinnema.media.pictures import to_pixels, to_tensor
-from cinnema.synthesis.model import VideoModel
+from cinnema.models.warping.model import WarpingModel
 from cinnema.synthesis.pipeline import Pipeline
 from cinnema.synthesis.residuals import load_nu, save_nu
 
@@ -106,7 +106,7 @@ def test_size_may_be_chosen(pipe: Pipeline, photograph: Photographs) -> None:
 
 
 def test_size_model_is_stage_1s_own_decoding(
-    pipe: Pipeline, model: VideoModel, photograph: Photographs
+    pipe: Pipeline, model: WarpingModel, photograph: Photographs
 ) -> None:
     image = photograph(128, 128)
     (animation,) = pipe.animate(image, num_samples=1, num_frames=4, size="model")
@@ -224,7 +224,7 @@ def test_nu_replays_a_video_from_tensor_and_file(
 
 
 def test_nu_of_other_weights_warns(
-    pipe: Pipeline, model: VideoModel, photograph: Photographs, tmp_path: Path
+    pipe: Pipeline, model: WarpingModel, photograph: Photographs, tmp_path: Path
 ) -> None:
     save_nu(tmp_path / "a.safetensors", pipe.animate(photograph(32, 48), num_samples=1)[0])
     with pytest.warns(UserWarning, match="other weights"):

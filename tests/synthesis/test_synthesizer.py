@@ -5,11 +5,11 @@ import torch
 from torch import Tensor
 
 from cinnema.core.errors import UserError
-from cinnema.synthesis.model import VideoModel
+from cinnema.models.warping.model import WarpingModel
 
 
 @pytest.fixture
-def video(model: VideoModel) -> Tensor:
+def video(model: WarpingModel) -> Tensor:
     """Two clips of smooth texture that drifts to the right."""
     size = model.size
     x = torch.linspace(0, 12, size)[None, :] + torch.linspace(0, 7, size)[:, None].sin()
@@ -21,7 +21,7 @@ def video(model: VideoModel) -> Tensor:
 
 
 @torch.no_grad()
-def test_a_video_goes_to_z_to_nu_and_back(model: VideoModel, video: Tensor) -> None:
+def test_a_video_goes_to_z_to_nu_and_back(model: WarpingModel, video: Tensor) -> None:
     z = model.encode(video)
     c = model.condition(video[:, 0])
     nu, log_det = model.to_residual(z, c)
@@ -35,18 +35,20 @@ def test_a_video_goes_to_z_to_nu_and_back(model: VideoModel, video: Tensor) -> N
 
 
 @torch.no_grad()
-def test_clips_of_a_batch_are_treated_alone(model: VideoModel, video: Tensor) -> None:
+def test_clips_of_a_batch_are_treated_alone(model: WarpingModel, video: Tensor) -> None:
     together = model.encode(video)
     alone = torch.cat([model.encode(clip[None]) for clip in video])
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
     assert not torch.allclose(together[0], together[1], atol=1e-3)
 
 
-def test_a_clip_of_another_length_is_refused(model: VideoModel, video: Tensor) -> None:
+def test_a_clip_of_another_length_is_refused(model: WarpingModel, video: Tensor) -> None:
     with pytest.raises(UserError, match="encodes clips of shape"):
         model.encode(video[:, :-1])
 
 
-def test_a_control_is_refused_by_a_model_that_takes_none(model: VideoModel, video: Tensor) -> None:
+def test_a_control_is_refused_by_a_model_that_takes_none(
+    model: WarpingModel, video: Tensor
+) -> None:
     with pytest.raises(UserError, match="takes no control"):
         model.condition(video[:, 0], torch.zeros(2, 3))

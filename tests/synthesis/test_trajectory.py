@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cinnema.stage1.motion import TemporalBasis
+from cinnema.models.warping.motion import TemporalBasis
 from cinnema.synthesis.loops import LOOPS, Loop, moments
 from cinnema.synthesis.trajectory import Trajectory
 

@@ -13,7 +13,7 @@ from bodies import TIGHT, noisy_video, tiny_body
 from cinnema.core.errors import UserError
 from cinnema.media.pictures import to_tensor
 from cinnema.media.videos import Video, write_video
-from cinnema.synthesis.control import Drift, EndPoint
+from cinnema.models.control import Drift, EndPoint
 from cinnema.synthesis.pipeline import Pipeline
 from cinnema.synthesis.queries import read_query
 from cinnema.synthesis.residuals import load_nu, save_nu

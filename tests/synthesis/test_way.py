@@ -5,9 +5,9 @@ import torch
 from torch import Tensor
 
 from bodies import TIGHT, tiny_body
-from cinnema.synthesis.articulated import ArticulatedModel
+from cinnema.models.keypoint.model import KeypointModel
+from cinnema.synthesis.path import Carried, carry_way, has_way
 from cinnema.synthesis.pipeline import Pipeline
-from cinnema.synthesis.way import Carried, carry_way, has_way
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
@@ -18,7 +18,7 @@ def pictures(seed: int, num: int = 3) -> Tensor:
     return torch.tanh(noise(num, 3, 32, 32, seed=seed))
 
 
-def path_in(model: ArticulatedModel, x0: Tensor, carried: Carried) -> Tensor:
+def path_in(model: KeypointModel, x0: Tensor, carried: Carried) -> Tensor:
     z, _ = model.to_latent(carried.nu, model.condition(x0, carried.eta))
     return model.read_landmarks(x0, z)
 
@@ -28,12 +28,12 @@ def away(path: Tensor) -> Tensor:
 
 
 @pytest.fixture
-def body() -> ArticulatedModel:
+def body() -> KeypointModel:
     return tiny_body()
 
 
 def test_only_what_is_told_an_end_point_and_tells_a_path_has_a_way(
-    body: ArticulatedModel, pipe: Pipeline, steered: Pipeline
+    body: KeypointModel, pipe: Pipeline, steered: Pipeline
 ) -> None:
     assert has_way(body)
     assert not has_way(tiny_body(steered=False))
@@ -42,7 +42,7 @@ def test_only_what_is_told_an_end_point_and_tells_a_path_has_a_way(
     assert not has_way(steered.model)
 
 
-def test_a_way_carried_to_its_own_picture_is_the_clip_itself(body: ArticulatedModel) -> None:
+def test_a_way_carried_to_its_own_picture_is_the_clip_itself(body: KeypointModel) -> None:
     x0, z = pictures(1), noise(3, 8)
     carried = carry_way(body, x0, z, x0)
     back, _ = body.to_latent(carried.nu, body.condition(x0, carried.eta))
@@ -52,7 +52,7 @@ def test_a_way_carried_to_its_own_picture_is_the_clip_itself(body: ArticulatedMo
 
 
 def test_the_hand_of_another_picture_goes_the_same_way_from_where_it_is(
-    body: ArticulatedModel,
+    body: KeypointModel,
 ) -> None:
     x0, other, z = pictures(1), pictures(2), noise(3, 8)
     wanted = away(body.read_landmarks(x0, z))
@@ -69,7 +69,7 @@ def test_the_hand_of_another_picture_goes_the_same_way_from_where_it_is(
     torch.testing.assert_close(carried.eta, place + wanted[:, -1])
 
 
-def test_another_residual_is_kept_but_for_the_way(body: ArticulatedModel) -> None:
+def test_another_residual_is_kept_but_for_the_way(body: KeypointModel) -> None:
     x0, other, z, nu = pictures(1), pictures(2), noise(3, 8), noise(3, 8, seed=5)
     carried = carry_way(body, x0, z, other, nu=nu)
     wanted = away(body.read_landmarks(x0, z))
@@ -89,7 +89,7 @@ def test_a_way_is_cut_where_it_leaves_the_range() -> None:
     torch.testing.assert_close(carried.kept, carried.eta - place)
 
 
-def test_a_given_end_point_is_the_end_of_the_way(body: ArticulatedModel) -> None:
+def test_a_given_end_point_is_the_end_of_the_way(body: KeypointModel) -> None:
     x0, other, z = pictures(1), pictures(2), noise(3, 8)
     start = body.read_landmarks(x0, z)[:, 0]
     end = start + torch.tensor([0.05, -0.02, 0.01])
@@ -99,7 +99,7 @@ def test_a_given_end_point_is_the_end_of_the_way(body: ArticulatedModel) -> None
     torch.testing.assert_close(carried.eta - place, end - start, atol=1e-6, rtol=1e-4)
 
 
-def test_it_needs_no_gradients_of_its_caller_and_each_row_is_alone(body: ArticulatedModel) -> None:
+def test_it_needs_no_gradients_of_its_caller_and_each_row_is_alone(body: KeypointModel) -> None:
     with torch.inference_mode():
         x0, other, z = pictures(1), pictures(2), noise(3, 8)
         all_of_them = carry_way(body, x0, z, other)

@@ -24,8 +24,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from cinnema.core.errors import UserError
 from cinnema.data.augmentation import Augmentation, Variation
-from cinnema.data.packing.dataset import PackedClip, PackedDataset
-from cinnema.data.packing.manifest import ClipEntry
+from cinnema.data.dataset import PackedClip, PackedDataset
+from cinnema.data.manifest import ClipEntry
 from cinnema.data.records import SPLITS, Split
 from cinnema.data.workers import batch_ranges, begin_worker, unchanged
 

@@ -1,7 +1,7 @@
 """What a source of clips hands over, whatever it reads: files of a data set or a simulated world.
 
 A source lists its items (the units that are read, or simulated, apart from each other) and turns
-each into clips. `cinnema.data.packing` stores what comes.
+each into clips. `cinnema.data.preparing` stores what comes.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,7 +1,7 @@
 """The wind in real skies: how far the clouds drift from frame to frame, and how sure that is.
 
 The estimate is the mean of the library's optical flow over what moves and has texture. Its sign and
-unit are those of the track "wind" of `cinnema.data.worlds.sky`, so that real and synthetic skies
+unit are those of the track "wind" of `cinnema.simulators.sky`, so that real and synthetic skies
 share one control.
 """
 
@@ -129,7 +129,7 @@ class WithWind:
         UserError: The source knows its wind already.
 
     Example:
-        >>> from cinnema.data.worlds.sky import Skies
+        >>> from cinnema.simulators.sky import Skies
         >>> WithWind(Skies(10))
         Traceback (most recent call last):
         cinnema.core.errors.UserError: the source sky has the control wind already: use it as it is

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 
-from cinnema.recipes.articulated import ArticulatedRecipe, person, robot
+from cinnema.recipes.keypoint import KeypointRecipe, person, robot
 from cinnema.recipes.landscape import DataConfig, Recipe, landscape
 
-RECIPES: dict[str, Callable[[], Recipe | ArticulatedRecipe]] = {
+RECIPES: dict[str, Callable[[], Recipe | KeypointRecipe]] = {
     "landscape": landscape,
     "robot": robot,
     "person": person,
@@ -14,8 +14,8 @@ RECIPES: dict[str, Callable[[], Recipe | ArticulatedRecipe]] = {
 
 __all__ = [
     "RECIPES",
-    "ArticulatedRecipe",
     "DataConfig",
+    "KeypointRecipe",
     "Recipe",
     "landscape",
     "person",

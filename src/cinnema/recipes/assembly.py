@@ -9,25 +9,26 @@ from torch import nn
 
 from cinnema.backbones.efficientnet import EfficientNetLite0
 from cinnema.backbones.lpips import LPIPS
-from cinnema.core.ranks import Ranks
-from cinnema.data.clip_streams import ClipStream, MixedClips, SkyPool
+from cinnema.core.distributed import Ranks
 from cinnema.data.scenes import SceneCrops, find_scenes, load_crops
-from cinnema.data.worlds.sky.foregrounds import read_foregrounds
-from cinnema.metrics.quick import latent_validation, stage1_validation
-from cinnema.metrics.validation import ValidationReport, validate_model
+from cinnema.evaluation.quick import latent_validation, stage1_validation
+from cinnema.evaluation.validation import ValidationReport, validate_model
+from cinnema.models.files import load_warping_model, save_model
+from cinnema.models.flow.conditioning import Conditioner
+from cinnema.models.flow.flow import ConditionalFlow
+from cinnema.models.warping.model import WarpingModel, WarpingModelConfig
+from cinnema.models.warping.motion import GRID
+from cinnema.models.warping.stage1 import Stage1, Stage1Config
+from cinnema.recipes.clip_streams import ClipStream, MixedClips, SkyPool
 from cinnema.recipes.landscape import DataConfig, Recipe, landscape
 from cinnema.recipes.parts import keep_recipe, load_part, save_part
 from cinnema.recipes.strips import reconstruction_strips
 from cinnema.recipes.summary import draw_summary
-from cinnema.stage1.model import Stage1, Stage1Config
-from cinnema.stage1.motion import GRID
-from cinnema.stage1.training import Stage1Training
-from cinnema.stage1.training import train as run_phase
-from cinnema.stage2.conditioning import Conditioner
-from cinnema.stage2.flow import ConditionalFlow
-from cinnema.stage2.pool import encode_drifting
-from cinnema.stage2.training import train as run_stage2
-from cinnema.synthesis.model import ModelConfig, VideoModel, load_warping_model, save_model
+from cinnema.simulators.sky.foregrounds import read_foregrounds
+from cinnema.training.latent_pool import encode_drifting
+from cinnema.training.stage2 import train as run_stage2
+from cinnema.training.warping import Stage1Training
+from cinnema.training.warping import train as run_phase
 
 
 @dataclass(frozen=True)
@@ -286,8 +287,8 @@ def bundle(recipe: Recipe, *, run: Path, output: Path, overwrite: bool = False) 
     Raises:
         UserError: A stage is missing, or `output` exists.
     """
-    model = VideoModel(
-        ModelConfig(
+    model = WarpingModel(
+        WarpingModelConfig(
             name=recipe.name,
             stage1=recipe.stage1,
             conditioner=recipe.conditioner,

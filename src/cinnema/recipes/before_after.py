@@ -21,16 +21,16 @@ from rich.table import Table
 from cinnema.backbones.lpips import LPIPS
 from cinnema.core.files import atomic_path
 from cinnema.core.randomness import generator_for
-from cinnema.data.clip_streams import SkyPool
 from cinnema.data.scenes import Scene, SceneCrops
+from cinnema.evaluation.latents import encode_scenes, with_noise
+from cinnema.evaluation.reconstruction import score_flow, score_reconstruction
+from cinnema.evaluation.samples import score_samples
+from cinnema.evaluation.scores import ClipScore, Estimate, clustered_ratio
 from cinnema.media.pictures import to_pixels, to_tensor
-from cinnema.metrics.latents import encode_scenes, with_noise
-from cinnema.metrics.reconstruction import score_flow, score_reconstruction
-from cinnema.metrics.samples import score_samples
-from cinnema.metrics.scores import ClipScore, Estimate, clustered_ratio
-from cinnema.stage1.model import Stage1
-from cinnema.stage1.motion import GRID
-from cinnema.synthesis.model import VideoModel
+from cinnema.models.warping.model import WarpingModel
+from cinnema.models.warping.motion import GRID
+from cinnema.models.warping.stage1 import Stage1
+from cinnema.recipes.clip_streams import SkyPool
 
 Scores = dict[str, list[ClipScore]]
 """What was measured on each clip, by kind of measurement."""
@@ -173,7 +173,7 @@ class Measuring:
             "sky_flow": [s for c in self.skies for s in score_flow(stage1, c, num_clips=len(c))],
         }
 
-    def stage2(self, model: VideoModel) -> Scores:
+    def stage2(self, model: WarpingModel) -> Scores:
         """Return what depends on both stages: samples and likelihood.
 
         Args:
@@ -217,7 +217,7 @@ class Measuring:
 
 
 @torch.no_grad()
-def score_nll(model: VideoModel, crops: Sequence[SceneCrops], *, seed: int) -> list[ClipScore]:
+def score_nll(model: WarpingModel, crops: Sequence[SceneCrops], *, seed: int) -> list[ClipScore]:
     """Return the negative log-likelihood of each clip's z + noise, in nats a dimension.
 
     Where the model takes a control, it does without.
@@ -266,7 +266,7 @@ def simulated_skies(*, num: int, size: int, num_frames: int, seed: int) -> Scene
 @torch.no_grad()
 def draw_strips(
     path: Path,
-    models: Mapping[str, VideoModel],
+    models: Mapping[str, WarpingModel],
     crops: Sequence[SceneCrops],
     *,
     num_clips: int = 2,
@@ -307,7 +307,7 @@ def draw_strips(
         Image.fromarray(column).save(part, "PNG")
 
 
-def _made(model: VideoModel, real: np.ndarray, z: torch.Tensor) -> UInt8[np.ndarray, "t h w 3"]:
+def _made(model: WarpingModel, real: np.ndarray, z: torch.Tensor) -> UInt8[np.ndarray, "t h w 3"]:
     frames = model.decode(to_tensor(real[:1]).to(z.device), z)[0]
     return np.concatenate([real[:1], to_pixels(frames.cpu())])
 
@@ -320,7 +320,7 @@ def _labelled(text: str, frames: UInt8[np.ndarray, "n h w 3"]) -> UInt8[np.ndarr
     return np.concatenate([np.asarray(label), *parts], axis=1)
 
 
-def _device(model: VideoModel) -> torch.device:
+def _device(model: WarpingModel) -> torch.device:
     return next(model.parameters()).device
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import TypeAlias
 
 from cinnema.core.errors import UserError
-from cinnema.recipes import articulated_assembly, articulated_rehearsal, assembly, rehearsal
-from cinnema.recipes.articulated import ArticulatedRecipe
+from cinnema.recipes import assembly, cost, keypoint_assembly, keypoint_cost
+from cinnema.recipes.keypoint import KeypointRecipe
 from cinnema.recipes.landscape import Recipe
 
-AnyRecipe: TypeAlias = Recipe | ArticulatedRecipe
+AnyRecipe: TypeAlias = Recipe | KeypointRecipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,15 +21,15 @@ class Family:
         train_stage1: Trains encoder and decoder.
         train_stage2: Trains the flow.
         bundle: Puts both into a weights file.
-        rehearse_stage1: Says what the training of stage 1 would cost.
-        rehearse_stage2: Likewise of stage 2.
+        estimate_stage1: Says what the training of stage 1 would cost.
+        estimate_stage2: Likewise of stage 2.
     """
 
     train_stage1: Callable[..., Path]
     train_stage2: Callable[..., Path]
     bundle: Callable[..., Path]
-    rehearse_stage1: Callable[..., list[rehearsal.Rehearsal]]
-    rehearse_stage2: Callable[..., list[rehearsal.Rehearsal]]
+    estimate_stage1: Callable[..., list[cost.CostEstimate]]
+    estimate_stage2: Callable[..., list[cost.CostEstimate]]
 
 
 def family_of(recipe: AnyRecipe, *, foregrounds: Path | None = None) -> Family:
@@ -49,11 +49,11 @@ def family_of(recipe: AnyRecipe, *, foregrounds: Path | None = None) -> Family:
             f"foregrounds: the recipe {recipe.name} draws no synthetic skies: leave them out"
         )
     return Family(
-        train_stage1=articulated_assembly.train_stage1,
-        train_stage2=articulated_assembly.train_stage2,
-        bundle=articulated_assembly.bundle,
-        rehearse_stage1=articulated_rehearsal.rehearse_stage1,
-        rehearse_stage2=articulated_rehearsal.rehearse_stage2,
+        train_stage1=keypoint_assembly.train_stage1,
+        train_stage2=keypoint_assembly.train_stage2,
+        bundle=keypoint_assembly.bundle,
+        estimate_stage1=keypoint_cost.estimate_stage1,
+        estimate_stage2=keypoint_cost.estimate_stage2,
     )
 
 
@@ -65,6 +65,6 @@ def _drifting(foregrounds: Path | None) -> Family:
         train_stage1=with_ground(assembly.train_stage1),
         train_stage2=with_ground(assembly.train_stage2),
         bundle=assembly.bundle,
-        rehearse_stage1=rehearsal.rehearse_stage1,
-        rehearse_stage2=rehearsal.rehearse_stage2,
+        estimate_stage1=cost.estimate_stage1,
+        estimate_stage2=cost.estimate_stage2,
     )

@@ -24,11 +24,16 @@ from cinnema.backbones.lpips import LPIPS
 from cinnema.core.config import config_to_dict
 from cinnema.core.errors import UserError
 from cinnema.core.files import atomic_path
-from cinnema.data.clip_streams import ClipStream
 from cinnema.data.footage import TEXTURE, Footage, Survey, cut_footage, survey
 from cinnema.data.scenes import SceneCrops
-from cinnema.metrics.quick import latent_validation, stage1_validation
-from cinnema.metrics.scores import ClipScore
+from cinnema.evaluation.quick import latent_validation, stage1_validation
+from cinnema.evaluation.scores import ClipScore
+from cinnema.models.files import save_model
+from cinnema.models.flow.conditioning import Conditioner
+from cinnema.models.flow.flow import ConditionalFlow
+from cinnema.models.warping.model import WarpingModel, WarpingModelConfig
+from cinnema.models.warping.motion import GRID
+from cinnema.models.warping.stage1 import Stage1, Stage1Config
 from cinnema.recipes.assembly import training_stream
 from cinnema.recipes.before_after import (
     Comparison,
@@ -37,21 +42,17 @@ from cinnema.recipes.before_after import (
     draw_strips,
     simulated_skies,
 )
+from cinnema.recipes.clip_streams import ClipStream
+from cinnema.recipes.cost import measure
 from cinnema.recipes.finetuning_plan import Plan
 from cinnema.recipes.landscape import DataConfig, Recipe
-from cinnema.recipes.rehearsal import measure
-from cinnema.stage1.model import Stage1, Stage1Config
-from cinnema.stage1.motion import GRID
-from cinnema.stage1.training import Stage1Training
-from cinnema.stage1.training import train as run_phase
-from cinnema.stage1.training import trial as stage1_trial
-from cinnema.stage2.conditioning import Conditioner
-from cinnema.stage2.flow import ConditionalFlow
-from cinnema.stage2.pool import encode_drifting
-from cinnema.stage2.training import Stage2Training
-from cinnema.stage2.training import train as run_stage2
-from cinnema.stage2.training import trial as stage2_trial
-from cinnema.synthesis.model import ModelConfig, VideoModel, save_model
+from cinnema.training.latent_pool import encode_drifting
+from cinnema.training.stage2 import Stage2Training
+from cinnema.training.stage2 import train as run_stage2
+from cinnema.training.stage2 import trial as stage2_trial
+from cinnema.training.warping import Stage1Training
+from cinnema.training.warping import train as run_phase
+from cinnema.training.warping import trial as stage1_trial
 
 Tell = Callable[[str], None]
 Kept = Literal["tuned", "motion", "base"]
@@ -153,11 +154,11 @@ class FinetuneResult:
         held_out: The clips that it was measured on.
     """
 
-    model: VideoModel
+    model: WarpingModel
     comparison: Comparison
     kept: dict[str, Kept]
     about: dict[str, Any]
-    base: VideoModel
+    base: WarpingModel
     held_out: list[SceneCrops]
 
     def to_dict(self) -> dict[str, Any]:
@@ -166,7 +167,7 @@ class FinetuneResult:
 
 
 def finetune(
-    base: VideoModel,
+    base: WarpingModel,
     clips: Path,
     config: Finetuning,
     *,
@@ -261,7 +262,7 @@ class _Work:
 
     def __init__(
         self,
-        base: VideoModel,
+        base: WarpingModel,
         clips: Path,
         config: Finetuning,
         *,
@@ -327,7 +328,7 @@ class _Work:
             self.tell(f"stage 1 came out no better, so that of {self.base.name} is kept")
         return best
 
-    def stage2(self, stage1: Stage1, *, name: str) -> tuple[VideoModel, Kept]:
+    def stage2(self, stage1: Stage1, *, name: str) -> tuple[WarpingModel, Kept]:
         """Adapt stage 2 to a stage 1; return the model with it or with the base's."""
         validate = latent_validation(stage1, self.footage.held_out, seed=self.config.seed)
         conditioner = copy.deepcopy(self.base.conditioner).requires_grad_(requires_grad=True)
@@ -443,7 +444,7 @@ class _Work:
         return training_stream(self.recipe, training, self.footage.train, seed=seed)
 
 
-def _recipe(base: ModelConfig, config: Finetuning) -> Recipe:
+def _recipe(base: WarpingModelConfig, config: Finetuning) -> Recipe:
     """Return the recipe of which the phases are, on loose clips and skies."""
     return Recipe(
         name=base.name,
@@ -492,13 +493,13 @@ def _measuring(
 
 
 def _assembled(
-    config: ModelConfig,
+    config: WarpingModelConfig,
     name: str,
     stage1: Stage1,
     conditioner: Conditioner,
     flow: ConditionalFlow,
-) -> VideoModel:
-    model = VideoModel(replace(config, name=name))
+) -> WarpingModel:
+    model = WarpingModel(replace(config, name=name))
     model.stage1.load_state_dict(stage1.state_dict())
     model.conditioner.load_state_dict(conditioner.state_dict())
     model.flow.load_state_dict(flow.state_dict())
@@ -516,7 +517,7 @@ def _as_stored(network: _Network) -> _Network:
     """Round a network to what a weights file holds, so that numbers are those of the file."""
     for value in network.state_dict().values():
         if value.is_floating_point():
-            value.copy_(value.to(VideoModel.stored_dtype).float())
+            value.copy_(value.to(WarpingModel.stored_dtype).float())
     return network
 
 
@@ -541,7 +542,7 @@ def _times(num_frames: int) -> tuple[int, ...]:
     return tuple(sorted({max(1, round(num_frames * k / 4)) for k in range(1, 5)}))
 
 
-def _digest(model: VideoModel) -> str:
+def _digest(model: WarpingModel) -> str:
     digest = hashlib.sha256()
     for value in model.state_dict().values():
         digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())

@@ -7,7 +7,7 @@ from typing import Any
 
 from cinnema.core.errors import UserError
 from cinnema.core.files import atomic_path
-from cinnema.core.metrics_log import MetricsLog
+from cinnema.training.metrics_log import MetricsLog
 
 
 class Plan:

@@ -6,12 +6,12 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from cinnema.core.errors import UserError
-from cinnema.stage1.model import Stage1Config
-from cinnema.stage1.training import Stage1Training
-from cinnema.stage2.conditioning import ConditionerConfig
-from cinnema.stage2.control import DRIFT_DIM
-from cinnema.stage2.flow import FlowConfig
-from cinnema.stage2.training import Stage2Training
+from cinnema.models.flow.conditioning import ConditionerConfig
+from cinnema.models.flow.flow import FlowConfig
+from cinnema.models.warping.drift import DRIFT_DIM
+from cinnema.models.warping.stage1 import Stage1Config
+from cinnema.training.stage2 import Stage2Training
+from cinnema.training.warping import Stage1Training
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))

@@ -11,7 +11,7 @@ from PIL import Image
 from cinnema.core.files import atomic_path
 from cinnema.data.scenes import SceneCrops
 from cinnema.media.pictures import to_pixels, to_tensor
-from cinnema.stage1.model import Stage1
+from cinnema.models.warping.stage1 import Stage1
 
 _GAP, _GREY = 4, 128
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cinnema.core.files import atomic_path
-from cinnema.core.metrics_log import MetricsLog
-from cinnema.metrics.reporting.axes import Axis, make_axis
-from cinnema.metrics.reporting.markup import Markup, element
+from cinnema.evaluation.report.axes import Axis, make_axis
+from cinnema.evaluation.report.markup import Markup, element
+from cinnema.training.metrics_log import MetricsLog
 
 _WIDTH, _HEIGHT, _COLUMNS = 300.0, 190.0, 3
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58.0, 14.0, 34.0, 28.0

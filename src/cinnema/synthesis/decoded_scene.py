@@ -6,16 +6,16 @@ from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 
 from cinnema.core.errors import UserError
+from cinnema.media.photographs import as_seen, resized, resized_mask
 from cinnema.media.pictures import to_pixels, to_tensor
+from cinnema.models.base import VideoModel
 from cinnema.synthesis.loops import moments
-from cinnema.synthesis.photograph import as_seen, resized, resized_mask
 from cinnema.synthesis.scene import Sample, Scene
 from cinnema.synthesis.settings import Settings
-from cinnema.synthesis.synthesizer import Synthesizer
 
 
 class DecodedScene(Scene):
-    """Clips of the model's length and size, joined and resized; any `Synthesizer` will do.
+    """Clips of the model's length and size, joined and resized; any `VideoModel` will do.
 
     Where more frames are wanted than the decoder returns, it decodes again from the last one with
     the same nu, as the paper does: z_k = T(nu; x0_k, eta), where x0_k is the frame before clip k.
@@ -39,7 +39,7 @@ class DecodedScene(Scene):
     @torch.inference_mode()
     def __init__(
         self,
-        model: Synthesizer,
+        model: VideoModel,
         pixels: UInt8[np.ndarray, "h w 3"],
         settings: Settings,
         *,

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from cinnema.core.errors import UserError
 from cinnema.core.randomness import generator_for
+from cinnema.models.base import VideoModel
 from cinnema.synthesis.residuals import SavedNu, load_nu
-from cinnema.synthesis.synthesizer import Synthesizer
 
 Nu: TypeAlias = Float[Tensor, " z"] | Float[Tensor, "n z"] | SavedNu | str | Path
 """Residuals: a tensor, a nu file, or what `load_nu` read of one"""
@@ -37,7 +37,7 @@ class Draw:
     about: dict[str, Any] = field(default_factory=dict)
 
 
-def drawn(model: Synthesizer, *, num_samples: int, seed: int, eta: Tensor | None) -> list[Draw]:
+def drawn(model: VideoModel, *, num_samples: int, seed: int, eta: Tensor | None) -> list[Draw]:
     """Return the first samples of a seed.
 
     Args:
@@ -57,7 +57,7 @@ def drawn(model: Synthesizer, *, num_samples: int, seed: int, eta: Tensor | None
     return [drawn_one(model, seed=seed, sample=i, eta=eta) for i in range(num_samples)]
 
 
-def drawn_one(model: Synthesizer, *, seed: int, sample: int, eta: Tensor | None) -> Draw:
+def drawn_one(model: VideoModel, *, seed: int, sample: int, eta: Tensor | None) -> Draw:
     """Return one sample of a seed.
 
     Args:
@@ -75,7 +75,7 @@ def drawn_one(model: Synthesizer, *, seed: int, sample: int, eta: Tensor | None)
     return Draw(nu, control, seed, sample)
 
 
-def given(model: Synthesizer, nu: Nu, *, eta: Tensor | None, weights: str) -> list[Draw]:
+def given(model: VideoModel, nu: Nu, *, eta: Tensor | None, weights: str) -> list[Draw]:
     """Return residuals that were made before.
 
     Args:
@@ -109,7 +109,7 @@ def given(model: Synthesizer, nu: Nu, *, eta: Tensor | None, weights: str) -> li
     return [Draw(rows[0], eta, saved.seed, saved.sample)]
 
 
-def _checked(model: Synthesizer, nu: Tensor) -> Tensor:
+def _checked(model: VideoModel, nu: Tensor) -> Tensor:
     z_dim = model.z_dim
     if nu.ndim not in (1, 2) or nu.shape[-1] != z_dim or nu.numel() == 0:
         raise UserError(

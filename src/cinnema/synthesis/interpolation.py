@@ -8,9 +8,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cinnema.core.errors import UserError
+from cinnema.models.base import VideoModel
 from cinnema.synthesis.draws import Draw, Nu, drawn_one, given
 from cinnema.synthesis.residuals import SavedNu
-from cinnema.synthesis.synthesizer import Synthesizer
 
 End: TypeAlias = int | Nu
 """A sample's number within the seed, or a residual that was made before"""
@@ -62,7 +62,7 @@ def slerp(a: Float[Tensor, " z"], b: Float[Tensor, " z"], share: float) -> Float
 
 
 def between(
-    model: Synthesizer,
+    model: VideoModel,
     start: End,
     end: End,
     *,
@@ -113,7 +113,7 @@ def between(
 
 
 def _end(
-    model: Synthesizer,
+    model: VideoModel,
     end: End,
     *,
     seed: int,

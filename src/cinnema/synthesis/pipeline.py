@@ -7,19 +7,19 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor
 
+from cinnema.media.photographs import Mask, Photograph, as_seen
 from cinnema.media.pictures import to_tensor
+from cinnema.models.base import VideoModel
+from cinnema.models.control import Control, resolve
+from cinnema.models.files import LoadedModel, load_model
 from cinnema.synthesis.animation import Animation
-from cinnema.synthesis.control import Control, resolve
 from cinnema.synthesis.draws import Draw, Nu, drawn, given
 from cinnema.synthesis.interpolation import End, between
 from cinnema.synthesis.loops import Loop
-from cinnema.synthesis.model import LoadedModel, load_model
-from cinnema.synthesis.photograph import Mask, Photograph, as_seen
 from cinnema.synthesis.queries import QueryVideo, read_query
 from cinnema.synthesis.rendering import Look, RenderOptions, open_scene
 from cinnema.synthesis.scene import Scene
 from cinnema.synthesis.settings import Extension, Size
-from cinnema.synthesis.synthesizer import Synthesizer
 from cinnema.synthesis.transfer import Keep, Motion, carry, read_motion, what_is_kept
 
 __all__ = ["Animation", "Pipeline", "RenderOptions"]
@@ -40,7 +40,7 @@ class Pipeline:
     """
 
     def __init__(
-        self, loaded: LoadedModel | Synthesizer, *, device: torch.device | str | None = None
+        self, loaded: LoadedModel | VideoModel, *, device: torch.device | str | None = None
     ) -> None:
         self._loaded = loaded if isinstance(loaded, LoadedModel) else LoadedModel(loaded)
         model = self._loaded.model.eval()
@@ -51,7 +51,7 @@ class Pipeline:
     def from_pretrained(
         cls, name_or_path: str | Path = "landscape", *, device: torch.device | str | None = None
     ) -> "Pipeline":
-        """Load a model, see `cinnema.synthesis.model.load_model`.
+        """Load a model, see `cinnema.models.warping.model.load_model`.
 
         Args:
             name_or_path: A bundled name, a weights file, or (extra `hub`) a hub id.

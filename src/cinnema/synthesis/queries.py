@@ -12,10 +12,10 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from cinnema.core.errors import UserError
+from cinnema.media.photographs import as_seen, resized
 from cinnema.media.pictures import to_tensor
 from cinnema.media.videos import MAX_FPS, Video, iterate_frames, read_video
-from cinnema.synthesis.photograph import as_seen, resized
-from cinnema.synthesis.synthesizer import Synthesizer
+from cinnema.models.base import VideoModel
 
 QueryVideo: TypeAlias = str | Path | Video
 """A file or folder that `read_video` takes, or what it returned"""
@@ -47,7 +47,7 @@ class Query:
 
 
 def read_query(
-    video: QueryVideo, model: Synthesizer, *, start: float = 0.0, fps: float | None = None
+    video: QueryVideo, model: VideoModel, *, start: float = 0.0, fps: float | None = None
 ) -> Query:
     """Read one clip of a video, as training reads clips.
 
@@ -119,7 +119,7 @@ def _require_long_enough(path: Path, *, left: int, least: float) -> None:
 def _query_of(
     frames: dict[int, np.ndarray],
     wanted: list[int],
-    model: Synthesizer,
+    model: VideoModel,
     *,
     path: Path,
     rate: float | None,
@@ -153,7 +153,7 @@ def _query_of(
     return Query(clip=to_tensor(seen), x0=x0, shown=shown, about=about, said=said)
 
 
-def batch_of(query: Query, model: Synthesizer) -> Float[Tensor, "1 t1 3 h w"]:
+def batch_of(query: Query, model: VideoModel) -> Float[Tensor, "1 t1 3 h w"]:
     """Return the clip as a batch of one, where the model is."""
     device: torch.device = next(model.parameters()).device
     return query.clip[None].to(device)

@@ -6,14 +6,14 @@ from typing import Any, TypedDict
 import numpy as np
 from jaxtyping import Float32, UInt8
 
+from cinnema.media.photographs import Mask, Photograph, photograph_pixels, still_mask
+from cinnema.models.base import VideoModel
+from cinnema.models.warping.model import WarpingModel
 from cinnema.synthesis.decoded_scene import DecodedScene
 from cinnema.synthesis.extension import ChainedScene
 from cinnema.synthesis.loops import Loop
-from cinnema.synthesis.model import VideoModel
-from cinnema.synthesis.photograph import Mask, Photograph, photograph_pixels, still_mask
 from cinnema.synthesis.scene import Scene
 from cinnema.synthesis.settings import Extension, Settings, Size
-from cinnema.synthesis.synthesizer import Synthesizer
 from cinnema.synthesis.warped_scene import WarpedScene, clip_frames
 
 
@@ -61,7 +61,7 @@ class Look:
     def __init__(
         self,
         image: Photograph,
-        model: Synthesizer,
+        model: VideoModel,
         *,
         temperature: float,
         options: RenderOptions,
@@ -75,7 +75,7 @@ class Look:
 
 
 def open_scene(
-    model: Synthesizer,
+    model: VideoModel,
     pixels: UInt8[np.ndarray, "h w 3"],
     settings: Settings,
     *,
@@ -95,7 +95,7 @@ def open_scene(
     Raises:
         UserError: The settings ask for what the model cannot do.
     """
-    if not isinstance(model, VideoModel):
+    if not isinstance(model, WarpingModel):
         return DecodedScene(model, pixels, settings, still=still)
     if settings.extension != "paper":
         return WarpedScene(model, pixels, settings, still=still)

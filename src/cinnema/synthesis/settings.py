@@ -6,7 +6,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from cinnema.core.errors import UserError
 from cinnema.media.pictures import MAX_PIXELS, MAX_SIDE, MIN_SIDE
-from cinnema.stage2.flow import require_temperature
+from cinnema.models.flow.flow import require_temperature
 from cinnema.synthesis.loops import Loop, moments
 
 Size: TypeAlias = Literal["native", "model"] | tuple[int, int]

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from cinnema.stage1.motion import TemporalBasis
+from cinnema.models.warping.motion import TemporalBasis
 
 
 class Trajectory:

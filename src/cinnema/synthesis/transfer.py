@@ -8,12 +8,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cinnema.core.errors import UserError
-from cinnema.synthesis.control import DRIFT, Control, as_drift, resolve
+from cinnema.core.threads import one_thread
+from cinnema.models.base import VideoModel
+from cinnema.models.control import DRIFT, Control, as_drift, resolve
 from cinnema.synthesis.draws import Draw
+from cinnema.synthesis.path import carry_way, has_way
 from cinnema.synthesis.queries import Query, batch_of
-from cinnema.synthesis.synthesizer import Synthesizer
-from cinnema.synthesis.threads import one_thread
-from cinnema.synthesis.way import carry_way, has_way
 
 Keep: TypeAlias = Literal["way", "residual"]
 """What of a motion another picture is given: the way of a robot's hand and nu, or nu alone"""
@@ -43,7 +43,7 @@ class Motion:
 @one_thread()
 @torch.inference_mode()
 def read_motion(
-    model: Synthesizer, query: Query, *, steered: bool = False, eta: Control | None = None
+    model: VideoModel, query: Query, *, steered: bool = False, eta: Control | None = None
 ) -> Motion:
     """Take the first frame and the control out of a clip's motion.
 
@@ -72,7 +72,7 @@ def read_motion(
         return Motion(query, z_row, nu_row, eta_row, about, query.said + _said(how))
 
 
-def what_is_kept(model: Synthesizer, keep: Keep | None, *, steered: bool) -> Keep:
+def what_is_kept(model: VideoModel, keep: Keep | None, *, steered: bool) -> Keep:
     """Return what of a motion another picture is given.
 
     Args:
@@ -99,7 +99,7 @@ def what_is_kept(model: Synthesizer, keep: Keep | None, *, steered: bool) -> Kee
     return keep
 
 
-def carry(model: Synthesizer, motion: Motion, x0: Float[Tensor, "3 h w"]) -> Draw:
+def carry(model: VideoModel, motion: Motion, x0: Float[Tensor, "3 h w"]) -> Draw:
     """Return the residual and the control that give a picture the way of a query's hand.
 
     Args:
@@ -122,7 +122,7 @@ def carry(model: Synthesizer, motion: Motion, x0: Float[Tensor, "3 h w"]) -> Dra
 
 
 def _own_control(
-    model: Synthesizer, query: Query, video: Tensor, *, steered: bool, eta: Control | None
+    model: VideoModel, query: Query, video: Tensor, *, steered: bool, eta: Control | None
 ) -> tuple[Tensor | None, dict[str, Any]]:
     """Return eta~ on the CPU, and what there is to tell of it."""
     spec, size = model.control, query.x0.shape[:2]

@@ -5,17 +5,17 @@ import torch
 from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 
+from cinnema.core.threads import one_thread
+from cinnema.media.photographs import as_mask_tensor, as_seen, resized, resized_mask
 from cinnema.media.pictures import to_pixels, to_tensor
-from cinnema.stage1.rendering import Layers, cut
+from cinnema.models.warping.model import WarpingModel
+from cinnema.models.warping.rendering import Layers, cut
 from cinnema.synthesis.blending import mixed
 from cinnema.synthesis.extension import staggered
 from cinnema.synthesis.loops import Moment, moments
-from cinnema.synthesis.model import VideoModel
 from cinnema.synthesis.native import NativeRenderer
-from cinnema.synthesis.photograph import as_mask_tensor, as_seen, resized, resized_mask
 from cinnema.synthesis.scene import Sample, Scene
 from cinnema.synthesis.settings import Settings
-from cinnema.synthesis.threads import one_thread
 from cinnema.synthesis.trajectory import Trajectory
 
 
@@ -33,7 +33,7 @@ class WarpedScene(Scene):
     @torch.inference_mode()
     def __init__(
         self,
-        model: VideoModel,
+        model: WarpingModel,
         pixels: UInt8[np.ndarray, "h w 3"],
         settings: Settings,
         *,
@@ -120,7 +120,7 @@ class WarpedScene(Scene):
         return cut(x0, moving * self._free)
 
 
-def clip_frames(model: VideoModel, fps: float) -> float:
+def clip_frames(model: WarpingModel, fps: float) -> float:
     """Return how many frames of a video make one clip of the model; it need not be whole.
 
     Args:

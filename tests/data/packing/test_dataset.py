@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from cinnema.core.errors import UserError
-from cinnema.data.packing import dataset as dataset_module
-from cinnema.data.packing.dataset import PackedDataset
-from cinnema.data.packing.preparing import prepare
-from cinnema.data.packing.sharing import Share
+from cinnema.data import dataset as dataset_module
+from cinnema.data.dataset import PackedDataset
+from cinnema.data.preparing import prepare
 from cinnema.data.records import Item, RawClip
+from cinnema.data.sharing import Share
 from data.packing.tiny_sources import HAND, TinySource, make_clip
 
 

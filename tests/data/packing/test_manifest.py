@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cinnema.core.errors import UserError
-from cinnema.data.packing.manifest import (
+from cinnema.data.manifest import (
     ENCODINGS,
     ClipEntry,
     Document,

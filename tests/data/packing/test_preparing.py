@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 
 from cinnema.core import files
 from cinnema.core.errors import UserError
-from cinnema.data.packing import preparing
-from cinnema.data.packing.dataset import PackedDataset
-from cinnema.data.packing.manifest import Plan, SkippedRecord
-from cinnema.data.packing.merging import merge
-from cinnema.data.packing.preparing import Preparation, prepare
-from cinnema.data.packing.sharing import Share
-from cinnema.data.packing.working import Progress
+from cinnema.data import preparing
+from cinnema.data.dataset import PackedDataset
+from cinnema.data.manifest import Plan, SkippedRecord
+from cinnema.data.merging import merge
+from cinnema.data.preparing import Preparation, prepare
 from cinnema.data.records import BadRecord, ClipSource, Item, RawClip
+from cinnema.data.sharing import Share
+from cinnema.data.working import Progress
 from data.packing.tiny_sources import HAND, TinySource, make_clip
 
 BAD = SkippedRecord(record="03.tfrecords, record 1", reason="a wrong checksum")

@@ -19,9 +19,9 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image, JpegImagePlugin
 
 from cinnema.core.errors import UserError
-from cinnema.data.packing.manifest import ENCODINGS, Encoding, ShardEntry, ShardIndex, SkippedRecord
-from cinnema.data.packing.shards import Shard, decode_picture, encode_picture, write_shard
+from cinnema.data.manifest import ENCODINGS, Encoding, ShardEntry, ShardIndex, SkippedRecord
 from cinnema.data.records import BadRecord, Control, RawClip
+from cinnema.data.shards import Shard, decode_picture, encode_picture, write_shard
 from data.packing.tiny_sources import HAND, make_clip
 
 LOSSLESS: tuple[Encoding, ...] = ("png", "webp", "raw")

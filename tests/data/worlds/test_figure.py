@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from cinnema.data.worlds.walk.figure import (
+from cinnema.simulators.walk.figure import (
     JOINTS,
     PARENTS,
     Figure,
@@ -19,8 +19,8 @@ from cinnema.data.worlds.walk.figure import (
     paint,
     pose_skeleton,
 )
-from cinnema.data.worlds.walk.mocap import Poses, identity
-from cinnema.data.worlds.walk.tailoring import (
+from cinnema.simulators.walk.mocap import Poses, identity
+from cinnema.simulators.walk.tailoring import (
     Build,
     draw_build,
     draw_clothes,

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cinnema.core.errors import UserError
-from cinnema.data.worlds.sky.foregrounds import (
+from cinnema.simulators.sky.foregrounds import (
     Daylight,
     Foreground,
     draw_foreground,
     read_foregrounds,
 )
-from cinnema.data.worlds.sky.tiles import Draws, blur_levels, blur_of, pixel_centres, sample_tile
+from cinnema.simulators.sky.tiles import Draws, blur_levels, blur_of, pixel_centres, sample_tile
 
 seeds = st.integers(0, 10_000)
 

@@ -16,8 +16,8 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from cinnema.core.errors import UserError
-from cinnema.data.worlds.walk import mocap
-from cinnema.data.worlds.walk.mocap import (
+from cinnema.simulators.walk import mocap
+from cinnema.simulators.walk.mocap import (
     TURNING,
     Motion,
     about_vertical,

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 
 from cinnema.core.errors import UserError
 from cinnema.data.records import ClipSource, RawClip
-from cinnema.data.worlds.push import WORKSPACE, Push, arm, meshes, rendering, world
-from cinnema.data.worlds.push.engine import add_obstacle, paint, simulation
-from cinnema.data.worlds.push.layout import TRAY
-from cinnema.data.worlds.push.meshes import add_mesh, box_mesh, lathe_mesh, rounded_mesh
-from cinnema.data.worlds.push.rendering import Camera, Light, render
-from cinnema.data.worlds.push.tabletop import push_camera
+from cinnema.simulators.push import WORKSPACE, Push, arm, meshes, rendering, world
+from cinnema.simulators.push.engine import add_obstacle, paint, simulation
+from cinnema.simulators.push.layout import TRAY
+from cinnema.simulators.push.meshes import add_mesh, box_mesh, lathe_mesh, rounded_mesh
+from cinnema.simulators.push.rendering import Camera, Light, render
+from cinnema.simulators.push.tabletop import push_camera
 
 pytest.importorskip("pybullet")
 
@@ -47,7 +47,7 @@ def clips() -> list[RawClip]:
 def test_a_fresh_process_films_the_same_clips_to_the_bit(clips: list[RawClip]) -> None:
     program = """
 import hashlib
-from cinnema.data.worlds.push import Push
+from cinnema.simulators.push import Push
 push = Push(20, futures=3, size=32, num_frames=12)
 for clip in push.read(push.items()[3]):
     content = hashlib.sha256(clip.frames.tobytes())

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from cinnema.data.worlds.walk import scenery as module
-from cinnema.data.worlds.walk.scenery import Camera, Scenery, draw_camera, draw_scenery
+from cinnema.simulators.walk import scenery as module
+from cinnema.simulators.walk.scenery import Camera, Scenery, draw_camera, draw_scenery
 
 seeds = st.integers(0, 10_000)
 

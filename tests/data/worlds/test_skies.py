@@ -15,8 +15,8 @@ from PIL import Image
 
 from cinnema.core.errors import UserError
 from cinnema.data.records import ClipSource, RawClip
-from cinnema.data.worlds.sky import Skies
-from cinnema.data.worlds.sky import world as module
+from cinnema.simulators.sky import Skies
+from cinnema.simulators.sky import world as module
 
 
 def clips(source: Skies, start: int = 0) -> list[RawClip]:
@@ -69,7 +69,7 @@ def test_seed_start_and_future_alone_decide_a_clip() -> None:
 def test_a_process_with_other_threads_draws_the_same_clips() -> None:
     code = (
         "import hashlib, numpy as np, torch; torch.set_num_threads(4)\n"
-        "from cinnema.data.worlds.sky import Skies\n"
+        "from cinnema.simulators.sky import Skies\n"
         "s, d = Skies(40, futures=2, size=32, num_frames=4), hashlib.sha256()\n"
         "for c in s.read(s.items()[3]):\n"
         "    for a in (c.frames, c.tracks['wind'], c.still): d.update(np.ascontiguousarray(a))\n"

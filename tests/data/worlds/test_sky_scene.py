@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from cinnema.data.worlds.sky import SkyMotion, SkyScene, draw_motion, draw_scene, motion, scene
-from cinnema.data.worlds.sky.motion import draw_deformation
-from cinnema.data.worlds.sky.tiles import Draws, pixel_centres
-from cinnema.stage1.warping import warp
+from cinnema.models.warp import warp
+from cinnema.simulators.sky import SkyMotion, SkyScene, draw_motion, draw_scene, motion, scene
+from cinnema.simulators.sky.motion import draw_deformation
+from cinnema.simulators.sky.tiles import Draws, pixel_centres
 
 seeds = st.integers(0, 10_000)
 

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 
 from cinnema.core.errors import UserError
 from cinnema.data.records import ClipSource, RawClip
-from cinnema.data.worlds.starts import split_of
-from cinnema.data.worlds.walk import world as module
-from cinnema.data.worlds.walk.figure import JOINTS, PARENTS
-from cinnema.data.worlds.walk.scenery import Camera, Scenery
-from cinnema.data.worlds.walk.world import MOTIONS, Walk
+from cinnema.simulators.starts import split_of
+from cinnema.simulators.walk import world as module
+from cinnema.simulators.walk.figure import JOINTS, PARENTS
+from cinnema.simulators.walk.scenery import Camera, Scenery
+from cinnema.simulators.walk.world import MOTIONS, Walk
 
 pytest.importorskip("pybullet_data")
 
@@ -55,7 +55,7 @@ def clips() -> list[RawClip]:
 def test_a_fresh_process_draws_the_same_clip_to_the_bit(clips: list[RawClip]) -> None:
     program = """
 import hashlib
-from cinnema.data.worlds.walk import Walk
+from cinnema.simulators.walk import Walk
 walk = Walk(num_starts=5, futures=3, size=32, num_frames=10)
 for clip in walk.read(walk.items()[4]):
     content = hashlib.sha256(clip.frames.tobytes())

@@ -6,17 +6,17 @@ from torch import Tensor
 from torchmetrics.image.kid import poly_mmd
 
 from cinnema.core.errors import UserError
-from cinnema.metrics.distributions.coverage import measure_coverage
-from cinnema.metrics.distributions.gaussian import frechet_distance
-from cinnema.metrics.distributions.kernel import kernel_distance, kernel_estimate
-from cinnema.metrics.distributions.samples import FeatureSample
-from cinnema.metrics.distributions.summary import (
+from cinnema.evaluation.scores import Estimate
+from cinnema.evaluation.statistics.coverage import measure_coverage
+from cinnema.evaluation.statistics.gaussian import frechet_distance
+from cinnema.evaluation.statistics.kernel import kernel_distance, kernel_estimate
+from cinnema.evaluation.statistics.samples import FeatureSample
+from cinnema.evaluation.statistics.summary import (
     FeatureSummary,
     frechet_at_infinity,
     frechet_estimate,
     kernel_of,
 )
-from cinnema.metrics.scores import Estimate
 
 
 def clips(

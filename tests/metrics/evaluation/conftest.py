@@ -14,12 +14,12 @@ from torch import Tensor
 
 from cinnema.backbones.lpips import LPIPS, LPIPSNetwork
 from cinnema.backbones.registry import BackboneName, Found, find_backbones
-from cinnema.data.packing.dataset import PackedDataset
-from cinnema.data.packing.preparing import prepare
+from cinnema.data.dataset import PackedDataset
+from cinnema.data.preparing import prepare
 from cinnema.data.records import BadRecord, Control, Item, RawClip, Split
-from cinnema.metrics.evaluation import assembly
-from cinnema.metrics.evaluation.features import FeatureNetwork, Video
-from cinnema.synthesis.synthesizer import Synthesizer
+from cinnema.evaluation import assembly
+from cinnema.evaluation.features import FeatureNetwork, Video
+from cinnema.models.base import VideoModel
 
 WIND = Control(name="wind", kind="velocity", labels=("right", "down"), unit="picture sizes")
 
@@ -90,7 +90,7 @@ def forked(tmp_path_factory: pytest.TempPathFactory) -> PackedDataset:
     return packed(tmp_path_factory.mktemp("forked") / "clips", num_test=3, futures=(3, 2, 1))
 
 
-class Drifter(Synthesizer):
+class Drifter(VideoModel):
     """x0 drifts to the right and down and grows lighter; z says how much of each, c is its colour.
 
     nu to z is linear: z = nu scale + what the mean colour (and the control) adds.

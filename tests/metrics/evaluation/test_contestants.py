@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from cinnema.data.packing.dataset import PackedDataset
-from cinnema.metrics.evaluation.contestants import (
-    Contestant,
+from cinnema.data.dataset import PackedDataset
+from cinnema.evaluation.baselines import (
+    Baseline,
     Frozen,
     Misled,
     NearestTraining,
@@ -23,15 +23,15 @@ from cinnema.metrics.evaluation.contestants import (
     encoded,
     first_frames,
 )
-from cinnema.metrics.evaluation.protocols import (
+from cinnema.evaluation.protocols import (
     RealClip,
     choose_protocol,
     choose_starts,
     find_other_futures,
     read_clip,
 )
-from cinnema.stage2.priors import GaussianPrior
-from cinnema.synthesis.model import VideoModel
+from cinnema.models.flow.priors import GaussianPrior
+from cinnema.models.warping.model import WarpingModel
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def training(dataset: PackedDataset) -> TrainingClips:
 
 
 @pytest.fixture(scope="module")
-def contestants(model: VideoModel, training: TrainingClips) -> Sequence[Contestant]:
+def contestants(model: WarpingModel, training: TrainingClips) -> Sequence[Baseline]:
     z = torch.randn(50, model.z_dim, generator=torch.Generator().manual_seed(0))
     prior = GaussianPrior.fit(z, z[:, :0])
     return [
@@ -64,7 +64,7 @@ def contestants(model: VideoModel, training: TrainingClips) -> Sequence[Contesta
 
 
 def test_nobody_depends_on_the_batch(
-    contestants: Sequence[Contestant], clips: list[RealClip]
+    contestants: Sequence[Baseline], clips: list[RealClip]
 ) -> None:
     for contestant in contestants:
         together = contestant.follow(clips)
@@ -76,7 +76,7 @@ def test_nobody_depends_on_the_batch(
 
 
 def test_those_that_draw_have_other_futures_of_a_start(
-    contestants: Sequence[Contestant], clips: list[RealClip]
+    contestants: Sequence[Baseline], clips: list[RealClip]
 ) -> None:
     for contestant in contestants:
         first, second = (np.stack(contestant.follow(clips, sample=k)) for k in (0, 1))
@@ -118,7 +118,7 @@ def test_other_futures_show_what_else_came_of_x0(forked: PackedDataset) -> None:
 
 
 def test_latents_are_the_mean_of_q_or_a_draw_that_hangs_on_the_clip_alone(
-    model: VideoModel, clips: list[RealClip]
+    model: WarpingModel, clips: list[RealClip]
 ) -> None:
     drawn = encoded(model, clips, seed=0)
     torch.testing.assert_close(drawn[2:3], encoded(model, clips[2:3], seed=0))
@@ -126,7 +126,7 @@ def test_latents_are_the_mean_of_q_or_a_draw_that_hangs_on_the_clip_alone(
     assert not torch.allclose(drawn, encoded(model, clips, seed=1))
 
 
-def test_shuffled_eta_is_that_of_another_clip(clips: list[RealClip], model: VideoModel) -> None:
+def test_shuffled_eta_is_that_of_another_clip(clips: list[RealClip], model: WarpingModel) -> None:
     controls = np.stack([clip.eta for clip in clips if clip.eta is not None])
     misled = Misled(model, controls)
     for clip in clips:
@@ -136,6 +136,8 @@ def test_shuffled_eta_is_that_of_another_clip(clips: list[RealClip], model: Vide
         assert any(np.array_equal(eta, other) for other in controls)
 
 
-def test_a_model_without_control_is_told_x0_alone(model: VideoModel, clips: list[RealClip]) -> None:
+def test_a_model_without_control_is_told_x0_alone(
+    model: WarpingModel, clips: list[RealClip]
+) -> None:
     x0 = first_frames(model, clips)
     torch.testing.assert_close(condition(model, clips, x0), model.condition(x0))

@@ -16,18 +16,18 @@ import torch
 
 from cinnema.backbones.registry import BackboneName, Found
 from cinnema.core.errors import UserError
-from cinnema.data.packing.dataset import PackedDataset
+from cinnema.data.dataset import PackedDataset
+from cinnema.evaluation import runner as engine
+from cinnema.evaluation.frames import psnr
+from cinnema.evaluation.metrics.base import REAL, Metric
+from cinnema.evaluation.processes import joined_processes
+from cinnema.evaluation.results import Evaluation, Missing
+from cinnema.evaluation.runner import evaluate_model
+from cinnema.evaluation.scores import Estimate
+from cinnema.evaluation.settings import EvaluationSettings
+from cinnema.evaluation.tables import as_text
 from cinnema.media.pictures import to_tensor
-from cinnema.metrics.evaluation import engine
-from cinnema.metrics.evaluation.engine import evaluate_model
-from cinnema.metrics.evaluation.frames import psnr
-from cinnema.metrics.evaluation.measures.measure import REAL, Measure
-from cinnema.metrics.evaluation.processes import joined_processes
-from cinnema.metrics.evaluation.results import Evaluation, Missing
-from cinnema.metrics.evaluation.settings import EvaluationSettings
-from cinnema.metrics.evaluation.tables import as_text
-from cinnema.metrics.scores import Estimate
-from cinnema.synthesis.synthesizer import Synthesizer
+from cinnema.models.base import VideoModel
 
 from .conftest import Drifter, packed
 
@@ -54,7 +54,7 @@ FEW = {"clips": 4, "samples": 1, "batch_size": 1}
 
 
 def measured(
-    model: Synthesizer, dataset: PackedDataset, backbones: Backbones, **settings: Any
+    model: VideoModel, dataset: PackedDataset, backbones: Backbones, **settings: Any
 ) -> Evaluation:
     evaluation = evaluate_model(
         model, dataset, backbones=backbones, settings=EvaluationSettings(**settings)
@@ -288,7 +288,7 @@ def test_what_is_kept_does_not_grow_with_the_clips(
     sizes = []
 
     def stream(
-        task: Any, contestants: Any, measures: list[Measure], share: Any, *_: Any, **__: Any
+        task: Any, contestants: Any, measures: list[Metric], share: Any, *_: Any, **__: Any
     ) -> None:
         repeated = [s for s in share for _ in range(sizes_of_run[0])]
         original(task, contestants, measures, repeated, 4, progress=lambda *_: None)

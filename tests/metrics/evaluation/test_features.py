@@ -8,8 +8,7 @@ import torch
 
 from cinnema.backbones.i3d import I3D
 from cinnema.core.errors import UserError
-from cinnema.metrics.distributions.gaussian import GaussianStatistics, frechet_distance
-from cinnema.metrics.evaluation.features import (
+from cinnema.evaluation.features import (
     FeatureCache,
     FeatureNetwork,
     Features,
@@ -17,6 +16,7 @@ from cinnema.metrics.evaluation.features import (
     content_hash,
     i3d_network,
 )
+from cinnema.evaluation.statistics.gaussian import GaussianStatistics, frechet_distance
 
 
 class Counting:

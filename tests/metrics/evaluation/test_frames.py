@@ -9,7 +9,7 @@ from torchmetrics.functional.image import (
 )
 
 from cinnema.backbones.lpips import LPIPS
-from cinnema.metrics.evaluation.frames import psnr, spread, ssim, vgg_spread
+from cinnema.evaluation.frames import psnr, spread, ssim, vgg_spread
 
 
 @pytest.fixture

@@ -5,36 +5,36 @@ import pytest
 import torch
 
 from cinnema.backbones.lpips import LPIPS
-from cinnema.data.packing.dataset import PackedDataset
-from cinnema.media.pictures import to_tensor
-from cinnema.metrics.distributions.resampling import ClusteredSums, ratio
-from cinnema.metrics.evaluation.contestants import TrainingClips
-from cinnema.metrics.evaluation.features import FeatureNetwork, Features, Video
-from cinnema.metrics.evaluation.frames import psnr
-from cinnema.metrics.evaluation.measures import distances
-from cinnema.metrics.evaluation.measures.control import EndPointError, direction_error
-from cinnema.metrics.evaluation.measures.distances import (
+from cinnema.data.dataset import PackedDataset
+from cinnema.evaluation.baselines import TrainingClips
+from cinnema.evaluation.features import FeatureNetwork, Features, Video
+from cinnema.evaluation.frames import psnr
+from cinnema.evaluation.metrics import distances
+from cinnema.evaluation.metrics.base import REAL, Futures, RealBatch
+from cinnema.evaluation.metrics.control import EndPointError, direction_error
+from cinnema.evaluation.metrics.distances import (
     FrameFrechetDistance,
     FrechetDistance,
     TrainingDistance,
     frechet_columns,
 )
-from cinnema.metrics.evaluation.measures.diversity import ClipDiversity, diversity_column
-from cinnema.metrics.evaluation.measures.drift import drift_of
-from cinnema.metrics.evaluation.measures.latents import Largest, Latents, _off_normal, _probe
-from cinnema.metrics.evaluation.measures.likeness import PerceptualLikeness, PixelLikeness
-from cinnema.metrics.evaluation.measures.measure import REAL, Futures, RealBatch
-from cinnema.metrics.evaluation.measures.motion import Motion, seen_motion
-from cinnema.metrics.evaluation.measures.transfer import agreement
-from cinnema.metrics.evaluation.protocols import (
+from cinnema.evaluation.metrics.diversity import ClipDiversity, diversity_column
+from cinnema.evaluation.metrics.drift import drift_of
+from cinnema.evaluation.metrics.latents import Largest, Latents, _off_normal, _probe
+from cinnema.evaluation.metrics.likeness import PerceptualLikeness, PixelLikeness
+from cinnema.evaluation.metrics.motion import Motion, seen_motion
+from cinnema.evaluation.metrics.transfer import agreement
+from cinnema.evaluation.protocols import (
     RealClip,
     Start,
     choose_protocol,
     choose_starts,
 )
-from cinnema.metrics.evaluation.results import Missing
-from cinnema.metrics.scores import Estimate
-from cinnema.stage2.priors import GaussianPrior
+from cinnema.evaluation.results import Missing
+from cinnema.evaluation.scores import Estimate
+from cinnema.evaluation.statistics.resampling import ClusteredSums, ratio
+from cinnema.media.pictures import to_tensor
+from cinnema.models.flow.priors import GaussianPrior
 
 from .conftest import Drifter, colours_of
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from cinnema.core.errors import UserError
-from cinnema.data.packing.dataset import PackedDataset
-from cinnema.metrics.evaluation.protocols import (
+from cinnema.data.dataset import PackedDataset
+from cinnema.evaluation.protocols import (
     choose_protocol,
     choose_starts,
     find_other_futures,

@@ -5,15 +5,15 @@ import math
 import numpy as np
 import pytest
 
-from cinnema.metrics.evaluation.results import (
+from cinnema.evaluation.results import (
     Column,
     Curve,
     Evaluation,
-    Exhibit,
+    Example,
     Missing,
     Row,
 )
-from cinnema.metrics.scores import Estimate
+from cinnema.evaluation.scores import Estimate
 
 
 def estimate(value: float, spread: float | None = 0.01, *, clips: int = 24) -> Estimate:
@@ -109,7 +109,7 @@ def evaluation() -> Evaluation:
             ),
         ),
         exhibits=(
-            Exhibit(
+            Example(
                 title="best by LPIPS",
                 key="sky/12@0x1#0",
                 videos={"real": clip(0), "cINN": clip(1)},

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from cinnema.metrics.reporting.animations import (
+from cinnema.evaluation.report.animations import (
     animated_webp,
     data_uri,
     shrunk,

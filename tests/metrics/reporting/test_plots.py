@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cinnema.metrics.evaluation.results import Curve, Evaluation, Row
-from cinnema.metrics.reporting.axes import make_axis, round_ticks
-from cinnema.metrics.reporting.labels import spread_labels
-from cinnema.metrics.reporting.plots import banded_rows, looks_of, plot
-from cinnema.metrics.reporting.tables import by_kind
+from cinnema.evaluation.report.axes import make_axis, round_ticks
+from cinnema.evaluation.report.labels import spread_labels
+from cinnema.evaluation.report.plots import banded_rows, looks_of, plot
+from cinnema.evaluation.report.tables import by_kind
+from cinnema.evaluation.results import Curve, Evaluation, Row
 
 finite = st.floats(-1e6, 1e6)
 

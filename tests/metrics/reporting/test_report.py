@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from cinnema.core.errors import UserError
-from cinnema.metrics.evaluation.results import Evaluation, Row
-from cinnema.metrics.reporting import write_report
-from cinnema.metrics.reporting.page import page
+from cinnema.evaluation.report import write_report
+from cinnema.evaluation.report.page import page
+from cinnema.evaluation.results import Evaluation, Row
 
 VOID = {"br", "circle", "img", "line", "meta", "path", "polygon", "rect", "source"}
 
@@ -88,7 +88,7 @@ def test_nothing_is_written_where_a_page_cannot_be_made(
     def fail(evaluation: Evaluation) -> str:
         raise RuntimeError
 
-    monkeypatch.setattr("cinnema.metrics.reporting.report.as_json", fail)
+    monkeypatch.setattr("cinnema.evaluation.report.report.as_json", fail)
     with pytest.raises(RuntimeError):
         write_report(evaluation, tmp_path)
     assert not list(tmp_path.iterdir())

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from cinnema.metrics.evaluation.results import Better, Column, Evaluation, Missing, Row, RowKind
-from cinnema.metrics.reporting.tables import best_rows, results_section, shown
-from cinnema.metrics.scores import Estimate
+from cinnema.evaluation.report.tables import best_rows, results_section, shown
+from cinnema.evaluation.results import Better, Column, Evaluation, Missing, Row, RowKind
+from cinnema.evaluation.scores import Estimate
 
 
 def row(name: str, value: float, kind: RowKind = "baseline", *, sees_real: bool = False) -> Row:

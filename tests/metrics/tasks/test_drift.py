@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from cinnema.core.errors import UserError
-from cinnema.metrics.tasks.drift import (
+from cinnema.evaluation.known_truth.drift import (
     DirectionResult,
     EditResult,
     angle_between,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cinnema.core.errors import UserError
-from cinnema.metrics.tasks.end_point import EndPointResult, measure_end_point
+from cinnema.evaluation.known_truth.end_point import EndPointResult, measure_end_point
 from known_models import Character, DotReader, DotRobot, RollingSky, robot_clips, sky_clips
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cinnema.core.errors import UserError
-from cinnema.metrics.tasks.futures import (
+from cinnema.evaluation.known_truth.futures import (
     FROZEN,
     GAUSSIAN,
     LINEAR,

@@ -10,10 +10,10 @@ import torch
 
 from cinnema.core.errors import UserError
 from cinnema.core.weights import save_weights
-from cinnema.data.packing.dataset import PackedDataset
-from cinnema.data.packing.preparing import prepare
+from cinnema.data.dataset import PackedDataset
+from cinnema.data.preparing import prepare
 from cinnema.data.records import Control, Item, RawClip, Split
-from cinnema.metrics.tasks.reader import (
+from cinnema.evaluation.known_truth.reader import (
     EndPointReader,
     ReaderConfig,
     ReaderTraining,

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from cinnema.metrics.scores import Estimate
-from cinnema.metrics.tasks.intervals import (
+from cinnema.evaluation.known_truth.intervals import (
     correlation,
     mean,
     median,
@@ -12,7 +11,8 @@ from cinnema.metrics.tasks.intervals import (
     resampled,
     share_below,
 )
-from cinnema.metrics.tasks.results import Aim, Number, TaskResult, as_text
+from cinnema.evaluation.known_truth.results import Aim, Number, TaskResult, as_text
+from cinnema.evaluation.scores import Estimate
 
 SEVERAL = [str(i // 4) for i in range(80)]
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from cinnema.core.errors import UserError
-from cinnema.metrics.tasks.swap import SwapResult, explained, measure_swap
+from cinnema.evaluation.known_truth.swap import SwapResult, explained, measure_swap
 from known_models import Character, DotRobot, RollingSky, robot_clips, sky_clips
 
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from cinnema.core.errors import UserError
+from cinnema.evaluation.known_truth.transfer import cosine, measure_transfer, motion_of
 from cinnema.media.pictures import to_pixels
-from cinnema.metrics.tasks.transfer import cosine, measure_transfer, motion_of
 from known_models import (
     MIDDLE,
     NUM_FRAMES,

@@ -8,17 +8,17 @@ import pytest
 import torch
 from torch import nn
 
-from cinnema.core.ranks import Ranks
+from cinnema.core.distributed import Ranks
+from cinnema.data.dataset import PackedDataset
 from cinnema.data.loading import ClipLoader, VideoBatch
-from cinnema.data.packing.dataset import PackedDataset
-from cinnema.recipes.paper import PaperRecipe
-from cinnema.reference.image_encoder import ImageEncoder
-from cinnema.reference.training.autoencoding import AutoencodingNetworks, AutoencodingStep
-from cinnema.reference.training.conditioning import ConditioningNetworks, ConditioningStep
-from cinnema.reference.training.flow import FlowStep, new_flow
-from cinnema.reference.training.loop import batch_of
-from cinnema.reference.training.precision import Precision
-from cinnema.reference.video_encoder import VideoEncoder
+from cinnema.paper.image_encoder import ImageEncoder
+from cinnema.paper.recipes import PaperRecipe
+from cinnema.paper.training.autoencoding import AutoencodingNetworks, AutoencodingStep
+from cinnema.paper.training.conditioning import ConditioningNetworks, ConditioningStep
+from cinnema.paper.training.flow import FlowStep, new_flow
+from cinnema.paper.training.loop import batch_of
+from cinnema.paper.training.precision import Precision
+from cinnema.paper.video_encoder import VideoEncoder
 from reference.training.moving_squares import ARM, pack
 from reference.training.small_networks import RECIPE, STAGE1, distance
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from cinnema.recipes.paper import bair, tiny
+from cinnema.paper.recipes import bair, tiny
 
 RECIPE = tiny(bair())
 

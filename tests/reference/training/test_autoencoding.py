@@ -8,14 +8,14 @@ import torch
 
 from cinnema.core.errors import UserError
 from cinnema.data.loading import VideoBatch
-from cinnema.reference.training.autoencoding import AutoencodingConfig, AutoencodingStep
-from cinnema.reference.training.losses import (
+from cinnema.paper.training.autoencoding import AutoencodingConfig, AutoencodingStep
+from cinnema.paper.training.losses import (
     gradient_penalty,
     kl_to_standard_normal,
 )
-from cinnema.reference.training.phases import AdamConfig
-from cinnema.stage1.adversaries.losses import feature_matching
-from cinnema.stage1.adversaries.networks import resting
+from cinnema.paper.training.phases import AdamConfig
+from cinnema.training.adversarial_losses import feature_matching
+from cinnema.training.discriminators import resting
 from reference.training.small_networks import RECIPE, distance, is_same, state_of
 
 Make = Callable[..., AutoencodingStep]

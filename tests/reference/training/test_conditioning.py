@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from cinnema.data.loading import ClipLoader, VideoBatch
-from cinnema.reference.image_encoder import ImageEncoder
-from cinnema.reference.training.conditioning import (
+from cinnema.paper.image_encoder import ImageEncoder
+from cinnema.paper.training.conditioning import (
     ConditioningConfig,
     ConditioningStep,
     train_conditioning,
 )
-from cinnema.reference.training.image_decoder import ImageDecoder, ImageDecoderConfig
+from cinnema.paper.training.image_decoder import ImageDecoder, ImageDecoderConfig
 from reference.training.small_networks import RECIPE, distance, is_same, state_of
 
 Make = Callable[..., ConditioningStep]

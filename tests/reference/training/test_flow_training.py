@@ -9,11 +9,11 @@ import torch
 
 from cinnema.core.errors import UserError
 from cinnema.data.loading import VideoBatch
-from cinnema.recipes.paper import bair, tiny
-from cinnema.reference.control import end_point_one_hots
-from cinnema.reference.training.flow import FlowStep
-from cinnema.reference.training.loop import batch_of
-from cinnema.reference.training.phases import AdamConfig
+from cinnema.paper.control import end_point_one_hots
+from cinnema.paper.recipes import bair, tiny
+from cinnema.paper.training.flow import FlowStep
+from cinnema.paper.training.loop import batch_of
+from cinnema.paper.training.phases import AdamConfig
 from reference.training.small_networks import is_same, state_of
 
 Make = Callable[..., FlowStep]

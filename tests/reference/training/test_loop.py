@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from cinnema.core.errors import UserError
+from cinnema.data.dataset import PackedDataset
 from cinnema.data.loading import ClipLoader
-from cinnema.data.packing.dataset import PackedDataset
-from cinnema.reference.training import loop
-from cinnema.reference.training.autoencoding import train_autoencoder
-from cinnema.reference.training.conditioning import train_conditioning
-from cinnema.reference.training.flow import train_flow
+from cinnema.paper.training import loop
+from cinnema.paper.training.autoencoding import train_autoencoder
+from cinnema.paper.training.conditioning import train_conditioning
+from cinnema.paper.training.flow import train_flow
 from reference.training.small_networks import is_same, state_of
 
 Loaders = Callable[..., ClipLoader]

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.distributions import Normal, kl_divergence
 
-from cinnema.reference.training.losses import (
+from cinnema.paper.training.losses import (
     draw_latent,
     flow_nll,
     gradient_penalty,

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from cinnema.core.errors import UserError
-from cinnema.recipes import paper
-from cinnema.reference.training import image_decoder, phases, plateau
-from cinnema.reference.training.phases import AdamConfig, Phase
-from cinnema.reference.training.plateau import Plateau
+from cinnema.paper import recipes as paper
+from cinnema.paper.training import image_decoder, phases, plateau
+from cinnema.paper.training.phases import AdamConfig, Phase
+from cinnema.paper.training.plateau import Plateau
 
 ADAM = AdamConfig(learning_rate=0.1, betas=(0.5, 0.9), decay=0.5, decay_every=3)
 

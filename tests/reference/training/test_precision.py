@@ -12,11 +12,11 @@ from torch.nn import functional
 
 from cinnema.core.errors import UserError
 from cinnema.data.loading import ClipLoader, VideoBatch
-from cinnema.reference.spectral import SpectralConv2d
-from cinnema.reference.training import precision
-from cinnema.reference.training.autoencoding import AutoencodingNetworks, train_autoencoder
-from cinnema.reference.training.phases import AdamConfig
-from cinnema.reference.training.precision import Arithmetic
+from cinnema.paper.spectral import SpectralConv2d
+from cinnema.paper.training import precision
+from cinnema.paper.training.autoencoding import AutoencodingNetworks, train_autoencoder
+from cinnema.paper.training.phases import AdamConfig
+from cinnema.paper.training.precision import Arithmetic
 from reference.training.small_networks import is_same, state_of
 
 CPU = torch.device("cpu")

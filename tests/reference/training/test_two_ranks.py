@@ -13,11 +13,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cinnema.core.ranks import Ranks
+from cinnema.core.distributed import Ranks
 from cinnema.data.loading import ClipLoader, VideoBatch
-from cinnema.reference.training import phases
-from cinnema.reference.training.autoencoding import train_autoencoder
-from cinnema.stage1.adversaries.losses import adaptive_weight
+from cinnema.paper.training import phases
+from cinnema.paper.training.autoencoding import train_autoencoder
+from cinnema.training.adversarial_losses import adaptive_weight
 from reference.training.small_networks import state_of
 from two_processes import in_two_processes
 

@@ -1,4 +1,4 @@
-"""Adversaries so small that they learn in seconds, and clips that a decoder gets nearly right."""
+"""Small discriminators that learn in seconds, and clips that a decoder gets nearly right."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from cinnema.core.ranks import Ranks
-from cinnema.stage1.adversaries.adversaries import (
-    Adversaries,
-    AdversariesConfig,
+from cinnema.core.distributed import Ranks
+from cinnema.training.adversarial import (
     AdversaryPhase,
+    Discriminators,
+    DiscriminatorsConfig,
 )
 
 
@@ -42,16 +42,16 @@ def clips() -> Callable[..., Clips]:
 
 
 @pytest.fixture
-def adversaries() -> Callable[..., Adversaries]:
+def adversaries() -> Callable[..., Discriminators]:
     """Make some of the modules named; options are fields of their configuration."""
 
     def make(
         *modules: str, seed: int = 0, ranks: Ranks | None = None, batch_size: int = 4,
         phase: dict[str, Any] | None = None, **options: Any,
-    ) -> Adversaries:  # fmt: skip
+    ) -> Discriminators:  # fmt: skip
         phases = tuple(AdversaryPhase(module=module, **(phase or {})) for module in modules)
-        config = AdversariesConfig(phases=phases, **{"widths": (8, 16), **options})
-        return Adversaries(
+        config = DiscriminatorsConfig(phases=phases, **{"widths": (8, 16), **options})
+        return Discriminators(
             config, batch_size=batch_size, device=torch.device("cpu"), seed=seed, ranks=ranks
         )
 

@@ -1,4 +1,4 @@
-"""Adversaries as a training owns them: what they ask for, how they learn, stop and resume."""
+"""Discriminators as a training owns them: what they ask for, how they learn, stop and resume."""
 
 import doctest
 import math
@@ -11,24 +11,24 @@ import torch
 from torch import Tensor, nn
 
 from cinnema.core.config import config_from_dict, config_to_dict
+from cinnema.core.distributed import Ranks
 from cinnema.core.errors import UserError
-from cinnema.core.ranks import Ranks
-from cinnema.stage1.adversaries import adversaries as module
-from cinnema.stage1.adversaries.adversaries import (
-    Adversaries,
-    AdversariesConfig,
+from cinnema.training import adversarial as module
+from cinnema.training.adversarial import (
     AdversaryPhase,
+    Discriminators,
+    DiscriminatorsConfig,
 )
-from cinnema.stage1.adversaries.losses import feature_matching, relativistic_generator
+from cinnema.training.adversarial_losses import feature_matching, relativistic_generator
 from two_processes import in_two_processes
 
-Make = Callable[..., Adversaries]
+Make = Callable[..., Discriminators]
 Clips = Callable[..., Any]
 KINDS = pytest.mark.parametrize("kind", ["hinge", "relativistic"])
 MODULES = pytest.mark.parametrize("name", ["spatial", "temporal"])
 
 
-def state_of(adversaries: Adversaries) -> dict[str, Tensor]:
+def state_of(adversaries: Discriminators) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in adversaries.networks.state_dict().items()}
 
 
@@ -37,7 +37,7 @@ def is_same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 
 
 def asked(
-    adversaries: Adversaries, clips: Any, *, number: int = 0, dtype: torch.dtype = torch.float32
+    adversaries: Discriminators, clips: Any, *, number: int = 0, dtype: torch.dtype = torch.float32
 ) -> tuple[dict[str, Tensor], Tensor, nn.Conv2d]:
     """What a decoder of one layer is asked for; its reconstruction; the layer."""
     layer = nn.Conv2d(3, 3, 1).to(dtype)
@@ -193,14 +193,14 @@ def test_adversaries_begin_after_their_clips_and_keep_their_intervals(
 
 
 def test_each_phase_has_its_own_interval_and_rate(adversaries: Make, clips: Clips) -> None:
-    config = AdversariesConfig(
+    config = DiscriminatorsConfig(
         phases=(
             AdversaryPhase(module="spatial", interval=2, learning_rate=0.5, betas=(0.1, 0.2)),
             AdversaryPhase(module="temporal", learning_rate=0.25),
         ),
         widths=(8, 8),
     )
-    one = Adversaries(config, batch_size=4, device=torch.device("cpu"))
+    one = Discriminators(config, batch_size=4, device=torch.device("cpu"))
     groups = [one.parts()[f"{name}_adversary_optimiser"].param_groups[0] for name in one.networks]
     assert [(group["lr"], group["betas"]) for group in groups] == [
         (0.5, (0.1, 0.2)), (0.25, (0.0, 0.99))
@@ -327,15 +327,15 @@ def test_a_configuration_that_makes_no_sense_is_refused(
     values: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(UserError, match=message):
-        config_from_dict(AdversariesConfig, values)
+        config_from_dict(DiscriminatorsConfig, values)
 
 
 def test_a_configuration_survives_json() -> None:
-    config = AdversariesConfig(
+    config = DiscriminatorsConfig(
         kind="hinge",
         phases=(AdversaryPhase(module="temporal", interval=2), AdversaryPhase(module="spatial")),
     )
-    assert config_from_dict(AdversariesConfig, config_to_dict(config)) == config
+    assert config_from_dict(DiscriminatorsConfig, config_to_dict(config)) == config
     assert config.needs_motion
     assert not replace(config, phases=config.phases[1:]).needs_motion
 

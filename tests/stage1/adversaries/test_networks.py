@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from cinnema.core.errors import UserError
-from cinnema.stage1.adversaries import networks
-from cinnema.stage1.adversaries.networks import (
+from cinnema.training import discriminators as networks
+from cinnema.training.discriminators import (
     SpatialDiscriminator,
     TemporalDiscriminator,
     resting,

@@ -6,24 +6,24 @@ from pathlib import Path
 import pytest
 import torch
 
-from cinnema.data.packing.dataset import PackedDataset
-from cinnema.data.packing.preparing import prepare
-from cinnema.stage1.articulated.model import ArticulatedConfig, ArticulatedStage1
+from cinnema.data.dataset import PackedDataset
+from cinnema.data.preparing import prepare
+from cinnema.models.keypoint.stage1 import KeypointConfig, KeypointStage1
 from walking_square import WalkingSquare
 
-TINY = ArticulatedConfig(
+TINY = KeypointConfig(
     size=32, num_frames=4, z_dim=8, encoder_width=8, width=8, code_dim=16, landmarks=3
 )
 
 
 @pytest.fixture
-def body() -> Callable[..., ArticulatedStage1]:
+def body() -> Callable[..., KeypointStage1]:
     """Return what makes the same untrained model at every call."""
 
-    def make(config: ArticulatedConfig = TINY) -> ArticulatedStage1:
+    def make(config: KeypointConfig = TINY) -> KeypointStage1:
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            return ArticulatedStage1(config)
+            return KeypointStage1(config)
 
     return make
 

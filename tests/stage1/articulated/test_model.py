@@ -10,13 +10,13 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from cinnema.core.config import config_from_dict, config_to_dict
-from cinnema.stage1.articulated.model import ArticulatedConfig, ArticulatedStage1
+from cinnema.models.keypoint.stage1 import KeypointConfig, KeypointStage1
 
-TINY = ArticulatedConfig(
+TINY = KeypointConfig(
     size=32, num_frames=4, z_dim=8, encoder_width=8, width=8, code_dim=16, landmarks=3
 )
 POINTS = dataclasses.replace(TINY, landmarks=4, points=True)
-Make = Callable[..., ArticulatedStage1]
+Make = Callable[..., KeypointStage1]
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
@@ -28,9 +28,9 @@ def clips(num: int = 2, *, size: int = 32) -> Tensor:
 
 
 def test_a_configuration_survives_json() -> None:
-    config = ArticulatedConfig(size=128, landmarks=36)
+    config = KeypointConfig(size=128, landmarks=36)
     values = json.loads(json.dumps(config_to_dict(config)))
-    assert config_from_dict(ArticulatedConfig, values) == config
+    assert config_from_dict(KeypointConfig, values) == config
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_a_configuration_survives_json() -> None:
 )
 def test_a_configuration_that_cannot_be_built_is_refused(options: dict[str, float]) -> None:
     with pytest.raises(ValidationError, match=next(iter(options))):
-        ArticulatedConfig(**options)
+        KeypointConfig(**options)
 
 
 @pytest.mark.parametrize("points", [False, True])
@@ -48,7 +48,7 @@ def test_clips_go_in_and_frames_come_out(
     body: Make, size: int, points: bool  # noqa: FBT001
 ) -> None:  # fmt: skip
     model = body(
-        ArticulatedConfig(size=size, num_frames=4, z_dim=8, width=8, landmarks=2, points=points)
+        KeypointConfig(size=size, num_frames=4, z_dim=8, width=8, landmarks=2, points=points)
     ).eval()
     video = clips(size=size)
     z = model.encode(video)
@@ -100,7 +100,7 @@ def test_z_changes_frames_and_landmarks(body: Make) -> None:
 
 @torch.no_grad()
 def test_a_body_without_landmarks_tells_none(body: Make) -> None:
-    model = body(ArticulatedConfig(size=32, num_frames=4, z_dim=8, width=8)).eval()
+    model = body(KeypointConfig(size=32, num_frames=4, z_dim=8, width=8)).eval()
     assert model.path(noise(2, 8), torch.ones(2, 3)).shape == (2, 3, 0)
     assert model.places(model.scene(clips()[:, 0])).shape == (2, 0)
 
@@ -131,7 +131,7 @@ def test_options_that_came_later_leave_old_files_as_they_are(body: Make) -> None
     values = config_to_dict(TINY)
     for later in ("decoder", "spread"):
         del values[later]
-    old = body(config_from_dict(ArticulatedConfig, values))
+    old = body(config_from_dict(KeypointConfig, values))
     assert old.config == TINY
     old.load_state_dict(body().state_dict())
 
@@ -161,7 +161,7 @@ def test_a_fixed_spread_is_that_of_the_configuration(body: Make) -> None:
 def test_points_are_x_and_y_in_turn() -> None:
     for landmarks in (0, 3):
         with pytest.raises(ValidationError, match="landmarks must be an even number"):
-            ArticulatedConfig(landmarks=landmarks, points=True)
+            KeypointConfig(landmarks=landmarks, points=True)
 
 
 @torch.no_grad()

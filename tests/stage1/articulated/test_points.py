@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from cinnema.stage1.articulated.points import (
+from cinnema.models.keypoint.keypoints import (
     PointFinder,
     PointMotion,
     draw_points,

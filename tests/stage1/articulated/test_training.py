@@ -10,36 +10,36 @@ import pytest
 import torch
 from torch import Tensor
 
+from cinnema.core.distributed import Ranks
 from cinnema.core.errors import UserError
-from cinnema.core.ranks import Ranks
-from cinnema.core.running import TrainingRun
+from cinnema.data.dataset import PackedDataset
 from cinnema.data.loading import ClipLoader, VideoBatch
-from cinnema.data.packing.dataset import PackedDataset
-from cinnema.stage1 import loop
-from cinnema.stage1.adversaries.adversaries import AdversariesConfig, AdversaryPhase
-from cinnema.stage1.articulated import training
-from cinnema.stage1.articulated.model import ArticulatedConfig, ArticulatedStage1
-from cinnema.stage1.articulated.training import ArticulatedTraining, train
+from cinnema.models.keypoint.stage1 import KeypointConfig, KeypointStage1
+from cinnema.training import keypoint as training
+from cinnema.training import loop
+from cinnema.training.adversarial import AdversaryPhase, DiscriminatorsConfig
+from cinnema.training.keypoint import KeypointTraining, train
+from cinnema.training.run import TrainingRun
 from two_processes import in_two_processes
 
-Make = Callable[..., ArticulatedStage1]
-POINTS = ArticulatedConfig(
+Make = Callable[..., KeypointStage1]
+POINTS = KeypointConfig(
     size=32, num_frames=4, z_dim=8, encoder_width=8, width=8, code_dim=16, landmarks=4, points=True
 )
 CPU = torch.device("cpu")
-MOTION = ArticulatedTraining(clips=24, batch_size=4, moments=2)
-JUDGED = ArticulatedTraining(
+MOTION = KeypointTraining(clips=24, batch_size=4, moments=2)
+JUDGED = KeypointTraining(
     clips=24,
     batch_size=4,
     moments=2,
-    adversaries=AdversariesConfig(
+    adversaries=DiscriminatorsConfig(
         phases=(AdversaryPhase(module="spatial"), AdversaryPhase(module="temporal")),
         start=8,
         widths=(8, 8),
     ),
 )
-GUIDED = ArticulatedTraining(clips=24, batch_size=4, moments=2, guided=0.5, twins=(((0,), (1,)),))
-PICTURE = ArticulatedTraining(phase="picture", clips=24, batch_size=4, moments=2, perceptual=1.0)
+GUIDED = KeypointTraining(clips=24, batch_size=4, moments=2, guided=0.5, twins=(((0,), (1,)),))
+PICTURE = KeypointTraining(phase="picture", clips=24, batch_size=4, moments=2, perceptual=1.0)
 
 
 def distance(a: Tensor, b: Tensor) -> Tensor:
@@ -70,7 +70,7 @@ def numbers_of(folder: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def state_of(model: ArticulatedStage1) -> dict[str, Tensor]:
+def state_of(model: KeypointStage1) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
@@ -138,7 +138,7 @@ class _Broken(ClipLoader):
     "config", [MOTION, PICTURE, JUDGED], ids=["motion", "picture", "adversaries"]
 )
 def test_a_run_that_was_stopped_ends_where_an_unbroken_one_does_to_the_bit(
-    body: Make, squares: PackedDataset, tmp_path: Path, config: ArticulatedTraining
+    body: Make, squares: PackedDataset, tmp_path: Path, config: KeypointTraining
 ) -> None:
     def run(name: str, loader: ClipLoader) -> dict[str, Tensor]:
         model = train(
@@ -158,7 +158,7 @@ def test_two_ranks_take_the_step_of_one_on_the_whole_batch(
 ) -> None:
     monkeypatch.setattr(loop, "fast_dtype", lambda _device: torch.float32)
 
-    def trained(ranks: Ranks, config: ArticulatedTraining) -> dict[str, Tensor]:
+    def trained(ranks: Ranks, config: KeypointTraining) -> dict[str, Tensor]:
         return state_of(
             train(
                 body(), loader_of(squares, ranks), config, device=CPU, ranks=ranks,
@@ -198,7 +198,7 @@ def test_clips_that_give_no_number_are_named(
 
 
 def test_every_stretch_of_a_clip_is_shown() -> None:
-    config = ArticulatedTraining(batch_size=64, moments=4)
+    config = KeypointTraining(batch_size=64, moments=4)
     shown = training.draw_moments(config, num_frames=16, generator=torch.Generator().manual_seed(0))
     assert shown.shape == (64, 4)
     for stretch in range(4):

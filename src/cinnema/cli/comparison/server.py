@@ -1,0 +1,233 @@
+"""The page and its videos, for browsers on this machine alone."""
+
+import json
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.resources import files
+from typing import Any, get_args
+
+from cinnema.cli.comparison.answers import AnswerFile
+from cinnema.cli.comparison.pairs import MIME_TYPES, Side, Trial
+from cinnema.core.errors import UserError
+
+_HOST = "127.0.0.1"
+_MOST_BYTES = 1000  # of an answer
+_POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
+    "connect-src 'self'; img-src blob:; media-src blob:"
+)
+
+
+class Refusal(Exception):  # noqa: N818 - an answer, no error of this program
+    """What the browser is told instead of what it wanted."""
+
+    def __init__(self, status: HTTPStatus, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+class ComparisonServer(ThreadingHTTPServer):
+    """Shows trials one after the other and writes the answers down.
+
+    The addresses of videos are numbers and sides: they do not tell which is which.
+
+    Args:
+        trials: In the order in which they are shown.
+        answers: Of these trials.
+        question: What is asked.
+        port: To listen at; 0 takes a free one.
+
+    Raises:
+        UserError: The port is taken or not allowed.
+
+    Example:
+        >>> with ComparisonServer(trials, answers, question="Which is sharper?") as server:
+        ...     print(server.url)
+        ...     server.serve_forever()
+    """
+
+    daemon_threads = True
+
+    def __init__(
+        self, trials: Sequence[Trial], answers: AnswerFile, *, question: str, port: int = 0
+    ) -> None:
+        self._trials, self._answers, self._question = tuple(trials), answers, question
+        self._lock = threading.Lock()
+        try:
+            super().__init__((_HOST, port), _Handler)
+        except (OSError, OverflowError) as error:
+            raise UserError(
+                f"port {port} cannot be had ({error}): choose another one, or leave --port out "
+                "for one that is free"
+            ) from None
+
+    @property
+    def url(self) -> str:
+        """Where browsers find the page."""
+        return f"http://{_HOST}:{self.server_port}/"
+
+    def state(self) -> dict[str, Any]:
+        """Return what the page shows next; which folder is which only when all is answered."""
+        with self._lock:
+            return self._state()
+
+    def answer(self, trial: int, side: Side, *, milliseconds: int) -> dict[str, Any]:
+        """Write an answer down and return the new state.
+
+        Args:
+            trial: That the answer is to; only the current one is taken, and only once.
+            side: That was chosen.
+            milliseconds: That it took.
+
+        Raises:
+            Refusal: The trial is not the current one.
+            UserError: The answer cannot be written.
+        """
+        with self._lock:
+            if trial != self._answers.current:
+                raise Refusal(HTTPStatus.CONFLICT, "that pair is not the current one")
+            self._answers.append(side, milliseconds=milliseconds)
+            return self._state()
+
+    def undo(self) -> dict[str, Any]:
+        """Take the last answer back and return the new state.
+
+        Raises:
+            Refusal: There is none.
+            UserError: The file cannot be written.
+        """
+        with self._lock:
+            if not self._answers.answers:
+                raise Refusal(HTTPStatus.CONFLICT, "there is no answer to take back")
+            self._answers.undo()
+            return self._state()
+
+    def video(self, trial: int, side: Side) -> tuple[str, bytes]:
+        """Return the type and the content of a video."""
+        path = self._trials[trial].clip(side).path
+        return MIME_TYPES[path.suffix.lower()], path.read_bytes()
+
+    def _state(self) -> dict[str, Any]:
+        current = self._answers.current
+        state: dict[str, Any] = {
+            "question": self._question,
+            "total": len(self._trials),
+            "answered": len(self._answers.answers),
+            "trial": current,
+        }
+        if current is None:
+            summary = self._answers.summary()
+            share = summary.share
+            state["summary"] = {
+                "a": summary.a, "b": summary.b, "left": summary.left, "chosen": share.chosen,
+                "total": share.total, "value": share.value, "low": share.low,
+                "high": share.high, "p": share.p,
+            }  # fmt: skip
+        return state
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: ComparisonServer
+    server_version, sys_version = "cinnema", ""
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        """Send the page, the state or a video."""
+        self._respond(self._get)
+
+    def do_POST(self) -> None:
+        """Take an answer, or take one back."""
+        self._respond(self._post)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name there
+        """Say nothing: the terminal is for what the user should know."""
+
+    def _get(self) -> tuple[str, bytes]:
+        match self.path.strip("/").split("/"):
+            case [""]:
+                page = files(__package__) / "page.html"
+                return "text/html; charset=utf-8", page.read_bytes()
+            case ["state"]:
+                return _json(self.server.state())
+            case ["video", trial, side] if trial.isdecimal():
+                return self._video(int(trial), side)
+        raise Refusal(HTTPStatus.NOT_FOUND, "there is no such page")
+
+    def _video(self, trial: int, side: str) -> tuple[str, bytes]:
+        try:
+            return self.server.video(trial, _side(side))
+        except IndexError:
+            raise Refusal(HTTPStatus.NOT_FOUND, "there is no such pair") from None
+        except OSError:
+            raise Refusal(HTTPStatus.NOT_FOUND, "the video is no longer there") from None
+
+    def _post(self) -> tuple[str, bytes]:
+        values = self._received()
+        if self.path == "/undo":
+            return _json(self.server.undo())
+        if self.path != "/answer":
+            raise Refusal(HTTPStatus.NOT_FOUND, "there is no such page")
+        trial, milliseconds = values.get("trial"), values.get("milliseconds")
+        if not isinstance(trial, int) or not isinstance(milliseconds, int):
+            raise Refusal(HTTPStatus.BAD_REQUEST, "trial and milliseconds must be whole numbers")
+        side = _side(values.get("chosen"))
+        return _json(self.server.answer(trial, side, milliseconds=milliseconds))
+
+    def _received(self) -> dict[str, Any]:
+        """The JSON object that was sent."""
+        length = self.headers.get("Content-Length", "")
+        # A page of another site cannot send this type without asking first.
+        is_json = self.headers.get("Content-Type") == "application/json"
+        if not is_json or not length.isdecimal() or int(length) > _MOST_BYTES:
+            self.close_connection = True  # what was sent stays unread
+            raise Refusal(HTTPStatus.BAD_REQUEST, "send a small JSON object")
+        try:
+            values = json.loads(self.rfile.read(int(length)))
+        except ValueError:
+            values = None
+        if not isinstance(values, dict):
+            raise Refusal(HTTPStatus.BAD_REQUEST, "send a small JSON object")
+        return values
+
+    def _respond(self, method: Callable[[], tuple[str, bytes]]) -> None:
+        try:
+            self._check_host()
+            kind, content = method()
+            status = HTTPStatus.OK
+        except Refusal as refusal:
+            (kind, content), status = _json({"error": str(refusal)}), refusal.status
+        except UserError as error:
+            kind, content = _json({"error": str(error)})
+            status = HTTPStatus.INTERNAL_SERVER_ERROR
+        with suppress(ConnectionError):  # the browser has left
+            self._send(status, kind, content)
+
+    def _check_host(self) -> None:
+        """Refuse what a page of another site made a browser send under that site's name."""
+        names = {f"{name}:{self.server.server_port}" for name in (_HOST, "localhost")}
+        if self.headers.get("Host") not in names:
+            self.close_connection = True
+            raise Refusal(HTTPStatus.FORBIDDEN, "this server is for this machine alone")
+
+    def _send(self, status: HTTPStatus, kind: str, content: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(content)))
+        self.send_header("Cache-Control", "no-store")
+        self.send_header("Content-Security-Policy", _POLICY)
+        self.send_header("X-Content-Type-Options", "nosniff")
+        self.end_headers()
+        self.wfile.write(content)
+
+
+def _json(values: dict[str, Any]) -> tuple[str, bytes]:
+    return "application/json", json.dumps(values).encode()
+
+
+def _side(value: object) -> Side:
+    if value not in get_args(Side):
+        raise Refusal(HTTPStatus.BAD_REQUEST, "a side is left or right")
+    return "left" if value == "left" else "right"

@@ -1,0 +1,294 @@
+"""`cinnema data`: pack data sets and simulated worlds, look at them, check them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from cinnema.cli.console import DONE, Progress
+from cinnema.core.errors import UserError
+
+if TYPE_CHECKING:
+    from cinnema.data.preparing import Preparation
+    from cinnema.data.records import ClipSource, Split
+
+DataSet = Literal["bair", "landscape", "iper", "dtdb", "folder"]
+World = Literal["push", "walk", "sky"]
+
+_STARTS_FOR_ONE = 10  # of so many starts at least one is of any split
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Packing:
+    """How clips are packed, whatever they come from."""
+
+    size: int | None = None
+    """Width and height of the frames, in pixels; what is usual for the data set unless given."""
+    encoding: Literal["png", "jpeg", "webp", "raw"] = "png"
+    """png and webp lose nothing, jpeg (quality 95) is smaller, raw is read fastest."""
+    split: Literal["train", "validation", "test"] | None = None
+    """Pack this side of the split only."""
+    workers: int = 1
+    """Processes on this machine."""
+    clips_per_shard: int = 64
+    """At about how many clips a file is full; files are what processes and machines share out."""
+    shard: str | None = None
+    """i/n: make only the i-th of n shares, from 0/n on; unless given, torchrun or a scheduler's
+    array says which."""
+
+    def pack(self, source: "ClipSource", folder: Path, *, skip_bad: bool = False) -> int:
+        """Pack a source, and say on standard output what came of it.
+
+        Args:
+            source: what to pack.
+            folder: where to.
+            skip_bad: whether what cannot be read is left out.
+
+        Returns:
+            The exit code.
+        """
+        from cinnema.data.preparing import prepare
+        from cinnema.data.sharing import Share
+
+        share = Share.from_environment() if self.shard is None else Share.parse(self.shard)
+        with Progress(total=0) as bar:
+            bar.begin("packing")
+            result = prepare(
+                source,
+                folder,
+                encoding=self.encoding,
+                workers=self.workers,
+                share=share,
+                skip_bad=skip_bad,
+                clips_per_shard=self.clips_per_shard,
+                progress=lambda state: bar.reach(state.clips, total=state.num_clips),
+            )
+        for record in result.skipped:
+            print(f"skipped {record.record}: {record.reason}", flush=True)
+        print(f"{folder}: {_sum_up(result)}", flush=True)
+        return DONE
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepare(_Packing):
+    """Pack a data set, or a folder of your own clips, into a few plain files.
+
+    The same command run again goes on where it stopped.
+    """
+
+    data_set: Annotated[DataSet, tyro.conf.Positional]
+    """What the folder holds: BAIR (tfrecords or converted), Landscape, iPER or DTDB as they are
+    published, or any folder of videos, gifs, arrays (npz, npy) and folders of frames."""
+    source: Annotated[Path, tyro.conf.Positional]
+    """The folder."""
+    destination: Annotated[Path, tyro.conf.Positional]
+    """Folder of the packed data set."""
+    skip_bad: bool = False
+    """Leave out what is damaged, and list it, instead of stopping there."""
+    control: Literal["wind"] | None = None
+    """wind: estimate where clouds drift from their optical flow, as the control."""
+    texture: str | None = None
+    """dtdb: which texture, as fire; all that are there unless given."""
+    camera: Literal["aux1", "main"] | None = None
+    """bair: which camera; aux1 unless given, as in the paper."""
+    fit: Literal["stretch", "crop"] | None = None
+    """folder: whether frames are stretched to a square or cut; stretched unless given."""
+    stride: int | None = None
+    """folder: take every which frame; what a manifest.json suggests, or 1, unless given."""
+
+    splits: Path | None = None
+    """folder: a JSON file {"train": [...], "validation": [...], "test": [...]} of videos, by their
+    names; others are left out."""
+
+    def run(self) -> int:
+        """Pack it, and print what came of it."""
+        return self.pack(self.find_source(), self.destination, skip_bad=self.skip_bad)
+
+    def find_source(self) -> "ClipSource":
+        """Return what reads the folder.
+
+        Raises:
+            UserError: An option is for another kind of data set, or one is missing.
+        """
+        options = self._options()
+        source = self._reader(options)
+        if self.control == "wind":
+            from cinnema.data.wind import WithWind
+
+            source = WithWind(source)
+        return source if self.split is None else _one_split(source, self.split)
+
+    def _options(self) -> dict[str, Any]:
+        """Return the options that were given, all of which this kind of data set takes."""
+        takes = {"dtdb": ["texture"], "bair": ["camera"], "folder": ["fit", "stride", "splits"]}
+        for kind, names in takes.items():
+            for name in names:
+                if kind != self.data_set and getattr(self, name) is not None:
+                    raise UserError(f"--{name} is an option of {kind}, not of {self.data_set}")
+        names = ["size", *takes.get(self.data_set, [])]
+        return {n: getattr(self, n) for n in names if getattr(self, n) is not None}
+
+    def _reader(self, options: dict[str, Any]) -> "ClipSource":
+        from cinnema.data.sources.bair import Bair
+        from cinnema.data.sources.dtdb import DTDB
+        from cinnema.data.sources.folder import Folder
+        from cinnema.data.sources.iper import IPer
+        from cinnema.data.sources.landscape import Landscape
+
+        readers = {
+            "bair": Bair,
+            "landscape": Landscape,
+            "iper": IPer,
+            "dtdb": DTDB,
+            "folder": Folder,
+        }
+        source: ClipSource = readers[self.data_set](self.source, **options)
+        return source
+
+
+@dataclass(frozen=True, kw_only=True)
+class Simulate(_Packing):
+    """Simulate a world in which everything is known, and pack it.
+
+    One start in ten is for validation and one for testing. The same seed gives the same clips.
+    push and walk need the extra `sim`.
+    """
+
+    world: Annotated[World, tyro.conf.Positional]
+    """push: a robot arm among objects; walk: a person in motion; sky: clouds that drift."""
+    destination: Annotated[Path, tyro.conf.Positional]
+    """Folder of the packed data set."""
+    num_starts: Annotated[int, tyro.conf.arg(name="num-starts", aliases=["-n"])]
+    """How many start states; with --split, of that side."""
+    futures: int = 1
+    """Clips that share one start state and go on differently."""
+    seed: int = 0
+    """Of all draws."""
+    foregrounds: Path | None = None
+    """sky: folder of photographs in which nothing moves, for the ground."""
+
+    def run(self) -> int:
+        """Simulate it, and print what came of it."""
+        return self.pack(self.find_source(), self.destination)
+
+    def find_source(self) -> "ClipSource":
+        """Return what simulates the world.
+
+        Raises:
+            UserError: An option is for another world, or out of range.
+        """
+        from cinnema.simulators.push import Push
+        from cinnema.simulators.sky import Skies
+        from cinnema.simulators.walk import Walk
+
+        options: dict[str, Any] = {"futures": self.futures, "seed": self.seed}
+        if self.size is not None:
+            options["size"] = self.size
+        if self.foregrounds is not None:
+            if self.world != "sky":
+                raise UserError(f"--foregrounds is an option of sky, not of {self.world}")
+            options["foregrounds"] = self.foregrounds
+        worlds = {"push": Push, "walk": Walk, "sky": Skies}
+        count = self.num_starts * (1 if self.split is None else _STARTS_FOR_ONE)
+        source: ClipSource = worlds[self.world](num_starts=count, **options)
+        return source if self.split is None else _one_split(source, self.split, self.num_starts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Merge:
+    """Write the manifest of a data set whose shares are all made.
+
+    Whoever finishes last does this by itself; here it is for shares that were copied together.
+    """
+
+    folder: Annotated[Path, tyro.conf.Positional]
+    """The packed data set."""
+
+    def run(self) -> int:
+        """Write the manifest, and print what it lists."""
+        from cinnema.data.merging import merge
+
+        manifest = merge(self.folder)
+        print(
+            f"{self.folder}: {len(manifest.clips)} clips in {len(manifest.shards)} shards",
+            flush=True,
+        )
+        return DONE
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """Read every shard of a packed data set and compare it with its checksum."""
+
+    folder: Annotated[Path, tyro.conf.Positional]
+    """The packed data set."""
+
+    def run(self) -> int:
+        """Check it, and print that it is whole."""
+        from cinnema.data.dataset import PackedDataset
+
+        dataset = PackedDataset(self.folder)
+        with Progress(total=len(dataset.manifest.shards)) as progress:
+            progress.begin("checking shards")
+            dataset.verify(lambda done, _: progress.advance(done - progress.count))
+        print(f"{self.folder}: {len(dataset)} clips, all shards are whole", flush=True)
+        return DONE
+
+
+@dataclass(frozen=True, kw_only=True)
+class Show:
+    """Draw a contact sheet of a packed data set, and an animated one."""
+
+    folder: Annotated[Path, tyro.conf.Positional]
+    """The packed data set."""
+    output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
+    """The sheet (.png); the animated one has the same name with .gif. sheet.png in the data set's
+    folder unless given."""
+    num_clips: Annotated[int, tyro.conf.arg(name="num-clips", aliases=["-n"])] = 12
+    """How many clips, spread over the data set."""
+    split: Literal["train", "validation", "test"] | None = None
+    """Of this side of the split only."""
+    overwrite: bool = False
+    """Replace sheets that are there already."""
+
+    def run(self) -> int:
+        """Write both sheets and print their paths."""
+        from PIL import Image
+
+        from cinnema.core.files import atomic_path
+        from cinnema.data.dataset import PackedDataset
+        from cinnema.data.sheets import choose_clips, contact_sheet, moving_sheet
+        from cinnema.media.videos import write_video
+
+        dataset = PackedDataset(self.folder)
+        chosen = choose_clips(dataset, num=self.num_clips, split=self.split)
+        if not chosen:
+            raise UserError(f"{self.folder} has no clips in the split {self.split or 'at all'}")
+        path = self.output or self.folder / "sheet.png"
+        sheet = Image.fromarray(contact_sheet(dataset, chosen))
+        with atomic_path(path, overwrite=self.overwrite) as part:
+            sheet.save(part)
+        print(path, flush=True)
+        fps = min(dataset.manifest.clips[p].fps for p in chosen)
+        moving = moving_sheet(dataset, chosen)
+        gif = path.with_suffix(".gif")
+        print(write_video(gif, moving, fps=fps, overwrite=self.overwrite), flush=True)
+        return DONE
+
+
+def _sum_up(result: "Preparation") -> str:
+    parts = [f"{result.num_clips} clips", f"{result.num_made} shards made"]
+    if result.num_found:
+        parts.append(f"{result.num_found} found")
+    if result.skipped:
+        parts.append(f"{len(result.skipped)} records skipped")
+    if not result.is_complete:
+        parts.append(f"{result.num_missing} shards still to be made by other shares")
+    return ", ".join(parts)
+
+
+def _one_split(source: "ClipSource", split: "Split", most: int | None = None) -> "ClipSource":
+    from cinnema.data.sources.one_split import OneSplit
+
+    return OneSplit(source, split, most)

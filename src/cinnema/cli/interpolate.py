@@ -1,0 +1,83 @@
+"""`cinnema interpolate`: from one motion of a photograph to another, step by step."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from cinnema.cli.jobs import Renderer, plan, run_jobs
+from cinnema.cli.options import ControlOptions, Folder, RenderingOptions, at_least
+from cinnema.core.files import check_input_file
+
+if TYPE_CHECKING:
+    from cinnema.synthesis.animation import Animation
+    from cinnema.synthesis.pipeline import Pipeline
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interpolate(ControlOptions, RenderingOptions):
+    """Animate one photograph by motions that lead from one to another."""
+
+    photo: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="PHOTO")]
+    """A photograph (JPEG, PNG, WebP, BMP, TIFF)."""
+    start: Annotated[str, tyro.conf.arg(metavar="NUMBER|FILE")] = "0"
+    """Where to begin: a sample's number within the seed, or a nu file of an earlier call."""
+    end: Annotated[str, tyro.conf.arg(metavar="NUMBER|FILE")] = "1"
+    """Where to end."""
+    steps: int = 5
+    """How many videos, both ends among them, from 2 to 100."""
+    seed: int = 0
+    """Of the ends that are numbers; at least 0."""
+    temperature: float = 1.0
+    """Factor on the ends that are numbers, at least 0."""
+    frames: int = 16
+    """Frames of a video (of a pingpong loop: of the way there)."""
+    loop: Literal["none", "pingpong", "crossfade"] = "none"
+    """How the end joins the beginning."""
+    output: Folder = Path("interpolated")
+    """Folder, made if missing. Of sky.jpg it gets the videos sky_between_00.mp4 and so on, beside
+    each its JSON and nu, and sky_between_grid.mp4."""
+
+    def run(self) -> int:
+        """Render all steps, print the paths of the videos, and return the exit code."""
+        at_least({
+            "--steps": (self.steps, 2),
+            "--seed": (self.seed, 0),
+            "--temperature": (self.temperature, 0),
+            "--frames": (self.frames, 1 if self.loop == "none" else 2),
+        })  # fmt: skip
+        self.check_rendering()
+        control = self.control()
+        start, end = _end(self.start), _end(self.end)
+        samples = tuple(range(self.steps))
+        jobs = plan([self.photo], folder=self.output, tag="between", samples=samples, options=self)
+
+        def prepare(pipeline: "Pipeline") -> Renderer:
+            def videos(photo: Path) -> "Iterator[Animation]":
+                return pipeline.interpolate(
+                    check_input_file(photo, kind="a picture"),
+                    start=start,
+                    end=end,
+                    steps=self.steps,
+                    seed=self.seed,
+                    temperature=self.temperature,
+                    eta=control,
+                    num_frames=self.frames,
+                    loop=self.loop,
+                    **self.rendering(),
+                )
+
+            return Renderer(videos)
+
+        ends = {"start_nu": start, "end_nu": end}
+        files = {name: path for name, path in ends.items() if isinstance(path, Path)}
+        return run_jobs(self, jobs, prepare, files=files)
+
+
+def _end(text: str) -> int | Path:
+    """Return a sample's number, or a nu file that is there."""
+    if text.isdecimal():
+        return int(text)
+    return check_input_file(text, kind="a nu file or a sample's number")

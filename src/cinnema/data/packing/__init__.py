@@ -1,1 +1,0 @@
-"""Clips in few plain files: written by any number of processes, read by any rank."""

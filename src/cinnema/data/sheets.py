@@ -1,0 +1,132 @@
+"""A look at a packed data set: rows of frames on one picture, and all clips moving side by side."""
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from math import ceil
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from cinnema.data.dataset import PackedDataset
+from cinnema.data.manifest import ClipEntry
+from cinnema.data.records import Control
+
+_GAP = 4
+_LABEL = 16  # height of the line above a row, in pixels
+_PAPER = 24  # dark grey, so that neither skies nor tables fade into it
+_INK = (200, 200, 200)
+_FUTURES = 4  # shown of one start
+
+Picture = UInt8[np.ndarray, "_ _ 3"]
+
+
+def choose_clips(dataset: PackedDataset, *, num: int, split: str | None = None) -> list[int]:
+    """Choose clips spread over the data set; of a start with several futures, up to four.
+
+    Args:
+        dataset: The data set.
+        num: At most so many clips.
+        split: Of this split only; of all if None.
+
+    Returns:
+        Positions in the manifest, in its order.
+    """
+    groups: dict[str, list[int]] = {}
+    for position, entry in enumerate(dataset.manifest.clips):
+        if split is None or entry.split == split:
+            groups.setdefault(entry.start or entry.clip, []).append(position)
+    shown = [positions[:_FUTURES] for positions in groups.values()]
+    width = max(map(len, shown), default=1)
+    wanted = max(1, num // width)
+    spread = np.linspace(0, len(shown) - 1, min(wanted, len(shown))).round().astype(int)
+    return list(islice((p for g in spread for p in shown[g]), num))
+
+
+def contact_sheet(
+    dataset: PackedDataset, positions: Sequence[int], *, columns: int = 8, cell: int = 112
+) -> Picture:
+    """Draw one row for each clip: frames from its first to its last, and what is known of it.
+
+    Args:
+        dataset: The data set.
+        positions: Clips to show, at least 1.
+        columns: Frames of each.
+        cell: Width and height of a frame, in pixels.
+    """
+    rows = [
+        _row(dataset, position, columns=columns, cell=cell, control=dataset.manifest.control)
+        for position in positions
+    ]
+    return np.concatenate(rows)
+
+
+def moving_sheet(
+    dataset: PackedDataset, positions: Sequence[int], *, max_frames: int = 60, side: int = 960
+) -> Iterator[Picture]:
+    """Show clips side by side, each from its start; the short ones wait at their last frame.
+
+    Args:
+        dataset: The data set.
+        positions: Clips to show, at least 1.
+        max_frames: Frames of the sheet, at most.
+        side: Its width, in pixels, at most.
+
+    Yields:
+        The frames of the sheet, RGB.
+    """
+    columns = ceil(len(positions) ** 0.5)
+    cell = max(16, side // columns - _GAP)
+    cell = min(cell, 2 * dataset.manifest.size)
+    clips = [dataset.read(p, _first_frames(dataset, p, max_frames)).frames for p in positions]
+    for t in range(max(map(len, clips))):
+        frames = [_fit(clip[min(t, len(clip) - 1)], cell) for clip in clips]
+        blank = [np.full((cell, cell, 3), _PAPER, np.uint8)] * (-len(frames) % columns)
+        cells = [*frames, *blank]
+        lines = [_beside(cells[i : i + columns]) for i in range(0, len(cells), columns)]
+        yield np.concatenate(lines)
+
+
+def describe_clip(entry: ClipEntry, control: Control | None) -> str:
+    """Return one line: name, split, length, and the control of the whole clip."""
+    line = f"{entry.clip}  {entry.split}  {entry.frames} frames at {entry.fps:g} a second"
+    if control is None or entry.control is None:
+        return line
+    values = ", ".join(
+        f"{label} {value:.3g}" for label, value in zip(control.labels, entry.control, strict=True)
+    )
+    return f"{line}  {control.name} {values} {control.unit}"
+
+
+def _row(
+    dataset: PackedDataset, position: int, *, columns: int, cell: int, control: Control | None
+) -> Picture:
+    entry = dataset.manifest.clips[position]
+    times = np.linspace(0, entry.frames - 1, columns).round().astype(int)
+    frames = dataset.read(position, times.tolist()).frames
+    cells = _beside([_fit(frame, cell) for frame in frames])
+    return np.concatenate([_label(describe_clip(entry, control), width=cells.shape[1]), cells])
+
+
+def _label(text: str, *, width: int) -> Picture:
+    line = Image.new("RGB", (width, _LABEL), (_PAPER,) * 3)
+    font = ImageFont.load_default(size=11)
+    ImageDraw.Draw(line).text((_GAP, 1), text, fill=_INK, font=font)
+    return np.asarray(line)
+
+
+def _beside(cells: Sequence[Picture]) -> Picture:
+    """Put pictures in a line, with a gap to their right and below."""
+    padded = [np.pad(c, ((0, _GAP), (0, _GAP), (0, 0)), constant_values=_PAPER) for c in cells]
+    return np.concatenate(padded, axis=1)
+
+
+def _fit(frame: NDArray[np.uint8], cell: int) -> NDArray[np.uint8]:
+    method = cv2.INTER_AREA if frame.shape[0] > cell else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(frame, (cell, cell), interpolation=method), dtype=np.uint8)
+
+
+def _first_frames(dataset: PackedDataset, position: int, most: int) -> list[int]:
+    return list(range(min(most, dataset.manifest.clips[position].frames)))

@@ -1,0 +1,288 @@
+"""How far the generated clips as a whole are from the real ones: FVD, DTFVD, FID and others."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeVar
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from cinnema.core.errors import UserError
+from cinnema.evaluation.baselines import TrainingClips
+from cinnema.evaluation.features import Features
+from cinnema.evaluation.metrics.base import REAL, Futures, Metric, RealBatch, Video
+from cinnema.evaluation.protocols import Protocol
+from cinnema.evaluation.results import Cell, Column, Curve, Missing
+from cinnema.evaluation.scores import Estimate
+from cinnema.evaluation.statistics.coverage import Coverage, measure_coverage
+from cinnema.evaluation.statistics.gaussian import Extrapolation
+from cinnema.evaluation.statistics.resampling import ClusteredSums, ratio
+from cinnema.evaluation.statistics.summary import (
+    FeatureSummary,
+    frechet_at_infinity,
+    frechet_estimate,
+    kernel_of,
+)
+
+_GROUP = "distribution"
+_FRAME_DIM = 2048  # Inception's features of one frame
+_NUM_CANDIDATES = 8
+_EXTRAPOLATED = 32  # clips, so that a quarter of them still has a covariance
+
+_Found = TypeVar("_Found", Estimate, Coverage)
+
+
+class FrechetDistance(Metric):
+    """A Frechet distance of clips' features; with `is_main` what else they tell of the sets.
+
+    One future of each start is compared with the real clips. The row of real clips compares half
+    of the source videos with the other half: the floor, of half as many clips. Other real futures
+    have no distance: they may be among the real clips, and a set is at 0 from itself.
+
+    Args:
+        features: Of clips.
+        columns: From `frechet_columns`: the distance, and with `is_main` what else there is.
+        is_main: Whether it yields the extrapolation, the kernel distance and coverage too.
+    """
+
+    def __init__(
+        self, features: Features, *, columns: Sequence[Column], is_main: bool = False
+    ) -> None:
+        super().__init__()
+        self._features, self._is_main = features, is_main
+        self.columns = tuple(columns)
+
+    def see_real(self, real: RealBatch) -> None:
+        """Take in the real clips, and each half."""
+        rows = self._features.of(real.videos)
+        self._add(REAL, "set", real.keys, real.sources, rows)
+        for half in (0, 1):
+            chosen = [i for i, of in enumerate(real.halves) if of == half]
+            if chosen:
+                keys, sources = ([v[i] for i in chosen] for v in (real.keys, real.sources))
+                self._add(REAL, f"half {half}", keys, sources, rows[chosen])
+
+    def see(self, real: RealBatch, futures: Futures) -> None:
+        """Take in the first future of each start, but for real ones."""
+        if futures.kind == "real":
+            return
+        rows = self._features.of(futures.videos[0])
+        self._add(futures.row, "set", real.keys, real.sources, rows)
+
+    def _add(
+        self, row: str, what: str, keys: list[str], sources: list[str], features: Tensor
+    ) -> None:
+        summary = self.sums.get((row, what))
+        if summary is None:
+            summary = FeatureSummary(
+                features.shape[1], **({} if self._is_main else {"num_shells": 0})
+            )
+            self.sums[row, what] = summary
+        summary.add(keys, sources, features)
+
+    def cells(self, row: str) -> Mapping[str, Cell]:
+        """Return the distance, and what else there is."""
+        pair = self._pair(row)
+        if pair is None:
+            return {}
+        distance = _guarded(lambda: frechet_estimate(*pair))
+        if not self._is_main:
+            return {self.columns[0].name: distance}
+        counts = {
+            "num_clips": min(s.num_clips for s in pair),
+            "num_scenes": min(s.num_sources for s in pair),
+        }
+        coverage = _guarded(lambda: self._coverage(*pair))
+        values: dict[str, Cell] = {
+            self.columns[0].name: distance,
+            self.columns[1].name: _at_infinity(frechet_at_infinity(*pair), counts),
+            self.columns[2].name: _guarded(lambda: kernel_of(*pair)),
+        }
+        for column in self.columns[3:]:
+            values[column.name] = (
+                coverage
+                if isinstance(coverage, Missing)
+                else Estimate(getattr(coverage, column.name), None, None, **counts)
+            )
+        return values
+
+    def _pair(self, row: str) -> tuple[FeatureSummary, FeatureSummary] | None:
+        first, second = (
+            (self.sums.get((REAL, "half 0")), self.sums.get((REAL, "half 1")))
+            if row == REAL
+            else (self.sums.get((REAL, "set")), self.sums.get((row, "set")))
+        )
+        return None if first is None or second is None else (first, second)
+
+    @staticmethod
+    def _coverage(first: FeatureSummary, second: FeatureSummary) -> Coverage:
+        return measure_coverage(first.sample.features, second.sample.features)
+
+    def curves(self, rows: Sequence[str]) -> Iterator[Curve]:
+        """Yield the distance against 1/n, by which it is extrapolated."""
+        if not self._is_main:
+            return
+        lines = {}
+        for row in rows:
+            pair = self._pair(row)
+            line = None if pair is None else frechet_at_infinity(*pair)
+            if line is not None and len(line.counts) > 1:
+                lines[row] = line
+        if lines:
+            yield Curve(
+                title=f"{self.columns[0].name} against 1/n",
+                x_label="1 / clips",
+                y_label=self.columns[0].name,
+                x={row: tuple(1 / n for n in line.counts) for row, line in lines.items()},
+                y={row: line.distances for row, line in lines.items()},
+                about="quarters, halves and all of the clips; the line's height at 0 is the "
+                "distance for infinitely many",
+            )
+
+
+class FrameFrechetDistance(FrechetDistance):
+    """A Frechet distance of single frames: FID over all frames of all clips."""
+
+    def _add(
+        self, row: str, what: str, keys: list[str], sources: list[str], features: Tensor
+    ) -> None:
+        num_frames = features.shape[1] // _FRAME_DIM
+        frames = features.unflatten(1, (num_frames, _FRAME_DIM)).flatten(0, 1)
+        super()._add(
+            row,
+            what,
+            [f"{key}/{t}" for key in keys for t in range(num_frames)],
+            [source for source in sources for _ in range(num_frames)],
+            frames,
+        )
+        clips = self.sums.setdefault((row, f"{what}, clips"), ClusteredSums(1))
+        for source in sources:
+            clips.add(source, [1.0])
+
+    def cells(self, row: str) -> Mapping[str, Cell]:
+        """Return the distance; its n counts clips, not frames."""
+        keys = ((REAL, "half 0"), (REAL, "half 1")) if row == REAL else ((row, "set"),)
+        counted = [self.sums.get((name, f"{what}, clips")) for name, what in keys]
+        clips = min((c.num_clips for c in counted if c is not None), default=0)
+        return {
+            name: cell
+            if isinstance(cell, Missing)
+            else Estimate(cell.value, cell.low, cell.high, clips, cell.num_scenes)
+            for name, cell in super().cells(row).items()
+        }
+
+
+class TrainingDistance(Metric):
+    """How near the nearest training clip is, in features: a model that remembers is too near.
+
+    Looked at are the 8 training clips whose first frames are nearest: all contestants begin with
+    the x0 that they are given.
+
+    Args:
+        features: Of clips.
+        training: Clips to look up.
+        protocol: That cuts them as it cuts the real clips.
+    """
+
+    columns = (
+        Column(
+            name="nearest training clip",
+            better="real",
+            digits=2,
+            group="memory",
+            about="distance to the nearest training clip in I3D's logits, root mean square over "
+            "classes; nearer than real test clips are is remembered",
+        ),
+    )
+
+    def __init__(self, features: Features, training: TrainingClips, *, protocol: Protocol) -> None:
+        super().__init__()
+        self._features, self._training, self._protocol = features, training, protocol
+        self._candidates: dict[str, Tensor] = {}
+
+    def see_real(self, real: RealBatch) -> None:
+        """Look up the candidates, and how near the real clips are to them."""
+        self._candidates = {clip.start.key: self._near(clip.frames[0]) for clip in real.clips}
+        self._add(REAL, real, real.videos)
+
+    def see(self, real: RealBatch, futures: Futures) -> None:
+        """Look how near the first future of each start is."""
+        self._add(futures.row, real, futures.videos[0])
+
+    def _near(self, x0: UInt8[np.ndarray, "h w 3"]) -> Float[Tensor, "k d"]:
+        clips = self._training.nearest(x0, num=_NUM_CANDIDATES)
+        return self._features.of([self._protocol.real(clip.frames) for clip in clips]).double()
+
+    def _add(self, row: str, real: RealBatch, videos: Sequence[Video]) -> None:
+        sums = self.sums.setdefault((row, "distance"), ClusteredSums(2))
+        rows = self._features.of(videos).double()
+        for key, source, features in zip(real.keys, real.sources, rows, strict=True):
+            nearest = (self._candidates[key] - features).square().mean(dim=1).min().sqrt()
+            sums.add(source, [float(nearest), 1.0])
+
+    def cells(self, row: str) -> Mapping[str, Cell]:
+        """Return the mean distance."""
+        sums = self.sums.get((row, "distance"))
+        return {} if sums is None else {self.columns[0].name: sums.estimate(ratio)}
+
+
+def frechet_columns(name: str, *, about: str, is_main: bool = False) -> tuple[Column, ...]:
+    """Return the columns of a Frechet distance.
+
+    Args:
+        name: "FVD".
+        about: Of what, and how frames are resized.
+        is_main: Whether there are the extrapolation, the kernel distance and coverage too.
+    """
+    digits = 3 if name.startswith("DTFVD") else 1
+    first = Column(
+        name=name,
+        better="lower",
+        digits=digits,
+        group=_GROUP,
+        about=f"Frechet distance of {about}; larger for fewer clips",
+    )
+    if not is_main:
+        return (first,)
+    return (
+        first,
+        Column(
+            name=f"{name} at infinity",
+            better="lower",
+            digits=digits,
+            group=_GROUP,
+            about=f"{name} extrapolated in 1/n to infinitely many clips",
+        ),
+        Column(
+            name="kernel distance",
+            better="lower",
+            digits=3,
+            group=_GROUP,
+            about="unbiased squared maximum mean discrepancy of the same features, cubic kernel; "
+            "not larger for fewer clips, and maybe a little below 0",
+        ),
+        *(
+            Column(name=share, better="higher", digits=2, group=_GROUP, about=text)
+            for share, text in (
+                ("precision", "share of the clips within the reach of a real one (5 neighbours)"),
+                ("recall", "share of the real clips within the reach of one (5 neighbours)"),
+                ("density", "how many real clips reach a clip, over 5; about 1 is best"),
+                ("coverage", "share of the real clips with a clip within their reach"),
+            )
+        ),
+    )
+
+
+def _guarded(measure: Callable[[], _Found]) -> _Found | Missing:
+    """Too few clips are a reason, not a failure."""
+    try:
+        return measure()
+    except UserError as error:
+        return Missing(reason=str(error))
+
+
+def _at_infinity(line: Extrapolation, counts: Mapping[str, int]) -> Cell:
+    if math.isnan(line.value) or counts["num_clips"] < _EXTRAPOLATED:
+        return Missing(reason=f"the extrapolation needs {_EXTRAPOLATED} clips: give more")
+    return Estimate(line.value, None, None, **counts)

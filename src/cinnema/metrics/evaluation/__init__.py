@@ -1,1 +1,0 @@
-"""`cinnema evaluate`: what a model is worth, beside baselines, by protocols that are told."""

@@ -1,0 +1,176 @@
+"""Model files: one safetensors file holds a model, its configuration tells which kind it is."""
+
+import re
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from cinnema.core.config import config_from_dict, config_to_dict
+from cinnema.core.errors import UserError
+from cinnema.core.threads import one_thread
+from cinnema.core.weights import WeightsFile, load_weights, save_weights
+from cinnema.models.base import VideoModel
+from cinnema.models.warping.model import WarpingModel
+
+_BUNDLED = Path(__file__).parents[1] / "weights"
+_SUFFIX = ".safetensors"
+_HUB_FILE = "model.safetensors"
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """A model and where it is from.
+
+    Attributes:
+        model: In evaluation mode, float32, on the CPU.
+        sha256: Of its file, 64 hexadecimal digits; empty for a model from memory.
+        path: Its file; None for a model from memory.
+    """
+
+    model: VideoModel
+    sha256: str = ""
+    path: Path | None = None
+
+
+def save_model(path: str | Path, model: VideoModel, *, overwrite: bool = False) -> str:
+    """Write a model to one file: its weights, and its configuration in the metadata.
+
+    The warping model's weights are rounded to bfloat16, those of the painting one are kept.
+
+    Args:
+        path: Where to; ".safetensors" by custom.
+        model: On any device.
+        overwrite: Whether a file that is there already may be replaced.
+
+    Returns:
+        The file's SHA-256, 64 hexadecimal digits.
+
+    Raises:
+        UserError: `path` exists, or cannot be written.
+    """
+    return save_weights(
+        path,
+        model.state_dict(),
+        config_to_dict(model.config),
+        dtype=model.stored_dtype,
+        overwrite=overwrite,
+    )
+
+
+@one_thread()
+def load_model(name_or_path: str | Path) -> LoadedModel:
+    """Load a model by a bundled name, from a file, or from the Hugging Face hub.
+
+    Args:
+        name_or_path: "landscape" or another name of `bundled_names`; a file that `save_model`
+            wrote; or a hub id "owner/name" (needs the extra `hub`), of which model.safetensors is
+            taken. What exists as a file is taken for a file.
+
+    Returns:
+        The model, its hash and its file. The configuration in the file tells which kind of model
+        it is.
+
+    Raises:
+        UserError: There is no such name or file, or the file holds something else.
+
+    Example:
+        >>> load_model("landscape").model.size
+        128
+    """
+    path = _find(name_or_path)
+    file = load_weights(path)
+    return LoadedModel(model=_build(file, path), sha256=file.sha256, path=path)
+
+
+def bundled_names() -> list[str]:
+    """Return the names of the weights that come with the package."""
+    return sorted(path.stem for path in _BUNDLED.glob(f"*{_SUFFIX}"))
+
+
+def _find(name_or_path: str | Path) -> Path:
+    path, name = Path(name_or_path), str(name_or_path)
+    if path.is_file():
+        return path
+    if name in bundled_names():
+        return _BUNDLED / f"{name}{_SUFFIX}"
+    if isinstance(name_or_path, str) and path.suffix != _SUFFIX and not path.exists():
+        if _HUB_ID.fullmatch(name):
+            return _from_hub(name)
+        if "/" not in name and "\\" not in name:
+            known = ", ".join(bundled_names()) or "none"
+            raise UserError(
+                f"{name!r} is neither a bundled model (there is: {known}) nor a file: "
+                "give one of these names or the path of a weights file"
+            )
+    return path  # reading it says what is wrong
+
+
+def _from_hub(hub_id: str) -> Path:
+    try:
+        from huggingface_hub import hf_hub_download
+    except ImportError:
+        raise UserError(
+            f"{hub_id} is no file here, and the hub needs an extra: "
+            "pip install 'cinnema[hub]', or name a file"
+        ) from None
+    try:
+        return Path(hf_hub_download(hub_id, _HUB_FILE))
+    except Exception as error:  # of a dozen kinds: network, rights, a name that is not there
+        reason = str(error).strip().splitlines()
+        raise UserError(
+            f"{hub_id} could not be had from the hub ({reason[0] if reason else 'no reason'}): "
+            "check the name and the network, or name a file"
+        ) from error
+
+
+def load_warping_model(name_or_path: str | Path, *, purpose: str) -> WarpingModel:
+    """Load a model as `load_model` does, for what only one that warps the photograph can do.
+
+    Args:
+        name_or_path: As for `load_model`.
+        purpose: What it is wanted for, as in "measuring the flow", for the message.
+
+    Raises:
+        UserError: There is no such model, or it is of another kind.
+    """
+    model = load_model(name_or_path).model
+    if not isinstance(model, WarpingModel):
+        raise UserError(
+            f"{name_or_path} holds a model that paints its frames, and {purpose} needs one that "
+            "warps the photograph: name other weights, as landscape"
+        )
+    return model
+
+
+# By the configuration's field `kind`: the module, its configuration and its model. The module is
+# imported when a file needs it, so that the networks of 2021 cost nothing to others. Files of the
+# first version have no such field and hold a warping model.
+_KINDS: dict[str, tuple[str, str, str]] = {
+    "warping": ("cinnema.models.warping.model", "WarpingModelConfig", "WarpingModel"),
+    "painting": ("cinnema.paper.model", "PaperModelConfig", "PaperModel"),
+    "articulated": ("cinnema.models.keypoint.model", "KeypointModelConfig", "KeypointModel"),
+}
+
+
+def _build(file: WeightsFile, path: Path) -> VideoModel:
+    kind = file.config.get("kind", "warping")
+    if kind not in _KINDS:
+        raise UserError(
+            f"{path} holds a model of kind {kind!r}, and this version knows {', '.join(_KINDS)}: "
+            "update cinnema, or name another file"
+        )
+    module_name, config_name, model_name = _KINDS[kind]
+    module = import_module(module_name)
+    model_type: type[VideoModel] = getattr(module, model_name)
+    config: object = config_from_dict(getattr(module, config_name), file.config, source=str(path))
+    try:
+        return model_type.with_weights(config, file.state)
+    except (RuntimeError, ValidationError) as error:
+        first = str(error).split("\n\t")[1:2]
+        raise UserError(
+            f"{path} does not hold the weights that its configuration asks for "
+            f"({first[0].strip()[:200] if first else error}): name another file or save it again"
+        ) from error

@@ -1,0 +1,1 @@
+"""The model whose latent describes paths of keypoints: a robot's arm, a person."""

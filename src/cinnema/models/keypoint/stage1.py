@@ -1,0 +1,391 @@
+"""Stage 1 of what acts before a still camera: pixels in, z, and x0 warped and painted."""
+
+import math
+import warnings
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Float
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+
+from cinnema.core.errors import UserError
+from cinnema.models.keypoint.decoder import (
+    MomentCode,
+    MomentDecoder,
+    Posture,
+    Rendering,
+    Scene,
+    SceneEncoder,
+    Way,
+)
+from cinnema.models.keypoint.encoder import (
+    FRAME_DIM,
+    ClipEncoder,
+    ClipReader,
+    PathEncoder,
+    PointClipEncoder,
+    Seen,
+)
+from cinnema.models.keypoint.keypoints import PointFinder, expected_points
+
+LANDMARK_UNIT = 0.1
+"""Landmarks are counted in this much of their unit: metres of an arm, widths of a picture."""
+
+_PLACE_DIM = 16
+# Places about the middle of a picture, brought to unit scale for the conditioner.
+_PLACE_SCALE = 4.0
+# Functions of time on which a landmark's path is written.
+_NUM_WAVES = 8
+# Channels by width: at a half, a quarter, an eighth, a sixteenth of the size.
+_GROWTH = (1, 2, 3, 4)
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class KeypointConfig:
+    """What stage 1 is made of.
+
+    Attributes:
+        size: Width and height of the frames in pixels: 32, 64, 128 or 256.
+        num_frames: T, frames after x0.
+        fps: Frames a second of the clips it is trained on.
+        z_dim: Length of z.
+        noise: Standard deviation of q(z | X), fixed; z has unit root mean square. Where the spread
+            is learned, stage 1 has no use for it, and stage 2 adds it to the mean.
+        spread: Of q(z | X): "fixed" to `noise`, or "learned" with a weight on its divergence from
+            N(0, I), as in the paper; z then is as large as it comes.
+        encoder_width: Channels of the clip encoder's first layer, a multiple of 8.
+        width: Channels of the decoder at half of the size, a multiple of 8; 2, 3 and 4 times as
+            many further down.
+        code_dim: Length of what the decoder hears of z at a moment.
+        decoder: How it makes frames: by warping x0 and painting where the warp cannot know, by
+            painting alone, as in the paper, or by warping alone.
+        landmarks: Numbers that say where the body is in a frame, which z has to tell: x, y and z
+            of an arm's end, or x and y of each joint. 0 where none are known.
+    """
+
+    size: Literal[32, 64, 128, 256] = 64
+    num_frames: int = Field(default=16, ge=1)
+    fps: float = Field(default=10.0, gt=0)
+    z_dim: int = Field(default=64, ge=1)
+    noise: float = Field(default=0.1, ge=0)
+    spread: Literal["fixed", "learned"] = "fixed"
+    encoder_width: int = Field(default=24, ge=8, multiple_of=8)
+    width: int = Field(default=24, ge=8, multiple_of=8)
+    code_dim: int = Field(default=128, ge=1)
+    decoder: Way = "warp and paint"
+    landmarks: int = Field(default=0, ge=0)
+    points: bool = False
+
+    def __post_init__(self) -> None:
+        if self.points and (self.landmarks == 0 or self.landmarks % 2):
+            raise UserError(
+                f"landmarks must be an even number, x and y of each point, got {self.landmarks}: "
+                "give twice as many as there are points, or points=False"
+            )
+        if self.points and self.spread != "fixed":
+            raise UserError(
+                f"spread must be fixed where z is that of points, got {self.spread}: leave it out"
+            )
+
+    @property
+    def num_points(self) -> int:
+        """Landmarks that are points of the picture."""
+        return self.landmarks // 2 if self.points else 0
+
+    @property
+    def feature_dim(self) -> int:
+        """Channels of the features of x0 that the conditioner reads."""
+        return self.widths[2] + self.widths[3] + 2 * self.num_points
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels of the features of x0, from fine to coarse."""
+        return tuple(self.width * growth for growth in _GROWTH)
+
+
+class Posterior(NamedTuple):
+    """q(z | X) = N(mean, deviation^2).
+
+    Attributes:
+        mean: z without noise.
+        log_variance: Of each number, in nats; None where the deviation is fixed.
+        noise: The fixed deviation.
+    """
+
+    mean: Float[Tensor, "b z"]
+    log_variance: Float[Tensor, "b z"] | None
+    noise: float
+
+    def drawn(self, noise: Float[Tensor, "b z"]) -> Float[Tensor, "b z"]:
+        """Return mean + deviation * noise.
+
+        Args:
+            noise: Standard normal.
+        """
+        noise = noise.to(self.mean)
+        if self.log_variance is None:
+            return self.mean + self.noise * noise
+        return self.mean + (0.5 * self.log_variance).exp().to(noise) * noise
+
+    def divergence(self) -> Float[Tensor, " b"]:
+        """Return KL(q(z | X) || N(0, I)) = sum_z (mean^2 + variance - 1 - log variance) / 2, nats.
+
+        0 where the deviation is fixed: there is nothing to keep it from.
+        """
+        if self.log_variance is None:
+            return self.mean.new_zeros(len(self.mean)).float()
+        square, log_variance = self.mean.float().square(), self.log_variance.float()
+        return 0.5 * (square + log_variance.exp() - 1 - log_variance).sum(dim=1)
+
+
+class Moments(NamedTuple):
+    """What the decoder makes of clips at some moments.
+
+    Attributes:
+        frames: Values about [-1, 1].
+        warped: x0 moved by the flow, without what is painted.
+        landmarks: How far each landmark is from where it is in x0, in its unit; l is 0 where the
+            model knows none.
+    """
+
+    frames: Float[Tensor, "b n 3 h w"]
+    warped: Float[Tensor, "b n 3 h w"]
+    landmarks: Float[Tensor, "b n l"]
+
+
+class KeypointStage1(nn.Module):
+    """A video VAE for bodies: z says how one acts, x0 who and where.
+
+    Source: the paper's encoder reads pixels and its decoder paints all frames at once. We let z
+    tell the path of landmarks where they are known, which is what makes so small a z learn the
+    motion first; warp x0 where that suffices; and render one moment at a time.
+
+    Args:
+        config: What it is made of.
+
+    Example:
+        >>> model = KeypointStage1(KeypointConfig()).eval()
+        >>> x0, z = torch.zeros(1, 3, 64, 64), torch.randn(1, 64)
+        >>> model.decode(x0, z).shape
+        torch.Size([1, 16, 3, 64, 64])
+    """
+
+    def __init__(self, config: KeypointConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = _new_encoder(config)
+        self.scene = SceneEncoder(widths=config.widths)
+        self.code = MomentCode(
+            in_dim=config.z_dim + config.landmarks,
+            hidden_dim=2 * config.code_dim,
+            code_dim=config.code_dim,
+        )
+        self.decoder = MomentDecoder(
+            widths=config.widths,
+            code_dim=config.code_dim,
+            way=config.decoder,
+            num_points=config.num_points,
+        )
+        with warnings.catch_warnings():  # of no landmarks
+            warnings.filterwarnings("ignore", "Initializing zero-element tensors")
+            self.path_of_z = nn.Linear(config.z_dim, config.landmarks * _NUM_WAVES)
+            if config.points:
+                self.find = PointFinder(widths=config.widths[1:], num_points=config.num_points)
+                self.path_encoder = PathEncoder(
+                    num_landmarks=config.landmarks,
+                    num_frames=config.num_frames,
+                    z_dim=config.z_dim,
+                )
+                return
+            self.path_of_frames = nn.Linear(FRAME_DIM, config.landmarks)
+            self.place = nn.Sequential(
+                nn.Conv2d(config.widths[2] + config.widths[3], _PLACE_DIM, 1),
+                nn.SiLU(),
+                nn.Flatten(),
+                nn.Linear(_PLACE_DIM * (config.size // 8) ** 2, config.landmarks),
+            )
+
+    def encode(self, video: Float[Tensor, "b t1 3 h w"]) -> Float[Tensor, "b z"]:
+        """Return z of clips, without noise.
+
+        Args:
+            video: x0 and the T frames after it, in [-1, 1].
+
+        Returns:
+            z, of unit root mean square over its length where the spread is fixed.
+        """
+        z: Tensor = self.encoder(video)
+        return z
+
+    def encode_path(self, places: Float[Tensor, "b t1 l"]) -> Float[Tensor, "b z"]:
+        """Return z of bodies whose points are known, without noise and without a look at a frame.
+
+        Args:
+            places: Of the points in x0 and the T frames after it, x and y in turn.
+        """
+        start = (places[:, 0] - 0.5) * _PLACE_SCALE
+        path = (places[:, 1:] - places[:, :1]) / LANDMARK_UNIT
+        dtype = self.path_of_z.weight.dtype
+        z: Tensor = self.path_encoder(start.to(dtype), path.to(dtype))
+        return z
+
+    def posterior(self, vectors: Float[Tensor, "b t v"]) -> Posterior:
+        """Return q(z | X) of clips.
+
+        Args:
+            vectors: Of the encoder.
+        """
+        mean, log_variance = self.encoder.distribution(vectors)
+        return Posterior(mean, log_variance, self.config.noise)
+
+    def latent_parts(self) -> dict[str, nn.Module]:
+        """Return the networks that decide z and the features of x0, by name."""
+        parts: dict[str, nn.Module] = {"encoder": self.encoder, "scene": self.scene}
+        if self.config.points:
+            parts |= {"find": self.find, "path_encoder": self.path_encoder}
+        return parts
+
+    def features(self, scene: Scene) -> Float[Tensor, "b f i j"]:
+        """Return the features of x0 that decide how it may go on, at an eighth of its size.
+
+        Where the landmarks are points, their places are the last channels, the same everywhere.
+        """
+        eighth, sixteenth = scene.maps[2:]
+        enlarged = nn.functional.interpolate(sixteenth, eighth.shape[-2:], mode="nearest")
+        seen = [eighth, enlarged]
+        if self.config.points:
+            places = (self.places(scene) - 0.5) * _PLACE_SCALE
+            seen.append(places[..., None, None].expand(-1, -1, *eighth.shape[-2:]))
+        return torch.cat(seen, dim=1)
+
+    def place_maps(self, scene: Scene) -> Float[Tensor, "b k i j"]:
+        """Return where each point may be in x0, as logarithms of probabilities."""
+        maps: Tensor = self.find(*scene.maps[1:])
+        return maps
+
+    def places(self, scene: Scene) -> Float[Tensor, "b l"]:
+        """Return where the landmarks are in x0, in their unit, as far as its features tell."""
+        if self.config.points:
+            return expected_points(self.place_maps(scene)).flatten(1)
+        out: Tensor = self.place(self.features(scene)) * LANDMARK_UNIT
+        return out
+
+    def path(self, z: Float[Tensor, "b z"], times: Float[Tensor, "b n"]) -> Float[Tensor, "b n l"]:
+        """Return how far the landmarks are from where they are in x0, in their unit.
+
+        Linear in z, so that z comes to hold it: a sum of s and of sines that vanish at x0,
+
+            path(s) = sum_k a_k(z) B_k(s),   B_0(s) = s,  B_k(s) = sin(pi k s / 2).
+
+        Args:
+            z: How the clips go on.
+            times: s, in clips: 0 is x0, 1 the last frame.
+        """
+        waves = torch.arange(1, _NUM_WAVES, device=times.device, dtype=torch.float32)
+        s = times.float()[..., None]
+        basis = torch.cat([s, (math.pi / 2 * waves * s).sin()], dim=-1).to(z)
+        weights = self.path_of_z(z).view(len(z), -1, _NUM_WAVES)
+        return torch.einsum("blk,bnk->bnl", weights, basis) * LANDMARK_UNIT
+
+    def look(self, video: Float[Tensor, "b t1 3 h w"]) -> Seen:
+        """Return what the encoder sees in the frames of clips.
+
+        Args:
+            video: x0 and the T frames after it, in [-1, 1].
+        """
+        return self.encoder.look(video)
+
+    def seen_path(self, vectors: Float[Tensor, "b t v"]) -> Float[Tensor, "b t l"]:
+        """Return how far the landmarks have come in each frame, as that frame alone shows.
+
+        Args:
+            vectors: Of the encoder.
+        """
+        out: Tensor = self.path_of_frames(vectors) * LANDMARK_UNIT
+        return out
+
+    def at(
+        self,
+        scene: Scene,
+        z: Float[Tensor, "b z"],
+        times: Float[Tensor, "b n"],
+        known: Float[Tensor, "b n1 l"] | None = None,
+    ) -> Moments:
+        """Return the frames of clips at some of their moments.
+
+        Args:
+            scene: Of x0, `scene(x0)`.
+            z: How the clips go on.
+            times: In clips: 0 is x0, 1 the last frame.
+            known: Where the points are in x0, and then at each moment, if that is to be drawn and
+                not what z says.
+        """
+        path = self.path(z, times)
+        num = times.shape[1]
+        code = self.code(torch.cat([_rows(z, num), path / LANDMARK_UNIT], dim=-1), times)
+        posture = None
+        if self.config.points:
+            posture = _posture(self.told(scene, path) if known is None else known)
+        made: Rendering = self.decoder(scene.repeated(num), code.flatten(0, 1), posture)
+        return Moments(
+            frames=made.frame.unflatten(0, (-1, num)),
+            warped=made.warped.unflatten(0, (-1, num)),
+            landmarks=path,
+        )
+
+    def told(
+        self, scene: Scene, path: Float[Tensor, "b n l"]
+    ) -> Float[Tensor, "b n1 l"]:  # fmt: skip
+        """Return where the landmarks are in x0, and then along a path.
+
+        Args:
+            scene: Of x0.
+            path: How far they are from there, at some moments.
+        """
+        start = self.places(scene)[:, None]
+        return torch.cat([start, start + path], dim=1)
+
+    def decode(
+        self, x0: Float[Tensor, "b 3 h w"], z: Float[Tensor, "b z"]
+    ) -> Float[Tensor, "b t 3 h w"]:
+        """Return the T frames that follow x0, values about [-1, 1].
+
+        Args:
+            x0: First frames in [-1, 1], of the model's size.
+            z: How they go on.
+        """
+        times = torch.arange(1, self.config.num_frames + 1, device=x0.device) / float(
+            self.config.num_frames
+        )
+        return self.at(self.scene(x0), z, times.expand(len(x0), -1)).frames
+
+
+def _new_encoder(config: KeypointConfig) -> ClipReader:
+    if config.points:
+        return PointClipEncoder(
+            size=config.size,
+            num_frames=config.num_frames,
+            z_dim=config.z_dim,
+            width=config.encoder_width,
+            num_points=config.num_points,
+        )
+    return ClipEncoder(
+        size=config.size,
+        num_frames=config.num_frames,
+        z_dim=config.z_dim,
+        width=config.encoder_width,
+        learns_spread=config.spread == "learned",
+    )
+
+
+def _posture(places: Float[Tensor, "b n1 l"]) -> Posture:
+    """x0's points beside those of every moment, a row for each."""
+    points = places.unflatten(2, (-1, 2))
+    start = points[:, :1].expand_as(points[:, 1:])
+    return Posture(start.flatten(0, 1), points[:, 1:].flatten(0, 1))
+
+
+def _rows(z: Tensor, num: int) -> Float[Tensor, "b n z"]:
+    return z[:, None].expand(-1, num, -1)

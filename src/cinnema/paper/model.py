@@ -1,0 +1,303 @@
+"""The model of 2021 as one: its decoder paints every pixel of every frame."""
+
+import copy
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+
+from cinnema.core.config import config_from_dict, config_to_dict
+from cinnema.core.errors import UserError
+from cinnema.models.base import VideoModel
+from cinnema.models.control import END_POINT, ControlSpec
+from cinnema.paper.control import (
+    END_POINT_HIGH,
+    END_POINT_LOW,
+    ONE_HOT_DIM,
+    draw_end_point,
+    end_point_one_hots,
+)
+from cinnema.paper.decoder import Decoder, DecoderConfig
+from cinnema.paper.flow import PaperFlow, PaperFlowConfig
+from cinnema.paper.image_encoder import ImageEncoder, ImageEncoderConfig
+from cinnema.paper.spectral import fold_spectral_norm
+from cinnema.paper.video_encoder import VideoEncoder, VideoEncoderConfig
+
+END_POINT_SPEC = ControlSpec(
+    name=END_POINT,
+    labels=("x", "y", "z"),
+    unit="metres",
+    low=END_POINT_LOW,
+    high=END_POINT_HIGH,
+    typical=1.0,
+    optional=False,
+)
+"""The box that BAIR's training set spans."""
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class PaperModelConfig:
+    """Everything that makes a `PaperModel`, weights apart.
+
+    Attributes:
+        kind: What tells its file from that of another model.
+        name: What the weights are called.
+        decoder: Without spectral norm, which the model has folded in.
+        video_encoder: Of the decoder's z, length and size.
+        image_encoder: Of the decoder's size.
+        flow: Of the decoder's z; its condition is the embedding, and with `control: true` 30
+            more entries after it.
+
+    Raises:
+        ValueError: The parts do not fit each other.
+    """
+
+    kind: Literal["painting"] = "painting"
+    name: str
+    decoder: DecoderConfig
+    video_encoder: VideoEncoderConfig
+    image_encoder: ImageEncoderConfig
+    flow: PaperFlowConfig
+
+    def __post_init__(self) -> None:
+        if self.decoder.spectral_norm:
+            raise UserError(
+                "decoder.spectral_norm must be false, as a model has it folded into its weights: "
+                "make the model by PaperModel.of_networks"
+            )
+        condition_dim = self.image_encoder.z_dim + (ONE_HOT_DIM if self.flow.control else 0)
+        beside = f" and the {ONE_HOT_DIM} of the control" if self.flow.control else ""
+        pairs = {
+            "decoder.z_dim and video_encoder.z_dim": (self.decoder.z_dim, self.video_encoder.z_dim),
+            "decoder.z_dim and flow.in_channels": (self.decoder.z_dim, self.flow.in_channels),
+            f"flow.embedding_dim and image_encoder.z_dim{beside}": (
+                self.flow.embedding_dim,
+                condition_dim,
+            ),
+            "decoder's size and image_encoder.in_size": (
+                self.decoder.size,
+                self.image_encoder.in_size,
+            ),
+        }
+        for names, (mine, other) in pairs.items():
+            if mine != other:
+                raise UserError(f"{names} must be equal, got {mine} and {other}: change one")
+        self._require_a_common_clip()
+
+    def _require_a_common_clip(self) -> None:
+        length, size = self.decoder.num_frames, self.decoder.size
+        found = self.video_encoder.map_size(length, size)
+        if found != (1, 4):
+            raise UserError(
+                f"video_encoder must bring what decoder makes, {length} frames of {size} px, to 1 "
+                f"step of 4x4, but its strides bring it to {found[0]} of {found[1]}x{found[1]}: "
+                "take both from one training"
+            )
+
+
+class PaperModel(VideoModel):
+    """The paper's four networks: nu to z to video, and video to z to nu.
+
+    The flow hears the embedding of x0 and, if it was trained so, where the robot's arm is to be at
+    the last frame: eta is x, y and z in metres.
+
+    Source: Dorkenwald et al., "Stochastic Image-to-Video Synthesis using cINNs", 2021.
+
+    Example:
+        >>> model = PaperModel.of_networks(
+        ...     "mine", decoder=p, video_encoder=q, image_encoder=phi, flow=flow
+        ... )
+        >>> c = model.condition(x0)
+        >>> z, _ = model.to_latent(torch.randn(len(x0), model.z_dim), c)
+        >>> video = model.decode(x0, z)
+
+    Args:
+        config: What it is made of.
+    """
+
+    config: PaperModelConfig
+    stored_dtype: ClassVar[torch.dtype] = torch.float32
+
+    def __init__(self, config: PaperModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.decoder = Decoder(config.decoder)
+        self.video_encoder = VideoEncoder(config.video_encoder)
+        self.image_encoder = ImageEncoder(config.image_encoder)
+        self.flow = PaperFlow(config.flow)
+
+    @classmethod
+    def of_networks(
+        cls,
+        name: str,
+        *,
+        decoder: Decoder,
+        video_encoder: VideoEncoder,
+        image_encoder: ImageEncoder,
+        flow: PaperFlow,
+    ) -> "PaperModel":
+        """Make a model of trained networks, with the decoder's spectral norm folded in.
+
+        Args:
+            name: What the weights are to be called.
+            decoder: It and the others are copied, and stay as they are.
+            video_encoder: With the decoder's z, length and size.
+            image_encoder: With the decoder's size.
+            flow: With the decoder's z and the image encoder's embedding.
+
+        Returns:
+            The model in evaluation mode, frozen, on the networks' device.
+
+        Raises:
+            UserError: The networks do not fit each other.
+        """
+        networks = {
+            "decoder": copy.deepcopy(decoder),
+            "video_encoder": video_encoder,
+            "image_encoder": image_encoder,
+            "flow": flow,
+        }
+        fold_spectral_norm(networks["decoder"])
+        configs: dict[str, Any] = {
+            part: config_to_dict(network.config) for part, network in networks.items()
+        }
+        configs["decoder"]["spectral_norm"] = False
+        config = config_from_dict(PaperModelConfig, {"name": name, **configs}, source=name)
+        state = {
+            f"{part}.{key}": value.detach().clone()
+            for part, network in networks.items()
+            for key, value in network.state_dict().items()
+        }
+        return cls.with_weights(config, state)
+
+    @classmethod
+    def with_weights(cls, config: PaperModelConfig, state: Mapping[str, Tensor]) -> "PaperModel":
+        """Build a model of weights that are there already.
+
+        Args:
+            config: What it is made of.
+            state: Exactly its state dict's entries; the model takes the tensors themselves.
+
+        Raises:
+            RuntimeError: The entries are others.
+        """
+        with torch.device("meta"):  # first weights of 250 million parameters take their time
+            model = cls(config)
+        model.load_state_dict(state, assign=True)
+        return model.eval().requires_grad_(requires_grad=False)
+
+    @property
+    def name(self) -> str:
+        """What the weights are called."""
+        return self.config.name
+
+    @property
+    def size(self) -> int:
+        """Width and height of the pictures that the networks see and paint, in pixels."""
+        return self.config.decoder.size
+
+    @property
+    def num_frames(self) -> int:
+        """T, the frames after x0 that `decode` returns."""
+        return self.config.decoder.num_frames
+
+    @property
+    def z_dim(self) -> int:
+        """Length of z and nu."""
+        return self.config.decoder.z_dim
+
+    @property
+    def control(self) -> ControlSpec | None:
+        """The end point, where the flow hears it; the model then cannot do without."""
+        return END_POINT_SPEC if self.config.flow.control else None
+
+    def draw_eta(self, *, generator: torch.Generator) -> Float[Tensor, " e"] | None:
+        """Draw an end point evenly from the box that BAIR's training set spans, in metres.
+
+        Args:
+            generator: On the CPU; it is left alone if the model takes no control.
+        """
+        if self.control_dim:
+            return draw_end_point(generator=generator)
+        return super().draw_eta(generator=generator)
+
+    def encode(
+        self, video: Float[Tensor, "b t1 3 h w"], *, generator: torch.Generator | None = None
+    ) -> Float[Tensor, "b z"]:
+        """Return z of clips, of which the encoder sees the frames after x0.
+
+        Args:
+            video: x0 and the T frames after it, in [-1, 1], at the model's size.
+            generator: On the CPU: for a draw from q(z | X); the mean of q if None.
+
+        Raises:
+            UserError: Another number of frames or another size.
+        """
+        self.require_clips(video)
+        z: Tensor
+        z, log_var = self.video_encoder(video[:, 1:].transpose(1, 2))
+        if generator is not None:
+            z = z + (0.5 * log_var).exp() * torch.randn(z.shape, generator=generator).to(z)
+        return z
+
+    def condition(
+        self, x0: Float[Tensor, "b 3 h w"], eta: Float[Tensor, "b e"] | None = None
+    ) -> Float[Tensor, "b c"]:
+        """Return the embedding of x0 and, with a control, the one-hots of eta after it.
+
+        Args:
+            x0: First frames in [-1, 1], at the model's size.
+            eta: x, y and z of the robot's end effector at the last frame in metres, where the
+                model takes a control; None elsewhere.
+
+        Raises:
+            UserError: A control is missing or not finite, or given to a model that takes none.
+        """
+        embedding: Tensor = self.image_encoder(x0)
+        if eta is None and not self.control_dim:
+            return embedding
+        return torch.cat([embedding, end_point_one_hots(self._checked(eta, len(x0)))], dim=1)
+
+    def decode(
+        self, x0: Float[Tensor, "b 3 h w"], z: Float[Tensor, "b z"]
+    ) -> Float[Tensor, "b t 3 h w"]:
+        """Return the T frames that follow x0, values in [-1, 1].
+
+        Args:
+            x0: First frames in [-1, 1], at the model's size.
+            z: How they go on.
+        """
+        video: Tensor = self.decoder(x0, z)
+        return video
+
+    def to_latent(
+        self, nu: Float[Tensor, "b z"], c: Float[Tensor, "b c"]
+    ) -> tuple[Float[Tensor, "b z"], Float[Tensor, " b"]]:
+        """Put x0 and eta into a residual: z, and log abs det d z / d nu in nats."""
+        return self.flow.to_latent(nu, c)
+
+    def to_residual(
+        self, z: Float[Tensor, "b z"], c: Float[Tensor, "b c"]
+    ) -> tuple[Float[Tensor, "b z"], Float[Tensor, " b"]]:
+        """Take x0 and eta out of a latent: nu, and log abs det d nu / d z in nats."""
+        return self.flow.to_residual(z, c)
+
+    def _checked(self, eta: Tensor | None, num_rows: int) -> Tensor:
+        if not self.control_dim:
+            raise UserError(f"the model {self.name} takes no control: leave it out")
+        if eta is None:
+            raise UserError(
+                f"the model {self.name} needs a control: give x, y and z of the end effector at "
+                "the last frame, in metres"
+            )
+        if eta.shape != (num_rows, self.control_dim) or not bool(eta.isfinite().all()):
+            raise UserError(
+                f"eta: the model {self.name} takes {self.control_dim} finite numbers for each of "
+                f"{num_rows} first frames, x, y and z in metres, got shape {tuple(eta.shape)}: "
+                "give the end effector's position at the last frame"
+            )
+        return eta

@@ -1,0 +1,431 @@
+"""A synthetic sky whose motion is known exactly: cloud layers drifting over a still foreground.
+
+A sky is an appearance (`SkyScene`) and a motion (`SkyMotion`), drawn apart, so that one start can
+have many true futures. Coordinates are (x, y) in [0, 1]^2, x to the right and y downwards; time
+is in clips (frame t of T is at t / T). The motion says, for each point p of the picture at time t,
+where that point was at time 0:
+
+    p_0 = A^-1 exp(-t G) A p + t D(p)
+
+A is a perspective map of the picture onto the plane of the clouds (or the identity), G generates
+translation, rotation and growth on that plane, and D is a small smooth deformation. The backward
+flow p_0 - p is therefore exact; it is the target that training uses.
+
+Clouds twice as high look half as large and drift half as fast: that is the parallax of layers. A
+layer at height H (1 for the lowest) lies on the plane H A, on which its wind is G; seen on A, the
+wind is G / H, turned a little as winds are aloft (`SkyMotion.aloft`).
+"""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+from torch.nn import functional
+
+from cinnema.simulators.sky.foregrounds import Daylight, draw_foreground
+from cinnema.simulators.sky.motion import SkyMotion, row_times, to_plane
+from cinnema.simulators.sky.tiles import Draws, blur_levels, blur_of, pixel_centres, sample_tile
+
+
+@dataclass(frozen=True)
+class CloudLayer:
+    """Clouds of one height.
+
+    Attributes:
+        density: Fractal density of the clouds and of what they evolve into, each blurred more and
+            more (`cinnema.simulators.sky.tiles.blur_levels`), (2, l, n, n).
+        frame: Where the tiles lie on the plane: coordinates in tiles are frame @ (x, y, 1), (2, 3).
+        cover: Density at which a cloud begins, and the width of its soft edge: (2,).
+        opacity: Of the thickest cloud, in (0, 1].
+        detail: Share of fine structure, 0 to 1.
+        shading: How much light a cloud takes from what lies behind it, 0 or more.
+        height: In heights of the lowest layer, at least 1.
+    """
+
+    density: Float[Tensor, "2 l n n"]
+    frame: Float[Tensor, "2 3"]
+    cover: Float[Tensor, "2"]
+    opacity: float
+    detail: float
+    shading: float
+    height: float
+
+
+@dataclass(frozen=True)
+class SkyView:
+    """What is seen at one time.
+
+    Attributes:
+        picture: In [-1, 1], (3, m, m).
+        clouds: The share that each layer's clouds have in each pixel's colour, (layers, m, m);
+            those on the water count as those in the sky.
+    """
+
+    picture: Float[Tensor, "3 m m"]
+    clouds: Float[Tensor, "l m m"]
+
+
+@dataclass(frozen=True)
+class SkyScene:
+    """What the sky and the ground look like at time 0, and how to draw them at any later time.
+
+    Attributes:
+        layers: The clouds, the lowest first.
+        plane: The homography on which the tiles lie, (3, 3).
+        palette: Colours in [0, 1] of zenith, horizon, lit cloud, shaded cloud and sun: (5, 3).
+        sun: Where the sun stands, often beyond the picture, (2,).
+        glow: How much the sun lights up the sky around it, in [0, 1].
+        horizon: The y at which the clear sky has the horizon's colour.
+        ground: The still foreground at the full size, in [0, 1], (3, m, m).
+        coverage: 1 where the foreground hides the sky, (m, m).
+        waterline: Below this y the picture mirrors the sky, or None where there is no water.
+        water: By what the mirrored sky is multiplied, (3, m, m).
+
+    Example:
+        >>> from cinnema.simulators.sky.motion import draw_motion
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> motion = draw_motion(generator, direction=0.0, speed=0.1)
+        >>> scene = draw_scene(generator, size=64, plane=motion.plane)
+        >>> scene.frame(motion, 0.5).shape, scene.flow(motion, 0.5, size=16).shape
+        (torch.Size([3, 64, 64]), torch.Size([2, 16, 16]))
+    """
+
+    layers: tuple[CloudLayer, ...]
+    plane: Float[Tensor, "3 3"]
+    palette: Float[Tensor, "5 3"]
+    sun: Float[Tensor, "2"]
+    glow: float
+    horizon: float
+    ground: Float[Tensor, "3 m m"]
+    coverage: Float[Tensor, "m m"]
+    waterline: float | None
+    water: Float[Tensor, "3 m m"]
+
+    @property
+    def size(self) -> int:
+        """Width and height of the pictures, in pixels."""
+        return self.coverage.shape[-1]
+
+    @property
+    def moving(self) -> Float[Tensor, "m m"]:
+        """1 where the picture shows sky or mirrored sky, 0 on the ground."""
+        return 1 - self.coverage
+
+    def frame(self, motion: SkyMotion, time: float) -> Float[Tensor, "3 m m"]:
+        """Draw the picture at a time, values in [-1, 1].
+
+        Args:
+            motion: How the clouds move.
+            time: In clips.
+        """
+        return self.view(motion, time).picture
+
+    def view(self, motion: SkyMotion, time: float) -> SkyView:
+        """Draw the picture at a time, and say where clouds are seen.
+
+        Args:
+            motion: How the clouds move.
+            time: In clips.
+        """
+        aimed, is_mirrored = self._mirror(pixel_centres(self.size))
+        sky, clouds = self._sky(aimed, motion, time)
+        if self.waterline is not None:
+            sky = torch.where(is_mirrored, sky * self.water, sky)
+        picture = self.coverage * self.ground + self.moving * sky
+        return SkyView(picture.mul(2).sub(1).clamp(-1, 1), clouds * self.moving)
+
+    def flow(self, motion: SkyMotion, time: float, *, size: int) -> Float[Tensor, "2 k k"]:
+        """Return the exact backward flow from `time` to 0, in picture widths and heights.
+
+        It is that of the clouds, of several layers their mean by how much of each is seen. Where
+        the sky is clear it goes on as around it, although the gradient from zenith to horizon
+        stays where it is.
+
+        Args:
+            motion: How the clouds move.
+            time: In clips.
+            size: Rows and columns of the result; the ground's share of each cell does not move.
+        """
+        aimed, is_mirrored = self._mirror(pixel_centres(size))
+        sources = [motion.aloft(layer.height).source_of(aimed, time) for layer in self.layers]
+        flows = torch.stack(sources) - aimed
+        if len(self.layers) > 1:
+            seen = functional.adaptive_avg_pool2d(self.view(motion, time).clouds, size) + 1e-3
+            flows = flows * (seen / seen.sum(dim=0))[:, None]
+        flow = flows.sum(dim=0)
+        flow = torch.where(is_mirrored, flow * flow.new_tensor([1.0, -1.0])[:, None, None], flow)
+        moving = functional.adaptive_avg_pool2d(self.moving[None], size)
+        return flow * moving
+
+    def wind(
+        self, motion: SkyMotion, view: SkyView, *, start: float, end: float
+    ) -> Float[Tensor, "2"]:
+        """Return the mean displacement of the clouds in the sky from one time to another.
+
+        The clear sky, the ground and the water do not count; a cloud counts by its share in the
+        colour of each pixel.
+
+        Args:
+            motion: How the clouds move.
+            view: What is seen at `end`.
+            start: In clips.
+            end: In clips.
+
+        Returns:
+            In picture widths (to the right) and heights (downwards); 0 where there is no cloud.
+        """
+        size = min(self.size, 32)
+        points = pixel_centres(size)
+        clouds = view.clouds * (~self._mirror(pixel_centres(self.size))[1])
+        weight = functional.adaptive_avg_pool2d(clouds, size).double()
+        total = torch.zeros(2, dtype=torch.float64)
+        for layer, seen in zip(self.layers, weight, strict=True):
+            step = points - motion.aloft(layer.height).carried(points, start=end, end=start)
+            total += (step.double() * seen).sum(dim=(1, 2))
+        return (total / weight.sum().clamp_min(1e-9)).float()
+
+    def _mirror(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        if self.waterline is None:
+            return points, torch.zeros_like(points[:1], dtype=torch.bool)
+        x, y = points
+        below = y > self.waterline
+        return torch.stack([x, torch.where(below, 2 * self.waterline - y, y)]), below[None]
+
+    def _sky(self, seen: Tensor, motion: SkyMotion, time: float) -> tuple[Tensor, Tensor]:
+        """The sky's colour, and each layer's share in it; the highest layer is drawn first."""
+        sky = self._clear(seen)
+        shares: list[Tensor] = []
+        for layer in reversed(self.layers):
+            source = motion.aloft(layer.height).source_of(seen, time)
+            cloud, alpha = self._clouds(layer, seen, source, motion.evolution * time)
+            sky = sky + (cloud - sky) * alpha
+            shares = [share * (1 - alpha) for share in shares] + [alpha]
+        return sky, torch.stack(shares[::-1])
+
+    def _clear(self, seen: Tensor) -> Tensor:
+        zenith, horizon, _, _, sun = self.palette[:, :, None, None]
+        sky = zenith + (horizon - zenith) * self._lowness(seen) ** 1.5
+        distance = _length(seen - self.sun[:, None, None])
+        halo = 0.55 * torch.exp(-distance / 0.25) + 0.6 * torch.exp(-((distance / 0.07) ** 2))
+        lit: Tensor = sky + (sun - sky) * (halo * self.glow).clamp(0, 1)
+        return lit
+
+    def _lowness(self, seen: Tensor) -> Tensor:
+        """0 at the upper edge, 1 at the horizon."""
+        return (seen[1] / self.horizon).clamp(0, 1)
+
+    def _clouds(
+        self, layer: CloudLayer, seen: Tensor, source: Tensor, evolved: float
+    ) -> tuple[Tensor, Tensor]:
+        """Colour and opacity of a layer's clouds; `source` is where they were at time 0."""
+        _, horizon, lit, shaded, sun = self.palette[:, :, None, None]
+        at, towards_sun = self._on_tile(layer, source)
+        blur = blur_of(at) + 0.25
+        density = _evolved(layer.density, evolved)
+        fine = sample_tile(density, at * 5.3 + 0.37, blur=blur + 1.2) - 0.5
+        thickness = sample_tile(density, at, blur=blur) + layer.detail * 0.35 * fine
+        thickness = (thickness - layer.cover[0]).clamp_min(0)
+        behind = [
+            (sample_tile(density, at + towards_sun * step, blur=blur) - layer.cover[0]).clamp_min(0)
+            for step in (0.015, 0.045)
+        ]
+        shadow = layer.shading * (0.6 * behind[0] + 0.6 * behind[1] + 0.5 * thickness)
+        near_sun = torch.exp(-_length(source - self.sun[:, None, None]) / 0.3) * self.glow
+        rim = near_sun * torch.exp(-6 * thickness)
+        cloud = shaded + (lit - shaded) * torch.exp(-shadow)
+        cloud = cloud + (sun - cloud) * (0.9 * rim).clamp(0, 1)
+        haze = 0.65 * self._lowness(seen) ** 3
+        cloud = cloud + (horizon - cloud) * haze
+        alpha = 1 - torch.exp(-3 * (thickness / layer.cover[1]) ** 2)
+        return cloud, layer.opacity * alpha
+
+    def _on_tile(self, layer: CloudLayer, source: Tensor) -> tuple[Tensor, Tensor]:
+        """Where points of the picture at time 0 lie on a layer's tile, and where its sun is."""
+        towards_sun = self.sun[:, None, None] - source
+        nearby = source + 0.01 * towards_sun / _length(towards_sun)
+        at, moved = (
+            torch.stack(
+                [row_times(row, to_plane(self.plane, points)) for row in layer.frame.tolist()]
+            )
+            for points in (source, nearby)
+        )
+        step = moved - at
+        return at, step / _length(step)
+
+
+def draw_scene(
+    generator: torch.Generator,
+    *,
+    size: int,
+    plane: Float[Tensor, "3 3"] | None = None,
+    textures: UInt8[Tensor, "k 3 s s"] | None = None,
+    num_layers: int = 1,
+) -> SkyScene:
+    """Draw a sky over a foreground: hills, roofs, trees, perhaps water that mirrors the sky.
+
+    Args:
+        generator: Source of randomness.
+        size: Width and height of the pictures, in pixels.
+        plane: The homography of the motion that this scene will have, so that clouds get smaller
+            towards the horizon; the identity when None.
+        textures: Pictures from which foregrounds are cut; procedural ones only when None.
+        num_layers: Of clouds, each higher than the one before, at least 1.
+    """
+    draws = Draws(generator)
+    palette, is_low = _draw_palette(draws)
+    light = Daylight(
+        ambient=_draw_ambient(draws, palette, is_low=is_low),
+        haze=(0.85 * palette[1] + 0.05 * palette[0])[:, None, None],
+        is_low=is_low,
+    )
+    foreground = draw_foreground(draws, size=size, light=light, textures=textures)
+    return SkyScene(
+        layers=_draw_layers(draws, num=num_layers),
+        plane=torch.eye(3) if plane is None else plane,
+        palette=palette,
+        sun=_draw_sun(draws, is_low=is_low, horizon=foreground.horizon),
+        glow=draws.uniform(0.2, 1.0),
+        horizon=foreground.horizon,
+        ground=foreground.picture,
+        coverage=foreground.coverage,
+        waterline=foreground.waterline,
+        water=_draw_water(draws, size=size, waterline=foreground.waterline),
+    )
+
+
+def _draw_ambient(draws: Draws, palette: Tensor, *, is_low: bool) -> Tensor:
+    """The light on the ground: half of the sky's tint, less where the sun stands low."""
+    light = 0.5 * (palette[1] + palette[2])
+    light = 0.5 * (light + light.mean()) * draws.uniform(0.75, 1.15)
+    return (light * draws.uniform(0.3, 0.9) if is_low else light)[:, None, None]
+
+
+def _draw_sun(draws: Draws, *, is_low: bool, horizon: float) -> Tensor:
+    """Near the horizon where it stands low; else mostly above the picture."""
+    if is_low:
+        return torch.tensor([draws.uniform(-0.2, 1.2), horizon - draws.uniform(-0.1, 0.25)])
+    return torch.tensor([draws.uniform(-0.5, 1.5), draws.uniform(-1.2, 0.35)])
+
+
+class _Kind(NamedTuple):
+    """A kind of cloud: ranges from which a layer is drawn.
+
+    Attributes:
+        exponent: Of the density's spectrum: the larger, the smoother.
+        clumps: Across a tile, at least.
+        begins: Density at which a cloud begins: the larger, the fewer there are.
+        edge: Width of the soft edge, in density.
+        opacity: Of the thickest cloud.
+        shading: As in `CloudLayer`.
+        stretch: Length over width of a clump, at most.
+    """
+
+    exponent: tuple[float, float]
+    clumps: float
+    begins: tuple[float, float]
+    edge: tuple[float, float]
+    opacity: tuple[float, float]
+    shading: tuple[float, float]
+    stretch: float
+
+
+_LOW = {
+    "heaps": _Kind((1.5, 2.1), 2.5, (0.42, 0.7), (0.08, 0.3), (0.9, 1.0), (1.0, 3.5), 1.3),
+    "cover": _Kind((1.3, 1.9), 1.5, (0.05, 0.3), (0.3, 0.6), (0.9, 1.0), (1.0, 3.5), 1.6),
+    "rolls": _Kind((1.4, 1.9), 5.0, (0.3, 0.6), (0.15, 0.4), (0.8, 1.0), (1.0, 3.5), 2.2),
+}
+
+
+_HIGH = {
+    "veil": _Kind((1.6, 2.2), 1.5, (0.2, 0.6), (0.6, 1.2), (0.3, 0.7), (0.2, 0.8), 1.5),
+    "streaks": _Kind((1.2, 1.6), 2.0, (0.35, 0.6), (0.4, 0.8), (0.4, 0.8), (0.2, 0.8), 6.0),
+    "fleece": _Kind((1.2, 1.7), 9.0, (0.4, 0.65), (0.2, 0.5), (0.4, 0.8), (0.2, 0.8), 1.5),
+}
+
+
+def _draw_layers(draws: Draws, *, num: int) -> tuple[CloudLayer, ...]:
+    """Heaps, a closed cover or rolls of cloud below; veils, streaks and fleece above."""
+    all_kinds, low = [*_LOW, *_HIGH], draws.choice(list(_LOW), [0.55, 0.2, 0.25])
+    if num == 1:
+        low = draws.choice(all_kinds, [0.4, 0.2, 0.2, 0.08, 0.06, 0.06])
+    layers = [_draw_layer(draws, {**_LOW, **_HIGH}[low], height=1.0)]
+    for _ in range(num - 1):
+        height = layers[-1].height * draws.uniform(1.4, 2.2)
+        layers.append(_draw_layer(draws, _HIGH[draws.choice(list(_HIGH))], height=height))
+    return tuple(layers)
+
+
+def _draw_layer(draws: Draws, kind: _Kind, *, height: float) -> CloudLayer:
+    tiles = [
+        draws.tile(exponent=draws.uniform(*kind.exponent), lowest=kind.clumps) for _ in range(2)
+    ]
+    angle, wide = draws.uniform(0, math.pi), draws.uniform(1.0, kind.stretch)
+    c, s = math.cos(angle), math.sin(angle)
+    # Seen from below, a cloud twice as high is half as large; but high ones are larger.
+    spread = torch.tensor([[c / wide, s / wide], [-s, c]]) * draws.uniform(0.3, 0.7) * height**0.5
+    return CloudLayer(
+        density=torch.stack([blur_levels(tile) for tile in tiles]),
+        frame=torch.cat([spread, draws.vector(0, 1, num=2)[:, None]], dim=1),
+        cover=torch.tensor([draws.uniform(*kind.begins), draws.uniform(*kind.edge)]),
+        opacity=draws.uniform(*kind.opacity),
+        detail=draws.uniform(0.3, 1.0),
+        shading=draws.uniform(*kind.shading),
+        height=height,
+    )
+
+
+# Zenith, horizon, lit cloud, shaded cloud, sun; and whether the sun stands low.
+_PALETTES = {
+    "day": ("2a5fae a9c9e6 fbfaf6 8f9bb0 fffdf0", False),
+    "deep": ("17407f 86b2dc ffffff 7d8aa3 fffbe8", False),
+    "overcast": ("8a939c b5bcc2 dfe2e4 6d757e f2f2ee", False),
+    "haze": ("8fa9c0 d3d6d2 f2eee6 a3a8ae fff6e0", False),
+    "storm": ("3c454f 7f888e a5aaad 32383f d8d6cc", False),
+    "golden": ("4a6a9c f3cf8e ffeccb 8d7670 fff3c4", True),
+    "sunset": ("2f3a6e f08c46 ffc07a 5d4055 ffe0a0", True),
+    "dawn": ("5b6ea0 f2b8a8 fbd9cc 77708c fff0d8", True),
+    "dusk": ("141b38 5d5a7c 8d7f92 2a2a42 d8a890", True),
+    "moonlit": ("0b1226 2b3852 5a6680 161d30 c8d4e8", True),
+}
+
+
+def _draw_palette(draws: Draws) -> tuple[Tensor, bool]:
+    name = draws.choice(list(_PALETTES), [3, 2, 2, 1.5, 1.5, 1.5, 2, 1, 1.5, 0.5])
+    colours, is_low = _PALETTES[name]
+    palette = torch.tensor([list(bytes.fromhex(c)) for c in colours.split()]) / 255
+    tint = draws.vector(0.96, 1.04, num=3) * draws.uniform(0.85, 1.1)
+    jitter = (torch.rand(5, 3, generator=draws.generator) - 0.5) * 0.04
+    return (palette * tint + jitter).clamp(0, 1), is_low
+
+
+def _draw_water(draws: Draws, *, size: int, waterline: float | None) -> Tensor:
+    """What water leaves of the sky: less of it near the viewer, and less in still ripples."""
+    if waterline is None:
+        return torch.ones(3, 1, 1).expand(3, size, size)
+    tint = draws.vector(0.0, 0.15, num=3) + torch.tensor([0.55, 0.65, 0.75])
+    y = pixel_centres(size)[1]
+    nearness = ((y - waterline) / max(1e-3, 1 - waterline)).clamp(0, 1)
+    ripples = functional.interpolate(
+        draws.tile(exponent=0.8)[None, None], (size, max(2, size // 6)), mode="area"
+    )
+    ripples = functional.interpolate(ripples, (size, size), mode="bilinear")[0, 0] - 0.5
+    dimmed = 1 - 0.35 * nearness + draws.uniform(0.0, 0.35) * ripples * (0.3 + nearness)
+    return (tint[:, None, None] * dimmed).clamp(0, 1)
+
+
+def _evolved(density: Tensor, evolved: float) -> Tensor:
+    """Turn the first density towards the second, at constant contrast: (2 l n n) to (l n n)."""
+    if evolved == 0:
+        return density[0]
+    angle = math.pi / 2 * evolved
+    first, second = math.cos(angle), math.sin(angle)
+    turned: Tensor = torch.add(density[0] * first, density[1], alpha=second)
+    return turned.add_(0.5 * (1 - first - second))
+
+
+def _length(vectors: Tensor) -> Tensor:
+    """Length of vectors (2 h w): several times as fast as torch's own over a first dimension."""
+    return (vectors[0].square() + vectors[1].square()).sqrt().clamp_min(1e-6)

@@ -1,1 +1,0 @@
-"""Stage 1: the video encoder and the warping decoder."""

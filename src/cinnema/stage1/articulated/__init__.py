@@ -1,1 +1,0 @@
-"""Stage 1 of what acts before a still camera: a robot's arm, a person."""
