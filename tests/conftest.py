@@ -11,6 +11,8 @@ from jaxtyping import install_import_hook
 
 install_import_hook("cinnema", "shape_checker.check")  # before the first import of cinnema
 
+pytest_plugins = ["small_models"]  # imports cinnema
+
 torch.set_num_threads(1)
 
 # How long an example takes depends on what else the machine does.

@@ -20,7 +20,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-_FILE = Path(__file__).parent / "reference" / "recorded.safetensors"
+_FILE = Path(__file__).parent / "paper" / "recorded.safetensors"
 
 # Seed, shape and amplitude of each input.
 _INPUTS: dict[str, dict[str, tuple[int, tuple[int, ...], float]]] = {

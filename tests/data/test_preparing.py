@@ -23,7 +23,7 @@ from cinnema.data.preparing import Preparation, prepare
 from cinnema.data.records import BadRecord, ClipSource, Item, RawClip
 from cinnema.data.sharing import Share
 from cinnema.data.working import Progress
-from data.packing.tiny_sources import HAND, TinySource, make_clip
+from data.tiny_sources import HAND, TinySource, make_clip
 
 BAD = SkippedRecord(record="03.tfrecords, record 1", reason="a wrong checksum")
 

@@ -12,7 +12,7 @@ from cinnema.paper.training.autoencoding import AutoencodingNetworks
 from cinnema.paper.training.flow import FlowStep, new_flow
 from cinnema.paper.training.validation import HeldOut
 from cinnema.paper.video_encoder import VideoEncoder
-from reference.training.moving_squares import pack
+from paper.training.moving_squares import pack
 
 CPU = torch.device("cpu")
 RECIPE = tiny(bair())

@@ -22,7 +22,7 @@ from cinnema.core.errors import UserError
 from cinnema.data.manifest import ENCODINGS, Encoding, ShardEntry, ShardIndex, SkippedRecord
 from cinnema.data.records import BadRecord, Control, RawClip
 from cinnema.data.shards import Shard, decode_picture, encode_picture, write_shard
-from data.packing.tiny_sources import HAND, make_clip
+from data.tiny_sources import HAND, make_clip
 
 LOSSLESS: tuple[Encoding, ...] = ("png", "webp", "raw")
 

@@ -16,7 +16,7 @@ from cinnema.paper.training.losses import (
 from cinnema.paper.training.phases import AdamConfig
 from cinnema.training.adversarial_losses import feature_matching
 from cinnema.training.discriminators import resting
-from reference.training.small_networks import RECIPE, distance, is_same, state_of
+from paper.training.small_networks import RECIPE, distance, is_same, state_of
 
 Make = Callable[..., AutoencodingStep]
 PARTS = ("encoder.", "decoder.", "temporal.", "patch.")

@@ -1,4 +1,4 @@
-"""A stage 1 so small that it is trained in seconds, its backbone random."""
+"""Clips that drift, for training a small stage 1 in seconds."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,22 +7,6 @@ import pytest
 import torch
 
 from cinnema.data.clips import ClipBatch
-from cinnema.models.warping.stage1 import Stage1, Stage1Config
-
-
-@pytest.fixture
-def tiny() -> Callable[..., Stage1]:
-    """Make one; options are fields of its configuration."""
-
-    def make(*, seed: int = 0, **options: float) -> Stage1:
-        widths = {
-            "size": 64, "num_frames": 4, "num_basis": 2, "z_dim": 16, "encoder_width": 8,
-            "motion_width": 8, "feature_dim": 8, "mask_width": 16, "painter_width": 16,
-        }  # fmt: skip
-        torch.manual_seed(seed)
-        return Stage1(Stage1Config(**{**widths, **options}))
-
-    return make
 
 
 class DriftingClips:

@@ -17,7 +17,7 @@ from cinnema.paper.training import precision
 from cinnema.paper.training.autoencoding import AutoencodingNetworks, train_autoencoder
 from cinnema.paper.training.phases import AdamConfig
 from cinnema.paper.training.precision import Arithmetic
-from reference.training.small_networks import is_same, state_of
+from paper.training.small_networks import is_same, state_of
 
 CPU = torch.device("cpu")
 Make = Callable[..., Any]

@@ -12,7 +12,7 @@ from cinnema.core.config import config_to_dict
 from cinnema.paper.recipes import PaperRecipe, bair, tiny
 from cinnema.paper.training import assembly as paper_training
 from cinnema.paper.training import precision
-from reference.training.moving_squares import pack
+from paper.training.moving_squares import pack
 
 
 @pytest.fixture

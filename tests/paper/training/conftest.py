@@ -19,8 +19,8 @@ from cinnema.paper.training.flow import FlowStep, new_flow
 from cinnema.paper.training.loop import batch_of
 from cinnema.paper.training.precision import Precision
 from cinnema.paper.video_encoder import VideoEncoder
-from reference.training.moving_squares import ARM, pack
-from reference.training.small_networks import RECIPE, STAGE1, distance
+from paper.training.moving_squares import ARM, pack
+from paper.training.small_networks import RECIPE, STAGE1, distance
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from cinnema.data.dataset import PackedDataset
 from cinnema.data.preparing import prepare
 from cinnema.data.records import Item, RawClip
 from cinnema.data.sharing import Share
-from data.packing.tiny_sources import HAND, TinySource, make_clip
+from data.tiny_sources import HAND, TinySource, make_clip
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from cinnema.paper.training import loop
 from cinnema.paper.training.autoencoding import train_autoencoder
 from cinnema.paper.training.conditioning import train_conditioning
 from cinnema.paper.training.flow import train_flow
-from reference.training.small_networks import is_same, state_of
+from paper.training.small_networks import is_same, state_of
 
 Loaders = Callable[..., ClipLoader]
 TRAIN = {

@@ -18,7 +18,7 @@ from cinnema.data.loading import ClipLoader, VideoBatch
 from cinnema.paper.training import phases
 from cinnema.paper.training.autoencoding import train_autoencoder
 from cinnema.training.adversarial_losses import adaptive_weight
-from reference.training.small_networks import state_of
+from paper.training.small_networks import state_of
 from two_processes import in_two_processes
 
 Make = Callable[..., Any]

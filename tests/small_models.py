@@ -13,7 +13,7 @@ from cinnema.models.files import save_model
 from cinnema.models.flow.conditioning import ConditionerConfig
 from cinnema.models.flow.flow import FlowConfig
 from cinnema.models.warping.model import WarpingModel, WarpingModelConfig
-from cinnema.models.warping.stage1 import Stage1Config
+from cinnema.models.warping.stage1 import Stage1, Stage1Config
 from cinnema.synthesis.pipeline import Pipeline
 
 TINY = WarpingModelConfig(
@@ -99,5 +99,20 @@ def photograph() -> Callable[[int, int], np.ndarray]:
         waves = [np.sin(9 * x + 4 * y), np.cos(7 * x * y), np.sin(6 * y - 5 * x)]
         sky = 140 + 90 * np.stack(waves, axis=-1)
         return np.where(y[..., None] > 0.67, 0.3 * sky, sky).round().astype(np.uint8)
+
+    return make
+
+
+@pytest.fixture
+def tiny() -> Callable[..., Stage1]:
+    """Make a stage 1 that trains in seconds; options are fields of its configuration."""
+
+    def make(*, seed: int = 0, **options: float) -> Stage1:
+        widths = {
+            "size": 64, "num_frames": 4, "num_basis": 2, "z_dim": 16, "encoder_width": 8,
+            "motion_width": 8, "feature_dim": 8, "mask_width": 16, "painter_width": 16,
+        }  # fmt: skip
+        torch.manual_seed(seed)
+        return Stage1(Stage1Config(**{**widths, **options}))
 
     return make

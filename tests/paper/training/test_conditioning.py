@@ -15,7 +15,7 @@ from cinnema.paper.training.conditioning import (
     train_conditioning,
 )
 from cinnema.paper.training.image_decoder import ImageDecoder, ImageDecoderConfig
-from reference.training.small_networks import RECIPE, distance, is_same, state_of
+from paper.training.small_networks import RECIPE, distance, is_same, state_of
 
 Make = Callable[..., ConditioningStep]
 

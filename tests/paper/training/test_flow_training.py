@@ -14,7 +14,7 @@ from cinnema.paper.recipes import bair, tiny
 from cinnema.paper.training.flow import FlowStep
 from cinnema.paper.training.loop import batch_of
 from cinnema.paper.training.phases import AdamConfig
-from reference.training.small_networks import is_same, state_of
+from paper.training.small_networks import is_same, state_of
 
 Make = Callable[..., FlowStep]
 

@@ -19,7 +19,7 @@ from cinnema.models.files import load_model
 from cinnema.paper.recipes import PaperRecipe, bair, dtdb, iper, landscape, tiny
 from cinnema.paper.training.assembly import train_paper
 from cinnema.paper.training.autoencoding import AutoencodingNetworks
-from reference.training.moving_squares import ARM, pack
+from paper.training.moving_squares import ARM, pack
 
 CPU = torch.device("cpu")
 

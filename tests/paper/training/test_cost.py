@@ -13,8 +13,8 @@ from cinnema.paper.recipes import PaperRecipe, bair, tiny
 from cinnema.paper.training import assembly as paper_training
 from cinnema.paper.training import cost as paper_rehearsal
 from cinnema.paper.training.cost import estimate_paper
-from reference.training.moving_squares import pack
-from reference.training.small_networks import distance
+from paper.training.moving_squares import pack
+from paper.training.small_networks import distance
 
 
 class Distance(torch.nn.Module):
