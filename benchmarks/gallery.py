@@ -20,7 +20,7 @@ from numpy import ndarray
 from cinnema.cli.demo import example_folder
 from cinnema.data.dataset import PackedDataset
 from cinnema.media.pictures import read_picture
-from cinnema.media.videos import Video, write_video
+from cinnema.media.videos import VideoFile, write_video
 from cinnema.models.control import DRIFT, Drift, EndPoint
 from cinnema.synthesis.animation import Animation
 from cinnema.synthesis.pipeline import Pipeline
@@ -176,10 +176,10 @@ def frames(animations: Iterable[Animation]) -> list[ndarray]:
     return [animation.frames for animation in animations]
 
 
-def as_video(animation: Animation) -> Video:
+def as_video(animation: Animation) -> VideoFile:
     """The photograph and what follows it, as a query."""
     whole = np.concatenate([animation.x0[None], animation.frames])
-    return Video(frames=whole, fps=animation.fps, path=Path("animation"))
+    return VideoFile(frames=whole, fps=animation.fps, path=Path("animation"))
 
 
 def row(photo: ndarray, videos: Sequence[ndarray]) -> ndarray:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cinnema.media.videos import Video
+from cinnema.media.videos import VideoFile
 from cinnema.models.flow.conditioning import ConditionerConfig
 from cinnema.models.flow.flow import FlowConfig
 from cinnema.models.keypoint.model import EndPointRange, KeypointModel, KeypointModelConfig
@@ -56,8 +56,8 @@ def tiny_body(
     return model.requires_grad_(requires_grad=False)
 
 
-def noisy_video(num: int = 5, *, size: int = 32, seed: int = 0) -> Video:
+def noisy_video(num: int = 5, *, size: int = 32, seed: int = 0) -> VideoFile:
     """A video of noise, at the model's own rate and size."""
     rng = np.random.default_rng(seed)
     frames = rng.integers(0, 256, (num, size, size, 3)).astype(np.uint8)
-    return Video(frames=frames, fps=STAGE1.fps, path=Path("noise.mp4"))
+    return VideoFile(frames=frames, fps=STAGE1.fps, path=Path("noise.mp4"))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from cinnema.media.videos import Video
+from cinnema.media.videos import VideoFile
 from cinnema.models.files import save_model
 from cinnema.models.flow.conditioning import ConditionerConfig
 from cinnema.models.flow.flow import FlowConfig
@@ -70,11 +70,11 @@ def steered() -> Pipeline:
 
 
 @pytest.fixture(scope="session")
-def drifting(photograph: Callable[[int, int], np.ndarray]) -> Video:
+def drifting(photograph: Callable[[int, int], np.ndarray]) -> VideoFile:
     """A sky that drifts to the right by a pixel a frame: 9 frames at 8 a second."""
     wide = photograph(64, 200)
     frames = [wide[:, 20 - t : 116 - t] for t in range(9)]
-    return Video(frames=np.stack(frames), fps=8.0, path=Path("drifting.mp4"))
+    return VideoFile(frames=np.stack(frames), fps=8.0, path=Path("drifting.mp4"))
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cinnema.core.errors import UserError
 from cinnema.media.pictures import to_tensor
-from cinnema.media.videos import Video
+from cinnema.media.videos import VideoFile
 from cinnema.models.control import ControlSpec, Drift, EndPoint, aimed, as_drift, resolve
 from cinnema.models.warping.model import WarpingModel
 from cinnema.paper.model import END_POINT_SPEC
@@ -166,7 +166,7 @@ def test_an_end_point_has_the_range_of_the_training_set() -> None:
         resolve(Drift(direction=0), END_POINT_SPEC, model="arm", size=(64, 64))
 
 
-def test_the_drift_of_a_video_is_read_off_it(steered: Pipeline, drifting: Video) -> None:
+def test_the_drift_of_a_video_is_read_off_it(steered: Pipeline, drifting: VideoFile) -> None:
     video = batch_of(read_query(drifting, steered.model), steered.model)
     eta, _ = steered.model.read_control(video)
     right = 4 / 96  # four frames of one pixel

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cinnema.core.errors import UserError
 from cinnema.media.pictures import to_pixels, to_tensor
-from cinnema.media.videos import Video
+from cinnema.media.videos import VideoFile
 from cinnema.models.control import Drift, EndPoint
 from cinnema.models.files import load_model, save_model
 from cinnema.paper import build
@@ -343,9 +343,9 @@ def test_a_nu_file_brings_its_control(
 OWN, OTHER = EndPoint(x=0.5, y=0.0, z=0.25), EndPoint(x=0.8, y=0.2, z=0.3)
 
 
-def query(model: PaperModel) -> Video:
+def query(model: PaperModel) -> VideoFile:
     frames = to_pixels(video()[0, : model.num_frames + 1])
-    return Video(frames=frames, fps=30, path=Path("arm.mp4"))
+    return VideoFile(frames=frames, fps=30, path=Path("arm.mp4"))
 
 
 def test_continuous_clips_overlap_and_begin_as_animate_does(

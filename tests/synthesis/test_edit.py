@@ -7,14 +7,16 @@ import pytest
 import torch
 
 from cinnema.core.errors import UserError
-from cinnema.media.videos import Video
+from cinnema.media.videos import VideoFile
 from cinnema.models.control import Drift, EndPoint
 from cinnema.synthesis.pipeline import Pipeline
 
 Photographs = Callable[[int, int], np.ndarray]
 
 
-def test_with_its_own_control_a_video_is_reconstructed(steered: Pipeline, drifting: Video) -> None:
+def test_with_its_own_control_a_video_is_reconstructed(
+    steered: Pipeline, drifting: VideoFile
+) -> None:
     motion = steered.read_motion(drifting, steered=True)
     same = steered.edit(motion, eta=Drift())
     torch.testing.assert_close(same.z, motion.z, atol=1e-4, rtol=0)
@@ -24,7 +26,7 @@ def test_with_its_own_control_a_video_is_reconstructed(steered: Pipeline, drifti
     assert np.abs(decoded.frames.astype(int) - same.frames).max() <= 1
 
 
-def test_nu_is_kept_and_the_control_changed(steered: Pipeline, drifting: Video) -> None:
+def test_nu_is_kept_and_the_control_changed(steered: Pipeline, drifting: VideoFile) -> None:
     motion = steered.read_motion(drifting, steered=True)
     up = steered.edit(drifting, eta=Drift(direction=90, speed=0.5), num_frames=2)
     down = steered.edit(drifting, eta=Drift(direction=270, speed=0.5), num_frames=2)
@@ -35,14 +37,14 @@ def test_nu_is_kept_and_the_control_changed(steered: Pipeline, drifting: Video) 
 
 
 def test_it_starts_from_the_videos_own_first_frame_at_its_size(
-    steered: Pipeline, drifting: Video
+    steered: Pipeline, drifting: VideoFile
 ) -> None:
     edited = steered.edit(drifting, eta=Drift(direction=90), num_frames=1)
     assert np.array_equal(edited.x0, drifting.frames[0])
     assert edited.frames.shape == (1, 64, 96, 3)
 
 
-def test_the_drift_that_was_read_is_told(steered: Pipeline, drifting: Video) -> None:
+def test_the_drift_that_was_read_is_told(steered: Pipeline, drifting: VideoFile) -> None:
     about = steered.read_motion(drifting, steered=True).about["query"]
     assert min(about["direction"], 360 - about["direction"]) < 20  # to the right
     assert 0 <= about["eta_known"] <= 1
@@ -50,7 +52,7 @@ def test_the_drift_that_was_read_is_told(steered: Pipeline, drifting: Video) -> 
 
 
 def test_a_control_that_a_model_does_not_have_is_told(
-    steered: Pipeline, pipe: Pipeline, drifting: Video
+    steered: Pipeline, pipe: Pipeline, drifting: VideoFile
 ) -> None:
     with pytest.raises(UserError, match="takes no control"):
         pipe.edit(drifting, eta=Drift(direction=0))

@@ -12,7 +12,7 @@ from PIL import Image
 from bodies import TIGHT, noisy_video, tiny_body
 from cinnema.core.errors import UserError
 from cinnema.media.pictures import to_tensor
-from cinnema.media.videos import Video, write_video
+from cinnema.media.videos import VideoFile, write_video
 from cinnema.models.control import Drift, EndPoint
 from cinnema.synthesis.pipeline import Pipeline
 from cinnema.synthesis.queries import read_query
@@ -21,10 +21,10 @@ from cinnema.synthesis.residuals import load_nu, save_nu
 Photographs = Callable[[int, int], np.ndarray]
 
 
-def numbered(num: int, *, fps: float, size: tuple[int, int] = (20, 30)) -> Video:
+def numbered(num: int, *, fps: float, size: tuple[int, int] = (20, 30)) -> VideoFile:
     """A video whose frames are as light as their number."""
     frames = np.stack([np.full((*size, 3), i, np.uint8) for i in range(num)])
-    return Video(frames=frames, fps=fps, path=Path("numbered.mp4"))
+    return VideoFile(frames=frames, fps=fps, path=Path("numbered.mp4"))
 
 
 def numbers(query: Any) -> list[int]:
@@ -71,13 +71,13 @@ def test_a_folder_of_frames_has_no_rate_so_each_frame_is_taken(
     assert numbers(read_query(tmp_path, pipe.model, fps=16)) == [0, 2, 4, 6, 8]
 
 
-def test_a_file_gives_the_same_frames_as_memory(pipe: Pipeline, drifting: Video) -> None:
+def test_a_file_gives_the_same_frames_as_memory(pipe: Pipeline, drifting: VideoFile) -> None:
     a, b = (read_query(drifting, pipe.model) for _ in range(2))
     assert torch.equal(a.clip, b.clip)
 
 
 def test_a_clip_carried_onto_its_own_first_frame_gives_back_its_z(
-    pipe: Pipeline, drifting: Video
+    pipe: Pipeline, drifting: VideoFile
 ) -> None:
     motion = pipe.read_motion(drifting)
     again = pipe.transfer(motion, drifting.frames[0])
@@ -87,7 +87,7 @@ def test_a_clip_carried_onto_its_own_first_frame_gives_back_its_z(
     assert again.seed is None
 
 
-def test_it_does_so_with_the_same_control_too(steered: Pipeline, drifting: Video) -> None:
+def test_it_does_so_with_the_same_control_too(steered: Pipeline, drifting: VideoFile) -> None:
     motion = steered.read_motion(drifting, steered=True)
     assert motion.eta is not None
     again = steered.transfer(motion, drifting.frames[0], eta=motion.eta)
@@ -97,7 +97,7 @@ def test_it_does_so_with_the_same_control_too(steered: Pipeline, drifting: Video
 
 
 def test_a_model_that_can_do_without_a_control_hears_of_none(
-    steered: Pipeline, drifting: Video, photograph: Photographs
+    steered: Pipeline, drifting: VideoFile, photograph: Photographs
 ) -> None:
     moved = steered.transfer(drifting, photograph(48, 80))
     assert "eta" not in moved.settings
@@ -105,7 +105,7 @@ def test_a_model_that_can_do_without_a_control_hears_of_none(
 
 
 def test_another_drift_may_be_asked_for(
-    steered: Pipeline, drifting: Video, photograph: Photographs
+    steered: Pipeline, drifting: VideoFile, photograph: Photographs
 ) -> None:
     image = photograph(64, 96)
     moved = steered.transfer(drifting, image, eta=Drift(direction=180))
@@ -139,7 +139,7 @@ def test_a_robots_hand_keeps_its_way_unless_told_otherwise() -> None:
 
 
 def test_nu_alone_is_what_other_weights_and_other_wishes_get(
-    steered: Pipeline, drifting: Video, photograph: Photographs
+    steered: Pipeline, drifting: VideoFile, photograph: Photographs
 ) -> None:
     robot, picture = Pipeline(tiny_body()), noisy_video(seed=1).frames[0]
     motion = robot.read_motion(noisy_video())
@@ -170,7 +170,7 @@ def test_a_way_that_leads_out_of_the_range_is_cut_and_said_to_be() -> None:
 
 
 def test_a_way_that_cannot_be_kept_is_told(
-    steered: Pipeline, drifting: Video, photograph: Photographs
+    steered: Pipeline, drifting: VideoFile, photograph: Photographs
 ) -> None:
     robot, image = Pipeline(tiny_body()), noisy_video(seed=1).frames[0]
     with pytest.raises(UserError, match=r"keep: .* end elsewhere: leave out the end point"):
@@ -181,7 +181,7 @@ def test_a_way_that_cannot_be_kept_is_told(
 
 
 def test_nu_z_and_the_photographs_size_come_out(
-    pipe: Pipeline, drifting: Video, photograph: Photographs, tmp_path: Path
+    pipe: Pipeline, drifting: VideoFile, photograph: Photographs, tmp_path: Path
 ) -> None:
     moved = pipe.transfer(drifting, photograph(40, 70), num_frames=3)
     assert moved.frames.shape == (3, 40, 70, 3)
@@ -225,7 +225,7 @@ def test_a_file_that_is_no_video_is_told(pipe: Pipeline, tmp_path: Path) -> None
 
 
 def test_another_length_rate_and_size_of_a_video_give_nearly_the_same_motion(
-    pipe: Pipeline, drifting: Video, tmp_path: Path
+    pipe: Pipeline, drifting: VideoFile, tmp_path: Path
 ) -> None:
     slow = pipe.read_motion(drifting)
     doubled = np.repeat(drifting.frames, 2, axis=0).repeat(2, axis=1).repeat(2, axis=2)

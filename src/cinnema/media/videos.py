@@ -57,8 +57,8 @@ Frames = UInt8[np.ndarray, "t h w 3"]
 
 
 @dataclass(frozen=True)
-class Video:
-    """A video in memory.
+class VideoFile:
+    """A video read from a file, in memory.
 
     Attributes:
         frames: sRGB colours, uint8, (frames, height, width, 3).
@@ -71,7 +71,7 @@ class Video:
     path: Path
 
 
-def read_video(path: str | Path, *, max_frames: int | None = None, stride: int = 1) -> Video:
+def read_video(path: str | Path, *, max_frames: int | None = None, stride: int = 1) -> VideoFile:
     """Read a video whole.
 
     Args:
@@ -93,7 +93,7 @@ def read_video(path: str | Path, *, max_frames: int | None = None, stride: int =
     """
     fps, frames = _open(Path(path))
     taken = np.stack(list(_take(frames, max_frames, stride)))
-    return Video(frames=taken, fps=fps / stride, path=Path(path))
+    return VideoFile(frames=taken, fps=fps / stride, path=Path(path))
 
 
 def iterate_frames(

@@ -14,10 +14,10 @@ from torch import Tensor
 from cinnema.core.errors import UserError
 from cinnema.media.photographs import as_seen, resized
 from cinnema.media.pictures import to_tensor
-from cinnema.media.videos import MAX_FPS, Video, iterate_frames, read_video
+from cinnema.media.videos import MAX_FPS, VideoFile, iterate_frames, read_video
 from cinnema.models.base import VideoModel
 
-QueryVideo: TypeAlias = str | Path | Video
+QueryVideo: TypeAlias = str | Path | VideoFile
 """A file or folder that `read_video` takes, or what it returned"""
 
 _LEAST_SHARE = 0.5
@@ -88,7 +88,7 @@ def read_query(
 
 def _rate_of(video: QueryVideo, fps: float | None) -> tuple[Path, float | None]:
     """Return the path, and frames a second; None where nothing tells them."""
-    if isinstance(video, Video):
+    if isinstance(video, VideoFile):
         return video.path, fps or video.fps
     path = Path(video)
     own = read_video(path, max_frames=1).fps
@@ -99,7 +99,7 @@ def _rate_of(video: QueryVideo, fps: float | None) -> tuple[Path, float | None]:
 def _pick(video: QueryVideo, wanted: list[int]) -> tuple[dict[int, np.ndarray], int]:
     """Return the frames of these numbers, as far as there are, and how many were gone through."""
     frames: Iterator[np.ndarray]
-    frames = iter(video.frames) if isinstance(video, Video) else iterate_frames(video)
+    frames = iter(video.frames) if isinstance(video, VideoFile) else iterate_frames(video)
     chosen, kept, num = set(wanted), {}, 0
     for num, frame in enumerate(islice(frames, wanted[-1] + 1), start=1):
         if num - 1 in chosen:
