@@ -22,7 +22,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from cinnema.cli.train import device_of_process
+from cinnema.core.devices import choose_device
 from cinnema.core.distributed import Ranks, joined_ranks
 from cinnema.models.warping.stage1 import Stage1
 from cinnema.recipes import landscape
@@ -68,7 +68,7 @@ def _start(options: argparse.Namespace, *, processes: int, batch: int) -> dict[s
 
 def _work(options: argparse.Namespace) -> None:
     torch.set_num_threads(1)
-    device = device_of_process(options.device)
+    device = choose_device(options.device)
     recipe = landscape()
     config = dataclasses.replace(recipe.motion, batch_size=options.batch)
     with joined_ranks(device) as ranks:

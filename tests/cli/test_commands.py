@@ -15,7 +15,6 @@ from PIL import Image
 
 from cinnema import __version__
 from cinnema.cli import demo, info
-from cinnema.cli.devices import choose_device
 from cinnema.core.distributed import Ranks
 from cinnema.recipes import RECIPES, assembly
 
@@ -196,7 +195,3 @@ def test_validation_prints_a_table_and_writes_json(
     assert result == (0, ["the table"], [])
     assert json.loads(path.read_text()) == {"lpips": 0.1}
     assert calls["validate"]["weights"] == "mine.safetensors"
-
-
-def test_auto_is_a_device_that_is_there() -> None:
-    assert torch.zeros(1, device=choose_device("auto")).sum() == 0

@@ -8,11 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-from cinnema.cli.train import device_of_process
 from cinnema.core.config import config_to_dict
-from cinnema.core.distributed import Ranks
 from cinnema.recipes import RECIPES, Recipe, assembly, cost, keypoint_assembly
 
 Run = Callable[..., Any]
@@ -135,16 +132,6 @@ def test_a_recipe_that_was_damaged_is_named_when_it_is_bundled(
     result = cinnema("train", "bundle", "--run", tmp_path, "--output", "a.safetensors")
     assert (result.code, len(result.err)) == (2, 1)
     assert trained == []
-
-
-def test_each_process_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
-    monkeypatch.setenv("LOCAL_RANK", "3")
-    assert device_of_process("auto") == torch.device("cuda:3")
-    assert device_of_process("cuda:1") == torch.device("cuda:1")
-    assert device_of_process("cpu") == torch.device("cpu")
-    assert Ranks().is_first
 
 
 def commands_of_the_page() -> list[list[str]]:

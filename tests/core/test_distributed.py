@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cinnema.core import distributed as module
-from cinnema.core.distributed import Ranks, joined_ranks
+from cinnema.core.distributed import Ranks, joined_ranks, ranks_of_environment
 from cinnema.core.errors import UserError
 from two_processes import in_two_processes
 
@@ -75,12 +75,14 @@ def exchange(ranks: Ranks) -> dict[str, object]:
         "count": count,
         "all": ranks.gather(f"rank {ranks.rank}"),
         "first": ranks.from_first(lambda: f"made by {ranks.rank}"),
+        "gathered": list(ranks.gather_on_first(f"rank {ranks.rank}")),
         "has_gradient": without.grad is not None,
     }
 
 
 def test_means_weights_and_values_are_the_same_on_both_ranks() -> None:
-    for found in in_two_processes(exchange):
+    for rank, found in enumerate(in_two_processes(exchange)):
+        assert found["gathered"] == ([] if rank else ["rank 1"])
         assert torch.equal(found["mean"][0], torch.full((2, 3), 0.5))
         assert torch.equal(found["mean"][1], torch.tensor(2.0))
         assert torch.equal(found["weight"], torch.zeros(2, 2))
@@ -95,10 +97,29 @@ def test_a_batch_is_shared_without_gap_or_overlap() -> None:
     assert [clip for rank in range(3) for clip in clips[Ranks(rank, 3).share(12)]] == clips
 
 
+def test_shards_hold_each_item_once() -> None:
+    shards = [Ranks(rank, 3).shard(range(8)) for rank in range(3)]
+    assert shards == [[0, 3, 6], [1, 4, 7], [2, 5]]
+
+
 @pytest.mark.parametrize(("num", "size"), [(7, 2), (0, 1), (2, 4)])
 def test_a_batch_that_cannot_be_shared_evenly_is_refused(num: int, size: int) -> None:
     with pytest.raises(UserError, match=rf"batch of {num} clips.*by {size} processes.*batch_size"):
         Ranks(0, size).share(num)
+
+
+@pytest.mark.parametrize(
+    ("environment", "ranks"),
+    [({}, Ranks()), ({"RANK": "1", "WORLD_SIZE": "4"}, Ranks(1, 4)), ({"RANK": "0"}, Ranks())],
+)
+def test_ranks_are_those_of_the_environment(environment: dict[str, str], ranks: Ranks) -> None:
+    assert ranks_of_environment(environment) == ranks
+
+
+@pytest.mark.parametrize(("rank", "size"), [("x", "2"), ("0", "two"), ("2", "2"), ("-1", "2")])
+def test_variables_that_torchrun_would_not_set_are_refused(rank: str, size: str) -> None:
+    with pytest.raises(UserError, match=r"RANK and WORLD_SIZE must be whole numbers"):
+        ranks_of_environment({"RANK": rank, "WORLD_SIZE": size})
 
 
 def test_without_torchrun_there_is_one_process(monkeypatch: pytest.MonkeyPatch) -> None:

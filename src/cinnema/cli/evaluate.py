@@ -11,8 +11,6 @@ from cinnema.cli.console import DONE, Progress
 from cinnema.core.errors import UserError
 
 if TYPE_CHECKING:
-    import torch
-
     from cinnema.evaluation.features import FeatureCache
     from cinnema.evaluation.processes import Processes
     from cinnema.evaluation.results import Evaluation
@@ -62,7 +60,7 @@ class Evaluate:
 
     def run(self) -> int:
         """Measure, print the tables, and write the files that are asked for."""
-        from cinnema.cli.devices import use_threads
+        from cinnema.core.devices import use_threads
         from cinnema.evaluation.processes import joined_processes
         from cinnema.evaluation.tables import as_text
 
@@ -76,6 +74,7 @@ class Evaluate:
 
     def _measure(self, processes: "Processes") -> "Evaluation | None":
         from cinnema.backbones.registry import find_backbones
+        from cinnema.core.devices import choose_device
         from cinnema.data.dataset import PackedDataset
         from cinnema.evaluation.runner import evaluate_model
         from cinnema.models.files import load_model
@@ -96,7 +95,7 @@ class Evaluate:
                 settings=settings,
                 sha256=loaded.sha256,
                 cache=self._cache(),
-                device=self._device(processes),
+                device=choose_device(self.device),
                 processes=processes,
                 progress=tell,
             )
@@ -135,12 +134,3 @@ class Evaluate:
             from cinnema.evaluation.report import write_report
 
             print(write_report(evaluation, self.report, overwrite=True), flush=True)
-
-    def _device(self, processes: "Processes") -> "torch.device":
-        from cinnema.cli.devices import choose_device
-
-        device = choose_device(self.device)
-        if device.type == "cuda" and device.index is None and processes.count > 1:
-            local = int(os.environ.get("LOCAL_RANK", "0"))
-            return choose_device(f"cuda:{local}")
-        return device

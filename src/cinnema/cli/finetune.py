@@ -60,7 +60,7 @@ class Finetune:
 
     def run(self) -> int:
         """Adapt, write, and print the table and the paths."""
-        from cinnema.cli.devices import choose_device, use_threads
+        from cinnema.core.devices import choose_device, use_threads
         from cinnema.models.files import load_model, load_warping_model
         from cinnema.recipes.finetuning import (
             finetune,

@@ -120,7 +120,7 @@ def _run_all(
     prepare: "Callable[[Pipeline], Renderer]",
     files: Mapping[str, Path | None],
 ) -> int:
-    from cinnema.cli.devices import choose_device
+    from cinnema.core.devices import choose_device
     from cinnema.synthesis.pipeline import Pipeline
 
     pipeline = Pipeline.from_pretrained(options.weights, device=choose_device(options.device))

@@ -103,7 +103,7 @@ class Measure:
                 check_folder(path.parent)  # not after minutes of measuring
 
     def _measure(self, loaded: "LoadedModel", clips: "PackedDataset") -> "TaskResult":
-        from cinnema.cli.devices import choose_device
+        from cinnema.core.devices import choose_device
         from cinnema.evaluation.known_truth.measuring import measure_task
 
         model = loaded.model.to(choose_device(self.device)).eval()
@@ -133,7 +133,7 @@ class Measure:
         )
 
     def _data(self, clips: "PackedDataset", tell: "Tell") -> "TaskData":
-        from cinnema.cli.devices import choose_device
+        from cinnema.core.devices import choose_device
         from cinnema.data.dataset import PackedDataset
         from cinnema.evaluation.known_truth.measuring import TaskData
         from cinnema.evaluation.known_truth.reader import load_reader, save_reader, train_reader

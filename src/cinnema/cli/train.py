@@ -16,8 +16,6 @@ from cinnema.cli.console import DONE
 from cinnema.core.errors import UserError
 
 if TYPE_CHECKING:
-    import torch
-
     from cinnema.recipes.families import AnyRecipe, Family
 
 
@@ -66,7 +64,7 @@ class _Training(_RecipeChoice):
 
     def train_stage(self, stage: Literal["stage1", "stage2"]) -> int:
         """Train, or rehearse; say where the run lies, or what it will cost."""
-        from cinnema.cli.devices import use_threads
+        from cinnema.core.devices import choose_device, use_threads
         from cinnema.core.distributed import joined_ranks
         from cinnema.recipes.families import family_of
 
@@ -74,7 +72,7 @@ class _Training(_RecipeChoice):
         family = family_of(recipe, foregrounds=self.foregrounds)
         train, rehearse = _of_stage(family, stage)
         use_threads(self.threads)
-        device = device_of_process(self.device)
+        device = choose_device(self.device)
         if self.dry_run:
             from cinnema.cli.costs import print_rehearsal
 
@@ -180,21 +178,3 @@ def find_recipe(name: str) -> "AnyRecipe":
     if name not in RECIPES:
         raise UserError(f"there is no recipe {name!r}: use one of {', '.join(sorted(RECIPES))}")
     return RECIPES[name]()
-
-
-def device_of_process(name: str) -> "torch.device":
-    """Return the device that an option names; under torchrun, each process has a GPU of its own.
-
-    Args:
-        name: as the option --device has it.
-
-    Raises:
-        UserError: it does not exist.
-    """
-    from cinnema.cli.devices import choose_device
-    from cinnema.core.distributed import local_rank
-
-    device = choose_device(name)
-    if device.type == "cuda" and device.index is None and local_rank():
-        return choose_device(f"cuda:{local_rank()}")
-    return device

@@ -58,8 +58,7 @@ class TrainPaper:
 
     def run(self) -> int:
         """Train, and print the path of the weights file."""
-        from cinnema.cli.devices import use_threads
-        from cinnema.cli.train import device_of_process
+        from cinnema.core.devices import choose_device, use_threads
         from cinnema.core.distributed import joined_ranks
         from cinnema.core.overrides import override
         from cinnema.paper.training.assembly import train_paper
@@ -68,7 +67,7 @@ class TrainPaper:
         if self.precision is not None:
             recipe = replace(recipe, precision=self.precision)
         use_threads(self.threads)
-        device = device_of_process(self.device)
+        device = choose_device(self.device)
         if self.dry_run:
             from cinnema.cli.costs import print_rehearsal
             from cinnema.paper.training.cost import estimate_paper

@@ -8,8 +8,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from cinnema.core.config import config_from_dict, config_to_dict
+from cinnema.core.devices import one_thread
 from cinnema.core.errors import UserError
-from cinnema.core.threads import one_thread
 from cinnema.core.weights import WeightsFile, load_weights, save_weights
 from cinnema.models.base import VideoModel
 from cinnema.models.warping.model import WarpingModel

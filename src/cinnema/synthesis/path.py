@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cinnema.core.threads import one_thread
+from cinnema.core.devices import one_thread
 from cinnema.models.base import VideoModel
 from cinnema.models.control import END_POINT, ControlSpec
 

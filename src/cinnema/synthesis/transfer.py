@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from cinnema.core.devices import one_thread
 from cinnema.core.errors import UserError
-from cinnema.core.threads import one_thread
 from cinnema.models.base import VideoModel
 from cinnema.models.control import DRIFT, Control, as_drift, resolve
 from cinnema.synthesis.draws import Draw

@@ -5,7 +5,7 @@ import torch
 from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 
-from cinnema.core.threads import one_thread
+from cinnema.core.devices import one_thread
 from cinnema.media.photographs import as_mask_tensor, as_seen, resized, resized_mask
 from cinnema.media.pictures import to_pixels, to_tensor
 from cinnema.models.warping.model import WarpingModel

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, TypedDict
 
-from cinnema.core.threads import one_thread
+from cinnema.core.devices import one_thread
 from cinnema.data.dataset import PackedDataset
 from cinnema.data.records import Split
 from cinnema.evaluation.known_truth.clips import (
