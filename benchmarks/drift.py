@@ -26,8 +26,7 @@ from numpy import ndarray
 
 from cinnema.backbones.lpips import LPIPS
 from cinnema.cli.demo import example_folder
-from cinnema.media.photographs import as_seen
-from cinnema.media.pictures import to_tensor
+from cinnema.media.pictures import resize_for_model, to_tensor
 from cinnema.models.files import load_warping_model
 from cinnema.synthesis.animation import Animation
 from cinnema.synthesis.native import refine_mask
@@ -98,7 +97,7 @@ def extended(
 def still_region(pipe: Pipeline, x0: ndarray) -> ndarray:
     """Where the model's mask says that nothing moves."""
     stage1 = pipe.model.stage1
-    features = stage1.scene(to_tensor(as_seen(x0, pipe.model.size))[None])
+    features = stage1.scene(to_tensor(resize_for_model(x0, pipe.model.size))[None])
     moving = torch.sigmoid(stage1.mask(features.joint, features.fine))[0, 0].numpy()
     return refine_mask(moving, x0) < _STILL
 

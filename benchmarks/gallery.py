@@ -19,7 +19,7 @@ from numpy import ndarray
 
 from cinnema.cli.demo import example_folder
 from cinnema.data.dataset import PackedDataset
-from cinnema.media.pictures import read_picture
+from cinnema.media.pictures import read_photograph
 from cinnema.media.videos import VideoFile, write_video
 from cinnema.models.control import DRIFT, Drift, EndPoint
 from cinnema.synthesis.animation import Animation
@@ -70,7 +70,7 @@ def main() -> int:
 
 def cut(path: Path) -> ndarray:
     """Cut the middle of a photograph to the cells' shape."""
-    pixels = read_picture(path).pixels
+    pixels = read_photograph(path)
     height, width, _ = pixels.shape
     across, down = _CELL
     scale = max(across / width, down / height)

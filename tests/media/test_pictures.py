@@ -4,6 +4,7 @@ import struct
 import zlib
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,10 @@ from cinnema.core.errors import UserError
 from cinnema.media.pictures import (
     find_pictures,
     read_mask,
-    read_picture,
+    read_photograph,
+    resize,
+    resize_for_model,
+    resize_mask,
     to_pixels,
     to_tensor,
 )
@@ -37,11 +41,9 @@ def test_every_format_is_read(tmp_path: Path, colours: np.ndarray, suffix: str) 
     path = tmp_path / f"picture.{suffix}"
     options = {"lossless": True} if suffix == "webp" else {"quality": 95}
     Image.fromarray(colours).save(path, **options)
-    picture = read_picture(path)
-    assert picture.size == (24, 32)
-    assert picture.path == path
-    assert picture.alpha is None
-    error = np.abs(picture.pixels.astype(int) - colours)
+    pixels = read_photograph(path)
+    assert pixels.shape == (24, 32, 3)
+    error = np.abs(pixels.astype(int) - colours)
     assert error.max() <= (25 if suffix == "jpg" else 0)
     assert error.mean() < 3
 
@@ -65,14 +67,14 @@ def test_all_exif_orientations_come_out_upright(
     exif[ORIENTATION] = orientation
     path = tmp_path / "turned.png"
     Image.fromarray(np.ascontiguousarray(as_stored)).save(path, exif=exif)
-    assert np.array_equal(read_picture(path).pixels, colours)
+    assert np.array_equal(read_photograph(path), colours)
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 def test_damaged_exif_does_not_refuse_the_photograph(tmp_path: Path, colours: np.ndarray) -> None:
     path = tmp_path / "odd.jpg"
     Image.fromarray(colours).save(path, exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff\x01\x12nonsense")
-    assert read_picture(path).size == (24, 32)
+    assert read_photograph(path).shape == (24, 32, 3)
 
 
 @pytest.mark.parametrize("suffix", ["png", "tiff"])
@@ -81,7 +83,7 @@ def test_greys_of_16_bits_are_scaled_and_not_clipped(tmp_path: Path, suffix: str
     path = tmp_path / f"deep.{suffix}"
     Image.fromarray(levels).save(path)
     expected = np.round(levels / 257).astype(np.uint8)
-    assert np.array_equal(read_picture(path).pixels, np.stack([expected] * 3, axis=-1))
+    assert np.array_equal(read_photograph(path), np.stack([expected] * 3, axis=-1))
     mask = read_mask(path, (24, 32))
     assert np.abs(mask - levels / 65_535).max() <= 0.51 / 255
 
@@ -91,14 +93,14 @@ def test_a_turned_grey_of_16_bits_is_read(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[ORIENTATION] = 6
     Image.fromarray(levels).save(tmp_path / "deep.png", exif=exif)
-    pixels = read_picture(tmp_path / "deep.png").pixels
+    pixels = read_photograph(tmp_path / "deep.png")
     assert np.array_equal(pixels[..., 0], np.rot90(np.round(levels / 257), -1))
 
 
 def test_colours_of_16_bits_are_scaled(tmp_path: Path) -> None:
     levels = np.linspace(0, 65_535, 20 * 20 * 3).astype(">u2").reshape(20, 20, 3)
     write_png_16(tmp_path / "deep.png", levels)
-    error = read_picture(tmp_path / "deep.png").pixels - levels / 257
+    error = read_photograph(tmp_path / "deep.png") - levels / 257
     assert np.abs(error).max() <= 1
 
 
@@ -122,7 +124,7 @@ def png_chunk(kind: bytes, data: bytes) -> bytes:
 def test_floating_point_pictures_are_refused(tmp_path: Path) -> None:
     Image.fromarray(np.ones((20, 20), np.float32)).save(tmp_path / "float.tiff")
     with pytest.raises(UserError, match=r"float\.tiff has greys of 32 bits.*save it"):
-        read_picture(tmp_path / "float.tiff")
+        read_photograph(tmp_path / "float.tiff")
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "LA"])
@@ -132,9 +134,7 @@ def test_grey_and_palette_pictures_become_colours(
     image = Image.fromarray(colours).convert(mode)
     image.save(tmp_path / "few.png")
     expected = np.asarray(image.convert("RGB"))
-    picture = read_picture(tmp_path / "few.png")
-    assert np.array_equal(picture.pixels, expected)
-    assert picture.alpha is None  # the alpha of LA is opaque throughout
+    assert np.array_equal(read_photograph(tmp_path / "few.png"), expected)
 
 
 def test_cmyk_is_read_in_its_colours(tmp_path: Path) -> None:
@@ -142,23 +142,19 @@ def test_cmyk_is_read_in_its_colours(tmp_path: Path) -> None:
     cyan_magenta[:16, :, 0] = 255
     cyan_magenta[16:, :, 1] = 255
     Image.fromarray(cyan_magenta, mode="CMYK").save(tmp_path / "print.jpg", quality=95)
-    pixels = read_picture(tmp_path / "print.jpg").pixels.astype(int)
+    pixels = read_photograph(tmp_path / "print.jpg").astype(int)
     assert np.abs(pixels[:12] - [0, 255, 255]).max() < 12
     assert np.abs(pixels[20:] - [255, 0, 255]).max() < 12
 
 
-def test_alpha_is_kept_apart_and_colour_lies_over_white(
-    tmp_path: Path, colours: np.ndarray
-) -> None:
+def test_transparent_parts_lie_over_white(tmp_path: Path, colours: np.ndarray) -> None:
     alpha = np.full((24, 32), 255, np.uint8)
     alpha[:8], alpha[8:16] = 0, 128
     Image.fromarray(np.dstack([colours, alpha])).save(tmp_path / "cut out.png")
-    picture = read_picture(tmp_path / "cut out.png")
+    pixels = read_photograph(tmp_path / "cut out.png")
     weight = alpha[..., None] / 255
     expected = weight * colours + (1 - weight) * 255
-    assert picture.alpha is not None
-    assert np.array_equal(picture.alpha, alpha)
-    assert np.abs(picture.pixels - expected).max() <= 1
+    assert np.abs(pixels - expected).max() <= 1
 
 
 def test_a_palette_with_a_transparent_colour_is_read(tmp_path: Path) -> None:
@@ -166,12 +162,9 @@ def test_a_palette_with_a_transparent_colour_is_read(tmp_path: Path) -> None:
     image.putpalette([255, 0, 0, 0, 0, 255])
     image.paste(0, (0, 0, 20, 10))
     image.save(tmp_path / "logo.png", transparency=0)
-    picture = read_picture(tmp_path / "logo.png")
-    assert picture.alpha is not None
-    assert (picture.alpha[:10] == 0).all()
-    assert (picture.alpha[10:] == 255).all()
-    assert (picture.pixels[:10] == 255).all()
-    assert (picture.pixels[10:] == [0, 0, 255]).all()
+    pixels = read_photograph(tmp_path / "logo.png")
+    assert (pixels[:10] == 255).all()
+    assert (pixels[10:] == [0, 0, 255]).all()
 
 
 def test_an_embedded_profile_is_applied_and_a_broken_one_ignored(
@@ -180,7 +173,7 @@ def test_an_embedded_profile_is_applied_and_a_broken_one_ignored(
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     for profile in (srgb, b"no profile at all"):
         Image.fromarray(colours).save(tmp_path / "phone.png", icc_profile=profile)
-        error = read_picture(tmp_path / "phone.png").pixels.astype(int) - colours
+        error = read_photograph(tmp_path / "phone.png").astype(int) - colours
         assert np.abs(error).max() <= 1
 
 
@@ -225,9 +218,82 @@ def bad_pictures(folder: Path) -> dict[str, str]:
 def test_what_cannot_be_read_is_named_in_one_line(tmp_path: Path) -> None:
     for name, complaint in bad_pictures(tmp_path).items():
         with pytest.raises(UserError, match=complaint) as caught:
-            read_picture(tmp_path / name)
+            read_photograph(tmp_path / name)
         assert str(tmp_path / name) in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+def test_every_kind_of_photograph_gives_the_same_pixels(
+    tmp_path: Path, colours: np.ndarray
+) -> None:
+    Image.fromarray(colours).save(tmp_path / "a.png")
+    kinds: list[Any] = [
+        colours,
+        Image.fromarray(colours),
+        Image.fromarray(np.dstack([colours, np.full((24, 32), 255, np.uint8)])),
+        to_tensor(colours),
+        tmp_path / "a.png",
+        str(tmp_path / "a.png"),
+    ]
+    for kind in kinds:
+        assert np.array_equal(read_photograph(kind), colours)
+
+
+@pytest.mark.parametrize(
+    ("photograph", "words"),
+    [
+        (np.zeros((8, 8, 3), np.uint8), "8x8.*16"),
+        (np.zeros((32, 32), np.uint8), "uint8.*32, 32"),
+        (np.zeros((32, 32, 3), np.float32), "uint8.*float32"),
+        (torch.zeros(1, 3, 32, 32), r"\(3, height, width\)"),
+        (torch.full((3, 32, 32), 255.0), r"\[-1, 1\].*255"),
+        (torch.full((3, 32, 32), torch.nan), r"\[-1, 1\]"),
+        (Image.new("F", (32, 32)), "32 bits"),
+        (Image.new("RGB", (8, 32)), "8x32.*16"),
+        (Path("nowhere.jpg"), "nowhere.jpg"),
+    ],
+)
+def test_values_that_are_not_a_photograph_are_refused(photograph: Any, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        read_photograph(photograph)
+
+
+@pytest.mark.parametrize(
+    ("mask", "expected"),
+    [
+        (np.ones((16, 20), bool), 1.0),
+        (np.full((16, 20), 51, np.uint8), 0.2),
+        (np.full((16, 20), 0.5), 0.5),
+    ],
+)
+def test_a_mask_may_be_an_array(mask: np.ndarray, expected: float) -> None:
+    found = read_mask(mask, (16, 20))
+    assert found.dtype == np.float32
+    assert found == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("mask", "words"),
+    [
+        (np.ones((20, 16), bool), "height and width"),
+        (np.full((16, 20), 2.0), r"in \[0, 1\]"),
+        (np.ones((16, 20), np.int64), "int64"),
+    ],
+)
+def test_arrays_that_are_not_a_mask_are_refused(mask: np.ndarray, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        read_mask(mask, (16, 20))
+
+
+def test_pictures_are_resized_to_the_height_and_width_asked_for(colours: np.ndarray) -> None:
+    assert resize(colours, (24, 32)) is colours
+    assert resize(colours, (50, 10)).shape == (50, 10, 3)
+    assert resize_for_model(colours, 16).shape == (16, 16, 3)
+    assert np.array_equal(resize_for_model(colours, 64), resize(colours, (64, 64)))
+    assert np.array_equal(
+        resize_for_model(colours[:16, :16], 8)[0, 0], colours[:2, :2].mean((0, 1))
+    )
+    assert resize_mask(np.eye(4, dtype=np.float32), (8, 2)).shape == (8, 2)
 
 
 def test_a_mask_is_read_as_numbers_from_0_to_1(tmp_path: Path) -> None:

@@ -1,14 +1,15 @@
-"""Photographs from files, as arrays and as tensors."""
+"""Photographs and masks: read from files, scaled, converted between pixels and tensors."""
 
 import re
 import struct
 import warnings
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import TypeAlias
 
+import cv2
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, UInt8
@@ -31,75 +32,69 @@ _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 _DAMAGE = (OSError, SyntaxError, ValueError, IndexError, TypeError, EOFError, struct.error)
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A photograph as read from its file, turned upright.
+Photograph: TypeAlias = str | Path | Image.Image | np.ndarray | Tensor
+"""A file, a PIL image, uint8 (height, width, 3), or a float tensor (3, height, width) in [-1, 1]"""
 
-    Attributes:
-        pixels: sRGB colours, uint8, (height, width, 3).
-        alpha: opacity, uint8, (height, width), or None where the picture is opaque throughout.
-        path: the file.
-    """
+Mask: TypeAlias = str | Path | np.ndarray
+"""A file, or (height, width): bool, uint8 up to 255, or floating in [0, 1]"""
 
-    pixels: UInt8[np.ndarray, "h w 3"]
-    alpha: UInt8[np.ndarray, "h w"] | None
-    path: Path
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width in pixels, in this order."""
-        height, width, _ = self.pixels.shape
-        return height, width
+_NAME = Path("the photograph")  # what messages call a photograph that is not a file
 
 
-def read_picture(path: str | Path, *, min_side: int = MIN_SIDE) -> Picture:
-    """Read a photograph: JPEG, PNG, WebP, BMP or TIFF (of an animation, the first frame).
+def read_photograph(
+    photograph: Photograph, *, min_side: int = MIN_SIDE
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Return the pixels of a photograph.
 
-    The EXIF orientation is applied, an embedded colour profile is converted to sRGB, 16-bit greys
-    are scaled to 8 bits. Transparent parts: `pixels` shows the colour over **white**, as a page
-    would, and `alpha` keeps the opacity.
+    Files and PIL images: the EXIF orientation is applied, an embedded colour profile is converted
+    to sRGB, 16-bit greys are scaled to 8 bits, transparent parts are laid over **white**, as a
+    page would show them. Of an animation the first frame is taken.
 
     Args:
-        path: the file.
-        min_side: the smallest height and width taken, in pixels.
+        photograph: A file (JPEG, PNG, WebP, BMP, TIFF); a PIL image; uint8 of shape
+            (height, width, 3); or a floating tensor (3, height, width) in [-1, 1] on any device.
+        min_side: Least height and width, in pixels.
 
     Returns:
-        The picture.
+        sRGB colours, uint8.
 
     Raises:
-        UserError: the file is missing, a folder, empty, cut short or no picture; a side is less
-            than `min_side` or more than 16384 px, or the picture has over 100 megapixels (both are
-            told from the header, before anything is decoded).
+        UserError: The file is missing, a folder, empty, cut short or not a picture; the photograph
+            is of another type, or has values out of range; a side is shorter than `min_side` or
+            longer than 16384 px, or the picture has over 100 megapixels (of files, both are read
+            from the header, before anything is decoded).
 
     Example:
-        >>> picture = read_picture("beach.jpg")
-        >>> x0 = to_tensor(picture.pixels)
+        >>> x0 = to_tensor(read_photograph("beach.jpg"))
     """
-    path = Path(path)
-    image = _to_8_bits(_load(path, kind="a picture", min_side=min_side), path)
-    alpha = None
-    if image.has_transparency_data:
-        alpha = np.asarray(image.convert("RGBA").getchannel("A"))
-        image = _over(image, "white")
-    pixels = np.array(_to_srgb(image))
-    opaque = alpha is None or bool((alpha == 255).all())
-    return Picture(pixels=pixels, alpha=None if opaque else alpha, path=path)
+    if isinstance(photograph, str | Path):
+        path = Path(photograph)
+        return _colours(_load(path, kind="a picture", min_side=min_side), path)
+    if isinstance(photograph, Image.Image):
+        check_size(photograph.width, photograph.height, _NAME, min_side=min_side)
+        return _colours(ImageOps.exif_transpose(photograph), _NAME)
+    pixels = _from_tensor(photograph) if isinstance(photograph, Tensor) else _from_array(photograph)
+    check_size(pixels.shape[1], pixels.shape[0], _NAME, min_side=min_side)
+    return pixels
 
 
-def read_mask(path: str | Path, size: tuple[int, int]) -> Float32[np.ndarray, "h w"]:
-    """Read a mask drawn over a photograph: black is 0, white is 1, transparent counts as black.
+def read_mask(mask: Mask, size: tuple[int, int]) -> Float32[np.ndarray, "h w"]:
+    """Return a mask drawn over a photograph: 0 where it is black, 1 where it is white.
 
     Args:
-        path: the mask's file, any picture that `read_picture` takes; colours count by their luma.
-        size: the photograph's height and width, which the mask must have too.
+        mask: A picture file, of which colours count by their luma and transparent parts as black;
+            or an array (height, width): bool, uint8 up to 255, or floating in [0, 1].
+        size: Height and width of the photograph, which the mask must have too.
 
     Returns:
-        The mask, float32 in [0, 1], (height, width).
+        The mask, in [0, 1].
 
     Raises:
-        UserError: the file is no picture, or of another size than the photograph.
+        UserError: The file is not a picture; the mask has another size, type or range.
     """
-    path = Path(path)
+    if not isinstance(mask, str | Path):
+        return _mask_from_array(mask, size)
+    path = Path(mask)
     image = _load(path, kind="a mask", min_side=1)
     if (image.height, image.width) != size:
         raise UserError(
@@ -116,15 +111,15 @@ def find_pictures(paths: Iterable[str | Path]) -> list[Path]:
     """Replace folders by the pictures in them, and keep the order otherwise.
 
     Args:
-        paths: files, taken as they are (they may turn out missing when read), and folders, of
-            which the visible files with a suffix of `PICTURE_SUFFIXES` are taken, by name in
-            natural order (2 before 10). Folders inside are not entered.
+        paths: Files, returned unchecked, and folders, of which the visible files with a suffix of
+            `PICTURE_SUFFIXES` are taken, in natural order (2 before 10). Subfolders are not
+            searched.
 
     Returns:
         The files.
 
     Raises:
-        UserError: a folder has no picture, or may not be listed.
+        UserError: A folder holds no picture, or cannot be listed.
     """
     found: list[Path] = []
     for path in map(Path, paths):
@@ -133,16 +128,16 @@ def find_pictures(paths: Iterable[str | Path]) -> list[Path]:
 
 
 def pictures_in(folder: Path) -> list[Path]:
-    """Return a folder's pictures in natural order.
+    """Return the pictures of a folder, in natural order.
 
     Args:
-        folder: the folder; folders inside are not entered.
+        folder: The folder; its subfolders are not searched.
 
     Returns:
         At least one path.
 
     Raises:
-        UserError: there is none, or the folder may not be listed.
+        UserError: The folder holds no picture, or cannot be listed.
     """
     try:
         entries = list(folder.iterdir())
@@ -163,10 +158,10 @@ def to_tensor(pixels: UInt8[np.ndarray, "*batch h w 3"]) -> Float[Tensor, "*batc
     """Map pixels from 0 ... 255 to [-1, 1], channels first: 2 v / 255 - 1.
 
     Args:
-        pixels: uint8, (..., height, width, 3); a picture, or the frames of a video.
+        pixels: A picture, or the frames of a video.
 
     Returns:
-        float32, (..., 3, height, width). `to_pixels` gives back exactly `pixels`.
+        float32; `to_pixels` gives back exactly `pixels`.
     """
     channels_first = np.ascontiguousarray(np.moveaxis(pixels, -1, -3))
     return torch.from_numpy(channels_first).float().div_(127.5).sub_(1)
@@ -176,17 +171,57 @@ def to_pixels(x: Float[Tensor, "*batch 3 h w"]) -> UInt8[np.ndarray, "*batch h w
     """Map a tensor from [-1, 1] to pixels, channels last: round(255 (v + 1) / 2), clamped.
 
     Args:
-        x: floating, (..., 3, height, width), on any device; values beyond [-1, 1] are clamped.
+        x: A picture, or the frames of a video, on any device; values beyond [-1, 1] are clamped.
 
     Returns:
-        uint8, (..., height, width, 3), in memory of its own.
+        A new array.
     """
     levels = x.detach().float().add(1).mul_(127.5).round_().clamp_(0, 255)
     return levels.to("cpu", torch.uint8).movedim(-3, -1).contiguous().numpy()
 
 
+def resize(pixels: UInt8[np.ndarray, "_ _ 3"], size: tuple[int, int]) -> np.ndarray:
+    """Resize a picture bicubically, with a low-pass filter where it shrinks.
+
+    Args:
+        pixels: A picture.
+        size: Height and width of the result, in pixels, of any aspect ratio.
+    """
+    if pixels.shape[:2] == size:
+        return pixels
+    image = Image.fromarray(pixels).resize((size[1], size[0]), Image.Resampling.BICUBIC)
+    return np.array(image)
+
+
+def resize_for_model(pixels: UInt8[np.ndarray, "_ _ 3"], size: int) -> np.ndarray:
+    """Resize a picture to the square that a model takes, by area averages as in its training.
+
+    Args:
+        pixels: A picture of any aspect ratio.
+        size: Height and width of the result, in pixels.
+    """
+    if min(pixels.shape[:2]) < size:  # OpenCV's area average does not enlarge
+        return resize(pixels, (size, size))
+    return np.asarray(cv2.resize(pixels, (size, size), interpolation=cv2.INTER_AREA))
+
+
+def resize_mask(mask: Float32[np.ndarray, "_ _"], size: tuple[int, int]) -> np.ndarray:
+    """Resize a mask bilinearly to a height and width."""
+    if mask.shape == size:
+        return mask
+    image = Image.fromarray(mask).resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    return np.asarray(image).clip(0, 1)
+
+
 def check_size(width: int, height: int, path: Path, *, min_side: int = 1) -> None:
-    """Raise a UserError unless a picture or video of this size, in pixels, can be worked with."""
+    """Raise a UserError if a picture or video is too small or too large.
+
+    Args:
+        width: In pixels.
+        height: In pixels.
+        path: The file, for the message.
+        min_side: Least width and height, in pixels.
+    """
     size = f"{path} is {width}x{height} pixels"
     if min(width, height) < min_side:
         raise UserError(f"{size}, less than {min_side} on a side: use a larger picture")
@@ -197,17 +232,17 @@ def check_size(width: int, height: int, path: Path, *, min_side: int = 1) -> Non
 
 
 def open_picture(path: Path, *, kind: str) -> Image.Image:
-    """Open a picture by its header alone and check its size from there.
+    """Read the header of a picture file and check the size that it gives.
 
     Args:
-        path: the file.
-        kind: what it should be, with its article ("a picture"), for messages.
+        path: The file.
+        kind: What it should be, with its article ("a picture"), for messages.
 
     Returns:
         The image, not decoded yet.
 
     Raises:
-        UserError: the file is missing, a folder, empty, no picture, or too large.
+        UserError: The file is missing, a folder, empty, not a picture, or too large.
     """
     check_input_file(path, kind=kind)
     try:
@@ -233,7 +268,7 @@ def open_picture(path: Path, *, kind: str) -> Image.Image:
 
 
 def damaged(path: Path, error: Exception) -> UserError:
-    """Return the error for a file whose header is fine but whose content is not."""
+    """Return the error for a file with a valid header whose content cannot be decoded."""
     reason = " ".join(str(error).split()) or type(error).__name__
     return UserError(
         f"{path} is damaged or cut short ({reason}): copy or download it again, or use another file"
@@ -251,6 +286,14 @@ def _load(path: Path, *, kind: str, min_side: int) -> Image.Image:
         with suppress(*_DAMAGE):  # a damaged EXIF block is no reason to refuse the photograph
             return ImageOps.exif_transpose(image)
         return image.copy()
+
+
+def _colours(image: Image.Image, path: Path) -> np.ndarray:
+    """Return sRGB pixels of 8 bits, with transparent parts over white."""
+    image = _to_8_bits(image, path)
+    if image.has_transparency_data:
+        image = _over(image, "white")
+    return np.array(_to_srgb(image))
 
 
 def _to_8_bits(image: Image.Image, path: Path) -> Image.Image:
@@ -276,12 +319,58 @@ def _to_srgb(image: Image.Image) -> Image.Image:
     """Convert to sRGB by the embedded profile (phones: Display P3; print: CMYK), if it has one."""
     profile = image.info.get("icc_profile")
     if profile and image.mode in ("RGB", "CMYK"):
-        with suppress(ImageCms.PyCMSError, OSError):  # a profile that does not fit says nothing
+        with suppress(ImageCms.PyCMSError, OSError):  # a profile that does not fit is ignored
             source = ImageCms.ImageCmsProfile(BytesIO(profile))
             target = ImageCms.createProfile("sRGB")
             converted = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
             return converted if converted is not None else image.convert("RGB")
     return image.convert("RGB")
+
+
+def _from_tensor(x0: Tensor) -> np.ndarray:
+    if x0.ndim != 3 or x0.shape[0] != 3 or not x0.is_floating_point():
+        raise UserError(
+            f"the photograph: a tensor must be floating, (3, height, width), got {x0.dtype}, "
+            f"{tuple(x0.shape)}: give one picture, channels first"
+        )
+    x0 = x0.detach().float()
+    if not bool((x0.abs() <= 1 + 1e-3).all()):  # false for NaN, too
+        raise UserError(
+            f"the photograph: a tensor's values must be in [-1, 1], got {x0.min():g} to "
+            f"{x0.max():g}: scale it, or give uint8 pixels"
+        )
+    return to_pixels(x0)
+
+
+def _from_array(pixels: object) -> np.ndarray:
+    if not isinstance(pixels, np.ndarray):
+        raise UserError(
+            f"the photograph: must be a file, a PIL image, an array or a tensor, got "
+            f"{type(pixels).__name__}: name its file"
+        )
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
+        raise UserError(
+            f"the photograph: an array must be uint8, (height, width, 3), got {pixels.dtype}, "
+            f"{pixels.shape}: convert it to 8-bit RGB"
+        )
+    return pixels
+
+
+def _mask_from_array(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    if mask.shape != size:
+        raise UserError(
+            f"keep_still: must have the photograph's height and width {size}, got {mask.shape}: "
+            "draw it at the photograph's size"
+        )
+    if mask.dtype == np.uint8:
+        return mask.astype(np.float32) / np.float32(255)
+    levels = mask.astype(np.float32)
+    if mask.dtype.kind not in "bf" or not bool(((levels >= 0) & (levels <= 1)).all()):
+        raise UserError(
+            f"keep_still: must be bool, uint8 or floating in [0, 1], got {mask.dtype} from "
+            f"{levels.min():g} to {levels.max():g}: scale it first"
+        )
+    return levels
 
 
 def _natural_order(path: Path) -> list[tuple[int, str]]:

@@ -31,7 +31,7 @@ from cinnema.media.pictures import (
     damaged,
     open_picture,
     pictures_in,
-    read_picture,
+    read_photograph,
 )
 
 VIDEO_FORMATS = ("mp4", "gif", "webp", "png", "npy")
@@ -179,7 +179,7 @@ def _take(frames: Iterator[Frame], max_frames: int | None, stride: int) -> Itera
 
 
 def _folder_frames(paths: list[Path]) -> Iterator[Frame]:
-    return (read_picture(path, min_side=1).pixels for path in paths)
+    return (read_photograph(path, min_side=1) for path in paths)
 
 
 def _open_array(path: Path) -> tuple[float, Iterator[Frame]]:

@@ -6,8 +6,7 @@ from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 
 from cinnema.core.errors import UserError
-from cinnema.media.photographs import as_seen, resized, resized_mask
-from cinnema.media.pictures import to_pixels, to_tensor
+from cinnema.media.pictures import resize, resize_for_model, resize_mask, to_pixels, to_tensor
 from cinnema.models.base import VideoModel
 from cinnema.synthesis.loops import moments
 from cinnema.synthesis.scene import Sample, Scene
@@ -49,9 +48,9 @@ class DecodedScene(Scene):
         self._model, self._settings = model, settings
         self._size = settings.frame_size(pixels.shape[:2], model.size)
         self._device = next(model.parameters()).device
-        self._small = to_tensor(as_seen(pixels, model.size))[None].to(self._device)
-        self._still = None if still is None else resized_mask(still, self._size)[..., None]
-        self.x0 = resized(pixels, self._size)
+        self._small = to_tensor(resize_for_model(pixels, model.size))[None].to(self._device)
+        self._still = None if still is None else resize_mask(still, self._size)[..., None]
+        self.x0 = resize(pixels, self._size)
         # A quarter of a clip: enough to hide the seam, and each clip still brings something new.
         self._overlap = model.num_frames // 4 if settings.extension == "continuous" else 0
         self.notes = {"note": _note(model.size, self._size, overlap=self._overlap)}
@@ -94,7 +93,7 @@ class DecodedScene(Scene):
 
     def _finished(self, frame: np.ndarray) -> np.ndarray:
         """Resize a frame, and lay the photograph over it where that is to be seen."""
-        frame = resized(frame, self._size)
+        frame = resize(frame, self._size)
         if self._still is None:
             return frame
         levels = self._still * self.x0 + (1 - self._still) * frame

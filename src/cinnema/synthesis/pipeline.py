@@ -7,8 +7,7 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor
 
-from cinnema.media.photographs import Mask, Photograph, as_seen
-from cinnema.media.pictures import to_tensor
+from cinnema.media.pictures import Mask, Photograph, resize_for_model, to_tensor
 from cinnema.models.base import VideoModel
 from cinnema.models.control import Control, resolve
 from cinnema.models.files import LoadedModel, load_model
@@ -285,7 +284,9 @@ class Pipeline:
             motion = self.read_motion(motion, steered=eta is not None or kept == "way")
         look = Look(image, self.model, temperature=1.0, options=options)
         if kept == "way":
-            draw = carry(self.model, motion, to_tensor(as_seen(look.pixels, self.model.size)))
+            draw = carry(
+                self.model, motion, to_tensor(resize_for_model(look.pixels, self.model.size))
+            )
         else:
             told = self._told(eta, look, measured=motion.eta)
             control = motion.eta if told is None else told

@@ -12,8 +12,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from cinnema.core.errors import UserError
-from cinnema.media.photographs import as_seen, resized
-from cinnema.media.pictures import to_tensor
+from cinnema.media.pictures import resize, resize_for_model, to_tensor
 from cinnema.media.videos import MAX_FPS, VideoFile, iterate_frames, read_video
 from cinnema.models.base import VideoModel
 
@@ -130,7 +129,7 @@ def _query_of(
     height, width, _ = x0.shape
     scale = min(1.0, _SHOWN / max(height, width))
     shown_size = (max(1, round(height * scale)), max(1, round(width * scale)))
-    seen = np.stack([as_seen(frames[i], model.size) for i in wanted])
+    seen = np.stack([resize_for_model(frames[i], model.size) for i in wanted])
     about = {
         "file": path.name,
         "first_frame": wanted[0],
@@ -149,7 +148,7 @@ def _query_of(
         f"{path.name}: {len(wanted)} frames from number {wanted[0]} to {wanted[-1]}, {pace}"
         f"{slower}; {width}x{height} pixels seen as {model.size}x{model.size}"
     )
-    shown = np.stack([resized(frames[i], shown_size) for i in wanted])
+    shown = np.stack([resize(frames[i], shown_size) for i in wanted])
     return Query(clip=to_tensor(seen), x0=x0, shown=shown, about=about, said=said)
 
 

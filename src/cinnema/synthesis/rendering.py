@@ -6,7 +6,7 @@ from typing import Any, TypedDict
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from cinnema.media.photographs import Mask, Photograph, photograph_pixels, still_mask
+from cinnema.media.pictures import Mask, Photograph, read_mask, read_photograph
 from cinnema.models.base import VideoModel
 from cinnema.models.warping.model import WarpingModel
 from cinnema.synthesis.decoded_scene import DecodedScene
@@ -69,9 +69,9 @@ class Look:
         shown: dict[str, Any] = {**options}
         keep_still = shown.pop("keep_still", None)
         self.settings = Settings(temperature=temperature, **shown)
-        self.pixels = photograph_pixels(image)
+        self.pixels = read_photograph(image)
         self.frame_size = self.settings.frame_size(self.pixels.shape[:2], model.size)
-        self.still = None if keep_still is None else still_mask(keep_still, self.pixels.shape[:2])
+        self.still = None if keep_still is None else read_mask(keep_still, self.pixels.shape[:2])
 
 
 def open_scene(

@@ -6,8 +6,7 @@ from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 
 from cinnema.core.devices import one_thread
-from cinnema.media.photographs import as_mask_tensor, as_seen, resized, resized_mask
-from cinnema.media.pictures import to_pixels, to_tensor
+from cinnema.media.pictures import resize, resize_for_model, resize_mask, to_pixels, to_tensor
 from cinnema.models.warping.model import WarpingModel
 from cinnema.models.warping.rendering import Layers, cut
 from cinnema.synthesis.blending import mixed
@@ -44,17 +43,18 @@ class WarpedScene(Scene):
         self.notes = {}
         device = next(model.parameters()).device
         out_size = settings.frame_size(pixels.shape[:2], model.size)
-        self.x0 = resized(pixels, out_size)
-        small = to_tensor(as_seen(pixels, model.size))[None].to(device)
+        self.x0 = resize(pixels, out_size)
+        small = to_tensor(resize_for_model(pixels, model.size))[None].to(device)
         self._features = model.stage1.scene(small)
         self._device = device
         moving = torch.sigmoid(model.stage1.mask(self._features.joint, self._features.fine))
-        self._free = None if still is None else 1 - as_mask_tensor(still, model.size).to(device)
+        seen = None if still is None else resize_mask(still, (model.size, model.size))
+        self._free = None if seen is None else 1 - torch.from_numpy(seen)[None, None].to(device)
         self._layers = self._cut(small, moving)
         self._moving = self._layers.moving[0, 0].float().cpu().numpy()
         self._native = None
         if settings.size != "model":
-            kept = None if still is None else resized_mask(still, out_size)
+            kept = None if still is None else resize_mask(still, out_size)
             mask = moving[0, 0].float().cpu().numpy()
             self._native = NativeRenderer(self.x0, mask, keep_still=kept)
             self._moving = self._native.moving

@@ -20,7 +20,7 @@ from cinnema.core.errors import UserError
 from cinnema.core.files import check_input_file
 from cinnema.data.records import BadRecord, RawClip
 from cinnema.data.sources.truncation import missing_bytes
-from cinnema.media.pictures import PICTURE_SUFFIXES, pictures_in, read_picture
+from cinnema.media.pictures import PICTURE_SUFFIXES, pictures_in, read_photograph
 from cinnema.media.videos import iterate_frames, read_video
 
 Fit: TypeAlias = Literal["stretch", "crop"]
@@ -156,7 +156,7 @@ def picture_frames(paths: Sequence[Path] | BadRecord, *, root: Path) -> Stream:
     first = None
     for path in paths:
         try:
-            pixels = read_picture(path, min_side=1).pixels
+            pixels = read_photograph(path, min_side=1)
         except Exception as error:
             yield bad_record(error, path, root)
             return

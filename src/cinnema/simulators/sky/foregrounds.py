@@ -13,7 +13,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional
 
-from cinnema.media.pictures import pictures_in, read_picture
+from cinnema.media.pictures import pictures_in, read_photograph
 from cinnema.simulators.sky.tiles import Draws, blur_levels, blur_of, pixel_centres, sample_tile
 
 # Columns of a skyline for each pixel across: steep edges are averaged over them.
@@ -66,7 +66,7 @@ def read_foregrounds(folder: Path, *, side: int, each: int = 4) -> UInt8[Tensor,
     rng = np.random.default_rng(0)
     squares = []
     for path in pictures_in(folder):
-        pixels = read_picture(path).pixels
+        pixels = read_photograph(path)
         height, width, _ = pixels.shape
         for _ in range(each):
             edge = int(rng.uniform(0.5, 1.0) * min(height, width))
