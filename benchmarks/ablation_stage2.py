@@ -11,17 +11,19 @@ from typing import Any
 import torch
 from ablation_scores import Metric, Scores, num_parameters, pairs
 from ablation_stage1 import RECIPES
+from rectified_flow import RectifiedConfig, RectifiedPrior
 from torch import Tensor, nn
 from torch.nn import functional
+from transformer_coupling import TokenNetwork
 
 from cinnema.core.precision import MovingAverage
 from cinnema.core.weights import load_weights
 from cinnema.data.dataset import PackedDataset
 from cinnema.data.loading import VideoBatch
 from cinnema.models.flow.conditioning import Conditioner
+from cinnema.models.flow.couplings import ConditionedNetwork
 from cinnema.models.flow.flow import ConditionalFlow, FlowConfig
 from cinnema.models.flow.priors import GaussianPrior, LinearGaussianPrior
-from cinnema.models.flow.rectified import RectifiedConfig, RectifiedPrior
 from cinnema.models.keypoint.stage1 import KeypointStage1
 from cinnema.paper.flow import PaperFlow, PaperFlowConfig
 from cinnema.recipes.keypoint_assembly import held_out_clips, latents_of, training_loader
@@ -53,11 +55,12 @@ Build = Callable[[int, int, int], Prior]
 _NUM_BLOCKS, _HIDDEN = 6, 128
 
 
-def _flow(**options: Any) -> Build:  # noqa: ANN401
+def _flow(network: Callable[..., nn.Module] = ConditionedNetwork, **options: Any) -> Build:  # noqa: ANN401
     def build(z_dim: int, condition_dim: int, seed: int) -> Prior:
         sizes = {"num_blocks": _NUM_BLOCKS, "hidden_dim": _HIDDEN, "depth": 1, "dropout": 0.05}
         sizes |= {"leaky_relu": False, "mixing": "linear", "seed": seed, **options}
-        return ConditionalFlow(FlowConfig(z_dim=z_dim, condition_dim=condition_dim, **sizes))
+        config = FlowConfig(z_dim=z_dim, condition_dim=condition_dim, **sizes)
+        return ConditionalFlow(config, network=network)
 
     return build
 
@@ -95,7 +98,7 @@ STAGE2_ROWS: dict[str, Build] = {
     "permutations": _flow(mixing="permutation"),
     "leaky ReLU": _flow(leaky_relu=True),
     "paper's block": _published,
-    "transformer coupling": _flow(coupling="transformer", hidden_dim=32, depth=2),
+    "transformer coupling": _flow(network=TokenNetwork, hidden_dim=32, depth=2),
     "rectified flow": _rectified,
 }
 FITTED = ("Gaussian", "linear-Gaussian")

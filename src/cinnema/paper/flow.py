@@ -1,20 +1,23 @@
-"""The published cINN: the bijection between latents and residuals."""
+"""The published cINN: the parts of `cinnema.models.flow`, with the published state dict."""
 
-import math
-from typing import Annotated, Literal, TypeAlias
+import re
+from typing import Annotated, Any, Literal, TypeAlias
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from cinnema.core.errors import UserError
-from cinnema.models.flow.flow import require_temperature
-from cinnema.models.flow.transforms import LeakyReLU, Transform
+from cinnema.models.flow.couplings import AffineCoupling, Half
+from cinnema.models.flow.flow import NormalizingFlow
+from cinnema.models.flow.transforms import Compose, LeakyReLU, Permutation, Transform
 from cinnema.paper.actnorm import ActNorm
 
-_FULL_EVERY = 4  # with a control, the blocks whose couplings see the latent too
+# With a control, the couplings of every fourth block depend on the latent too.
+_FULL_EVERY = 4
+
+_HALVES: tuple[Half, ...] = ("second", "first")
 
 LogDet: TypeAlias = Literal["exact", "published"]
 PositiveCount = Annotated[int, Field(ge=1)]
@@ -22,7 +25,7 @@ PositiveCount = Annotated[int, Field(ge=1)]
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class PaperFlowConfig:
-    """Everything that makes a `PaperFlow`, weights apart; names are the published ones.
+    """Sizes and options of a `PaperFlow`, under their published names.
 
     Attributes:
         in_channels: Number of latent dimensions, even.
@@ -31,11 +34,11 @@ class PaperFlowConfig:
         hidden_dim: Width of the couplings' networks; 8 * in_channels in the paper.
         hidden_depth: Number of their hidden layers after the first; 2 in the paper.
         n_flows: Number of blocks; 20 in the paper.
-        conditioning_option: The published `"None"`: every block sees the condition as it is.
-        control: Whether three of every four blocks see the condition alone.
-        log_det: `"exact"`, or `"published"` for the numbers of the released code: its leaky ReLU
-            adds 0 where log(0.9) a negative entry is right. Values and samples do not depend on
-            it, likelihoods do, by up to 135 nats at 20 blocks of 64 dimensions.
+        conditioning_option: The published `"None"`: every block is given the condition unchanged.
+        control: Whether the couplings of three of every four blocks depend on the condition alone.
+        log_det: `"exact"`, or `"published"` for the numbers of the released code, whose leaky ReLU
+            adds 0 instead of log(0.9) for each negative entry. Values and samples do not depend on
+            it; likelihoods do, by up to 135 nats at 20 blocks of 64 dimensions.
 
     Raises:
         ValueError: On a field that is unknown, missing or out of range.
@@ -51,15 +54,16 @@ class PaperFlowConfig:
     log_det: LogDet = "exact"
 
 
-class PaperFlow(Transform):
-    """The cINN as published: nu = to_residual(z, c), a standard normal if z and c are of the data.
+class PaperFlow(NormalizingFlow):
+    """The cINN as published, a bijection between z and nu for every condition c.
 
-    `ConditionalFlow` is its successor; this one has the published state dict and
-    couplings without a bound on their log-scales: exp(s) is not clamped, so a latent far from
-    those of the training may end in infinity, as it does in the released code.
+    A block is ActNorm, leaky ReLU, a coupling of the second half, a coupling of the first half,
+    a permutation. It differs from `ConditionalFlow` in its coupling networks, in an ActNorm whose
+    scale may be negative, and in couplings without a bound on their log-scales: a latent far from
+    those of the training may become infinite, as it does in the released code.
 
-    Before training call `initialise` once; nothing else changes its state. First weights come from
-    torch's global generator.
+    `state_dict` and `load_state_dict` use the published keys. First weights are drawn from torch's
+    global generator. Before training call `initialise` once; nothing else changes its state.
 
     Source: Dorkenwald et al., "Stochastic Image-to-Video Synthesis using cINNs", 2021, section 3.2.
 
@@ -74,175 +78,51 @@ class PaperFlow(Transform):
         >>> nu, _ = flow.to_residual(z, c)
         >>> torch.allclose(flow.to_latent(nu, c)[0], z, atol=1e-5)
         True
+        >>> list(flow.state_dict())[0]
+        'sub_layers.0.norm_layer.loc'
 
     Args:
         config: Its sizes.
     """
 
     def __init__(self, config: PaperFlowConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.sub_layers = nn.ModuleList(
-            FlowBlock(config, sees_latent=not config.control or index % _FULL_EVERY == 0)
+        blocks = [
+            _block(config, sees_latent=not config.control or index % _FULL_EVERY == 0)
             for index in range(config.n_flows)
+        ]
+        super().__init__(
+            Compose(blocks), z_dim=config.in_channels, condition_dim=config.embedding_dim
         )
-
-    @property
-    def is_initialised(self) -> bool:
-        """Whether every ActNorm has seen data, here or before the weights were saved."""
-        return all(bool(block.norm_layer.initialized) for block in self._blocks())
-
-    def to_residual(
-        self, z: Float[Tensor, "b z"], c: Float[Tensor, "b c"]
-    ) -> tuple[Float[Tensor, "b z"], Float[Tensor, " b"]]:
-        """Take the condition out of a latent.
-
-        Args:
-            z: Latents.
-            c: Conditions: embeddings of first frames, and the control after them if there is one.
-
-        Returns:
-            nu, and log abs det d nu / d z in nats.
-
-        Raises:
-            UserError: If a shape is not the config's.
-        """
-        self._require_shapes(z, c)
-        total = z.new_zeros(len(z))
-        for block in self._blocks():
-            z, log_det = block.to_residual(z, c)
-            total = total + log_det
-        return z, total
-
-    def to_latent(
-        self, nu: Float[Tensor, "b z"], c: Float[Tensor, "b c"]
-    ) -> tuple[Float[Tensor, "b z"], Float[Tensor, " b"]]:
-        """Put a condition into a residual.
-
-        Args:
-            nu: Residuals.
-            c: Conditions.
-
-        Returns:
-            z, and log abs det d z / d nu in nats.
-
-        Raises:
-            UserError: If a shape is not the config's.
-        """
-        self._require_shapes(nu, c)
-        total = nu.new_zeros(len(nu))
-        for block in reversed(self._blocks()):
-            nu, log_det = block.to_latent(nu, c)
-            total = total + log_det
-        return nu, total
-
-    @torch.no_grad()
-    def initialise(self, z: Float[Tensor, "b z"], c: Float[Tensor, "b c"]) -> None:
-        """Set every ActNorm from one batch, in place of what it held.
-
-        Args:
-            z: Latents as they will be trained on; a few hundred rows or more are best.
-            c: Their conditions.
-
-        Raises:
-            UserError: With fewer than two rows, values that are not finite, or a wrong shape.
-        """
-        self._require_shapes(z, c)
-        for block in self._blocks():
-            block.initialise(z, c)
-            z, _ = block.to_residual(z, c)
-
-    def log_prob(self, z: Float[Tensor, "b z"], c: Float[Tensor, "b c"]) -> Float[Tensor, " b"]:
-        """Log-density of each latent given its condition, in nats; right if `log_det` is exact.
-
-        Args:
-            z: Latents.
-            c: Conditions.
-
-        Raises:
-            UserError: If a shape is not the config's.
-        """
-        nu, log_det = self.to_residual(z, c)
-        return log_det - 0.5 * (nu.square() + math.log(2 * math.pi)).sum(dim=1)
-
-    def sample(
-        self,
-        c: Float[Tensor, "b c"],
-        *,
-        temperature: float = 1.0,
-        generator: torch.Generator | None = None,
-    ) -> Float[Tensor, "b z"]:
-        """Draw one latent for each condition: z = to_latent(temperature * nu, c).
-
-        Args:
-            c: Conditions.
-            temperature: Factor on nu; 1 gives the model itself.
-            generator: Draws nu on its own device; torch's global one if None.
-
-        Raises:
-            UserError: If the temperature is negative or not finite, or the shape not the config's.
-        """
-        require_temperature(temperature)
-        device = c.device if generator is None else generator.device
-        shape = (len(c), self.config.in_channels)
-        nu = torch.randn(shape, generator=generator, device=device, dtype=c.dtype)
-        return self.to_latent(temperature * nu.to(c.device), c)[0]
-
-    def _blocks(self) -> list["FlowBlock"]:
-        return [block for block in self.sub_layers if isinstance(block, FlowBlock)]
-
-    def _require_shapes(self, z: Tensor, c: Tensor) -> None:
-        config = self.config
-        if z.shape[1] != config.in_channels or c.shape != (len(z), config.embedding_dim):
-            raise UserError(
-                f"this flow takes latents of {config.in_channels} numbers and as many conditions "
-                f"of {config.embedding_dim}, got shapes {tuple(z.shape)} and {tuple(c.shape)}; "
-                "latents, conditions and flow must come from the same training"
-            )
+        self.config = config
+        self.register_state_dict_post_hook(_to_published)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(_from_published)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_post_hook(_name_as_published)  # type: ignore[no-untyped-call]
 
 
-class FlowBlock(Transform):
-    """ActNorm, a leaky ReLU of slope 0.9, two couplings, a permutation.
-
-    Args:
-        config: Of the flow.
-        sees_latent: Whether the couplings see one half of the latent beside the condition.
-    """
-
-    def __init__(self, config: PaperFlowConfig, *, sees_latent: bool) -> None:
-        super().__init__()
-        self.norm_layer = VectorActNorm(config.in_channels)
-        self.coupling = DoubleCoupling(config, sees_latent=sees_latent)
-        exact = config.log_det == "exact"
-        self.activation = LeakyReLU(slope=0.9) if exact else PublishedLeakyReLU(slope=0.9)
-        self.shuffle = Shuffle(config.in_channels)
-
-    def to_residual(
-        self, z: Float[Tensor, "b z"], c: Float[Tensor, "b c"]
-    ) -> tuple[Float[Tensor, "b z"], Float[Tensor, " b"]]:
-        """Run the parts from first to last."""
-        total = z.new_zeros(len(z))
-        for part in self._parts():
-            z, log_det = part.to_residual(z, c)
-            total = total + log_det
-        return z, total
-
-    def to_latent(
-        self, nu: Float[Tensor, "b z"], c: Float[Tensor, "b c"]
-    ) -> tuple[Float[Tensor, "b z"], Float[Tensor, " b"]]:
-        """Run the parts' inverses from last to first."""
-        total = nu.new_zeros(len(nu))
-        for part in reversed(self._parts()):
-            nu, log_det = part.to_latent(nu, c)
-            total = total + log_det
-        return nu, total
-
-    def initialise(self, z: Float[Tensor, "b z"], c: Float[Tensor, "b c"]) -> None:
-        """Fit the ActNorm; no other part has anything to set."""
-        self.norm_layer.initialise(z, c)
-
-    def _parts(self) -> tuple[Transform, ...]:
-        return self.norm_layer, self.activation, self.coupling, self.shuffle
+def _block(config: PaperFlowConfig, *, sees_latent: bool) -> Compose:
+    exact = config.log_det == "exact"
+    activation = LeakyReLU(slope=0.9) if exact else PublishedLeakyReLU(slope=0.9)
+    half = config.in_channels // 2
+    in_dim = config.embedding_dim + (half if sees_latent else 0)
+    # The order of construction is that of the released code, for the same first weights.
+    scales, shifts = (
+        [PlainNetwork(in_dim, half, config=config) for _ in range(2)] for _ in range(2)
+    )
+    second, first = (
+        AffineCoupling(
+            config.in_channels,
+            transforms=transforms,
+            network=ScaleAndShift(scale, shift, sees_latent=sees_latent),
+            log_scale_bound=None,
+        )
+        for transforms, scale, shift in zip(_HALVES, scales, shifts, strict=True)
+    )
+    shuffle = Permutation(config.in_channels)
+    # The released couplings leave the halves swapped; the permutation here includes the swap.
+    shuffle.order.add_(half).remainder_(config.in_channels)
+    return Compose(
+        [VectorActNorm(config.in_channels), activation, Compose([second, first]), shuffle]
+    )
 
 
 class VectorActNorm(ActNorm, Transform):
@@ -268,6 +148,11 @@ class VectorActNorm(ActNorm, Transform):
         z = nu / self.scale.flatten() - self.loc.flatten()
         return z, -self.scale.abs().log().sum().expand(len(nu))
 
+    @property
+    def is_initialised(self) -> bool:
+        """Whether it has been fitted, here or before the weights were saved."""
+        return bool(self.initialized)
+
     def initialise(self, z: Float[Tensor, "b z"], c: Float[Tensor, "b c"]) -> None:
         """See `ActNorm.fit`."""
         del c
@@ -275,10 +160,10 @@ class VectorActNorm(ActNorm, Transform):
 
 
 class PublishedLeakyReLU(LeakyReLU):
-    """The leaky ReLU whose log-determinant is 0, as the released code has it.
+    """The leaky ReLU of the released code, which returns 0 as its log-determinant.
 
-    That is wrong by log(slope) for each negative entry. It is here because the published
-    likelihoods, and the training that led to the published weights, contain it.
+    That is wrong by log(slope) for each negative entry. It is kept because the published
+    likelihoods, and the training of the published weights, contain it.
 
     Args:
         slope: Above 0.
@@ -287,68 +172,36 @@ class PublishedLeakyReLU(LeakyReLU):
     def to_residual(
         self, z: Float[Tensor, "b z"], c: Float[Tensor, "b c"]
     ) -> tuple[Float[Tensor, "b z"], Float[Tensor, " b"]]:
-        """Shrink negative entries; log_det is given as 0."""
+        """Shrink negative entries; log_det = 0, which is not exact."""
         nu, log_det = super().to_residual(z, c)
         return nu, torch.zeros_like(log_det)
 
     def to_latent(
         self, nu: Float[Tensor, "b z"], c: Float[Tensor, "b c"]
     ) -> tuple[Float[Tensor, "b z"], Float[Tensor, " b"]]:
-        """Stretch negative entries; log_det is given as 0."""
+        """Stretch negative entries; log_det = 0, which is not exact."""
         z, log_det = super().to_latent(nu, c)
         return z, torch.zeros_like(log_det)
 
 
-class DoubleCoupling(Transform):
-    """Two affine couplings, the second with the halves swapped; they stay swapped.
-
-    For i = 0, 1, with the halves (a, b) swapped before i = 1:
-
-        b' = b * exp(s_i(h)) + t_i(h),   h = [a, c], or h = c where the latent is not seen,
-
-    where s_i and t_i are networks of their own; the result is (a, b').
-
-    Source: Dinh et al., "Density estimation using Real NVP", 2017, equation 7.
+class ScaleAndShift(nn.Module):
+    """Two networks of a coupling side by side: one gives the log-scales, one the shifts.
 
     Args:
-        config: Of the flow.
-        sees_latent: Whether s and t see a.
+        s: Gives the log-scales.
+        t: Gives the shifts.
+        sees_latent: Whether both read the half that is kept and the condition, or the condition
+            alone.
     """
 
-    def __init__(self, config: PaperFlowConfig, *, sees_latent: bool) -> None:
+    def __init__(self, s: nn.Module, t: nn.Module, *, sees_latent: bool) -> None:
         super().__init__()
-        self.sees_latent = sees_latent
-        half = config.in_channels // 2
-        in_dim = config.embedding_dim + (half if sees_latent else 0)
-        self.s = nn.ModuleList(PlainNetwork(in_dim, half, config=config) for _ in range(2))
-        self.t = nn.ModuleList(PlainNetwork(in_dim, half, config=config) for _ in range(2))
+        self.s, self.t, self.sees_latent = s, t, sees_latent
 
-    def to_residual(
-        self, z: Float[Tensor, "b z"], c: Float[Tensor, "b c"]
-    ) -> tuple[Float[Tensor, "b z"], Float[Tensor, " b"]]:
-        """Scale, then shift, one half after the other; log_det = sum(s_0) + sum(s_1)."""
-        a, b = z.chunk(2, dim=1)
-        s0, t0 = self._log_scale_and_shift(0, a, c)
-        b = b * s0.exp() + t0
-        s1, t1 = self._log_scale_and_shift(1, b, c)
-        a = a * s1.exp() + t1
-        return torch.cat([b, a], dim=1), s0.sum(dim=1) + s1.sum(dim=1)
-
-    def to_latent(
-        self, nu: Float[Tensor, "b z"], c: Float[Tensor, "b c"]
-    ) -> tuple[Float[Tensor, "b z"], Float[Tensor, " b"]]:
-        """Shift back, then scale back, in the other order; log_det = -sum(s_0) - sum(s_1)."""
-        b, a = nu.chunk(2, dim=1)
-        s1, t1 = self._log_scale_and_shift(1, b, c)
-        a = (a - t1) * (-s1).exp()
-        s0, t0 = self._log_scale_and_shift(0, a, c)
-        b = (b - t0) * (-s0).exp()
-        return torch.cat([a, b], dim=1), -s0.sum(dim=1) - s1.sum(dim=1)
-
-    def _log_scale_and_shift(self, index: int, kept: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-        h = torch.cat([kept, c], dim=1) if self.sees_latent else c
-        # Under autocast the networks answer in bfloat16; the bijection itself stays exact.
-        return self.s[index](h).to(kept.dtype), self.t[index](h).to(kept.dtype)
+    def forward(self, x: Float[Tensor, "b x"], c: Float[Tensor, "b c"]) -> Float[Tensor, "b out"]:
+        """Return log-scales and then shifts, for each row."""
+        h = torch.cat([x, c], dim=1) if self.sees_latent else c
+        return torch.cat([self.s(h), self.t(h)], dim=1)
 
 
 class PlainNetwork(nn.Module):
@@ -369,39 +222,68 @@ class PlainNetwork(nn.Module):
         self.main = nn.Sequential(*layers, nn.Linear(width, out_dim))
 
     def forward(self, h: Float[Tensor, "b h"]) -> Float[Tensor, "b out"]:
-        """Compute the answer for each row."""
-        answer: Tensor = self.main(h)
-        return answer
+        """Compute the result for each row."""
+        out: Tensor = self.main(h)
+        return out
 
 
-class Shuffle(Transform):
-    """A fixed random permutation: nu[:, i] = z[:, forward_shuffle_idx[i]].
+_BLOCK = r"transform\.parts\.(\d+)\.parts\."
+# Patterns of our keys with the published keys that replace them, and the other way round.
+_TO_PUBLISHED = (
+    (_BLOCK + r"0\.(.*)", r"sub_layers.\1.norm_layer.\2"),
+    (_BLOCK + r"2\.parts\.([01])\.network\.([st])\.(.*)", r"sub_layers.\1.coupling.\3.\2.\4"),
+    (_BLOCK + r"3\.order", r"sub_layers.\1.shuffle.forward_shuffle_idx"),
+)
+_FROM_PUBLISHED = (
+    (r"sub_layers\.(\d+)\.norm_layer\.(.*)", r"transform.parts.\1.parts.0.\2"),
+    (
+        r"sub_layers\.(\d+)\.coupling\.([st])\.([01])\.(.*)",
+        r"transform.parts.\1.parts.2.parts.\3.network.\2.\4",
+    ),
+    (r"sub_layers\.(\d+)\.shuffle\.forward_shuffle_idx", r"transform.parts.\1.parts.3.order"),
+)
+_SECTIONS = ("norm_layer", "coupling", "shuffle")
 
-    As `cinnema.models.flow.Permutation`, but the state dict holds the inverse too.
 
-    Args:
-        num_channels: Number of dimensions.
-    """
+def _to_published(_: nn.Module, state: dict[str, Any], prefix: str, __: object) -> None:
+    """Rename our entries to the published ones, in the published order, and undo the swap."""
+    ours = [name for name in state if name.startswith(f"{prefix}transform.")]
+    entries = {_renamed(name.removeprefix(prefix), _TO_PUBLISHED): state.pop(name) for name in ours}
+    for name in sorted(entries, key=_published_place):
+        value = entries[name]
+        if not name.endswith("forward_shuffle_idx"):
+            state[prefix + name] = value
+            continue
+        order = (value - value.numel() // 2).remainder(value.numel())
+        state[prefix + name] = order
+        state[prefix + name.replace("forward", "backward")] = order.argsort()
 
-    forward_shuffle_idx: Int64[Tensor, " z"]
-    backward_shuffle_idx: Int64[Tensor, " z"]
 
-    def __init__(self, num_channels: int) -> None:
-        super().__init__()
-        order = torch.randperm(num_channels)
-        self.register_buffer("forward_shuffle_idx", order)
-        self.register_buffer("backward_shuffle_idx", order.argsort())
+def _from_published(_: nn.Module, state: dict[str, Any], prefix: str, *__: object) -> None:
+    """Rename the published entries to ours, and let the permutation include the swap."""
+    published = [name for name in state if name.startswith(f"{prefix}sub_layers.")]
+    for name in published:
+        value = state.pop(name)
+        if name.endswith("backward_shuffle_idx"):
+            continue  # the inverse of the forward one
+        if name.endswith("forward_shuffle_idx"):
+            value = (value + value.numel() // 2).remainder(value.numel())
+        state[prefix + _renamed(name.removeprefix(prefix), _FROM_PUBLISHED)] = value
 
-    def to_residual(
-        self, z: Float[Tensor, "b z"], c: Float[Tensor, "b c"]
-    ) -> tuple[Float[Tensor, "b z"], Float[Tensor, " b"]]:
-        """Reorder; log_det = 0."""
-        del c
-        return z[:, self.forward_shuffle_idx], z.new_zeros(len(z))
 
-    def to_latent(
-        self, nu: Float[Tensor, "b z"], c: Float[Tensor, "b c"]
-    ) -> tuple[Float[Tensor, "b z"], Float[Tensor, " b"]]:
-        """Put the order back; log_det = 0."""
-        del c
-        return nu[:, self.backward_shuffle_idx], nu.new_zeros(len(nu))
+def _name_as_published(_: nn.Module, wrong: Any) -> None:  # noqa: ANN401 - torch's own
+    """Let the error message of `load_state_dict` name the published entries."""
+    for names in (wrong.missing_keys, wrong.unexpected_keys):
+        names[:] = [_renamed(name, _TO_PUBLISHED) for name in names]
+
+
+def _renamed(name: str, rules: tuple[tuple[str, str], ...]) -> str:
+    for pattern, replacement in rules:
+        name = re.sub(rf"\b{pattern}$", replacement, name)
+    return name
+
+
+def _published_place(name: str) -> tuple[int, int, list[str]]:
+    """Return where an entry stands in the published state dict."""
+    _, block, section, *rest = name.split(".")
+    return int(block), _SECTIONS.index(section), rest[:2] if section == "coupling" else []

@@ -1,6 +1,7 @@
-"""The conditional invertible network between latents z and residuals nu."""
+"""The conditional invertible network (cINN) between latents z and residuals nu."""
 
 import math
+from collections.abc import Callable
 from typing import Annotated, Literal
 
 import torch
@@ -10,8 +11,15 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from cinnema.core.errors import UserError
-from cinnema.models.flow.mixing import InvertibleLinear, Permutation
-from cinnema.models.flow.transforms import ActNorm, AffineCoupling, Compose, LeakyReLU, Transform
+from cinnema.models.flow.couplings import AffineCoupling, ConditionedNetwork, Half, half_sizes
+from cinnema.models.flow.transforms import (
+    ActNorm,
+    Compose,
+    InvertibleLinear,
+    LeakyReLU,
+    Permutation,
+    Transform,
+)
 
 Count = Annotated[int, Field(ge=0)]
 PositiveCount = Annotated[int, Field(ge=1)]
@@ -19,23 +27,22 @@ PositiveCount = Annotated[int, Field(ge=1)]
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class FlowConfig:
-    """Everything that makes a `ConditionalFlow`, weights apart.
+    """Sizes and options of a `ConditionalFlow`.
 
     Attributes:
         z_dim: Number of latent dimensions, at least 1, odd or even.
         condition_dim: Number of condition columns; 0 makes the flow unconditional.
         num_blocks: Number of blocks; 20 in the paper, 0 is the identity.
-        coupling: What scale and shift come from: a perceptron (the paper), or a transformer over
-            pieces of four numbers of z.
+        coupling: The network that gives scale and shift: a multi-layer perceptron, as in the
+            paper.
         hidden_dim: Width of the coupling networks; 8 * z_dim in the paper.
-        depth: Number of hidden layers in each after the first; 2 in the paper. Of a transformer,
-            the number of its blocks.
+        depth: Number of hidden layers in each after the first; 2 in the paper.
         log_scale_bound: Largest log-scale of a coupling, in nats a dimension; above 0, at most 10.
         dropout: Probability of dropping a hidden unit in training, from 0 to below 1.
         leaky_relu: Whether each block has a leaky ReLU of slope 0.9, as in the paper.
-        mixing: What mixes dimensions after each block: a fixed permutation (the paper) or a
-            learned invertible matrix that starts at one.
-        seed: Of the permutations and of the first weights.
+        mixing: How dimensions are mixed after each block: by a fixed permutation (the paper) or
+            by a learned invertible matrix that starts as a permutation.
+        seed: Seed of the permutations and of the first weights.
 
     Raises:
         ValueError: On a field that is unknown or out of range.
@@ -44,7 +51,7 @@ class FlowConfig:
     z_dim: PositiveCount
     condition_dim: Count = 0
     num_blocks: Count = 20
-    coupling: Literal["mlp", "transformer"] = "mlp"
+    coupling: Literal["mlp"] = "mlp"
     hidden_dim: PositiveCount = 512
     depth: Count = 2
     log_scale_bound: Annotated[float, Field(gt=0, le=10)] = 1.5
@@ -54,49 +61,33 @@ class FlowConfig:
     seed: Count = 0
 
 
-class ConditionalFlow(nn.Module):
+class NormalizingFlow(Transform):
     """A bijection between z and nu for every condition c, with nu standard normal.
 
-    A block of `to_residual` is ActNorm, leaky ReLU, a coupling of the second half, a coupling of
-    the first half, mixing. Couplings start at the identity. The density of a latent is
+    The density of a latent is
 
         log p(z | c) = log N(nu; 0, I) + log abs det d nu / d z,   nu = to_residual(z, c).
 
-    Building it draws nothing from torch's global generator: the config alone decides the first
-    weights. Before training call `initialise` once; nothing else changes the model's state.
-    Dropout acts in training mode only and makes round trips inexact there. Under autocast the
-    coupling networks alone run in low precision; round trips want none.
-
-    Source: Dorkenwald et al., "Stochastic Image-to-Video Synthesis using cINNs", 2021, section 3.2.
-
-    Example:
-        >>> flow = ConditionalFlow(FlowConfig(z_dim=4, condition_dim=2, num_blocks=2))
-        >>> z, c = torch.randn(8, 4), torch.randn(8, 2)
-        >>> flow.initialise(z, c)
-        >>> nu, _ = flow.to_residual(z, c)
-        >>> torch.allclose(flow.to_latent(nu, c)[0], z, atol=1e-5)
-        True
+    Before training call `initialise` once; nothing else changes the model's state.
 
     Args:
-        config: Its sizes, see `FlowConfig`.
+        transform: The bijection.
+        z_dim: Number of latent dimensions.
+        condition_dim: Number of condition columns; 0 makes the flow unconditional.
     """
 
-    def __init__(self, config: FlowConfig) -> None:
+    def __init__(self, transform: Transform, *, z_dim: int, condition_dim: int) -> None:
         super().__init__()
-        self.config = config
-        generator = torch.Generator().manual_seed(config.seed)
-        self.transform = Compose(
-            [part for _ in range(config.num_blocks) for part in _block(config, generator)]
-        )
+        self.z_dim, self.condition_dim = z_dim, condition_dim
+        self.transform = transform
 
     @property
     def is_initialised(self) -> bool:
         """Whether every ActNorm has seen data, here or before the weights were saved."""
-        norms = [module for module in self.modules() if isinstance(module, ActNorm)]
-        return all(bool(norm.initialised) for norm in norms)
+        return self.transform.is_initialised
 
     def initialise(self, z: Float[Tensor, "b z"], c: Float[Tensor, "b c"]) -> None:
-        """Set every ActNorm from one batch, in place of what it held.
+        """Set every ActNorm from one batch, replacing its parameters.
 
         Args:
             z: Latents as they will be trained on; a few hundred rows or more are best.
@@ -111,7 +102,7 @@ class ConditionalFlow(nn.Module):
     def to_residual(
         self, z: Float[Tensor, "b z"], c: Float[Tensor, "b c"]
     ) -> tuple[Float[Tensor, "b z"], Float[Tensor, " b"]]:
-        """Take the condition out of a latent.
+        """Map latents to residuals, which are independent of the condition.
 
         Args:
             z: Latents.
@@ -121,7 +112,7 @@ class ConditionalFlow(nn.Module):
             nu, and log abs det d nu / d z in nats.
 
         Raises:
-            UserError: If a shape is not the config's.
+            UserError: If a shape does not match the flow.
         """
         self._require_shapes(z, c)
         return self.transform.to_residual(z, c)
@@ -129,7 +120,7 @@ class ConditionalFlow(nn.Module):
     def to_latent(
         self, nu: Float[Tensor, "b z"], c: Float[Tensor, "b c"]
     ) -> tuple[Float[Tensor, "b z"], Float[Tensor, " b"]]:
-        """Put a condition into a residual.
+        """Map residuals to latents that fit the condition.
 
         Args:
             nu: Residuals.
@@ -139,20 +130,20 @@ class ConditionalFlow(nn.Module):
             z, and log abs det d z / d nu in nats.
 
         Raises:
-            UserError: If a shape is not the config's.
+            UserError: If a shape does not match the flow.
         """
         self._require_shapes(nu, c)
         return self.transform.to_latent(nu, c)
 
     def log_prob(self, z: Float[Tensor, "b z"], c: Float[Tensor, "b c"]) -> Float[Tensor, " b"]:
-        """Log-density of each latent given its condition, in nats.
+        """Return the log-density of each latent given its condition, in nats.
 
         Args:
             z: Latents.
             c: Conditions.
 
         Raises:
-            UserError: If a shape is not the config's.
+            UserError: If a shape does not match the flow.
         """
         nu, log_det = self.to_residual(z, c)
         return log_det - 0.5 * (nu.square() + math.log(2 * math.pi)).sum(dim=1)
@@ -168,27 +159,28 @@ class ConditionalFlow(nn.Module):
 
         Args:
             c: Conditions.
-            temperature: Factor on nu; 0 gives the middle of the distribution, 1 the model itself.
+            temperature: Factor on nu, at least 0; 0 gives the latent of nu = 0, 1 a sample of the
+                model.
             generator: Draws nu on its own device; torch's global one if None.
 
         Raises:
-            UserError: If the temperature is negative or not finite, or the shape not the config's.
+            UserError: If the temperature is negative or not finite, or the shape does not match.
         """
         require_temperature(temperature)
         device = c.device if generator is None else generator.device
-        shape = (len(c), self.config.z_dim)
+        shape = (len(c), self.z_dim)
         nu = torch.randn(shape, generator=generator, device=device, dtype=c.dtype)
         return self.to_latent(temperature * nu.to(c.device), c)[0]
 
     def _require_shapes(self, z: Tensor, c: Tensor) -> None:
-        if z.shape[1] != self.config.z_dim:
+        if z.shape[1] != self.z_dim:
             raise UserError(
-                f"z: this flow has {self.config.z_dim} dimensions, got {z.shape[1]}; "
+                f"z: this flow has {self.z_dim} dimensions, got {z.shape[1]}; "
                 "latents and flow must come from the same training"
             )
-        if c.shape[1] != self.config.condition_dim:
+        if c.shape[1] != self.condition_dim:
             raise UserError(
-                f"c: this flow has {self.config.condition_dim} condition columns, got "
+                f"c: this flow has {self.condition_dim} condition columns, got "
                 f"{c.shape[1]}; without conditions pass a tensor of shape (b, 0)"
             )
         if len(z) != len(c):
@@ -198,8 +190,46 @@ class ConditionalFlow(nn.Module):
             )
 
 
+class ConditionalFlow(NormalizingFlow):
+    """The cINN of cinnema.
+
+    A block of `to_residual` is ActNorm, leaky ReLU, a coupling of the second half, a coupling of
+    the first half, mixing. Couplings start at the identity.
+
+    Building it draws nothing from torch's global generator: the config alone decides the first
+    weights. Dropout acts in training mode only and makes round trips inexact there. Under autocast
+    the coupling networks alone run in low precision; do not use autocast for round trips.
+
+    Source: Dorkenwald et al., "Stochastic Image-to-Video Synthesis using cINNs", 2021, section 3.2.
+
+    Example:
+        >>> flow = ConditionalFlow(FlowConfig(z_dim=4, condition_dim=2, num_blocks=2))
+        >>> z, c = torch.randn(8, 4), torch.randn(8, 2)
+        >>> flow.initialise(z, c)
+        >>> nu, _ = flow.to_residual(z, c)
+        >>> torch.allclose(flow.to_latent(nu, c)[0], z, atol=1e-5)
+        True
+
+    Args:
+        config: Its sizes, see `FlowConfig`.
+        network: Builds the network of a coupling, called as `ConditionedNetwork` is.
+    """
+
+    def __init__(
+        self, config: FlowConfig, *, network: Callable[..., nn.Module] = ConditionedNetwork
+    ) -> None:
+        generator = torch.Generator().manual_seed(config.seed)
+        parts = [
+            part
+            for _ in range(config.num_blocks)
+            for part in _block(config, network=network, generator=generator)
+        ]
+        super().__init__(Compose(parts), z_dim=config.z_dim, condition_dim=config.condition_dim)
+        self.config = config
+
+
 def require_temperature(temperature: float) -> None:
-    """Refuse what is no factor on a deviation.
+    """Check a temperature, the factor on nu.
 
     Raises:
         UserError: If the temperature is negative or not finite.
@@ -210,24 +240,37 @@ def require_temperature(temperature: float) -> None:
         )
 
 
-def _block(config: FlowConfig, generator: torch.Generator) -> list[Transform]:
-    couplings = [
-        AffineCoupling(
-            config.z_dim,
-            transforms=half,
-            condition_dim=config.condition_dim,
-            hidden_dim=config.hidden_dim,
-            depth=config.depth,
-            log_scale_bound=config.log_scale_bound,
-            dropout=config.dropout,
-            network=config.coupling,
-            generator=generator,
-        )
-        for half in _HALVES
-    ]
+def _block(
+    config: FlowConfig, *, network: Callable[..., nn.Module], generator: torch.Generator
+) -> list[Transform]:
+    couplings = [_coupling(config, half, network=network, generator=generator) for half in _HALVES]
     leaky = [LeakyReLU()] if config.leaky_relu else []
     mixing = {"permutation": Permutation, "linear": InvertibleLinear}[config.mixing]
     return [ActNorm(config.z_dim), *leaky, *couplings, mixing(config.z_dim, generator=generator)]
 
 
-_HALVES: tuple[Literal["first", "second"], ...] = ("second", "first")
+def _coupling(
+    config: FlowConfig,
+    half: Half,
+    *,
+    network: Callable[..., nn.Module],
+    generator: torch.Generator,
+) -> AffineCoupling:
+    kept_dim, changed_dim = half_sizes(config.z_dim, half)
+    return AffineCoupling(
+        config.z_dim,
+        transforms=half,
+        network=network(
+            kept_dim,
+            2 * changed_dim,
+            condition_dim=config.condition_dim,
+            hidden_dim=config.hidden_dim,
+            depth=config.depth,
+            dropout=config.dropout,
+            generator=generator,
+        ),
+        log_scale_bound=config.log_scale_bound,
+    )
+
+
+_HALVES: tuple[Half, ...] = ("second", "first")

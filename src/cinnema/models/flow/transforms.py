@@ -3,17 +3,19 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 from cinnema.core.errors import UserError
-from cinnema.models.flow.networks import ConditionedNetwork, TokenNetwork
 
 STD_FLOOR = 1e-3
-"""Smallest standard deviation that a fit to data believes; latents have unit scale."""
+"""Smallest standard deviation used in a fit to data; smaller ones are raised to it.
+
+Latents have unit scale.
+"""
 
 
 class Transform(nn.Module, ABC):
@@ -29,9 +31,9 @@ class Transform(nn.Module, ABC):
       `to_latent` returns log abs det d z / d nu, so along a round trip they cancel. No caller
       ever changes a sign.
     - The dtype of its first argument in both results, in float32 and in float64.
-    - `initialise(z, c)` where parameters are set from data, and only there: neither direction may
-      change state, in training or in evaluation.
-    - A line in the table of tests.
+    - `initialise(z, c)` and `is_initialised` where parameters are set from data. Neither direction
+      may change state, in training or in evaluation.
+    - A line in the table of tests, `tests/models/flow/test_bijections.py`.
 
     Shapes: z and nu are `b z`, c is `b c` (c may have no columns), log_det is `b`.
     """
@@ -49,7 +51,7 @@ class Transform(nn.Module, ABC):
         """Map residuals to latents; the log-determinant is that of this direction."""
 
     def initialise(self, z: Float[Tensor, "b z"], c: Float[Tensor, "b c"]) -> None:
-        """Set what depends on data from one batch. Most transforms have nothing to set.
+        """Set the parameters that depend on data from one batch. Most transforms have none.
 
         Args:
             z: A batch of this transform's inputs, at least two rows.
@@ -57,12 +59,17 @@ class Transform(nn.Module, ABC):
         """
         del z, c
 
+    @property
+    def is_initialised(self) -> bool:
+        """Whether the parameters that depend on data have been set; True if there are none."""
+        return True
+
 
 class ActNorm(Transform):
     """Shift and scale every dimension: nu = (z - shift) * exp(log_scale).
 
-    Until `initialise` is called it is the identity. The buffer `initialised` travels with the
-    weights, so that a resumed run can tell.
+    It is the identity until `initialise` is called. The buffer `initialised` is saved with the
+    weights, so a resumed run knows its state.
 
     Source: Kingma and Dhariwal, "Glow", 2018, section 3.1. The reference initialises itself on its
     first call even in evaluation; we do it on demand because a model must not change when used.
@@ -77,8 +84,8 @@ class ActNorm(Transform):
 
     Args:
         z_dim: Number of dimensions.
-        std_floor: Deviations below this count as this, so a constant dimension is scaled by at
-            most 1 / std_floor.
+        std_floor: Smaller standard deviations are raised to this, so a constant dimension is
+            scaled by at most 1 / std_floor.
     """
 
     initialised: Tensor
@@ -92,7 +99,7 @@ class ActNorm(Transform):
 
     @torch.no_grad()
     def initialise(self, z: Float[Tensor, "b z"], c: Float[Tensor, "b c"]) -> None:
-        """Choose shift and scale such that this batch gets mean 0 and deviation 1.
+        """Set shift and scale so that this batch has mean 0 and standard deviation 1.
 
         Args:
             z: At least two rows, finite.
@@ -116,6 +123,11 @@ class ActNorm(Transform):
         self.shift.copy_(mean)
         self.log_scale.copy_(-std.clamp(min=self.std_floor).log())
         self.initialised.fill_(True)
+
+    @property
+    def is_initialised(self) -> bool:
+        """Whether `initialise` has been called, here or before the weights were saved."""
+        return bool(self.initialised)
 
     def to_residual(
         self, z: Float[Tensor, "b z"], c: Float[Tensor, "b c"]
@@ -148,7 +160,7 @@ class LeakyReLU(Transform):
         slope: Above 0; 1 is the identity.
 
     Raises:
-        UserError: If the slope is not positive, for then there is no inverse.
+        UserError: If the slope is not positive, because there is then no inverse.
     """
 
     def __init__(self, *, slope: float = 0.9) -> None:
@@ -176,110 +188,101 @@ class LeakyReLU(Transform):
         return torch.where(negative, nu / self.slope, nu), log_det
 
 
-class AffineCoupling(Transform):
-    """Scale and shift one half by amounts that depend on the other half and on the condition.
+class Permutation(Transform):
+    """Put the dimensions in a fixed random order: nu[:, i] = z[:, order[i]].
 
-    With a the half that changes and b the one that stays: a' = a * exp(s) + t and b' = b, where
-    (raw, t) = network(b, c) and s = bound * tanh(raw / bound) lies within +-bound. The
-    network's last layer starts at zero, so the coupling starts at the identity.
-
-    The first half has the odd dimension. With one dimension the second half is empty: the first
-    then depends on the condition alone, and a coupling of the second is the identity. In training
-    mode with dropout a round trip is not exact, for each direction draws its own mask.
-
-    Source: Dinh et al., "Density estimation using Real NVP", 2017, equation 7. The reference does
-    not bound s; we do because an unbounded exp makes deep flows diverge.
+    The order is a buffer, so it is saved with the weights.
 
     Example:
-        >>> coupling = AffineCoupling(3, transforms="second", condition_dim=2)
-        >>> nu, log_det = coupling.to_residual(torch.ones(1, 3), torch.ones(1, 2))
-        >>> nu.tolist(), log_det.tolist()
-        ([[1.0, 1.0, 1.0]], [0.0])
+        >>> z = torch.tensor([[1.0, 2.0, 3.0]])
+        >>> nu, _ = Permutation(3, generator=torch.Generator().manual_seed(0)).to_residual(
+        ...     z, z[:, :0]
+        ... )
+        >>> sorted(nu[0].tolist())
+        [1.0, 2.0, 3.0]
 
     Args:
-        z_dim: Number of dimensions, at least 1.
-        transforms: The half that changes.
-        condition_dim: Number of columns of c, may be 0.
-        hidden_dim: Width of the network.
-        depth: Number of hidden layers after the first, or of blocks of a transformer.
-        log_scale_bound: Largest abs(s), in nats a dimension; above 0.
-        dropout: Probability that a hidden unit is dropped in training, from 0 to below 1.
-        network: What reads b and c: a perceptron (`ConditionedNetwork`), or a transformer over
-            pieces of b (`TokenNetwork`).
-        generator: Draws the first weights; torch's global one if None.
-
-    Raises:
-        UserError: If the bound is not positive.
+        z_dim: Number of dimensions.
+        generator: Draws the order; torch's global one if None.
     """
 
-    def __init__(
-        self,
-        z_dim: int,
-        *,
-        transforms: Literal["first", "second"],
-        condition_dim: int = 0,
-        hidden_dim: int = 64,
-        depth: int = 2,
-        log_scale_bound: float = 1.5,
-        dropout: float = 0.0,
-        network: Literal["mlp", "transformer"] = "mlp",
-        generator: torch.Generator | None = None,
-    ) -> None:
+    order: Tensor
+
+    def __init__(self, z_dim: int, *, generator: torch.Generator | None = None) -> None:
         super().__init__()
-        if not log_scale_bound > 0:
-            raise UserError(
-                f"log_scale_bound: must be positive, got {log_scale_bound}; 1.5 is usual"
-            )
-        self.transforms = transforms
-        self.log_scale_bound = log_scale_bound
-        self.first_dim = (z_dim + 1) // 2
-        second_dim = z_dim - self.first_dim
-        sizes = {"first": (second_dim, self.first_dim), "second": (self.first_dim, second_dim)}
-        kept_dim, changed_dim = sizes[transforms]
-        self.network = _NETWORKS[network](
-            kept_dim,
-            2 * changed_dim,
-            condition_dim=condition_dim,
-            hidden_dim=hidden_dim,
-            depth=depth,
-            dropout=dropout,
-            generator=generator,
-        )
+        self.register_buffer("order", torch.randperm(z_dim, generator=generator))
 
     def to_residual(
         self, z: Float[Tensor, "b z"], c: Float[Tensor, "b c"]
     ) -> tuple[Float[Tensor, "b z"], Float[Tensor, " b"]]:
-        """Scale, then shift; log_det = sum(s)."""
-        changed, kept = self._split(z)
-        log_scale, shift = self._log_scale_and_shift(kept, c)
-        return self._join(changed * log_scale.exp() + shift, kept), log_scale.sum(dim=1)
+        """Reorder; log_det = 0."""
+        del c
+        return z[:, self.order], z.new_zeros(len(z))
 
     def to_latent(
         self, nu: Float[Tensor, "b z"], c: Float[Tensor, "b c"]
     ) -> tuple[Float[Tensor, "b z"], Float[Tensor, " b"]]:
-        """Shift back, then scale back; log_det = -sum(s)."""
-        changed, kept = self._split(nu)
-        log_scale, shift = self._log_scale_and_shift(kept, c)
-        return self._join((changed - shift) * (-log_scale).exp(), kept), -log_scale.sum(dim=1)
-
-    def _split(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        first, second = z[:, : self.first_dim], z[:, self.first_dim :]
-        return (first, second) if self.transforms == "first" else (second, first)
-
-    def _join(self, changed: Tensor, kept: Tensor) -> Tensor:
-        halves = (changed, kept) if self.transforms == "first" else (kept, changed)
-        return torch.cat(halves, dim=1)
-
-    def _log_scale_and_shift(self, kept: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-        # Under autocast the network answers in bfloat16; the bijection itself stays exact.
-        raw, shift = self.network(kept, c).to(kept.dtype).chunk(2, dim=1)
-        return self.log_scale_bound * torch.tanh(raw / self.log_scale_bound), shift
+        """Put the order back; log_det = 0."""
+        del c
+        return nu[:, self.order.argsort()], nu.new_zeros(len(nu))
 
 
-_NETWORKS: dict[str, type[ConditionedNetwork | TokenNetwork]] = {
-    "mlp": ConditionedNetwork,
-    "transformer": TokenNetwork,
-}
+class InvertibleLinear(Transform):
+    """Multiply by a learned matrix: nu = W z with W = P L U.
+
+    P is a fixed random permutation, L unit lower triangular, U upper triangular with the diagonal
+    exp(log_diagonal): W cannot become singular, and log abs det W = sum(log_diagonal) costs
+    nothing. L and U start at the identity, so the map starts as a `Permutation`.
+
+    Source: Kingma and Dhariwal, "Glow", 2018, equation 10. The reference starts at a random
+    rotation; its factors are badly conditioned and grow worse when trained or rounded, so that
+    twenty blocks would not be inverted to float32's precision. We start at a permutation.
+
+    Example:
+        >>> linear = InvertibleLinear(3, generator=torch.Generator().manual_seed(0))
+        >>> z = torch.tensor([[1.0, 2.0, 3.0]])
+        >>> nu, log_det = linear.to_residual(z, z[:, :0])
+        >>> sorted(nu[0].tolist()), log_det.tolist()
+        ([1.0, 2.0, 3.0], [0.0])
+
+    Args:
+        z_dim: Number of dimensions.
+        generator: Draws the permutation; torch's global one if None.
+    """
+
+    order: Tensor
+
+    def __init__(self, z_dim: int, *, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        self.register_buffer("order", torch.randperm(z_dim, generator=generator))
+        self.lower = nn.Parameter(torch.zeros(z_dim, z_dim))
+        self.upper = nn.Parameter(torch.zeros(z_dim, z_dim))
+        self.log_diagonal = nn.Parameter(torch.zeros(z_dim))
+
+    def to_residual(
+        self, z: Float[Tensor, "b z"], c: Float[Tensor, "b c"]
+    ) -> tuple[Float[Tensor, "b z"], Float[Tensor, " b"]]:
+        """Multiply by W; log_det = sum(log_diagonal)."""
+        del c
+        # The inverse solves in full precision, so this direction has to multiply in it too.
+        with torch.autocast(z.device.type, enabled=False):
+            z = z * self.log_diagonal.exp() + functional.linear(z, self.upper.triu(1))
+            z = z + functional.linear(z, self.lower.tril(-1))
+        return z[:, self.order], self.log_diagonal.sum().expand(len(z))
+
+    def to_latent(
+        self, nu: Float[Tensor, "b z"], c: Float[Tensor, "b c"]
+    ) -> tuple[Float[Tensor, "b z"], Float[Tensor, " b"]]:
+        """Solve two triangular systems; log_det = -sum(log_diagonal)."""
+        del c
+        upper = self.upper.triu(1) + self.log_diagonal.exp().diag()
+        columns = nu[:, self.order.argsort()].T
+        # A unit triangular solve reads the diagonal of `lower` as ones, and nothing above it.
+        columns = torch.linalg.solve_triangular(
+            self.lower, columns, upper=False, unitriangular=True
+        )
+        columns = torch.linalg.solve_triangular(upper, columns, upper=True)
+        return columns.T, -self.log_diagonal.sum().expand(len(nu))
 
 
 class Compose(Transform):
@@ -294,12 +297,17 @@ class Compose(Transform):
         tensor([[-1.]])
 
     Args:
-        transforms: The parts; none at all is the identity.
+        transforms: The parts; an empty list is the identity.
     """
 
     def __init__(self, transforms: Sequence[Transform]) -> None:
         super().__init__()
         self.parts = nn.ModuleList(transforms)
+
+    @property
+    def is_initialised(self) -> bool:
+        """Whether every part is."""
+        return all(part.is_initialised for part in self._transforms())
 
     def to_residual(
         self, z: Float[Tensor, "b z"], c: Float[Tensor, "b c"]
@@ -323,7 +331,7 @@ class Compose(Transform):
 
     @torch.no_grad()
     def initialise(self, z: Float[Tensor, "b z"], c: Float[Tensor, "b c"]) -> None:
-        """Initialise each part from what the parts before it make of the batch."""
+        """Initialise each part from the output of the parts before it."""
         for part in self._transforms():
             part.initialise(z, c)
             z, _ = part.to_residual(z, c)

@@ -1,4 +1,4 @@
-"""A rectified flow of latents: what a cINN has to be compared with at equal size.
+"""A rectified flow of latents: the prior to compare a cINN with at equal size.
 
 A network learns the velocity of straight lines from noise to latents. Drawing follows it in small
 steps, and so does the likelihood; both are as exact as the steps are small, where a cINN's are
@@ -15,11 +15,11 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from cinnema.core.errors import UserError
+from cinnema.models.flow.couplings import ConditionedNetwork
 from cinnema.models.flow.flow import require_temperature
-from cinnema.models.flow.networks import ConditionedNetwork
 from cinnema.models.flow.priors import GaussianPrior
 
-# The network is told sines and cosines of pi t, 2 pi t and so on.
+# The network reads sines and cosines of pi t, 2 pi t and so on.
 _NUM_FREQUENCIES = 8
 
 PositiveCount = Annotated[int, Field(ge=1)]
@@ -27,7 +27,7 @@ PositiveCount = Annotated[int, Field(ge=1)]
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class RectifiedConfig:
-    """Everything that makes a `RectifiedPrior`, weights apart.
+    """Sizes and options of a `RectifiedPrior`.
 
     Attributes:
         z_dim: Number of latent dimensions.
@@ -57,7 +57,7 @@ class RectifiedPrior(nn.Module):
 
     Trained, the velocity at x_t = (1 - t) nu + t z is the mean of z - nu over all pairs whose line
     passes there: the loss is E ||v(x_t, t, c) - (z - nu)||^2, with nu and t drawn afresh. Like a
-    cINN it is a bijection for every c, whose density follows from the divergence on the way:
+    cINN it is a bijection for every c, whose density follows from the divergence along the path:
 
         log p(z | c) = log N(nu; 0, I) - int_0^1 tr d v(x_t, t, c) / d x_t dt.
 
@@ -108,7 +108,7 @@ class RectifiedPrior(nn.Module):
 
     @torch.no_grad()
     def initialise(self, z: Float[Tensor, "b z"], c: Float[Tensor, "b c"]) -> None:
-        """Set what latents are whitened by: mean and covariance of one batch, see `GaussianPrior`.
+        """Set mean and covariance for whitening from one batch, see `GaussianPrior`.
 
         Args:
             z: Latents as they will be trained on, at least two rows, finite.
@@ -142,7 +142,7 @@ class RectifiedPrior(nn.Module):
         self._require_shapes(z, c)
         device = z.device if generator is None else generator.device
         nu = torch.randn(z.shape, generator=generator, device=device, dtype=z.dtype).to(z)
-        # One time in each of b stretches of the way: less noise than times drawn apart.
+        # One time in each of b stretches of time: less noise than times drawn apart.
         place = torch.rand(len(z), generator=generator, device=device, dtype=z.dtype).to(z)
         t = (torch.arange(len(z)).to(z) + place) / len(z)
         target = self._whitened(z) - nu
@@ -206,8 +206,8 @@ class RectifiedPrior(nn.Module):
         divergence = z.new_zeros(len(z))
         for start, end in reversed(self._steps(num_steps)):
             step = end - start
-            late, late_trace = self._velocity_and_trace(x, end, c)
-            early, early_trace = self._velocity_and_trace(x - step * late, start, c)
+            late, late_trace = self.velocity_and_divergence(x, end, c)
+            early, early_trace = self.velocity_and_divergence(x - step * late, start, c)
             x = x - step * 0.5 * (late + early)
             divergence = divergence + step * 0.5 * (late_trace + early_trace)
         base = -0.5 * (x.square() + math.log(2 * math.pi)).sum(dim=1)
@@ -250,28 +250,34 @@ class RectifiedPrior(nn.Module):
 
     def _slope(self, x: Tensor, here: float, there: float, c: Tensor) -> Tensor:
         """Return the mean of the velocities at both ends of a step (Heun)."""
-        first = self._velocity_at(x, here, c)
-        second = self._velocity_at(x + (there - here) * first, there, c)
+        first = self.velocity_at(x, here, c)
+        second = self.velocity_at(x + (there - here) * first, there, c)
         return 0.5 * (first + second)
 
-    def _velocity_and_trace(self, x: Tensor, t: float, c: Tensor) -> tuple[Tensor, Tensor]:
+    def velocity_and_divergence(
+        self, x: Float[Tensor, "b z"], t: float, c: Float[Tensor, "b c"]
+    ) -> tuple[Float[Tensor, "b z"], Float[Tensor, " b"]]:
+        """Return the velocity at time t, and the trace of its Jacobian; not differentiable."""
         with torch.enable_grad():
             x = x.detach().requires_grad_()
-            out, trace = self._velocity_at(x, t, c), x.new_zeros(len(x))
+            out, trace = self.velocity_at(x, t, c), x.new_zeros(len(x))
             # Rows are independent: the gradient of a column's sum is a row of all Jacobians.
             for i, total in enumerate(out.sum(dim=0)):
                 (gradient,) = torch.autograd.grad(total, x, retain_graph=True)
                 trace = trace + gradient[:, i]
         return out.detach(), trace.detach()
 
-    def _velocity_at(self, x: Tensor, t: float, c: Tensor) -> Tensor:
+    def velocity_at(
+        self, x: Float[Tensor, "b z"], t: float, c: Float[Tensor, "b c"]
+    ) -> Float[Tensor, "b z"]:
+        """Return the velocity of each row at time t."""
         return self._velocity(x, x.new_full((len(x),), t), c)
 
     def _velocity(self, x: Tensor, t: Tensor, c: Tensor) -> Tensor:
         waves = math.pi * torch.arange(1, _NUM_FREQUENCIES + 1).to(t) * t[:, None]
-        told = torch.cat([c, waves.sin(), waves.cos()], dim=1)
+        inputs = torch.cat([c, waves.sin(), waves.cos()], dim=1)
         of_normal = (2 * t - 1) / ((1 - t).square() + t.square())
-        return of_normal[:, None] * x + cast(Tensor, self.velocity(x, told)).to(x.dtype)
+        return of_normal[:, None] * x + cast(Tensor, self.velocity(x, inputs)).to(x.dtype)
 
     def _whitened(self, z: Tensor) -> Tensor:
         columns = (z - self.shift).T

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 import torch
+from rectified_flow import RectifiedConfig, RectifiedPrior
 from torch import Tensor, nn
 
 from cinnema.core.errors import UserError
 from cinnema.models.flow.priors import GaussianPrior, LatentPrior
-from cinnema.models.flow.rectified import RectifiedConfig, RectifiedPrior
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -91,11 +91,11 @@ def test_there_and_back_ends_where_it_began_but_for_the_steps() -> None:
 
 def test_the_divergence_is_the_trace_of_the_jacobian() -> None:
     prior, z, c = make(noise=0.3), normal(4, 3), normal(4, 2, seed=1)
-    velocity, trace = prior._velocity_and_trace(z, 0.3, c)
-    torch.testing.assert_close(velocity, prior._velocity_at(z, 0.3, c))
+    velocity, trace = prior.velocity_and_divergence(z, 0.3, c)
+    torch.testing.assert_close(velocity, prior.velocity_at(z, 0.3, c))
     for row in range(4):
         jacobian = torch.autograd.functional.jacobian(
-            lambda x, row=row: prior._velocity_at(x[None], 0.3, c[row : row + 1])[0], z[row]
+            lambda x, row=row: prior.velocity_at(x[None], 0.3, c[row : row + 1])[0], z[row]
         )
         torch.testing.assert_close(trace[row], jacobian.trace())
 
