@@ -65,7 +65,7 @@ def moved_by(
     ("options", "least"),
     [
         ({"adversarial_from": 1}, {"decoder": 0.99, "encoder": 0.93}),
-        ({}, {"temporal": 0.9, "patch": 0.99}),
+        ({"num_pictures": 32}, {"temporal": 0.9, "patch": 0.99}),
     ],
 )
 def test_stage_1_descends_what_it_does_in_float32(
@@ -81,8 +81,9 @@ def test_stage_1_descends_what_it_does_in_float32(
     )
     assert fast[0].keys() == true[0].keys()
     for name, value in true[0].items():
-        # The penalty is the square of a gradient.
-        error = 0.15 if name == "penalty" else 0.03
+        # The penalty is the square of a gradient; what the generator is told of the discriminators
+        # comes after these have moved by their own.
+        error = {"penalty": 0.15, "adversarial_s": 0.06}.get(name, 0.03)
         assert fast[0][name].item() == pytest.approx(value.item(), rel=error, abs=0.003), name
     for name, bound in least.items():
         assert cosine(fast[1][name], true[1][name]) > bound, name
