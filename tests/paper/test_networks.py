@@ -279,7 +279,7 @@ def test_a_wrong_config_is_refused(component: str, config: dict[str, Any], match
         ("decoder", DECODER, [(2, 1, 32, 32), (2, 4)], "x0.*3"),
         ("decoder", DECODER, [(2, 3, 32, 32), (2, 5)], "z.*4 numbers"),
         ("decoder", DECODER, [(2, 3, 32, 32), (2, 64)], "same training"),
-        ("video_encoder", VIDEO_ENCODER, [(2, 16, 3, 32, 32)], "colours before time"),
+        ("video_encoder", VIDEO_ENCODER, [(2, 16, 3, 32, 32)], "colour axis before time"),
         ("video_encoder", VIDEO_ENCODER, [(2, 3, 16, 64, 64)], "1 step of 4x4"),
         ("video_encoder", VIDEO_ENCODER, [(2, 3, 32, 32, 32)], "1 step of 4x4"),
         ("temporal_discriminator", TEMPORAL, [(1, 3, 17, 32, 32)], "1 step of 4x4"),

@@ -226,7 +226,10 @@ REFUSALS: dict[str, tuple[Callable[[Path], None], str]] = {
         with_state("flow", **{"sub_layers.3.norm_layer.loc": None}),
         r"cINN\.pth.*lacks sub_layers\.3\.norm_layer\.loc",
     ),
-    "NaN": (with_state("decoder", **{"fc.bias": NAN}), r"best_PFVD_GEN\.pth: fc\.bias holds NaN"),
+    "NaN": (
+        with_state("decoder", **{"fc.bias": NAN}),
+        r"best_PFVD_GEN\.pth: fc\.bias contains NaN",
+    ),
     "a config of other widths": (
         with_fields(STAGE1, "Decoder", channel_factor=16),
         r"best_PFVD_GEN\.pth.*config_stage1\.yaml.*wrong shape in fc\.weight",
@@ -265,9 +268,9 @@ REFUSALS: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "code in a config": (
         with_text(STAGE1, "Decoder: !!python/object/apply:os.system [echo]"),
-        r"config_stage1\.yaml is no plain YAML",
+        r"config_stage1\.yaml is not plain YAML",
     ),
-    "a config of no fields": (with_text(STAGE1, "- 1"), r"config_stage1\.yaml holds no fields"),
+    "a config of no fields": (with_text(STAGE1, "- 1"), r"config_stage1\.yaml has no named fields"),
     "a missing checkpoint": (
         without(FILES["image_encoder"]),
         r"Encoder_stage2\.pth does not exist, nor Encoder_stage2\.pth\.tar",
@@ -297,11 +300,11 @@ def test_a_folder_that_is_wrong_is_refused_by_file_and_key(
     assert not (folder / "harm").exists()
 
 
-def test_what_is_no_folder_is_told(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is no folder"):
+def test_a_path_that_is_not_a_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is not a folder"):
         read_official(tmp_path / "nowhere")
 
 
-def test_a_control_that_is_not_there_is_told(published: Path) -> None:
+def test_a_missing_control_folder_is_refused(published: Path) -> None:
     with pytest.raises(UserError, match="no folder stage2_control"):
         read_official(published, control=True)

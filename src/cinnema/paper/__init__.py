@@ -1,16 +1,16 @@
-"""The networks of the 2021 paper, under the names that their published weights have."""
+"""The networks of the 2021 paper, with the parameter names of the published weights."""
 
-from cinnema.paper.build import build
 from cinnema.paper.decoder import Decoder, DecoderConfig
-from cinnema.paper.flow import PaperFlow, PaperFlowConfig
-from cinnema.paper.image_encoder import ImageEncoder, ImageEncoderConfig
-from cinnema.paper.patch_discriminator import PatchDiscriminator, PatchDiscriminatorConfig
-from cinnema.paper.published import PublishedName, published_configs
-from cinnema.paper.spectral import fold_spectral_norm
-from cinnema.paper.temporal_discriminator import (
+from cinnema.paper.discriminators import (
+    PatchDiscriminator,
+    PatchDiscriminatorConfig,
     TemporalDiscriminator,
     TemporalDiscriminatorConfig,
 )
+from cinnema.paper.flow import PaperFlow, PaperFlowConfig
+from cinnema.paper.image_encoder import ImageEncoder, ImageEncoderConfig
+from cinnema.paper.published import PublishedName, build, published_configs
+from cinnema.paper.spectral import fold_spectral_norm
 from cinnema.paper.video_encoder import VideoEncoder, VideoEncoderConfig
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""The stage-1 decoder: a first frame and a latent to a clip."""
+"""The stage-1 decoder: from a first frame and a latent to a clip."""
 
 import math
 from typing import Annotated
@@ -15,8 +15,8 @@ from cinnema.paper.spectral import SpectralConv3d, draw_first_weights
 _GROUPS = 16
 _SLOPE = 0.2
 _HIDDEN = 128  # channels between x0 and its gamma and beta
-_START = 4  # height and width of the first map, one step long
-# Widths of the blocks, in units of `channel_factor`: what enters and what leaves.
+_START = 4  # height and width of the first map, which has one time step
+# Input and output widths of the blocks, in units of `channel_factor`.
 _BLOCKS = {
     "head_0": (16, 16),
     "g_0": (16, 16),
@@ -38,10 +38,10 @@ class DecoderConfig:
         z_dim: Number of latent dimensions.
         upsample_s: Factors on height and width before the last two blocks.
         upsample_t: Factors on the length before the last two blocks.
-        spectral_norm: Whether the blocks' convolutions carry spectral norm.
+        spectral_norm: Whether the blocks' convolutions have spectral norm.
 
     Raises:
-        ValueError: On a field that is unknown, missing or out of range.
+        ValueError: A field is unknown, missing or out of range.
     """
 
     channel_factor: Annotated[int, Field(ge=8, multiple_of=8)]
@@ -52,29 +52,29 @@ class DecoderConfig:
 
     @property
     def upsampling(self) -> tuple[tuple[int, int, int], ...]:
-        """Factors on (t, h, w) before each block after the first."""
+        """Upsampling factors of (t, h, w) before each block but the first."""
         last = zip(self.upsample_t, self.upsample_s, self.upsample_s, strict=True)
         return (2, 2, 2), (2, 2, 2), (2, 2, 2), *last
 
     @property
     def num_frames(self) -> int:
-        """Length of the clips."""
+        """Number of frames of the decoded clips."""
         return math.prod(factor[0] for factor in self.upsampling)
 
     @property
     def size(self) -> int:
-        """Height and width of the clips, in pixels."""
+        """Height and width of the decoded clips, in pixels."""
         return _START * math.prod(factor[1] for factor in self.upsampling)
 
 
 class Decoder(nn.Module):
-    """p(x0, z): six residual blocks that grow a 4x4 map into a clip.
+    """p(x0, z): six residual blocks that turn a 4x4 map into a clip.
 
-    A linear map of z is the first map; before each block but the first it is enlarged, each value
-    repeated. Every block hears z and x0 (see `DecoderBlock`). The last layer is
+    The first map is a linear function of z; before each block but the first the map is upsampled
+    (nearest neighbour). Every block is conditioned on x0 and z (see `DecoderBlock`). The output is
     tanh(conv(lrelu(h))).
 
-    Source: the method's stage 1.
+    Source: the paper's stage 1.
 
     Example:
         >>> config = DecoderConfig(
@@ -115,14 +115,14 @@ class Decoder(nn.Module):
         """Return the frames that follow x0.
 
         Args:
-            x0: First frames in [-1, 1], of any size; blocks resize them.
-            z: Latents.
+            x0: First frames in [-1, 1], of any size; the blocks resize them.
+            z: Latents, of length `config.z_dim`.
 
         Returns:
             Clips of `config.num_frames` frames of `config.size` pixels, in [-1, 1].
 
         Raises:
-            UserError: If a shape is not the config's.
+            UserError: A shape does not match the config.
         """
         self._require_shapes(x0, z)
         h = self.fc(z).unflatten(1, (-1, 1, _START, _START))
@@ -145,19 +145,19 @@ class Decoder(nn.Module):
 
 
 class DecoderBlock(nn.Module):
-    """A residual block that hears the first frame, then the latent.
+    """A residual block conditioned on the first frame, then on the latent.
 
         dx = conv_0(lrelu(Spade(x, x0)))
         dx = conv_1(lrelu(AdaIN(dx, z)))
         result = shortcut(x) + dx
 
-    Where the width changes, the shortcut is a 1x1x1 convolution of the normalised x, else x.
+    The shortcut is a 1x1x1 convolution of the normalised x where the width changes, else x.
 
     Args:
         in_channels: Channels of x, a multiple of 16 where the width changes.
         out_channels: Channels of the result.
         z_dim: Number of latent dimensions.
-        spectral_norm: Whether the convolutions carry it.
+        spectral_norm: Whether the convolutions have spectral norm.
     """
 
     def __init__(
@@ -192,10 +192,10 @@ class DecoderBlock(nn.Module):
 
 
 class Spade(nn.Module):
-    """Modulation by a picture: (1 + gamma(x0)) * norm(x) + beta(x0), the same at every step.
+    """Modulation by an image: (1 + gamma(x0)) * norm(x) + beta(x0), the same at every time step.
 
-    x0 is resized to the map's height and width, corners on corners; one convolution and a leaky
-    ReLU are common to gamma and beta. The norm is a GroupNorm without weights, of 16 groups or of
+    x0 is resized to the map's height and width (bilinear, aligned corners); gamma and beta share
+    one convolution and a leaky ReLU. The norm is a GroupNorm without weights, with 16 groups or
     the next smaller number that divides the width.
 
     Source: Park et al., "Semantic Image Synthesis with Spatially-Adaptive Normalization", 2019.
@@ -219,17 +219,17 @@ class Spade(nn.Module):
         self, x: Float[Tensor, "b c t h w"], x0: Float[Tensor, "b 3 height width"]
     ) -> Float[Tensor, "b c t h w"]:
         """Modulate x by x0."""
-        picture = functional.interpolate(x0, size=x.shape[-2:], mode="bilinear", align_corners=True)
-        hidden = functional.leaky_relu(self.conv(picture), _SLOPE)
+        image = functional.interpolate(x0, size=x.shape[-2:], mode="bilinear", align_corners=True)
+        hidden = functional.leaky_relu(self.conv(image), _SLOPE)
         gamma, beta = self.conv_gamma(hidden), self.conv_beta(hidden)
         modulated: Tensor = self.norm(x) * (1 + gamma[:, :, None]) + beta[:, :, None]
         return modulated
 
 
 class AdaIN(nn.Module):
-    """Modulation by a latent: gamma(z) * norm(x) + beta(z), each a number a channel.
+    """Modulation by a latent: gamma(z) * norm(x) + beta(z), with one gamma and beta per channel.
 
-    The norm is over (t, h, w) of each channel, without weights.
+    The norm is an instance norm over (t, h, w), without weights.
 
     Source: Huang and Belongie, "Arbitrary Style Transfer in Real-time with Adaptive Instance
     Normalization", 2017, equation 8.

@@ -1,4 +1,4 @@
-"""The conditioning encoder: the first frame to its embedding."""
+"""The conditioning encoder: from the first frame to its embedding."""
 
 from collections.abc import Callable
 from typing import Annotated, Literal
@@ -13,7 +13,7 @@ from cinnema.core.errors import UserError
 from cinnema.paper.resnet import RESNETS, Layers, ResNetName, residual_stage
 from cinnema.paper.spectral import draw_first_weights
 
-_STRIDE = 32  # pixels for each place of the last map
+_STRIDE = 32  # pixels per position of the last feature map
 _MIN_LOG_VAR, _MAX_LOG_VAR = -30.0, 10.0
 
 _NORMS: dict[str, Callable[[int], nn.Module]] = {
@@ -24,19 +24,19 @@ _NORMS: dict[str, Callable[[int], nn.Module]] = {
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class ImageEncoderConfig:
-    """The section `AE` of a published conditioning config, as far as its encoder goes.
+    """The section `AE` of a published conditioning config, as far as it concerns the encoder.
 
     Attributes:
-        encoder_type: Which ResNet.
-        norm: Its normalisation: `"bn"`, batch norm, or `"in"`, instance norm without weights.
+        encoder_type: Name of the ResNet.
+        norm: Its normalisation: `"bn"` for batch norm, `"in"` for instance norm without weights.
         z_dim: Number of dimensions of the embedding.
-        in_size: Height and width of the frames it is trained on, in pixels, more than 32; others
-            are taken too, as the last map is averaged whatever its size.
-        deterministic: Has no effect on the embedding, which is the mean in any case.
-        use_actnorm_in_dec: Has no effect; it is about the auto-encoder's other half.
+        in_size: Height and width of the training frames, in pixels, more than 32. Frames of other
+            sizes are accepted too, because the last map is averaged.
+        deterministic: Ignored; the embedding is always the mean.
+        use_actnorm_in_dec: Ignored; it concerns the auto-encoder's decoder.
 
     Raises:
-        ValueError: On a field that is unknown, missing or out of range.
+        ValueError: A field is unknown, missing or out of range.
     """
 
     encoder_type: ResNetName
@@ -48,12 +48,12 @@ class ImageEncoderConfig:
 
 
 class ImageEncoder(nn.Module):
-    """Phi(x0): the mean of a Gaussian that a 2-D ResNet sees in the first frame.
+    """Phi(x0): the mean of the Gaussian that a 2-D ResNet predicts from the first frame.
 
-    A ResNet, the average over all places, and a linear map to mean and log-variance.
+    A ResNet, the average over all positions, and a linear map to mean and log-variance.
 
-    Source: the method's conditioning encoder. The released code prepares ImageNet's mean and
-    deviation but never applies them: its ResNet, and so ours, sees the frame in [-1, 1] as it is.
+    Source: the paper's conditioning encoder. The released code defines ImageNet's mean and
+    standard deviation but never applies them; its ResNet, and ours, reads frames in [-1, 1].
 
     Example:
         >>> config = ImageEncoderConfig(encoder_type="resnet18", norm="bn", z_dim=8, in_size=64)
@@ -61,7 +61,7 @@ class ImageEncoder(nn.Module):
         torch.Size([2, 8])
 
     Args:
-        config: Its kind and widths.
+        config: Its ResNet, normalisation and sizes.
     """
 
     def __init__(self, config: ImageEncoderConfig) -> None:
@@ -76,32 +76,35 @@ class ImageEncoder(nn.Module):
             x0: First frames in [-1, 1].
 
         Raises:
-            UserError: If the frames have other than three colours, or are too small.
+            UserError: The frames do not have three channels, or are too small.
         """
         return self.gaussian(x0)[0]
 
     def gaussian(
         self, x0: Float[Tensor, "b c h w"]
     ) -> tuple[Float[Tensor, "b z"], Float[Tensor, "b z"]]:
-        """Return mean and log-variance, from -30 to 10, as the auto-encoder is trained on them.
+        """Return the Gaussian that the auto-encoder draws from during its training.
 
         Args:
             x0: First frames in [-1, 1].
 
+        Returns:
+            Mean, and log-variance in [-30, 10].
+
         Raises:
-            UserError: If the frames have other than three colours, or are too small.
+            UserError: The frames do not have three channels, or are too small.
         """
         if x0.shape[1] != 3 or min(x0.shape[2:]) <= _STRIDE:
             raise UserError(
                 f"x0: needs shape (b, 3, h, w) with sides of more than {_STRIDE} pixels, got "
-                f"{tuple(x0.shape)}; use the size of its training"
+                f"{tuple(x0.shape)}; use the size that it was trained on"
             )
         mean, log_var = self.model(x0).flatten(1).chunk(2, dim=1)
         return mean, log_var.clamp(_MIN_LOG_VAR, _MAX_LOG_VAR)
 
 
 class _ResNet2d(nn.Module):
-    """A ResNet for images, under the names that torchvision's has."""
+    """A ResNet for images, with the parameter names of torchvision's."""
 
     def __init__(self, config: ImageEncoderConfig) -> None:
         super().__init__()
@@ -137,7 +140,7 @@ class _ResNet2d(nn.Module):
 
 
 class _Head(nn.Module):
-    """A 1x1 convolution under its published name."""
+    """A 1x1 convolution with its published parameter name."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()

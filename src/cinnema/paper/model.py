@@ -1,4 +1,4 @@
-"""The model of 2021 as one: its decoder paints every pixel of every frame."""
+"""The complete model of 2021, whose decoder synthesises every pixel of every frame."""
 
 import copy
 from collections.abc import Mapping
@@ -36,24 +36,24 @@ END_POINT_SPEC = ControlSpec(
     typical=1.0,
     optional=False,
 )
-"""The box that BAIR's training set spans."""
+"""The end point, within the bounding box of BAIR's training set."""
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class PaperModelConfig:
-    """Everything that makes a `PaperModel`, weights apart.
+    """Config of a `PaperModel`.
 
     Attributes:
-        kind: What tells its file from that of another model.
-        name: What the weights are called.
-        decoder: Without spectral norm, which the model has folded in.
-        video_encoder: Of the decoder's z, length and size.
-        image_encoder: Of the decoder's size.
-        flow: Of the decoder's z; its condition is the embedding, and with `control: true` 30
-            more entries after it.
+        kind: Identifies the model class in files.
+        name: Name of the weights.
+        decoder: Config of the decoder; `spectral_norm` must be false (it is folded in).
+        video_encoder: Config of the encoder, for the decoder's z, length and size.
+        image_encoder: Config of the conditioning encoder, for the decoder's size.
+        flow: Config of the flow, for the decoder's z. Its condition is the embedding of x0; with
+            `control: true` 30 columns more.
 
     Raises:
-        ValueError: The parts do not fit each other.
+        ValueError: The parts do not match.
     """
 
     kind: Literal["painting"] = "painting"
@@ -66,8 +66,8 @@ class PaperModelConfig:
     def __post_init__(self) -> None:
         if self.decoder.spectral_norm:
             raise UserError(
-                "decoder.spectral_norm must be false, as a model has it folded into its weights: "
-                "make the model by PaperModel.of_networks"
+                "decoder.spectral_norm must be false, because a model has it folded into its "
+                "weights: create the model with PaperModel.of_networks"
             )
         condition_dim = self.image_encoder.z_dim + (ONE_HOT_DIM if self.flow.control else 0)
         beside = f" and the {ONE_HOT_DIM} of the control" if self.flow.control else ""
@@ -93,17 +93,17 @@ class PaperModelConfig:
         found = self.video_encoder.map_size(length, size)
         if found != (1, 4):
             raise UserError(
-                f"video_encoder must bring what decoder makes, {length} frames of {size} px, to 1 "
-                f"step of 4x4, but its strides bring it to {found[0]} of {found[1]}x{found[1]}: "
-                "take both from one training"
+                f"video_encoder must reduce the decoder's clips, {length} frames of {size} px, to "
+                f"1 step of 4x4, but its strides reduce them to {found[0]} of "
+                f"{found[1]}x{found[1]}: take both from one training"
             )
 
 
 class PaperModel(VideoModel):
     """The paper's four networks: nu to z to video, and video to z to nu.
 
-    The flow hears the embedding of x0 and, if it was trained so, where the robot's arm is to be at
-    the last frame: eta is x, y and z in metres.
+    The flow is conditioned on the embedding of x0 and, if it has a control, on the position of the
+    robot's end effector at the last frame: eta is x, y and z in metres.
 
     Source: Dorkenwald et al., "Stochastic Image-to-Video Synthesis using cINNs", 2021.
 
@@ -116,7 +116,7 @@ class PaperModel(VideoModel):
         >>> video = model.decode(x0, z)
 
     Args:
-        config: What it is made of.
+        config: Configs of the networks.
     """
 
     config: PaperModelConfig
@@ -140,20 +140,22 @@ class PaperModel(VideoModel):
         image_encoder: ImageEncoder,
         flow: PaperFlow,
     ) -> "PaperModel":
-        """Make a model of trained networks, with the decoder's spectral norm folded in.
+        """Create a model from trained networks, with the decoder's spectral norm folded in.
+
+        The networks are copied; they are not modified.
 
         Args:
-            name: What the weights are to be called.
-            decoder: It and the others are copied, and stay as they are.
-            video_encoder: With the decoder's z, length and size.
-            image_encoder: With the decoder's size.
-            flow: With the decoder's z and the image encoder's embedding.
+            name: Name of the weights.
+            decoder: The decoder.
+            video_encoder: An encoder for the decoder's z, length and size.
+            image_encoder: A conditioning encoder for the decoder's size.
+            flow: A flow for the decoder's z and the image encoder's embedding.
 
         Returns:
-            The model in evaluation mode, frozen, on the networks' device.
+            The model in evaluation mode, without gradients, on the networks' device.
 
         Raises:
-            UserError: The networks do not fit each other.
+            UserError: The networks do not match.
         """
         networks = {
             "decoder": copy.deepcopy(decoder),
@@ -176,33 +178,33 @@ class PaperModel(VideoModel):
 
     @classmethod
     def with_weights(cls, config: PaperModelConfig, state: Mapping[str, Tensor]) -> "PaperModel":
-        """Build a model of weights that are there already.
+        """Create a model from a state dict, without initialising weights first.
 
         Args:
-            config: What it is made of.
-            state: Exactly its state dict's entries; the model takes the tensors themselves.
+            config: Configs of the networks.
+            state: State dict of the model; its tensors are used without a copy.
 
         Raises:
-            RuntimeError: The entries are others.
+            RuntimeError: An entry is missing or unknown.
         """
-        with torch.device("meta"):  # first weights of 250 million parameters take their time
+        with torch.device("meta"):  # initialising 250 million parameters is slow
             model = cls(config)
         model.load_state_dict(state, assign=True)
         return model.eval().requires_grad_(requires_grad=False)
 
     @property
     def name(self) -> str:
-        """What the weights are called."""
+        """Name of the weights."""
         return self.config.name
 
     @property
     def size(self) -> int:
-        """Width and height of the pictures that the networks see and paint, in pixels."""
+        """Height and width of the networks' frames, in pixels."""
         return self.config.decoder.size
 
     @property
     def num_frames(self) -> int:
-        """T, the frames after x0 that `decode` returns."""
+        """T, the number of frames after x0 that `decode` returns."""
         return self.config.decoder.num_frames
 
     @property
@@ -212,14 +214,17 @@ class PaperModel(VideoModel):
 
     @property
     def control(self) -> ControlSpec | None:
-        """The end point, where the flow hears it; the model then cannot do without."""
+        """The end point, which is then required; None for a flow without a control."""
         return END_POINT_SPEC if self.config.flow.control else None
 
     def draw_eta(self, *, generator: torch.Generator) -> Float[Tensor, " e"] | None:
-        """Draw an end point evenly from the box that BAIR's training set spans, in metres.
+        """Draw an end point uniformly from the bounding box of BAIR's training set.
 
         Args:
-            generator: On the CPU; it is left alone if the model takes no control.
+            generator: A generator on the CPU; not used if the model has no control.
+
+        Returns:
+            x, y and z in metres; None if the model has no control.
         """
         if self.control_dim:
             return draw_end_point(generator=generator)
@@ -228,14 +233,15 @@ class PaperModel(VideoModel):
     def encode(
         self, video: Float[Tensor, "b t1 3 h w"], *, generator: torch.Generator | None = None
     ) -> Float[Tensor, "b z"]:
-        """Return z of clips, of which the encoder sees the frames after x0.
+        """Return the latents of clips, from the frames after x0.
 
         Args:
             video: x0 and the T frames after it, in [-1, 1], at the model's size.
-            generator: On the CPU: for a draw from q(z | X); the mean of q if None.
+            generator: A generator on the CPU to draw z from q(z | X) with. Defaults to returning
+                the mean of q.
 
         Raises:
-            UserError: Another number of frames or another size.
+            UserError: The number of frames or the size is not the model's.
         """
         self.require_clips(video)
         z: Tensor
@@ -247,15 +253,15 @@ class PaperModel(VideoModel):
     def condition(
         self, x0: Float[Tensor, "b 3 h w"], eta: Float[Tensor, "b e"] | None = None
     ) -> Float[Tensor, "b c"]:
-        """Return the embedding of x0 and, with a control, the one-hots of eta after it.
+        """Return the embedding of x0, followed by the one-hots of eta if there is a control.
 
         Args:
             x0: First frames in [-1, 1], at the model's size.
-            eta: x, y and z of the robot's end effector at the last frame in metres, where the
-                model takes a control; None elsewhere.
+            eta: x, y and z of the robot's end effector at the last frame, in metres; required by a
+                model with a control, None otherwise.
 
         Raises:
-            UserError: A control is missing or not finite, or given to a model that takes none.
+            UserError: eta is missing or not finite, or the model has no control.
         """
         embedding: Tensor = self.image_encoder(x0)
         if eta is None and not self.control_dim:
@@ -269,7 +275,7 @@ class PaperModel(VideoModel):
 
         Args:
             x0: First frames in [-1, 1], at the model's size.
-            z: How they go on.
+            z: Latents.
         """
         video: Tensor = self.decoder(x0, z)
         return video
@@ -277,18 +283,18 @@ class PaperModel(VideoModel):
     def to_latent(
         self, nu: Float[Tensor, "b z"], c: Float[Tensor, "b c"]
     ) -> tuple[Float[Tensor, "b z"], Float[Tensor, " b"]]:
-        """Put x0 and eta into a residual: z, and log abs det d z / d nu in nats."""
+        """Map residuals to latents; return z, and log abs det d z / d nu in nats."""
         return self.flow.to_latent(nu, c)
 
     def to_residual(
         self, z: Float[Tensor, "b z"], c: Float[Tensor, "b c"]
     ) -> tuple[Float[Tensor, "b z"], Float[Tensor, " b"]]:
-        """Take x0 and eta out of a latent: nu, and log abs det d nu / d z in nats."""
+        """Map latents to residuals; return nu, and log abs det d nu / d z in nats."""
         return self.flow.to_residual(z, c)
 
     def _checked(self, eta: Tensor | None, num_rows: int) -> Tensor:
         if not self.control_dim:
-            raise UserError(f"the model {self.name} takes no control: leave it out")
+            raise UserError(f"the model {self.name} takes no control: leave eta out")
         if eta is None:
             raise UserError(
                 f"the model {self.name} needs a control: give x, y and z of the end effector at "

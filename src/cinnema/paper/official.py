@@ -1,13 +1,13 @@
-"""The folders that the paper's checkpoints came in, read into networks.
+"""Reads the folders of published checkpoints.
 
-A data set's folder holds, as published:
+The folder of a data set contains:
 
     stage1/                      config_stage1.yaml, the decoder and the video encoder
     stage2/ or stage2_control/   config_stage2.yaml, the flow, and the conditioning encoder with
                                  config_stage2_AE.yaml
 
-`config_stage2.yaml` names the checkpoints. It also names folders, as they were called on its
-author's machine, so that only their last parts are looked for here.
+`config_stage2.yaml` names the checkpoints. It also contains paths of its author's machine, of which
+only the last parts are used here.
 """
 
 from collections.abc import Iterator, Mapping
@@ -22,11 +22,11 @@ from torch import nn
 from cinnema.core.errors import UserError
 from cinnema.core.files import check_input_file
 from cinnema.core.state_dicts import read_state_dict, require_entries
-from cinnema.paper.build import build, config_fields
 from cinnema.paper.control import ONE_HOT_DIM
 from cinnema.paper.decoder import Decoder
 from cinnema.paper.flow import LogDet, PaperFlow
 from cinnema.paper.image_encoder import ImageEncoder
+from cinnema.paper.published import build, config_fields
 from cinnema.paper.video_encoder import VideoEncoder
 
 _STAGE1_CONFIG = "config_stage1.yaml"
@@ -40,14 +40,14 @@ _Network = TypeVar("_Network", bound=nn.Module)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class OfficialNetworks:
-    """What one folder holds, the discriminators apart.
+    """The networks of one data set, without the discriminators.
 
     Attributes:
-        decoder: With its spectral norm, as published.
-        video_encoder: Of stage 1.
+        decoder: The decoder of stage 1, with spectral norm as published.
+        video_encoder: The encoder of stage 1.
         image_encoder: The conditioning encoder.
         flow: The cINN.
-        files: The files that were read, in that order, without the configs.
+        files: The checkpoints of these four networks, in this order.
     """
 
     decoder: Decoder
@@ -60,19 +60,20 @@ class OfficialNetworks:
 def read_official(
     folder: str | Path, *, control: bool = False, log_det: LogDet = "exact"
 ) -> OfficialNetworks:
-    """Read the networks of one data set, with every entry of their state dicts checked.
+    """Read the networks of one data set and check every entry of their state dicts.
 
     Args:
-        folder: With `stage1` and `stage2` or `stage2_control`, or one of the latter two itself.
-        control: Whether to read `stage2_control` where both are there.
-        log_det: As in `PaperFlowConfig`.
+        folder: Folder that contains `stage1` and `stage2` or `stage2_control`; or one of the
+            latter two.
+        control: Whether to read `stage2_control` rather than `stage2`.
+        log_det: See `PaperFlowConfig`.
 
     Returns:
-        The networks in evaluation mode, float32, on the CPU.
+        The networks in evaluation mode, in float32, on the CPU.
 
     Raises:
-        UserError: A file is missing, damaged or needs code to be read; a config lacks a field, or
-            disagrees with another one or with the weights.
+        UserError: A file is missing, damaged, or contains Python objects other than tensors; a
+            config lacks a field, or does not match another config or the weights.
     """
     stage2 = _stage2_folder(Path(folder), control=control)
     config = _Config.read(stage2 / _STAGE2_CONFIG)
@@ -112,7 +113,7 @@ def read_official(
 
 @dataclass(frozen=True)
 class _Section:
-    """Some fields of a YAML file, and where they stand."""
+    """Fields of a YAML file, and where they were found."""
 
     values: Mapping[str, Any]
     path: Path
@@ -130,7 +131,7 @@ class _Section:
 
 @dataclass(frozen=True)
 class _Config:
-    """A YAML file, whose sections are found however deep they lie."""
+    """A YAML file whose sections may be nested at any depth."""
 
     values: Mapping[str, Any]
     path: Path
@@ -142,13 +143,13 @@ class _Config:
             values = yaml.safe_load(path.read_text(encoding="utf-8"))
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             reason = " ".join(str(error).split())
-            raise UserError(f"{path} is no plain YAML ({reason}): copy it again") from error
+            raise UserError(f"{path} is not plain YAML ({reason}): copy it again") from error
         if not isinstance(values, Mapping):
-            raise UserError(f"{path} holds no fields by name: copy the published config again")
+            raise UserError(f"{path} has no named fields: copy the published config again")
         return _Config(values, path)
 
     def section(self, name: str, *, mark: str) -> _Section:
-        """Return the section of a name, or else the one that holds the field `mark`."""
+        """Return the section with a name, or else the one that contains the field `mark`."""
         everything = list(_mappings(self.values))
         for values in everything:
             for key, inner in values.items():
@@ -161,13 +162,13 @@ class _Config:
             f"{self.path} has no section {name}: take the config that came with the checkpoint"
         )
 
-    def find(self, field: str) -> Any:  # noqa: ANN401 - what the file holds
-        """Return a field of any section; None if there is none."""
+    def find(self, field: str) -> Any:  # noqa: ANN401 - any YAML value
+        """Return the first field with this name in any section, or None."""
         return next((values[field] for values in _mappings(self.values) if field in values), None)
 
 
 def _mappings(values: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """All mappings of a YAML file, from the outermost inwards."""
+    """Yield all mappings of a YAML file, outermost first."""
     level = [values]
     while level:
         yield from level
@@ -175,9 +176,9 @@ def _mappings(values: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def _load(kind: type[_Network], component: str, section: _Section, file: Path) -> _Network:
-    """Build a network from its section, and give it the weights of a file."""
+    """Build a network from its section and load the weights of a file."""
     known = config_fields(component)
-    # The released code reads no others, so they are of no consequence.
+    # The released code ignores other fields.
     values = {field: value for field, value in section.values.items() if field in known}
     try:
         with torch.device("meta"):
@@ -192,8 +193,8 @@ def _load(kind: type[_Network], component: str, section: _Section, file: Path) -
     for name, value in state.items():
         if not bool(value.isfinite().all()):
             raise UserError(
-                f"{file}: {name} holds NaN or infinity: copy the checkpoint again, or take one of "
-                "an earlier epoch"
+                f"{file}: {name} contains NaN or infinity: copy the checkpoint again, or use one "
+                "of an earlier epoch"
             )
     network.load_state_dict({k: v.to(expected[k].dtype) for k, v in state.items()}, assign=True)
     return network.eval()
@@ -213,13 +214,15 @@ def _load_image_encoder(config: _Config, *, stage2: Path) -> tuple[ImageEncoder,
 
 
 def _flow_section(config: _Config, *, z_dim: int, embedding_dim: int, log_det: LogDet) -> _Section:
-    """What `build` wants to know of the flow, of which the config tells only a part."""
+    """Return the flow's config for `build`, of which the published config contains a part."""
     section = config.section("Flow", mark="n_flows")
     control = config.find("control")
     if control is None:  # most published configs leave it out
         control = config.path.parent.name == _STAGE2_CONTROL
     if not isinstance(control, bool):
-        raise UserError(f"{config.path}: control must be true or false, got {control!r}: mend it")
+        raise UserError(
+            f"{config.path}: control must be true or false, got {control!r}: correct it"
+        )
     values = {
         "in_channels": z_dim,
         "embedding_dim": embedding_dim + (ONE_HOT_DIM if control else 0),
@@ -234,7 +237,9 @@ def _flow_section(config: _Config, *, z_dim: int, embedding_dim: int, log_det: L
 
 def _stage2_folder(folder: Path, *, control: bool) -> Path:
     if not folder.is_dir():
-        raise UserError(f"{folder} is no folder: name that of one data set, with stage1 and stage2")
+        raise UserError(
+            f"{folder} is not a folder: give the folder of one data set, with stage1 and stage2"
+        )
     if (folder / _STAGE2_CONFIG).is_file():
         return folder
     names = (_STAGE2_CONTROL,) if control else (_STAGE2, _STAGE2_CONTROL)
@@ -242,13 +247,13 @@ def _stage2_folder(folder: Path, *, control: bool) -> Path:
         if (folder / name).is_dir():
             return folder / name
     raise UserError(
-        f"{folder} has no folder {' or '.join(names)}: name the folder of one data set, as "
+        f"{folder} has no folder {' or '.join(names)}: give the folder of one data set, as "
         "published, with stage1 and stage2 in it"
     )
 
 
 def _folder_of(config: str, *, named: _Section, stage2: Path, default: str) -> Path:
-    """Where a config lies: beside, in the usual folder, or where `config_stage2.yaml` says."""
+    """Find a config: in the stage-2 folder, in `default`, or as `config_stage2.yaml` says."""
     root = stage2.parent if stage2.name else stage2.resolve().parent
     path = Path(str(named.values.get("model_path", "")), str(named.values.get("model_name", "")))
     parts = [part for part in path.parts if part not in ("/", "..")]
@@ -258,7 +263,7 @@ def _folder_of(config: str, *, named: _Section, stage2: Path, default: str) -> P
         if (candidate / config).is_file():
             return candidate
     raise UserError(
-        f"{root / default / config} does not exist, nor {config} in a folder that {named.path} "
+        f"{root / default / config} does not exist, and {config} is in no folder that {named.path} "
         "names: copy it from the published folder"
     )
 
@@ -270,5 +275,5 @@ def _checkpoint(folder: Path, name: object) -> Path:
             return folder / candidate
     raise UserError(
         f"{folder / names[1]} does not exist, nor {', '.join(names[2:])} beside it: copy the "
-        "checkpoint, or mend its name in config_stage2.yaml"
+        "checkpoint, or correct its name in config_stage2.yaml"
     )

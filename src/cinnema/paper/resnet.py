@@ -1,24 +1,37 @@
-"""The residual blocks that the published image and video networks are built of."""
+"""Residual blocks, and the 3-D ResNet that video encoder and temporal discriminator share."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from functools import partial
+from typing import Annotated, Literal, TypeAlias
 
 from jaxtyping import Float
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass as checked_dataclass
 from torch import Tensor, nn
 from torch.nn import functional
+
+from cinnema.core.errors import UserError
+from cinnema.paper.spectral import SpectralConv3d
 
 ResNetName: TypeAlias = Literal["resnet18", "resnet34", "resnet50", "resnet101"]
 Stride: TypeAlias = int | tuple[int, int, int]
 
+_GROUPS = 16
+
+Width = Annotated[int, Field(ge=_GROUPS, multiple_of=_GROUPS)]
+PositiveCount = Annotated[int, Field(ge=1)]
+Strides = tuple[PositiveCount, PositiveCount, PositiveCount, PositiveCount]
+
 
 @dataclass(frozen=True)
 class ResNetShape:
-    """What tells one ResNet from another, widths apart.
+    """What distinguishes one ResNet from another, apart from widths.
 
     Attributes:
-        depths: Number of blocks of each stage.
-        bottleneck: Whether blocks are bottlenecks, four times as wide at their end as inside.
+        depths: Number of blocks in each stage.
+        bottleneck: Whether blocks are bottlenecks, with four times as many output channels as
+            inner channels.
     """
 
     depths: tuple[int, int, int, int]
@@ -26,7 +39,7 @@ class ResNetShape:
 
     @property
     def expansion(self) -> int:
-        """Channels that a block returns, over its width."""
+        """Output channels of a block, divided by its width."""
         return 4 if self.bottleneck else 1
 
 
@@ -40,12 +53,12 @@ RESNETS: dict[ResNetName, ResNetShape] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Layers:
-    """How a family of ResNets makes its layers.
+    """The layers that residual blocks are built of.
 
     Attributes:
-        conv: Makes a convolution, with the arguments of `nn.Conv2d` or `nn.Conv3d`.
-        norm: Makes the normalisation of so many channels.
-        shortcut_kernel: Side of the kernel of a convolution in a shortcut; 1 is usual.
+        conv: Creates a convolution, with the arguments of `nn.Conv2d` or `nn.Conv3d`.
+        norm: Creates a normalisation for a number of channels.
+        shortcut_kernel: Kernel size of the convolution in a shortcut; usually 1.
     """
 
     conv: Callable[..., nn.Module]
@@ -56,18 +69,19 @@ class Layers:
 class ResidualBlock(nn.Module):
     """A basic block or a bottleneck, in 2-D or 3-D: relu(shortcut(x) + branch(x)).
 
-    The branch is norm(conv(relu(norm(conv(x))))), or one more of each in a bottleneck, whose first
-    and last convolutions are 1x1. The 3x3 convolution that comes first takes the stride. The
-    shortcut is x itself where shape and width stay, else norm(conv(x)). No convolution has a bias.
+    The branch is norm(conv(relu(norm(conv(x))))), with a third convolution and norm in a
+    bottleneck, whose first and last convolutions are 1x1. The first 3x3 convolution has the
+    stride. The shortcut is x itself where its shape does not change, else norm(conv(x)).
+    Convolutions have no bias.
 
     Source: He et al., "Deep Residual Learning for Image Recognition", 2016, figure 5.
 
     Args:
         in_channels: Channels of x.
-        width: Channels inside; the result has 4 times as many if the block is a bottleneck.
-        bottleneck: Which of the two blocks.
-        stride: In every direction, or for (t, h, w).
-        layers: Makes the layers.
+        width: Inner channels; a bottleneck has 4 times as many output channels.
+        bottleneck: Whether the block is a bottleneck rather than a basic block.
+        stride: For all axes, or for (t, h, w).
+        layers: Creates the layers.
     """
 
     def __init__(
@@ -113,16 +127,16 @@ def residual_stage(
     layers: Layers,
     later_layers: Layers | None = None,
 ) -> nn.Sequential:
-    """Make the blocks of one stage, of which only the first strides.
+    """Create one stage of residual blocks; only the first has a stride.
 
     Args:
-        in_channels: Channels that enter.
-        width: Of the blocks.
-        num_blocks: At least 1.
-        bottleneck: Which kind of block.
-        stride: Of the first block.
-        layers: Makes the layers of the first block.
-        later_layers: Makes those of the others; the same if None.
+        in_channels: Channels of the input.
+        width: Inner channels of each block.
+        num_blocks: Number of blocks, at least 1.
+        bottleneck: Whether the blocks are bottlenecks.
+        stride: Stride of the first block.
+        layers: Creates the layers of the first block.
+        later_layers: Creates the layers of the other blocks. Defaults to `layers`.
     """
     stage = nn.Sequential()
     for index in range(num_blocks):
@@ -140,3 +154,119 @@ def residual_stage(
 
 def _conv(layers: Layers, n_in: int, n_out: int, kernel: int, stride: Stride) -> nn.Module:
     return layers.conv(n_in, n_out, kernel, stride=stride, padding=kernel // 2, bias=False)
+
+
+@checked_dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class ResNet3dConfig:
+    """What published configs contain for a 3-D ResNet.
+
+    Attributes:
+        res_type_encoder: Name of the ResNet.
+        deterministic: Ignored, as in the released code; published configs contain it.
+        use_max_pool: Whether the stem ends with a max-pool.
+        channels: Widths of the stem and of the four stages, multiples of 16.
+        stride_t: Strides of the four stages in time.
+        stride_s: Strides of the four stages in height and width.
+
+    Raises:
+        ValueError: A field is unknown, missing or out of range.
+    """
+
+    res_type_encoder: ResNetName
+    deterministic: bool = False
+    use_max_pool: bool
+    channels: tuple[Width, Width, Width, Width, Width]
+    stride_t: Strides
+    stride_s: Strides
+
+    def final_size(self, length: int, size: int, *, stem_stride_t: int) -> tuple[int, int]:
+        """Return the number of time steps and the height of the last feature map.
+
+        Args:
+            length: Number of frames of the clip.
+            size: Height and width of the frames, in pixels.
+            stem_stride_t: Stride of the stem in time.
+        """
+        stem_s = (2, 2) if self.use_max_pool else (2,)
+        for stride in (stem_stride_t, *self.stride_t):
+            length = -(-length // stride)  # strided layers are padded so that sizes round up
+        for stride in (*stem_s, *self.stride_s):
+            size = -(-size // stride)
+        return length, size
+
+
+class ResNet3d(nn.Module):
+    """A 3-D ResNet that returns the feature maps after each of its four stages.
+
+    The stem is a convolution with kernel (3, 7, 7) that halves height and width, GroupNorm, ReLU
+    and, optionally, a max-pool that halves them again. The stages are residual blocks with
+    GroupNorm of 16 groups; a shortcut is a 3x3x3 convolution and GroupNorm.
+
+    Spectral norm applies to the convolutions of each stage's first block including the shortcut,
+    and with bottlenecks to those of all blocks. In the released code shortcuts have it even where
+    it is switched off; we remove it there too, so that the weights of a folded network load.
+
+    Args:
+        config: Its widths and strides.
+        stem_stride_t: Stride of the stem in time.
+        spectral_norm: Whether convolutions have spectral norm.
+    """
+
+    def __init__(
+        self, config: ResNet3dConfig, *, stem_stride_t: int, spectral_norm: bool = False
+    ) -> None:
+        super().__init__()
+        shape = RESNETS[config.res_type_encoder]
+        width, *widths = config.channels
+        self.conv1 = nn.Conv3d(
+            3, width, (3, 7, 7), stride=(stem_stride_t, 2, 2), padding=(1, 3, 3), bias=False
+        )
+        self.norm1 = nn.GroupNorm(_GROUPS, width)
+        self.pool = nn.MaxPool3d(3, stride=(1, 2, 2), padding=1) if config.use_max_pool else None
+        plain = Layers(conv=nn.Conv3d, norm=partial(nn.GroupNorm, _GROUPS), shortcut_kernel=3)
+        spectral = Layers(conv=SpectralConv3d, norm=plain.norm, shortcut_kernel=3)
+        self.layer = nn.Sequential()
+        for index, stage_width in enumerate(widths):
+            stage = residual_stage(
+                width,
+                stage_width,
+                num_blocks=shape.depths[index],
+                bottleneck=shape.bottleneck,
+                stride=(config.stride_t[index], config.stride_s[index], config.stride_s[index]),
+                layers=spectral if spectral_norm else plain,
+                later_layers=spectral if spectral_norm and shape.bottleneck else plain,
+            )
+            self.layer.append(stage)
+            width = stage_width * shape.expansion
+        self.num_features = width
+
+    def maps(self, x: Float[Tensor, "b c t h w"]) -> list[Float[Tensor, "b _ _ _ _"]]:
+        """Return the four feature maps.
+
+        Args:
+            x: Clips in [-1, 1], channels before time.
+
+        Raises:
+            UserError: The second axis is not the three colours, or the strides do not reduce
+                clips of this length and size to one step of 4x4.
+        """
+        if x.shape[1] != 3:
+            raise UserError(
+                f"video: needs shape (b, 3, t, h, w), got {tuple(x.shape)}; "
+                "move the colour axis before time"
+            )
+        length_and_size = tuple(x.shape[2:])
+        x = functional.relu(self.norm1(self.conv1(x)))
+        if self.pool is not None:
+            x = self.pool(x)
+        maps = []
+        for stage in self.layer:
+            x = stage(x)
+            maps.append(x)
+        if x.shape[2:] != (1, 4, 4):
+            raise UserError(
+                f"video: this network's strides must reduce it to 1 step of 4x4, but reduce "
+                f"{length_and_size} (t, h, w) to {tuple(x.shape[2:])}; use the length and size "
+                "that it was trained on"
+            )
+        return maps

@@ -1,4 +1,4 @@
-"""Convolutions with spectral norm, under the names that published state dicts have."""
+"""Convolutions with spectral norm, with the parameter names of published state dicts."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -10,23 +10,24 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.conv import _ConvNd
 
-_FIRST_ITERATIONS = 15  # power iterations on fresh weights; training adds one for each call
+_FIRST_ITERATIONS = 15  # power iterations on initial weights; in training each call adds one
 
 
 class SpectralWeight(_ConvNd):
-    """What the two convolutions below share: a weight divided by its largest singular value.
+    """The base of both convolutions: a weight divided by its largest singular value.
 
     With W = `weight_orig` flattened to (out, rest), the convolution uses
 
         weight_orig / sigma,   sigma = u^T W v.
 
-    In training mode each call first takes one step of power iteration, v = W^T u and u = W v, each
-    scaled to length 1, and gradients take u and v for constants. In evaluation u and v stay.
+    In training mode each call first makes one step of power iteration, v = W^T u and u = W v, each
+    normalised to length 1; gradients treat u and v as constants. In evaluation mode u and v do not
+    change.
 
-    The state dict holds `weight_orig`, `weight_u` and `weight_v`, as that of
-    `torch.nn.utils.spectral_norm` does. We do without that function because a module it has
-    touched can not be copied after a call in training mode, and because its u and v are random
-    until training begins; ours fit the first weights.
+    The state dict contains `weight_orig`, `weight_u` and `weight_v`, like that of
+    `torch.nn.utils.spectral_norm`. We do not use that function because its modules cannot be
+    copied after a call in training mode, and because its u and v are random until training
+    begins; ours are computed from the initial weights.
 
     Source: Miyato et al., "Spectral Normalization for Generative Adversarial Networks", 2018.
     """
@@ -45,10 +46,10 @@ class SpectralWeight(_ConvNd):
 
     @torch.no_grad()
     def iterate(self, *, num_iterations: int = 1) -> None:
-        """Bring u and v closer to the weight's first singular vectors.
+        """Move u and v towards the weight's first singular vectors.
 
         Args:
-            num_iterations: Steps of power iteration.
+            num_iterations: Number of steps of power iteration.
         """
         matrix = self.weight_orig.flatten(1)
         if matrix.is_meta:
@@ -58,15 +59,15 @@ class SpectralWeight(_ConvNd):
             for _ in range(num_iterations):
                 v = functional.normalize(u @ matrix, dim=0, eps=1e-12)
                 u = functional.normalize(matrix @ v, dim=0, eps=1e-12)
-        # New tensors rather than new values: the graphs of earlier calls hold the old ones.
+        # New tensors instead of in-place updates: graphs of earlier calls refer to the old ones.
         self.weight_u, self.weight_v = u, v
 
     @torch.no_grad()
     def folded(self) -> nn.Conv2d | nn.Conv3d:
-        """Return a plain convolution that computes what this one does in evaluation."""
+        """Return a plain convolution with the same outputs as this one in evaluation mode."""
         sigma = self.weight_u @ self.weight_orig.flatten(1) @ self.weight_v
         kind = nn.Conv2d if self.weight_orig.ndim == 4 else nn.Conv3d
-        # mypy does not know that a convolution's tuples are as long as its kind asks.
+        # mypy does not know that the tuples have the length that the kind requires.
         plain = cast(type[nn.Conv3d], kind)(
             self.in_channels,
             self.out_channels,
@@ -83,7 +84,7 @@ class SpectralWeight(_ConvNd):
         return plain.train(self.training)
 
     def _normalise_weight(self) -> None:
-        # The constructor's last step: `weight` becomes what the state dict wants.
+        # Last step of the constructor: replaces `weight` by the entries of the state dict.
         weight = self.weight
         del self.weight
         self.weight_orig = nn.Parameter(weight.detach())
@@ -96,7 +97,7 @@ class SpectralWeight(_ConvNd):
 
 
 class SpectralConv2d(SpectralWeight, nn.Conv2d):
-    """A 2-D convolution with spectral norm, see `SpectralWeight`.
+    """A 2-D convolution with spectral norm (see `SpectralWeight`).
 
     Example:
         >>> SpectralConv2d(3, 8, 4, stride=2, padding=1)(torch.zeros(1, 3, 8, 8)).shape
@@ -104,10 +105,10 @@ class SpectralConv2d(SpectralWeight, nn.Conv2d):
 
     Args:
         in_channels: Channels of the input.
-        out_channels: Channels of the result.
-        kernel_size: Side of the kernel.
-        stride: Of the kernel.
-        padding: Zeros on every side.
+        out_channels: Channels of the output.
+        kernel_size: Height and width of the kernel.
+        stride: Stride of the convolution.
+        padding: Zeros added on every side.
         bias: Whether a bias is added; it is not normalised.
     """
 
@@ -134,7 +135,7 @@ class SpectralConv2d(SpectralWeight, nn.Conv2d):
 
 
 class SpectralConv3d(SpectralWeight, nn.Conv3d):
-    """A 3-D convolution with spectral norm, see `SpectralWeight`.
+    """A 3-D convolution with spectral norm (see `SpectralWeight`).
 
     Example:
         >>> SpectralConv3d(3, 8, 3, padding=1)(torch.zeros(1, 3, 4, 8, 8)).shape
@@ -142,10 +143,10 @@ class SpectralConv3d(SpectralWeight, nn.Conv3d):
 
     Args:
         in_channels: Channels of the input.
-        out_channels: Channels of the result.
+        out_channels: Channels of the output.
         kernel_size: Length, height and width of the kernel.
-        stride: Of the kernel.
-        padding: Zeros on every side.
+        stride: Stride of the convolution.
+        padding: Zeros added on every side.
         bias: Whether a bias is added; it is not normalised.
     """
 
@@ -172,13 +173,13 @@ class SpectralConv3d(SpectralWeight, nn.Conv3d):
 
 
 def fold_spectral_norm(network: nn.Module) -> None:
-    """Put plain convolutions in place of those with spectral norm.
+    """Replace convolutions with spectral norm by plain ones.
 
-    In evaluation the network computes what it did. Its state dict becomes that of the network
-    whose config says `spectral_norm: false`.
+    Outputs in evaluation mode do not change. The state dict becomes that of a network whose config
+    has `spectral_norm: false`.
 
     Args:
-        network: Changed in place.
+        network: Modified in place.
 
     Example:
         >>> network = nn.Sequential(SpectralConv2d(3, 8, 1))
@@ -197,18 +198,18 @@ def draw_first_weights(
     kind: type[nn.Conv2d] | type[nn.Conv3d],
     draw: Callable[[Tensor], object],
 ) -> None:
-    """Give every convolution of a kind, with spectral norm or without, new first weights.
+    """Draw new initial weights for every 2-D or 3-D convolution, with or without spectral norm.
 
     Args:
-        network: Changed in place.
-        kind: Which convolutions.
-        draw: Fills a weight, as the functions of `torch.nn.init` do.
+        network: Modified in place.
+        kind: Type of the convolutions, `nn.Conv2d` or `nn.Conv3d`.
+        draw: Fills a weight in place, like the functions of `torch.nn.init`.
     """
     for module in network.modules():
         if not isinstance(module, kind):
             continue
         weight = module.weight_orig if isinstance(module, SpectralWeight) else module.weight
-        if weight.is_meta:  # some draws take seconds there, for nothing
+        if weight.is_meta:  # some draws take seconds even on meta
             continue
         draw(weight)
         if isinstance(module, SpectralWeight):
@@ -216,5 +217,6 @@ def draw_first_weights(
 
 
 def _full_precision(device: torch.device) -> AbstractContextManager[object]:
-    # sigma scales a whole weight, so it deserves float32 under autocast, which meta does not know.
+    # sigma scales a whole weight, so it is computed in float32 under autocast, which does not
+    # support the meta device.
     return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)

@@ -1,11 +1,11 @@
-"""The stage-1 encoder: a clip to the Gaussian of its latent."""
+"""The stage-1 encoder: from a clip to the Gaussian of its latent."""
 
 from jaxtyping import Float
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from cinnema.paper.resnet3d import PositiveCount, ResNet3d, ResNet3dConfig
+from cinnema.paper.resnet import PositiveCount, ResNet3d, ResNet3dConfig
 from cinnema.paper.spectral import draw_first_weights
 
 _STEM_STRIDE_T = 2
@@ -22,11 +22,11 @@ class VideoEncoderConfig(ResNet3dConfig):
     z_dim: PositiveCount
 
     def map_size(self, length: int, size: int) -> tuple[int, int]:
-        """Return the steps and the height of the last map of a square clip; (1, 4) is right.
+        """Return the number of time steps and the height of the last map, which must be (1, 4).
 
         Args:
-            length: Its frames.
-            size: Their height, in pixels.
+            length: Number of frames of the clip.
+            size: Height and width of the frames, in pixels.
         """
         return self.final_size(length, size, stem_stride_t=_STEM_STRIDE_T)
 
@@ -34,11 +34,11 @@ class VideoEncoderConfig(ResNet3dConfig):
 class VideoEncoder(ResNet3d):
     """q(z | x1 ... xT) = N(mu, exp(log_var)): a 3-D ResNet and two 4x4 convolutions.
 
-    It sees the frames *after* x0. Strides must bring the clip to one step of 4x4: with those of
-    the paper, 9 to 16 frames of 64 or of 128 pixels.
+    Its input is the frames *after* x0. The strides must reduce them to one time step of 4x4: with
+    those of the paper, 9 to 16 frames of 64 or 128 pixels.
 
-    Source: the method's stage 1. In the released code the heads of ResNet-50 and -101 have a
-    quarter of the channels that reach them, so that these fail when called; ours have them all.
+    Source: the paper's stage 1. In the released code the heads of ResNet-50 and -101 expect a
+    quarter of the channels that they receive and fail when called; ours expect all of them.
 
     Example:
         >>> from cinnema.paper import build, published_configs
@@ -64,16 +64,16 @@ class VideoEncoder(ResNet3d):
     def forward(
         self, x: Float[Tensor, "b c t h w"]
     ) -> tuple[Float[Tensor, "b z"], Float[Tensor, "b z"]]:
-        """Return mean and log-variance.
+        """Return the mean and log-variance of each clip's latent.
 
         Args:
             x: The frames after the first, in [-1, 1], channels before time.
 
         Returns:
-            mu and log_var of each clip.
+            mu and log_var.
 
         Raises:
-            UserError: If the clip has another shape than the strides ask for.
+            UserError: The strides do not reduce clips of this length and size to one step of 4x4.
         """
         h = self.maps(x)[-1].squeeze(2)
         return self.conv_mu(h).flatten(1), self.conv_var(h).flatten(1)

@@ -23,8 +23,9 @@ from cinnema.core.randomness import generator_for
 from cinnema.data.augmentation import Augmentation
 from cinnema.data.loading import ClipLoader, VideoBatch
 from cinnema.paper.decoder import Decoder, DecoderConfig
-from cinnema.paper.patch_discriminator import PatchDiscriminator, PatchDiscriminatorConfig
-from cinnema.paper.temporal_discriminator import (
+from cinnema.paper.discriminators import (
+    PatchDiscriminator,
+    PatchDiscriminatorConfig,
     TemporalDiscriminator,
     TemporalDiscriminatorConfig,
 )

@@ -16,8 +16,8 @@ from cinnema.core.errors import UserError
 from cinnema.core.randomness import generator_for
 from cinnema.data.augmentation import Augmentation
 from cinnema.data.loading import ClipLoader, VideoBatch
+from cinnema.paper.discriminators import PatchDiscriminator, PatchDiscriminatorConfig
 from cinnema.paper.image_encoder import ImageEncoder, ImageEncoderConfig
-from cinnema.paper.patch_discriminator import PatchDiscriminator, PatchDiscriminatorConfig
 from cinnema.paper.training.image_decoder import ImageDecoder, ImageDecoderConfig
 from cinnema.paper.training.loop import Validate, fit
 from cinnema.paper.training.losses import kl_to_standard_normal

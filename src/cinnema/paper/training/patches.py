@@ -4,7 +4,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cinnema.paper.actnorm import ActNorm
-from cinnema.paper.patch_discriminator import PatchDiscriminator
+from cinnema.paper.discriminators import PatchDiscriminator
 
 
 def initialise_once(discriminator: PatchDiscriminator, image: Float[Tensor, "b c h w"]) -> None:
