@@ -1,4 +1,6 @@
-"""Several videos side by side."""
+"""Several pictures and videos side by side."""
+
+import doctest
 
 import numpy as np
 import pytest
@@ -6,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cinnema.core.errors import UserError
-from cinnema.media.grids import contact_grid
+from cinnema.media import grids
+from cinnema.media.grids import VideoGrid, tile
 
 
 def plain(value: int, height: int, width: int) -> np.ndarray:
@@ -14,17 +17,18 @@ def plain(value: int, height: int, width: int) -> np.ndarray:
 
 
 def test_the_first_frame_stands_left_and_samples_beside_it() -> None:
-    x0 = plain(10, 20, 30)
-    videos = [[plain(50 * k + t, 20, 30) for t in range(2)] for k in (1, 2, 3)]
-    grids = list(contact_grid(x0, videos, gap=4))
-    assert [grid.shape for grid in grids] == [(44, 64, 3)] * 2
-    for t, grid in enumerate(grids):
-        assert (grid[:20, :30] == 10).all()
-        assert (grid[:20, 34:] == 50 + t).all()
-        assert (grid[24:, :30] == 100 + t).all()
-        assert (grid[24:, 34:] == 150 + t).all()
-        assert (grid[20:24] == 128).all()
-        assert (grid[:, 30:34] == 128).all()
+    grid = VideoGrid(plain(10, 20, 30), num_videos=3, gap=4)
+    for k in (1, 2, 3):
+        grid.add(plain(50 * k + t, 20, 30) for t in range(2))
+    frames = list(grid.frames())
+    assert [frame.shape for frame in frames] == [(44, 64, 3)] * 2
+    for t, frame in enumerate(frames):
+        assert (frame[:20, :30] == 10).all()
+        assert (frame[:20, 34:] == 50 + t).all()
+        assert (frame[24:, :30] == 100 + t).all()
+        assert (frame[24:, 34:] == 150 + t).all()
+        assert (frame[20:24] == 128).all()
+        assert (frame[:, 30:34] == 128).all()
 
 
 @given(
@@ -35,33 +39,45 @@ def test_the_first_frame_stands_left_and_samples_beside_it() -> None:
 )
 @settings(max_examples=30, deadline=None)
 def test_a_grid_is_even_and_fits(num: int, height: int, width: int, max_side: int) -> None:
-    video = [plain(200, height, width)]
-    (grid,) = contact_grid(plain(100, height, width), [video] * num, max_side=max_side)
-    assert grid.shape[0] % 2 == grid.shape[1] % 2 == 0
-    assert max(grid.shape) <= max_side + 1
-    assert grid[0, 0, 0] == 100
+    grid = VideoGrid(plain(100, height, width), num_videos=num, max_side=max_side)
+    for _ in range(num):
+        grid.add([plain(200, height, width)])
+    (frame,) = grid.frames()
+    assert frame.shape[0] % 2 == frame.shape[1] % 2 == 0
+    assert max(frame.shape) <= max_side + 1
+    assert frame[0, 0, 0] == 100
 
 
 def test_four_wide_photographs_keep_a_good_size() -> None:
     x0 = plain(0, 720, 1280)
-    (grid,) = contact_grid(x0, [[x0]] * 4)
-    assert grid.shape[1] == 1920
-    assert grid.shape[0] > 1500  # three rows of two
+    grid = VideoGrid(x0, num_videos=4, max_side=1920)
+    for _ in range(4):
+        grid.add([x0])
+    (frame,) = grid.frames()
+    assert frame.shape[1] == 1920
+    assert frame.shape[0] > 1500  # three rows of two
 
 
-def test_videos_are_read_in_step_and_may_be_generators() -> None:
-    x0 = plain(0, 16, 16)
-    grids = contact_grid(x0, [(x0 for _ in range(3)), [x0] * 3])
-    assert len(list(grids)) == 3
+def test_a_short_video_stays_at_its_last_frame_and_a_long_one_is_cut() -> None:
+    grid = VideoGrid(plain(0, 16, 16), num_videos=2, gap=2)  # one below the other
+    grid.add([plain(t, 48, 32) for t in range(2)], num_frames=4)
+    grid.add([plain(100 + t, 16, 16) for t in range(9)], num_frames=4)
+    frames = list(grid.frames())
+    assert [int(frame[18, 0, 0]) for frame in frames] == [0, 1, 1, 1]
+    assert [int(frame[36, 0, 0]) for frame in frames] == [100, 101, 102, 103]
 
 
-def test_slips_are_named() -> None:
-    x0 = plain(0, 16, 16)
-    with pytest.raises(UserError, match="at least one video"):
-        contact_grid(x0, [])
-    with pytest.raises(UserError, match=r"videos \[1\] of the grid end early"):
-        list(contact_grid(x0, [[x0] * 3, [x0] * 2]))
-    with pytest.raises(UserError, match=r"video 0 of the grid has frames of \(8, 16, 3\)"):
-        list(contact_grid(x0, [[x0[:8]]]))
+def test_more_videos_than_fit_are_refused() -> None:
     with pytest.raises(UserError, match="does not fit 16 pixels: ask for fewer"):
-        contact_grid(x0, [[x0]] * 20, max_side=16)
+        VideoGrid(plain(0, 16, 16), num_videos=20, max_side=16)
+
+
+def test_short_rows_are_filled_with_grey() -> None:
+    tiled = tile([[plain(1, 4, 6)] * 2, [plain(2, 4, 6)]], gap=1)
+    assert tiled.shape == (9, 13, 3)
+    assert (tiled[5:, :6] == 2).all()
+    assert (tiled[5:, 6:] == 128).all()
+
+
+def test_the_examples_run() -> None:
+    assert doctest.testmod(grids).failed == 0

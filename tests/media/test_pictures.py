@@ -16,7 +16,6 @@ from PIL import Image, ImageCms
 
 from cinnema.core.errors import UserError
 from cinnema.media.pictures import (
-    find_pictures,
     read_mask,
     read_photograph,
     resize,
@@ -312,23 +311,6 @@ def test_a_mask_of_another_size_is_refused(tmp_path: Path) -> None:
     Image.new("L", (20, 16)).save(tmp_path / "mask.png")
     with pytest.raises(UserError, match=r"mask\.png is 20x16 pixels, the photograph 16x20"):
         read_mask(tmp_path / "mask.png", (20, 16))
-
-
-def test_folders_are_replaced_by_their_pictures(tmp_path: Path) -> None:
-    folder = tmp_path / "folder"
-    (folder / "inner.jpg").mkdir(parents=True)
-    for name in ("b10.JPG", "b2.png", "a.webp", "notes.txt", ".hidden.png"):
-        (folder / name).touch()
-    found = find_pictures([tmp_path / "z.png", folder, str(tmp_path / "a.png")])
-    expected = ["z.png", "folder/a.webp", "folder/b2.png", "folder/b10.JPG", "a.png"]
-    assert found == [tmp_path / name for name in expected]
-
-
-def test_a_folder_without_pictures_is_named(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").touch()
-    with pytest.raises(UserError, match=r"holds no picture \(\.jpg.*name another") as caught:
-        find_pictures([tmp_path])
-    assert str(tmp_path) in str(caught.value)
 
 
 @given(arrays(np.uint8, st.tuples(st.integers(1, 3), st.just(4), st.just(5), st.just(3))))

@@ -16,7 +16,8 @@ from PIL import Image
 
 from cinnema.core.errors import UserError
 from cinnema.media import videos
-from cinnema.media.videos import VIDEO_FORMATS, iterate_frames, read_video, write_video
+from cinnema.media.formats import VIDEO_FORMATS
+from cinnema.media.videos import iterate_frames, read_video, write_video
 
 Moving = Callable[..., np.ndarray]
 SmallDisk = Callable[[int], AbstractContextManager[None]]

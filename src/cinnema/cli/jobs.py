@@ -38,7 +38,7 @@ def find_photos(inputs: Sequence[Path]) -> tuple[list[Path], int]:
     Raises:
         UserError: nothing is named.
     """
-    from cinnema.media.pictures import find_pictures
+    from cinnema.media.formats import find_pictures
 
     if not inputs:
         raise UserError(
@@ -149,19 +149,23 @@ def _run(
 ) -> None:
     """Write all samples of one input, holding one video at a time, and their grid."""
     from cinnema.cli.samples import describe_call, write_sample
-    from cinnema.cli.sheets import ContactSheet
+    from cinnema.media.grids import VideoGrid
+    from cinnema.media.videos import write_video
 
     videos = renderer.videos(job.source)
     progress.begin(str(job.source))
     about = describe_call(job, pipeline, {**files, "keep_still": options.keep_still})
-    shown = 0 if renderer.motion is None else 1
-    sheet = ContactSheet(num_samples=len(job.samples) + shown)
+    motion, grid = renderer.motion, None
     for animation in videos:
-        if renderer.motion is not None and animation.sample == job.samples[0]:
-            sheet.add_motion(renderer.motion.query.shown, like=animation)
+        if grid is None:
+            shown = 0 if motion is None else 1
+            grid = VideoGrid(animation.x0, num_videos=len(job.samples) + shown)
+            if motion is not None:
+                grid.add(motion.query.shown[1:], num_frames=len(animation.frames))
         video = write_sample(job, animation, about, overwrite=options.overwrite)
-        sheet.add(animation)
+        grid.add(animation.frames)
         progress.advance()
         print(video, flush=True)
-    sheet.write(job.grid, fps=options.fps, overwrite=options.overwrite)
-    print(job.grid, flush=True)
+    if grid is not None:
+        write_video(job.grid, grid.frames(), fps=options.fps, overwrite=options.overwrite)
+        print(job.grid, flush=True)

@@ -56,7 +56,7 @@ class RenderingOptions:
         }
 
     def _check_fps(self) -> None:
-        from cinnema.media.videos import MAX_FPS, MAX_GIF_FPS
+        from cinnema.media.formats import MAX_FPS, MAX_GIF_FPS
 
         limit = MAX_GIF_FPS if self.format == "gif" else MAX_FPS
         if not 0 < self.fps <= limit:

@@ -1,6 +1,7 @@
-"""Several videos side by side, for one look at all of them."""
+"""Pictures and videos side by side."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice, repeat
 from math import ceil
 from typing import NamedTuple
 
@@ -10,73 +11,104 @@ from jaxtyping import UInt8
 
 from cinnema.core.errors import UserError
 
-_GREY = 128  # a gap that neither sky nor sea fades into
+_GREY = 128  # of the gaps: neither sky nor sea
 
-Frame = UInt8[np.ndarray, "_ _ 3"]  # any size, as the grid's differs from the cells'
+Frame = UInt8[np.ndarray, "_ _ 3"]  # of any size
+
+
+def tile(rows: Sequence[Sequence[Frame]], *, gap: int = 4) -> UInt8[np.ndarray, "_ _ 3"]:
+    """Lay pictures of one size out in rows, with grey gaps between them.
+
+    Args:
+        rows: At least one row of at least one picture; short rows are filled with grey.
+        gap: Width of the gaps, in pixels.
+
+    Example:
+        >>> black = np.zeros((2, 3, 3), np.uint8)
+        >>> tile([[black, black], [black]], gap=1).shape
+        (5, 7, 3)
+    """
+    height, width, _ = rows[0][0].shape
+    across = max(map(len, rows)) * (width + gap) - gap
+    tiled = np.full((len(rows) * (height + gap) - gap, across, 3), _GREY, np.uint8)
+    for row, pictures in enumerate(rows):
+        for column, picture in enumerate(pictures):
+            top, left = row * (height + gap), column * (width + gap)
+            tiled[top : top + height, left : left + width] = picture
+    return tiled
+
+
+class VideoGrid:
+    """A video of several videos: a still picture in the top left cell, the videos after it.
+
+    Cells are scaled down, never up, by one factor, so that the grid fits a square of `max_side`;
+    rows and columns are chosen to keep the cells large. Only small copies of the videos are held:
+    at most 3 `max_side`^2 bytes a frame, whatever their number.
+
+    Args:
+        x0: The still picture.
+        num_videos: How many videos will be added, at least 1.
+        max_side: Greatest height and width of the grid, in pixels.
+        gap: Width of the grey gaps between cells, in pixels.
+
+    Raises:
+        UserError: There are so many videos that a cell would have no pixel.
+
+    Example:
+        >>> x0 = np.zeros((20, 30, 3), np.uint8)
+        >>> grid = VideoGrid(x0, num_videos=1)
+        >>> grid.add([x0, x0])
+        >>> [frame.shape for frame in grid.frames()]
+        [(44, 30, 3), (44, 30, 3)]
+    """
+
+    def __init__(self, x0: Frame, *, num_videos: int, max_side: int = 1280, gap: int = 4) -> None:
+        height, width, _ = x0.shape
+        self._layout = _choose_layout(num_videos + 1, height, width, max_side, gap)
+        self._gap = gap
+        self._x0 = self._small(x0)
+        self._videos: list[list[Frame]] = []
+
+    def add(self, frames: Iterable[Frame], *, num_frames: int | None = None) -> None:
+        """Take small copies of the next video.
+
+        Args:
+            frames: At least one, of any size; they are stretched to the cell.
+            num_frames: Take so many, repeating the last one of a shorter video; all if None.
+        """
+        small = map(self._small, frames)
+        if num_frames is None:
+            self._videos.append(list(small))
+            return
+        first = list(islice(small, num_frames))
+        self._videos.append([*first, *repeat(first[-1], num_frames - len(first))])
+
+    def frames(self) -> Iterator[Frame]:
+        """Yield the frames of the grid; both sides are even.
+
+        The videos that were added must have one length.
+        """
+        columns = self._layout.columns
+        for frames in zip(*self._videos, strict=True):
+            cells = [self._x0, *frames]
+            rows = [cells[i : i + columns] for i in range(0, len(cells), columns)]
+            grid = tile(rows, gap=self._gap)
+            odd = [(0, side % 2) for side in grid.shape[:2]]
+            yield np.pad(grid, [*odd, (0, 0)], constant_values=_GREY)
+
+    def _small(self, frame: Frame) -> Frame:
+        size = (self._layout.width, self._layout.height)
+        if (frame.shape[1], frame.shape[0]) == size:
+            return frame.copy()
+        return np.asarray(cv2.resize(frame, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 
 class _Layout(NamedTuple):
-    """Rows and columns of the grid, and the size of one cell in pixels."""
+    """Columns of the grid, and the size of one cell in pixels."""
 
-    rows: int
     columns: int
     height: int
     width: int
-
-
-def contact_grid(
-    x0: Frame, videos: Sequence[Iterable[Frame]], *, max_side: int = 1920, gap: int = 4
-) -> Iterator[Frame]:
-    """Lay the first frame and all samples of it out as one video.
-
-    The first frame stays still in the top left cell; the samples follow in rows. Cells are scaled
-    down, never up, by one factor, so that the grid fits a square of `max_side`; rows and columns
-    are chosen to keep the cells large. Both sides of the grid are even.
-
-    Args:
-        x0: the first frame, uint8, (height, width, 3).
-        videos: the samples' frames, each uint8 and as large as `x0`; all of one length. They are
-            read in step, so generators do.
-        max_side: the grid's largest height and width, in pixels.
-        gap: the grey line between cells, in pixels.
-
-    Yields:
-        The grid's frames, uint8, (grid height, grid width, 3), as many as the videos have.
-
-    Raises:
-        UserError: there is no video; lengths differ; a frame has another size; the cells would
-            vanish.
-
-    Example:
-        >>> write_video("grid.mp4", contact_grid(x0, videos), fps=8)
-    """
-    if not videos:
-        raise UserError("a grid needs at least one video beside the first frame, got 0")
-    height, width, _ = x0.shape
-    layout = _choose_layout(len(videos) + 1, height, width, max_side, gap)
-    return _grids(x0, videos, layout, gap)
-
-
-def _grids(
-    x0: Frame, videos: Sequence[Iterable[Frame]], layout: _Layout, gap: int
-) -> Iterator[Frame]:
-    first = _scaled(x0, layout)
-    iterators = [iter(video) for video in videos]
-    while True:
-        frames = [next(iterator, None) for iterator in iterators]
-        present = [frame for frame in frames if frame is not None]
-        if not present:
-            return
-        if len(present) < len(frames):
-            short = [index for index, frame in enumerate(frames) if frame is None]
-            raise UserError(f"videos {short} of the grid end early: give all one length")
-        for index, frame in enumerate(present):
-            if frame.shape != x0.shape:
-                raise UserError(
-                    f"video {index} of the grid has frames of {frame.shape}, the first frame "
-                    f"{x0.shape}: give all one size"
-                )
-        yield _assemble([first, *(_scaled(frame, layout) for frame in present)], layout, gap)
 
 
 def _choose_layout(cells: int, height: int, width: int, max_side: int, gap: int) -> _Layout:
@@ -92,28 +124,10 @@ def _choose_layout(cells: int, height: int, width: int, max_side: int, gap: int)
 
     columns = max(range(1, cells + 1), key=scale_and_shape)
     scale, _, _ = scale_and_shape(columns)
-    layout = _Layout(ceil(cells / columns), columns, int(height * scale), int(width * scale))
+    layout = _Layout(columns, int(height * scale), int(width * scale))
     if min(layout.height, layout.width) < 1:
         raise UserError(
             f"a grid of {cells} cells of {width}x{height} pixels does not fit {max_side} pixels: "
             "ask for fewer samples"
         )
     return layout
-
-
-def _scaled(frame: Frame, layout: _Layout) -> Frame:
-    if frame.shape[:2] == (layout.height, layout.width):
-        return frame
-    scaled = cv2.resize(frame, (layout.width, layout.height), interpolation=cv2.INTER_AREA)
-    return np.asarray(scaled, dtype=np.uint8)
-
-
-def _assemble(cells: list[Frame], layout: _Layout, gap: int) -> Frame:
-    height = layout.rows * (layout.height + gap) - gap
-    width = layout.columns * (layout.width + gap) - gap
-    grid = np.full((height + height % 2, width + width % 2, 3), _GREY, np.uint8)
-    for index, cell in enumerate(cells):
-        row, column = divmod(index, layout.columns)
-        top, left = row * (layout.height + gap), column * (layout.width + gap)
-        grid[top : top + layout.height, left : left + layout.width] = cell
-    return grid

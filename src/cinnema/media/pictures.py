@@ -3,7 +3,6 @@
 import re
 import struct
 import warnings
-from collections.abc import Iterable
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
@@ -18,13 +17,7 @@ from torch import Tensor
 
 from cinnema.core.errors import UserError
 from cinnema.core.files import check_input_file
-
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
-"""The suffixes by which a folder's pictures are known, in lower case."""
-
-MIN_SIDE = 16
-MAX_SIDE = 16_384
-MAX_PIXELS = 100_000_000
+from cinnema.media.formats import MAX_PIXELS, MIN_SIDE, check_size
 
 # JPEG covers the MPO that phones write. Formats that run code (EPS) are left out.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
@@ -107,53 +100,6 @@ def read_mask(mask: Mask, size: tuple[int, int]) -> Float32[np.ndarray, "h w"]:
     return np.asarray(image.convert("L")).astype(np.float32) / np.float32(255)
 
 
-def find_pictures(paths: Iterable[str | Path]) -> list[Path]:
-    """Replace folders by the pictures in them, and keep the order otherwise.
-
-    Args:
-        paths: Files, returned unchecked, and folders, of which the visible files with a suffix of
-            `PICTURE_SUFFIXES` are taken, in natural order (2 before 10). Subfolders are not
-            searched.
-
-    Returns:
-        The files.
-
-    Raises:
-        UserError: A folder holds no picture, or cannot be listed.
-    """
-    found: list[Path] = []
-    for path in map(Path, paths):
-        found += pictures_in(path) if path.is_dir() else [path]
-    return found
-
-
-def pictures_in(folder: Path) -> list[Path]:
-    """Return the pictures of a folder, in natural order.
-
-    Args:
-        folder: The folder; its subfolders are not searched.
-
-    Returns:
-        At least one path.
-
-    Raises:
-        UserError: The folder holds no picture, or cannot be listed.
-    """
-    try:
-        entries = list(folder.iterdir())
-    except OSError as error:
-        raise UserError(f"{folder} cannot be listed ({error.strerror}): check its rights") from None
-    pictures = [
-        path
-        for path in entries
-        if path.suffix.lower() in PICTURE_SUFFIXES and path.name[0] != "." and path.is_file()
-    ]
-    if not pictures:
-        kinds = ", ".join(PICTURE_SUFFIXES)
-        raise UserError(f"{folder} holds no picture ({kinds}): name another folder or a file")
-    return sorted(pictures, key=_natural_order)
-
-
 def to_tensor(pixels: UInt8[np.ndarray, "*batch h w 3"]) -> Float[Tensor, "*batch 3 h w"]:
     """Map pixels from 0 ... 255 to [-1, 1], channels first: 2 v / 255 - 1.
 
@@ -211,24 +157,6 @@ def resize_mask(mask: Float32[np.ndarray, "_ _"], size: tuple[int, int]) -> np.n
         return mask
     image = Image.fromarray(mask).resize((size[1], size[0]), Image.Resampling.BILINEAR)
     return np.asarray(image).clip(0, 1)
-
-
-def check_size(width: int, height: int, path: Path, *, min_side: int = 1) -> None:
-    """Raise a UserError if a picture or video is too small or too large.
-
-    Args:
-        width: In pixels.
-        height: In pixels.
-        path: The file, for the message.
-        min_side: Least width and height, in pixels.
-    """
-    size = f"{path} is {width}x{height} pixels"
-    if min(width, height) < min_side:
-        raise UserError(f"{size}, less than {min_side} on a side: use a larger picture")
-    if max(width, height) > MAX_SIDE:
-        raise UserError(f"{size}, more than {MAX_SIDE} on a side: scale it down first")
-    if width * height > MAX_PIXELS:
-        raise UserError(f"{size}, over {MAX_PIXELS // 10**6} megapixels: scale it down first")
 
 
 def open_picture(path: Path, *, kind: str) -> Image.Image:
@@ -371,9 +299,3 @@ def _mask_from_array(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
             f"{levels.min():g} to {levels.max():g}: scale it first"
         )
     return levels
-
-
-def _natural_order(path: Path) -> list[tuple[int, str]]:
-    """A key that sorts frame_2 before frame_10."""
-    parts = re.split(r"(\d+)", path.name)
-    return [(int(part), part) if part.isdigit() else (-1, part.lower()) for part in parts]

@@ -1,7 +1,7 @@
-"""Videos from and to files, whole or frame by frame.
+"""Videos read from and written to files, whole or frame by frame.
 
-Frames are uint8 in sRGB, (height, width, 3). Reading takes what PyAV decodes, animated pictures,
-folders of frames and npy arrays; writing chooses among `VIDEO_FORMATS`.
+Frames are uint8 in sRGB, (height, width, 3). Videos are read from every file that PyAV decodes,
+from animated pictures, folders of frames and npy arrays; they are written in `VIDEO_FORMATS`.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -26,25 +26,18 @@ from PIL import Image, ImageSequence
 
 from cinnema.core.errors import UserError
 from cinnema.core.files import atomic_folder, atomic_path, check_input_file
-from cinnema.media.pictures import (
+from cinnema.media.formats import (
+    DEFAULT_FPS,
+    MAX_FPS,
+    MAX_GIF_FPS,
+    VIDEO_FORMATS,
     check_size,
-    damaged,
-    open_picture,
     pictures_in,
-    read_photograph,
 )
+from cinnema.media.pictures import damaged, open_picture, read_photograph
 
-VIDEO_FORMATS = ("mp4", "gif", "webp", "png", "npy")
-"""What `write_video` writes: the suffixes without their dot."""
-
-DEFAULT_FPS = 25.0
-"""The frame rate taken for what carries none: frame folders, arrays, single pictures."""
-
-MAX_FPS = 240.0
-MAX_GIF_FPS = 50.0  # players slow down what is faster
-
-# FFmpeg's fast conversions darken by a level and leave colours in blocks of two pixels; these
-# leave a sixth of that error.
+# FFmpeg's fast conversions darken by one level and keep colours in blocks of two pixels; with
+# these flags a sixth of that error remains.
 _EXACT = int(
     Interpolation.BICUBIC
     | Interpolation.FULL_CHR_H_INT
@@ -52,7 +45,7 @@ _EXACT = int(
     | Interpolation.ACCURATE_RND
 )
 
-Frame = UInt8[np.ndarray, "_ _ 3"]  # any size: that all have the same is told by a UserError
+Frame = UInt8[np.ndarray, "_ _ 3"]  # of any size: a UserError says if sizes differ
 Frames = UInt8[np.ndarray, "t h w 3"]
 
 
@@ -61,9 +54,9 @@ class VideoFile:
     """A video read from a file, in memory.
 
     Attributes:
-        frames: sRGB colours, uint8, (frames, height, width, 3).
-        fps: frames a second, of `frames` (a stride when reading has divided it already).
-        path: where it was read from.
+        frames: sRGB colours.
+        fps: Frames per second of `frames`: the file's, divided by the stride.
+        path: The file.
     """
 
     frames: Frames
@@ -72,20 +65,20 @@ class VideoFile:
 
 
 def read_video(path: str | Path, *, max_frames: int | None = None, stride: int = 1) -> VideoFile:
-    """Read a video whole.
+    """Read a whole video.
 
     Args:
-        path: a video file (mp4, avi, mov, webm, ...), an animated GIF, WebP or PNG, a folder of
+        path: A video file (mp4, avi, mov, webm, ...), an animated GIF, WebP or PNG, a folder of
             frames (pictures of one size, in natural order of their names) or an .npy array
             (uint8, (frames, height, width, 3)).
-        max_frames: the most frames to take; None takes all.
-        stride: take each `stride`-th frame.
+        max_frames: Greatest number of frames to read, at least 1; all if None.
+        stride: Read every `stride`-th frame, from the first on.
 
     Returns:
         The video.
 
     Raises:
-        UserError: the file is missing, empty, damaged, or no video; frames differ in size.
+        UserError: The file is missing, empty, damaged, or not a video; frames differ in size.
 
     Example:
         >>> video = read_video("waves.mp4", max_frames=17)
@@ -99,13 +92,19 @@ def read_video(path: str | Path, *, max_frames: int | None = None, stride: int =
 def iterate_frames(
     path: str | Path, *, max_frames: int | None = None, stride: int = 1
 ) -> Iterator[Frame]:
-    """Read a video frame by frame, holding one at a time.
+    """Read a video frame by frame, holding one frame in memory.
 
-    The arguments and errors are those of `read_video`; a missing or foreign file raises here, what
-    is damaged further in raises when the frames get there.
+    Args:
+        path: As in `read_video`, like the others.
+        max_frames: Greatest number of frames to read.
+        stride: Read every `stride`-th frame.
 
-    Yields:
-        uint8, (height, width, 3).
+    Returns:
+        An iterator over the frames.
+
+    Raises:
+        UserError: As in `read_video`. A file that is missing or not a video raises at once, damage
+            further in when the iterator reaches it.
     """
     _, frames = _open(Path(path))
     return _take(frames, max_frames, stride)
@@ -114,29 +113,29 @@ def iterate_frames(
 def write_video(
     path: str | Path, frames: Iterable[Frame], *, fps: float, overwrite: bool = False
 ) -> Path:
-    """Write a video in the format that the suffix names; it is there in full or not at all.
+    """Write a video in the format of the file's suffix, completely or not at all.
 
-    - `.mp4`: H.264, yuv420p, BT.709, at near-transparent quality. Odd sides gain one row or column,
-      a copy of the last, as every player takes even sizes only.
+    - `.mp4`: H.264, yuv420p, BT.709, of near-transparent quality. An odd height or width is padded
+      with a copy of the last row or column, as many players refuse odd sizes.
     - `.gif`: 255 colours, chosen over all frames, with error diffusion. Loops.
     - `.webp`: animated, lossy. Loops.
-    - `.png`: a **folder** of that name without the suffix, with `0000.png`, `0001.png`, ...
+    - `.png`: a **folder** named without the suffix, of `0000.png`, `0001.png`, ...
     - `.npy`: uint8, (frames, height, width, 3).
 
-    mp4 and png hold one frame at a time in memory, the others all.
+    Of mp4 and png one frame is held in memory, of the others all.
 
     Args:
-        path: where to; the suffix is one of `VIDEO_FORMATS`, in any case.
-        frames: at least one, all of one size; any iterable.
-        fps: frames a second, above 0 and up to 240 (GIF: 50). png and npy do not store it.
-        overwrite: whether what is there already may be replaced.
+        path: The file to write; its suffix is one of `VIDEO_FORMATS`, in upper or lower case.
+        frames: At least one frame, all of one size.
+        fps: Frames per second, above 0 and at most 240 (GIF: 50). png and npy do not store it.
+        overwrite: Whether an existing file or folder may be replaced.
 
     Returns:
-        What was written: `path`, or the folder.
+        `path`, or the folder of frames.
 
     Raises:
-        UserError: the suffix or frame rate is none of these, the target exists or cannot be
-            written, the disk is full, or there is no frame.
+        UserError: The suffix or frame rate is not allowed, the file exists or cannot be written,
+            the disk is full, or there is no frame.
 
     Example:
         >>> write_video("sky.mp4", to_pixels(x), fps=8)
@@ -159,7 +158,7 @@ def write_video(
 
 
 def _open(path: Path) -> tuple[float, Iterator[Frame]]:
-    """Return the frame rate and the frames, checked to be of one size."""
+    """Return the frame rate, and the frames, which raise a UserError if their sizes differ."""
     if path.is_dir():
         fps, frames = DEFAULT_FPS, _folder_frames(pictures_in(path))
     else:
@@ -196,7 +195,7 @@ def _open_array(path: Path) -> tuple[float, Iterator[Frame]]:
 
 
 def _open_animation(path: Path) -> tuple[float, Iterator[Frame]]:
-    """Animated pictures go through Pillow: FFmpeg reads no animated WebP, nor lays out GIFs."""
+    """Read with Pillow: FFmpeg does not read animated WebP, nor compose the pages of a GIF."""
     image = open_picture(path, kind="a video")
     try:
         milliseconds = [_duration(page) for page in ImageSequence.Iterator(image)]

@@ -12,8 +12,9 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from cinnema.core.errors import UserError
+from cinnema.media.formats import MAX_FPS
 from cinnema.media.pictures import resize, resize_for_model, to_tensor
-from cinnema.media.videos import MAX_FPS, VideoFile, iterate_frames, read_video
+from cinnema.media.videos import VideoFile, iterate_frames, read_video
 from cinnema.models.base import VideoModel
 
 QueryVideo: TypeAlias = str | Path | VideoFile

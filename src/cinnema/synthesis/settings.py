@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
 
 from cinnema.core.errors import UserError
-from cinnema.media.pictures import MAX_PIXELS, MAX_SIDE, MIN_SIDE
+from cinnema.media.formats import MAX_PIXELS, MAX_SIDE, MIN_SIDE
 from cinnema.models.flow.flow import require_temperature
 from cinnema.synthesis.loops import Loop, moments
 

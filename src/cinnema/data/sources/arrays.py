@@ -11,7 +11,7 @@ from numpy.lib import format as npy_format
 from cinnema.core.errors import UserError
 from cinnema.data.records import BadRecord
 from cinnema.data.sources.frames import Stream, bad_record
-from cinnema.media.pictures import check_size
+from cinnema.media.formats import check_size
 
 _SUFFIX = ".npy"
 _CHUNK = 1 << 20

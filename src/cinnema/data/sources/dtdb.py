@@ -18,7 +18,7 @@ from cinnema.data.sources.frames import (
     subfolders,
 )
 from cinnema.data.sources.splits import check_shares, split_by_name
-from cinnema.media.videos import DEFAULT_FPS
+from cinnema.media.formats import DEFAULT_FPS
 
 _TRAIN, _TEST = "train", "eval"
 

@@ -27,8 +27,8 @@ from cinnema.data.sources.frames import (
     picture_frames,
 )
 from cinnema.data.sources.splits import check_shares, read_splits, split_by_name
-from cinnema.media.pictures import open_picture, pictures_in
-from cinnema.media.videos import DEFAULT_FPS
+from cinnema.media.formats import DEFAULT_FPS, pictures_in
+from cinnema.media.pictures import open_picture
 
 VIDEO_SUFFIXES = (
     ".mp4", ".m4v", ".mov", ".3gp", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv",

@@ -20,7 +20,8 @@ from cinnema.core.errors import UserError
 from cinnema.core.files import check_input_file
 from cinnema.data.records import BadRecord, RawClip
 from cinnema.data.sources.truncation import missing_bytes
-from cinnema.media.pictures import PICTURE_SUFFIXES, pictures_in, read_photograph
+from cinnema.media.formats import PICTURE_SUFFIXES, pictures_in
+from cinnema.media.pictures import read_photograph
 from cinnema.media.videos import iterate_frames, read_video
 
 Fit: TypeAlias = Literal["stretch", "crop"]

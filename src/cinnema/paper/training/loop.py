@@ -12,7 +12,7 @@ from cinnema.core.config import config_to_dict
 from cinnema.core.distributed import Ranks
 from cinnema.core.errors import NotFiniteError, UserError
 from cinnema.data.loading import ClipLoader, VideoBatch
-from cinnema.media.videos import DEFAULT_FPS
+from cinnema.media.formats import DEFAULT_FPS
 from cinnema.training.run import Stateful, TrainingRun
 
 Validate = Callable[[], dict[str, float]]

@@ -13,7 +13,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional
 
-from cinnema.media.pictures import pictures_in, read_photograph
+from cinnema.media.formats import pictures_in
+from cinnema.media.pictures import read_photograph
 from cinnema.simulators.sky.tiles import Draws, blur_levels, blur_of, pixel_centres, sample_tile
 
 # Columns of a skyline for each pixel across: steep edges are averaged over them.
