@@ -38,7 +38,7 @@ from cinnema.data.augmentation import PAPER, Augmentation
 from cinnema.data.dataset import PackedDataset
 from cinnema.data.loading import ClipLoader
 from cinnema.data.manifest import ENCODINGS, Encoding
-from cinnema.data.preparing import prepare
+from cinnema.data.prepare import prepare
 from cinnema.data.records import Control, Item, RawClip
 from cinnema.simulators.sky import draw_motion, draw_scene
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from cinnema.core.weights import save_weights
-from cinnema.data.preparing import prepare
+from cinnema.data.prepare import prepare
 from cinnema.models.flow.conditioning import ConditionerConfig
 from cinnema.models.flow.flow import FlowConfig
 from cinnema.models.keypoint.stage1 import KeypointConfig

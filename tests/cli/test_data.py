@@ -63,19 +63,6 @@ def test_the_same_command_again_finds_everything_done(
     assert (code, "size" in err) == (2, True)
 
 
-def test_shares_make_what_one_process_makes(run: Run, footage: Path, tmp_path: Path) -> None:
-    options = ["--size", 32, "--clips-per-shard", 1]
-    run("prepare", "folder", footage, tmp_path / "one", *options)
-    for share in ("0/2", "1/2"):
-        code, _, _ = run("prepare", "folder", footage, tmp_path / "two", *options, "--shard", share)
-        assert code == 0
-    assert run("merge", tmp_path / "two")[0] == 0
-    names = sorted(p.name for p in (tmp_path / "one").iterdir())
-    assert sorted(p.name for p in (tmp_path / "two").iterdir()) == names
-    for name in names:
-        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
-
-
 def test_what_is_damaged_stops_the_work_or_is_listed(
     run: Run, footage: Path, tmp_path: Path
 ) -> None:
@@ -135,12 +122,10 @@ def test_a_folder_gets_the_control_of_the_sky(run: Run, footage: Path, tmp_path:
         (("prepare", "dtdb", ".", "out", "--texture", "a/b"), "texture must be the name"),
         (("prepare", "bair", ".", "out", "--stride", 2), "--stride is an option of folder"),
         (("prepare", "folder", "nowhere", "out"), "nowhere"),
-        (("prepare", "folder", ".", "out", "--shard", "2/2"), "no share 2/2"),
         (("simulate", "sky", "out", "-n", 0), "0"),
         (("simulate", "push", "out", "-n", 1, "--foregrounds", "."), "an option of sky"),
         (("show", "nowhere"), "nowhere"),
         (("check", "nowhere"), "nowhere"),
-        (("merge", "nowhere"), "nowhere"),
     ],
 )
 def test_mistakes_are_told_in_a_line(

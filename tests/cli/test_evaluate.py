@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from cinnema.backbones.lpips import LPIPS
-from cinnema.data.preparing import prepare
+from cinnema.data.prepare import prepare
 from cinnema.data.records import Item, RawClip, Split
 from cinnema.evaluation import assembly
 from cinnema.evaluation.features import FeatureNetwork

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cinnema.data.preparing import prepare
+from cinnema.data.prepare import prepare
 from cinnema.data.records import Control, Item, RawClip
 from cinnema.data.wind import WIND
 from cinnema.evaluation.known_truth import reader as reader_module

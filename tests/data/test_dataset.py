@@ -12,9 +12,8 @@ import pytest
 from cinnema.core.errors import UserError
 from cinnema.data import dataset as dataset_module
 from cinnema.data.dataset import PackedDataset
-from cinnema.data.preparing import prepare
+from cinnema.data.prepare import prepare
 from cinnema.data.records import Item, RawClip
-from cinnema.data.sharing import Share
 from data.tiny_sources import HAND, TinySource, make_clip
 
 
@@ -63,13 +62,6 @@ def test_splits_are_the_sources_own(folder: Path) -> None:
     assert clips.indices("validation").tolist() == []
 
 
-def test_a_data_set_may_be_empty(tmp_path: Path) -> None:
-    prepare(TinySource(num_items=0), tmp_path / "tiny")
-    clips = PackedDataset(tmp_path / "tiny")
-    assert len(clips) == len(clips.indices("train")) == 0
-    clips.verify()
-
-
 def test_what_is_not_known_of_a_clip_is_none(tmp_path: Path) -> None:
     class Bare(TinySource):
         control = None  # type: ignore[assignment]
@@ -84,7 +76,7 @@ def test_what_is_not_known_of_a_clip_is_none(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("index", "frames"), [(12, None), (-1, None), (0, [9])])
 def test_what_is_not_there_is_an_index_error(folder: Path, index: int, frames: Any) -> None:
-    with pytest.raises(IndexError, match=r"(clip|frame) .*(12 clips|3 frames)"):
+    with pytest.raises(IndexError, match=r"(clip|frames) .*(12 clips|which has 3)"):
         PackedDataset(folder).read(index, frames)
 
 
@@ -96,6 +88,16 @@ def test_only_so_many_files_are_open_at_once(folder: Path, monkeypatch: pytest.M
     for position in (0, 11, 5, 0, 3, 8):
         assert np.array_equal(clips.read(position).frames, first[position])
     assert open_files_in(folder) <= 2
+
+
+def test_frames_are_resized_on_request(folder: Path) -> None:
+    small, own = PackedDataset(folder, size=4), PackedDataset(folder)
+    assert (small.size, own.size) == (4, 6)
+    clip = small.read(0, [1])
+    assert clip.frames.shape == (1, 4, 4, 3)
+    assert clip.still is not None
+    assert clip.still.shape == (4, 4)
+    assert np.array_equal(PackedDataset(folder, size=6).read(0).frames, own.read(0).frames)
 
 
 def open_files_in(folder: Path) -> int:
@@ -115,23 +117,15 @@ def test_a_copy_in_another_process_reads_for_itself(folder: Path) -> None:
 
 
 def test_a_folder_that_holds_no_data_set_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"nowhere is no folder: prepare one"):
+    with pytest.raises(UserError, match=r"nowhere is not a folder: create one"):
         PackedDataset(tmp_path / "nowhere")
-    with pytest.raises(UserError, match="holds no packed clips"):
+    with pytest.raises(UserError, match="contains no packed clips"):
         PackedDataset(tmp_path)
 
 
-def test_an_unfinished_data_set_says_what_is_missing_and_how_to_go_on(tmp_path: Path) -> None:
-    prepare(TinySource(), tmp_path / "tiny", clips_per_shard=4, share=Share(0, 2))
-    with pytest.raises(
-        UserError, match=r"unfinished, 1 of its 3 shards are missing \(train-00001\.npz\): run"
-    ):
-        PackedDataset(tmp_path / "tiny")
-
-
-def test_a_data_set_without_its_manifest_says_how_to_go_on(folder: Path) -> None:
+def test_an_unfinished_data_set_says_how_to_continue(folder: Path) -> None:
     (folder / "manifest.json").unlink()
-    with pytest.raises(UserError, match="unfinished, only its manifest is missing: run"):
+    with pytest.raises(UserError, match="is unfinished, it has 3 shards but no manifest: run"):
         PackedDataset(folder)
 
 

@@ -23,7 +23,7 @@ from cinnema.data import loading
 from cinnema.data.augmentation import PAPER, Augmentation
 from cinnema.data.dataset import PackedClip, PackedDataset
 from cinnema.data.loading import ClipLoader, ClipSequence, VideoBatch
-from cinnema.data.preparing import prepare
+from cinnema.data.prepare import prepare
 from cinnema.data.records import Control, Item, RawClip, Split
 
 SIZE, FPS = 8, 30.0

@@ -19,8 +19,15 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image, JpegImagePlugin
 
 from cinnema.core.errors import UserError
-from cinnema.data.manifest import ENCODINGS, Encoding, ShardEntry, ShardIndex, SkippedRecord
-from cinnema.data.records import BadRecord, Control, RawClip
+from cinnema.data.manifest import (
+    ENCODINGS,
+    Encoding,
+    ShardEntry,
+    ShardIndex,
+    ShardPlan,
+    SkippedRecord,
+)
+from cinnema.data.records import BadRecord, Control, Item, RawClip
 from cinnema.data.shards import Shard, decode_picture, encode_picture, write_shard
 from data.tiny_sources import HAND, make_clip
 
@@ -31,10 +38,21 @@ def write(
     path: Path,
     *records: RawClip | BadRecord,
     encoding: Encoding = "png",
-    size: int = 6,
+    size: int | None = 6,
     control: Control | None = None,
 ) -> tuple[ShardEntry, ShardIndex]:
-    return write_shard(path, records, split="train", size=size, encoding=encoding, control=control)
+    plan = plan_of(path.name, size=size, encoding=encoding, control=control)
+    return write_shard(path.parent, plan, records)
+
+
+def plan_of(
+    file: str, *, size: int | None, encoding: Encoding, control: Control | None = None
+) -> ShardPlan:
+    items = (Item(name="a", split="train"),)
+    return ShardPlan(
+        file=file, name="tiny", size=size, encoding=encoding, control=control, clips_per_shard=9,
+        settings={}, items=items,
+    )  # fmt: skip
 
 
 @pytest.fixture
@@ -139,13 +157,13 @@ def test_numpy_and_pillow_alone_read_a_shard(tmp_path: Path, encoding: Encoding)
 
 
 @settings(deadline=None)
-@given(st.integers(1, 40).flatmap(lambda s: arrays(np.uint8, (s, s, 3))))
+@given(st.integers(1, 40).flatmap(lambda s: arrays(np.uint8, (s, 41 - s, 3))))
 def test_lossless_encodings_keep_every_bit_and_jpeg_decodes_as_pillow_does(
     pixels: np.ndarray,
 ) -> None:
     for encoding in get_args(Encoding):
         content = np.frombuffer(encode_picture(pixels, encoding), np.uint8)
-        decoded = decode_picture(content, encoding, size=len(pixels))
+        decoded = decode_picture(content, encoding, shape=pixels.shape[:2])
         if encoding == "jpeg":
             pixels_of_pillow = np.asarray(Image.open(io.BytesIO(content.tobytes())))
             assert np.array_equal(decoded, pixels_of_pillow)
@@ -157,7 +175,7 @@ def test_jpeg_is_close_and_keeps_the_colours_at_full_size() -> None:
     y, x = np.mgrid[:32, :32]
     smooth = np.stack([x * 8, y * 8, 255 - x * 4 - y * 4], axis=-1).astype(np.uint8)
     content = encode_picture(smooth, "jpeg")
-    decoded = decode_picture(np.frombuffer(content, np.uint8), "jpeg", size=32)
+    decoded = decode_picture(np.frombuffer(content, np.uint8), "jpeg", shape=(32, 32))
     assert np.abs(decoded.astype(int) - smooth).max() <= 8
     image = Image.open(io.BytesIO(content))
     assert isinstance(image, JpegImagePlugin.JpegImageFile)
@@ -204,9 +222,10 @@ def test_a_shard_may_be_empty(tmp_path: Path) -> None:
 
 
 def test_the_same_clips_make_the_same_bytes(tmp_path: Path) -> None:
-    for name in ("here.npz", "there.npz"):
-        write(tmp_path / name, make_clip("a"), make_clip("b"))
-    assert (tmp_path / "here.npz").read_bytes() == (tmp_path / "there.npz").read_bytes()
+    write(tmp_path / "s.npz", make_clip("a"), make_clip("b"))
+    content = (tmp_path / "s.npz").read_bytes()
+    write(tmp_path / "s.npz", make_clip("a"), make_clip("b"))
+    assert (tmp_path / "s.npz").read_bytes() == content
 
 
 def test_a_shard_that_numpy_has_written_is_read(shard: Path) -> None:
@@ -327,24 +346,40 @@ def test_reading_a_clip_loads_no_more_than_the_clip(tmp_path: Path) -> None:
     assert peak < 40 * frames.nbytes / 8
 
 
-def test_writing_holds_the_encoded_pictures_and_one_clip(tmp_path: Path) -> None:
+def test_writing_holds_one_clip(tmp_path: Path) -> None:
     def grey(number: int) -> RawClip:
         frames = np.full((10, 64, 64, 3), number, dtype=np.uint8)
         return RawClip(name=str(number), source="v", frames=frames, fps=5.0)
 
     one = grey(0).frames.nbytes
     tracemalloc.start()
-    entry, _ = write_shard(
-        tmp_path / "s.npz",
-        (grey(number) for number in range(40)),
-        split="train",
-        size=64,
-        encoding="png",
-        control=None,
-    )
+    records = (grey(number) for number in range(80))
+    write_shard(tmp_path, plan_of("s.npz", size=64, encoding="raw"), records)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < 3 * one + 2 * entry.bytes < 10 * one
+    assert peak < 30 * one
+
+
+def test_clips_may_keep_their_own_size(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    written = [
+        RawClip(
+            name=name,
+            source=name,
+            frames=rng.integers(0, 256, shape, dtype=np.uint8),
+            fps=8.0,
+            label="sea",
+            stride=3,
+        )
+        for name, shape in (("a", (2, 5, 9, 3)), ("b", (3, 8, 4, 3)))
+    ]
+    for encoding in LOSSLESS:
+        _, index = write(tmp_path / "s.npz", *written, encoding=encoding, size=None)
+        assert [(c.height, c.width) for c in index.clips] == [(5, 9), (8, 4)]
+        assert [(c.label, c.stride) for c in index.clips] == [("sea", 3), ("sea", 3)]
+        shard = Shard(tmp_path / "s.npz")
+        for number, clip in enumerate(written):
+            assert np.array_equal(shard.frames(number), clip.frames)
 
 
 def test_a_full_disk_leaves_nothing(
@@ -377,8 +412,8 @@ HAND_TRACK = make_clip("a").tracks["hand"]
         (altered(frames=np.zeros((3, 6, 6, 3))), r"^a: its frames are float64 \(3, 6, 6, 3\)"),
         (altered(frames=np.zeros((3, 6, 6), np.uint8)), r"^a: its frames are uint8 \(3, 6, 6\)"),
         (altered(frames=np.zeros((0, 6, 6, 3), np.uint8)), r"^a: its frames are uint8 \(0, 6"),
-        (make_clip("a", fps=0.0), r"^a: 0\.0 frames a second"),
-        (make_clip("a", fps=float("nan")), r"^a: nan frames a second"),
+        (make_clip("a", fps=0.0), r"^a: 0\.0 frames per second"),
+        (make_clip("a", fps=float("nan")), r"^a: nan frames per second"),
         (altered(still=np.zeros((5, 6), bool)), r"^a: its still mask is bool \(5, 6\)"),
         (altered(still=np.zeros((6, 6), int)), r"^a: its still mask is int64 \(6, 6\)"),
         (altered(tracks={"hand": HAND_TRACK[:2]}), r"^a: its track hand is \(2, 3\), not \(3,"),
@@ -397,5 +432,5 @@ def test_clips_of_a_shard_differ_in_name_and_share_their_tracks(tmp_path: Path) 
     with pytest.raises(UserError, match="two clips are named a: rename"):
         write(tmp_path / "s.npz", make_clip("a"), make_clip("b"), make_clip("a"))
     knees = {"knee": HAND_TRACK}
-    with pytest.raises(UserError, match=r"b has the tracks .*knee.*, a has .*hand.*apart"):
+    with pytest.raises(UserError, match=r"b has the tracks .*knee.*, a has .*hand.*separate"):
         write(tmp_path / "s.npz", make_clip("a"), make_clip("b", tracks=knees))

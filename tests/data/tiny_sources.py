@@ -39,12 +39,14 @@ class TinySource:
         seed: A setting.
         bad: The items whose second clip cannot be read.
         fatal: The item whose reading kills the process, as a lack of memory would.
+        expected: Clips of each item, as a guess.
     """
 
     num_items: int = 6
     seed: int = 0
     bad: tuple[str, ...] = ()
     fatal: str | None = None
+    expected: int = 2
 
     name = "tiny"
     size = 6
@@ -56,7 +58,7 @@ class TinySource:
     def items(self) -> Sequence[Item]:
         splits: tuple[Split, ...] = ("train", "train", "test")
         return [
-            Item(name=f"{number:02d}", split=splits[number % 3], clips=2)
+            Item(name=f"{number:02d}", split=splits[number % 3], clips=self.expected)
             for number in range(self.num_items)
         ]
 

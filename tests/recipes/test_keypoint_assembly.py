@@ -11,7 +11,7 @@ from cinnema.core.config import config_from_dict, config_to_dict
 from cinnema.core.errors import UserError
 from cinnema.data.augmentation import Augmentation
 from cinnema.data.dataset import PackedDataset
-from cinnema.data.preparing import prepare
+from cinnema.data.prepare import prepare
 from cinnema.evaluation.acting import reconstruction_validation
 from cinnema.models.files import load_model
 from cinnema.models.flow.conditioning import ConditionerConfig

@@ -10,7 +10,7 @@ from cinnema.cli.console import DONE, Progress
 from cinnema.core.errors import UserError
 
 if TYPE_CHECKING:
-    from cinnema.data.preparing import Preparation
+    from cinnema.data.prepare import Prepared
     from cinnema.data.records import ClipSource, Split
 
 DataSet = Literal["bair", "landscape", "iper", "dtdb", "folder"]
@@ -32,10 +32,8 @@ class _Packing:
     workers: int = 1
     """Processes on this machine."""
     clips_per_shard: int = 64
-    """At about how many clips a file is full; files are what processes and machines share out."""
-    shard: str | None = None
-    """i/n: make only the i-th of n shares, from 0/n on; unless given, torchrun or a scheduler's
-    array says which."""
+    """Number of clips at which a file counts as full. Files are what processes share out: several
+    machines work together when the command is started with torchrun."""
 
     def pack(self, source: "ClipSource", folder: Path, *, skip_bad: bool = False) -> int:
         """Pack a source, and say on standard output what came of it.
@@ -48,25 +46,27 @@ class _Packing:
         Returns:
             The exit code.
         """
-        from cinnema.data.preparing import prepare
-        from cinnema.data.sharing import Share
+        import torch
 
-        share = Share.from_environment() if self.shard is None else Share.parse(self.shard)
-        with Progress(total=0) as bar:
-            bar.begin("packing")
+        from cinnema.core.distributed import joined_ranks
+        from cinnema.data.prepare import prepare
+
+        with joined_ranks(torch.device("cpu")) as ranks, Progress(total=0) as bar:
+            bar.begin("packing clips")
             result = prepare(
                 source,
                 folder,
                 encoding=self.encoding,
                 workers=self.workers,
-                share=share,
+                ranks=ranks,
                 skip_bad=skip_bad,
                 clips_per_shard=self.clips_per_shard,
-                progress=lambda state: bar.reach(state.clips, total=state.num_clips),
+                progress=lambda done, total: bar.reach(done, total=total),
             )
-        for record in result.skipped:
-            print(f"skipped {record.record}: {record.reason}", flush=True)
-        print(f"{folder}: {_sum_up(result)}", flush=True)
+        if ranks.is_first:
+            for record in result.manifest.skipped:
+                print(f"skipped {record.record}: {record.reason}", flush=True)
+            print(f"{folder}: {_sum_up(result)}", flush=True)
         return DONE
 
 
@@ -196,28 +196,6 @@ class Simulate(_Packing):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Merge:
-    """Write the manifest of a data set whose shares are all made.
-
-    Whoever finishes last does this by itself; here it is for shares that were copied together.
-    """
-
-    folder: Annotated[Path, tyro.conf.Positional]
-    """The packed data set."""
-
-    def run(self) -> int:
-        """Write the manifest, and print what it lists."""
-        from cinnema.data.merging import merge
-
-        manifest = merge(self.folder)
-        print(
-            f"{self.folder}: {len(manifest.clips)} clips in {len(manifest.shards)} shards",
-            flush=True,
-        )
-        return DONE
-
-
-@dataclass(frozen=True, kw_only=True)
 class Check:
     """Read every shard of a packed data set and compare it with its checksum."""
 
@@ -277,14 +255,12 @@ class Show:
         return DONE
 
 
-def _sum_up(result: "Preparation") -> str:
-    parts = [f"{result.num_clips} clips", f"{result.num_made} shards made"]
+def _sum_up(result: "Prepared") -> str:
+    parts = [f"{len(result.manifest.clips)} clips", f"{result.num_made} shards made"]
     if result.num_found:
         parts.append(f"{result.num_found} found")
-    if result.skipped:
-        parts.append(f"{len(result.skipped)} records skipped")
-    if not result.is_complete:
-        parts.append(f"{result.num_missing} shards still to be made by other shares")
+    if result.manifest.skipped:
+        parts.append(f"{len(result.manifest.skipped)} records skipped")
     return ", ".join(parts)
 
 

@@ -15,7 +15,7 @@ from cinnema.cli.animate import Animate
 from cinnema.cli.backbones import Backbones
 from cinnema.cli.compare import Compare
 from cinnema.cli.console import DONE, exit_code_of
-from cinnema.cli.data import Check, Merge, Prepare, Show, Simulate
+from cinnema.cli.data import Check, Prepare, Show, Simulate
 from cinnema.cli.demo import Demo
 from cinnema.cli.edit import Edit
 from cinnema.cli.evaluate import Evaluate
@@ -41,8 +41,7 @@ Data = Annotated[
     Annotated[Prepare, tyro.conf.subcommand("prepare")]
     | Annotated[Simulate, tyro.conf.subcommand("simulate")]
     | Annotated[Show, tyro.conf.subcommand("show")]
-    | Annotated[Check, tyro.conf.subcommand("check")]
-    | Annotated[Merge, tyro.conf.subcommand("merge")],
+    | Annotated[Check, tyro.conf.subcommand("check")],
     tyro.conf.subcommand("data", description="Pack data sets and simulated worlds; look at them."),
 ]
 Command = (

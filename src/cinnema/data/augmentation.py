@@ -116,12 +116,12 @@ class Variation:
     corner: tuple[float, float] = (0.0, 0.0)
 
     def frames(
-        self, frames: UInt8[np.ndarray, "t n n 3"], *, size: int
+        self, frames: UInt8[np.ndarray, "t h w 3"], *, size: int
     ) -> UInt8[np.ndarray, "t s s 3"]:
         """Return the frames resized, cropped, mirrored and recoloured, all alike.
 
         Args:
-            frames: Of one clip, RGB, square.
+            frames: Of one clip, RGB; the aspect ratio is not kept.
             size: Their new width and height, in pixels.
         """
         frames = self._crop(frames, size)
@@ -152,12 +152,12 @@ class Variation:
         return round(size * self.enlarge)
 
     def _crop(
-        self, frames: UInt8[np.ndarray, "t n n 3"], size: int
+        self, frames: UInt8[np.ndarray, "t h w 3"], size: int
     ) -> UInt8[np.ndarray, "t s s 3"]:
         side = self._enlarged(size)
-        if frames.shape[1] != side:
-            # Area, where it shrinks, is free of aliases; it enlarges without smoothing.
-            method = cv2.INTER_AREA if side < frames.shape[1] else cv2.INTER_LINEAR
+        if frames.shape[1:3] != (side, side):
+            # Area is free of aliases where it shrinks; it enlarges without smoothing.
+            method = cv2.INTER_AREA if side < min(frames.shape[1:3]) else cv2.INTER_LINEAR
             frames = np.stack(
                 [cv2.resize(frame, (side, side), interpolation=method) for frame in frames]
             ).astype(np.uint8, copy=False)

@@ -130,7 +130,7 @@ class ClipSequence:
         self.augmentation.check_control(dataset.manifest.control)
         self.track, self.has_points = track, has_points
         _check_track(track, dataset, self.augmentation, has_points=has_points)
-        self.size = dataset.manifest.size if size is None else size
+        self.size = dataset.size if size is None else size
         self.indices = _long_enough(dataset, split, num_frames)
         self._key = int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0])
         self._epoch, self._order = -1, np.zeros(0, dtype=np.int64)

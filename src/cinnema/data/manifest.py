@@ -1,19 +1,17 @@
-"""The JSON documents of a packed data set: the plan, each shard's index, and the manifest.
+"""The JSON documents of a packed data set: the index in each shard, and the manifest.
 
 A folder of packed clips holds
 
-    plan.json           written first: which items go into which shard
     train-00003.npz     one shard (`cinnema.data.shards`), with its index inside
-    train-00003.json    its receipt: SHA-256 and a copy of the index, written after the shard
-    manifest.json       written when every planned shard is there
+    manifest.json       written when every shard is there
 
-The receipts let any number of processes find out what is missing, and the last one write the
-manifest, without reading the shards again.
+A shard is written beside its final name and then renamed, so a shard that exists is complete. Its
+index says what it was made from: that is how an interrupted packing continues.
 """
 
-import hashlib
 import json
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
@@ -27,9 +25,10 @@ from cinnema.data.records import Control, Item, Split
 Encoding: TypeAlias = Literal["png", "jpeg", "webp", "raw"]
 ENCODINGS: tuple[Encoding, ...] = ("png", "jpeg", "webp", "raw")
 
-PLAN, MANIFEST = "plan.json", "manifest.json"
+MANIFEST = "manifest.json"
+SHARD_NAME = re.compile(r"(train|validation|test)-\d{5}\.npz")
 _VERSION = 1
-_LISTED = 5  # names that a message lists before it counts the rest
+_MAX_LISTED = 5  # names that a message lists before it counts the rest
 
 _Document = TypeVar("_Document", bound="Document")  # not Self, which the shape checker refuses
 
@@ -42,18 +41,20 @@ class _Header:
 
 @dataclass(frozen=True, kw_only=True)
 class Document:
-    """Fields that become one JSON object, with the name of its format and a version."""
+    """A dataclass stored as one JSON object, with the name of its format and a version."""
 
     FORMAT: ClassVar[str]
 
     def to_json(self) -> bytes:
-        """Return the document as UTF-8 JSON, one line for each field and each entry of a list.
+        """Return the document as UTF-8 JSON, one line per field and per entry of a list.
+
+        Fields that are None are left out.
 
         Raises:
-            UserError: A name in it is no Unicode, as file names of old disks are.
+            UserError: A name in it is not valid Unicode, as file names on old disks may be.
         """
         values = {"format": self.FORMAT, "version": _VERSION}
-        values |= _adapter(type(self)).dump_python(self)
+        values |= _adapter(type(self)).dump_python(self, exclude_none=True)
         fields = (f"{json.dumps(name)}: {_lines_of(value)}" for name, value in values.items())
         text = "{\n" + ",\n".join(fields) + "\n}\n"
         try:
@@ -64,15 +65,15 @@ class Document:
 
     @classmethod
     def from_json(cls: type[_Document], content: bytes, *, source: str | Path) -> _Document:
-        """Return the document that JSON describes. Fields that are not known are passed over.
+        """Return the document that JSON describes. Unknown fields are ignored.
 
         Args:
             content: What `to_json` returned.
-            source: Where it is from, for the message.
+            source: Where the content comes from, for error messages.
 
         Raises:
-            UserError: It is not JSON, of another format or version, or a field is missing or
-                does not fit.
+            UserError: The content is not JSON, has another format or version, or a field is
+                missing or invalid.
         """
         try:
             header = _adapter(_Header).validate_json(content)
@@ -87,7 +88,7 @@ class Document:
             )
         if header.version != _VERSION:
             raise UserError(
-                f"{source} is of version {header.version}, this version of cinnema reads "
+                f"{source} has version {header.version}, this version of cinnema reads "
                 f"{_VERSION}: update cinnema"
             )
         try:
@@ -95,16 +96,16 @@ class Document:
         except ValidationError as error:
             raise UserError(
                 f"{source} is damaged ({_first_of(error)}): delete it and run the same command "
-                "again, which makes what is missing"
+                "again"
             ) from None
         return document
 
     @classmethod
     def read(cls: type[_Document], path: Path) -> _Document:
-        """Return the document in a file.
+        """Return the document stored in a file.
 
         Raises:
-            UserError: The file is missing or cannot be read, or as `from_json` says.
+            UserError: The file is missing or cannot be read, or as in `from_json`.
         """
         check_input_file(path, kind=f"a {cls.FORMAT} document")
         return cls.from_json(path.read_bytes(), source=path)
@@ -114,7 +115,7 @@ _adapters: dict[type, TypeAdapter[Any]] = {}
 
 
 def _adapter(kind: type) -> Any:  # noqa: ANN401 - a TypeAdapter, which the shape checker refuses
-    """Return what validates this kind; to make it anew takes longer than to use it."""
+    """Return the validator of a class; building one takes longer than using it."""
     if kind not in _adapters:
         _adapters[kind] = TypeAdapter(kind)
     return _adapters[kind]
@@ -139,17 +140,23 @@ def _first_of(error: ValidationError) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class ClipInfo:
-    """A clip, as its shard's index lists it.
+    """A clip in a shard's index.
 
     Attributes:
-        clip: Its name, unique in the data set.
-        source: The source video; all its clips are in one split.
-        split: On which side of the split it is.
-        frames: How many it has.
-        fps: Frames a second.
-        control: Of the whole clip, from its first frame to its last. None where the data set has
-            none, or the track is not finite at those frames.
-        start: Clips that share their first frame, as different futures of it, share this name.
+        clip: Name, unique in the data set.
+        source: Name of the source video.
+        split: "train", "validation" or "test".
+        frames: Number of frames.
+        fps: Frames per second.
+        control: The control eta over the whole clip, from its first frame to its last. None if
+            the data set has no control, or the track is not finite at those frames.
+        start: Name shared by clips that start with the same frame (different futures of it).
+        height: Height of the frames in pixels; None if it is the data set's `size`.
+        width: Width, likewise.
+        label: What the clip shows, such as "clouds"; None if unknown.
+        stride: Every `stride`-th frame plays at natural speed; None if unknown.
+        origin: Where the source video was obtained.
+        licence: Licence of the source video.
     """
 
     clip: str
@@ -157,26 +164,34 @@ class ClipInfo:
     split: Split
     frames: int
     fps: float
-    control: tuple[float, ...] | None
-    start: str | None
+    control: tuple[float, ...] | None = None
+    start: str | None = None
+    height: int | None = None
+    width: int | None = None
+    label: str | None = None
+    stride: int | None = None
+    origin: str | None = None
+    licence: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClipEntry(ClipInfo):
-    """A clip, as the manifest lists it.
+    """A clip in the manifest: a whole clip of a shard, or some of its frames in a row.
 
     Attributes:
-        shard: The position of its shard in the manifest's list.
-        index: Its position in that shard.
+        shard: Position of the shard in the manifest's list.
+        index: Position of the clip in that shard.
+        first: Its first frame in the stored clip; `frames` counts from there.
     """
 
     shard: int
     index: int
+    first: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class SkippedRecord:
-    """What could not be read and was left out.
+    """A record that could not be read and was left out.
 
     Attributes:
         record: The file, and the record in it.
@@ -189,13 +204,13 @@ class SkippedRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class ShardEntry:
-    """A shard, as the manifest lists it.
+    """A shard in the manifest.
 
     Attributes:
-        file: Its name in the folder.
-        sha256: Of the file, 64 hexadecimal digits.
-        bytes: The file's size.
-        clips: How many it holds.
+        file: File name in the folder.
+        sha256: SHA-256 of the file, 64 hexadecimal digits.
+        bytes: Size of the file.
+        clips: Number of clips in it.
     """
 
     file: str
@@ -205,90 +220,56 @@ class ShardEntry:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShardIndex(Document):
-    """What a shard says of itself; it lies in the shard as its member `index`.
+class ShardPlan:
+    """What a shard is made from. A shard on disk is reused only if its plan is the same.
 
     Attributes:
-        encoding: Of the pictures.
-        size: Their width and height, in pixels.
-        tracks: Numbers a frame of each track, by its name.
+        file: File name in the folder: "train-00003.npz".
+        name: Name of the data set.
+        size: Width and height of the frames in pixels; None if clips keep their own.
+        encoding: How pictures are stored.
+        control: What the control's track means; None if there is no control.
+        clips_per_shard: Number of clips at which a shard counts as full.
+        settings: The source's settings, as JSON values.
+        items: The source's items in this shard, in order; all of one split.
+    """
+
+    file: str
+    name: str
+    size: int | None = None
+    encoding: Encoding
+    control: Control | None = None
+    clips_per_shard: int
+    settings: dict[str, Any]
+    items: tuple[Item, ...]
+
+    @property
+    def split(self) -> Split:
+        """The split of all items."""
+        return self.items[0].split
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardIndex(Document):
+    """What a shard says about itself; stored in the shard as its member `index`.
+
+    Attributes:
+        encoding: How pictures are stored.
+        size: Width and height of the frames in pixels; None if clips state their own.
+        tracks: Numbers per frame of each track, by name.
         clips: In the order of the shard.
-        skipped: What its items held besides and could not be read.
+        skipped: Records of the same items that could not be read.
+        plan: What the shard was made from; None in shards of earlier versions.
     """
 
     FORMAT: ClassVar[str] = "cinnema-shard"
 
     encoding: Encoding
-    size: int
+    size: int | None = None
     tracks: dict[str, int]
     clips: tuple[ClipInfo, ...]
     skipped: tuple[SkippedRecord, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlannedShard:
-    """A shard that is to be made.
-
-    Attributes:
-        file: Its name in the folder: "train-00003.npz".
-        split: Of all its clips.
-        items: What of the source goes into it, in this order.
-    """
-
-    file: str
-    split: Split
-    items: tuple[Item, ...]
-
-    @property
-    def receipt(self) -> str:
-        """The name of its receipt in the folder: "train-00003.json"."""
-        return f"{Path(self.file).stem}.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan(Document):
-    """What a packed data set will hold.
-
-    Attributes:
-        name: Of the source.
-        size: Width and height of the pictures, in pixels.
-        encoding: Of the pictures.
-        control: What the track of the control means, or None where there is none.
-        clips_per_shard: At about how many clips a shard is full.
-        settings: The source's own, as JSON values.
-        shards: All of them, by split.
-    """
-
-    FORMAT: ClassVar[str] = "cinnema-clips-plan"
-
-    name: str
-    size: int
-    encoding: Encoding
-    control: Control | None
-    clips_per_shard: int
-    settings: dict[str, Any]
-    shards: tuple[PlannedShard, ...]
-
-    def digest(self) -> str:
-        """Return the SHA-256 of the plan, which every receipt of its shards carries."""
-        return hashlib.sha256(self.to_json()).hexdigest()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Receipt(Document):
-    """What is known of a finished shard.
-
-    Attributes:
-        plan: The digest of the plan that it was made by.
-        shard: The file.
-        index: A copy of the shard's own.
-    """
-
-    FORMAT: ClassVar[str] = "cinnema-shard-receipt"
-
-    plan: str
-    shard: ShardEntry
-    index: ShardIndex
+    plan: ShardPlan | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -296,15 +277,15 @@ class Manifest(Document):
     """What a packed data set holds.
 
     Attributes:
-        name: Of the data set: "bair", "push".
-        size: Width and height of the pictures, in pixels.
-        encoding: Of the pictures.
-        control: What the track of the control means, or None where there is none.
-        settings: All that decided what came of the source, as JSON values.
-        tracks: Numbers a frame of each track, by its name; every clip has all of them.
+        name: Name of the data set: "bair", "push".
+        size: Width and height of the frames in pixels; None if clips state their own.
+        encoding: How pictures are stored.
+        control: What the control's track means; None if there is no control.
+        settings: Everything that decided which clips were made, as JSON values.
+        tracks: Numbers per frame of each track, by name; every clip has all of them.
         shards: The files.
         clips: All clips, shard by shard.
-        skipped: What could not be read and was left out.
+        skipped: Records that could not be read and were left out.
 
     Example:
         >>> manifest = Manifest.read(Path("bair-packed/manifest.json"))
@@ -315,9 +296,9 @@ class Manifest(Document):
     FORMAT: ClassVar[str] = "cinnema-clips"
 
     name: str
-    size: int
+    size: int | None = None
     encoding: Encoding
-    control: Control | None
+    control: Control | None = None
     settings: dict[str, Any]
     tracks: dict[str, int]
     shards: tuple[ShardEntry, ...]
@@ -333,33 +314,72 @@ class Manifest(Document):
                 raise ValueError(f"{clip.clip} is clip {clip.index}, its shard has fewer")
 
 
-def find_receipt(folder: Path, shard: PlannedShard, *, plan: str) -> Receipt | None:
-    """Return the receipt of a finished shard, or None where the shard is still to be made.
-
-    A shard counts as finished if its receipt is whole and of this plan, and the shard is there
-    and of the size that the receipt states.
+def join_shards(shards: Sequence[tuple[ShardEntry, ShardIndex]]) -> Manifest:
+    """Return the manifest of a data set, given all its shards.
 
     Args:
-        folder: Of the data set.
-        shard: The shard.
-        plan: The digest of the plan.
+        shards: Entry and index of each shard, at least one, in order.
+
+    Raises:
+        UserError: Two clips share a name, clips of one source video are in two splits, or clips
+            have different tracks.
     """
-    try:
-        receipt = Receipt.read(folder / shard.receipt)
-        num_bytes = (folder / shard.file).stat().st_size
-    except (UserError, OSError):
-        return None
-    return receipt if (receipt.plan, receipt.shard.bytes) == (plan, num_bytes) else None
+    entries = tuple(entry for entry, _ in shards)
+    clips = tuple(
+        ClipEntry(**vars(clip), shard=number, index=position)
+        for number, (_, index) in enumerate(shards)
+        for position, clip in enumerate(index.clips)
+    )
+    _check_clips(clips, entries)
+    plan = shards[0][1].plan
+    assert plan is not None
+    return Manifest(
+        name=plan.name,
+        size=plan.size,
+        encoding=plan.encoding,
+        control=plan.control,
+        settings=plan.settings,
+        tracks=_common_tracks(shards),
+        shards=entries,
+        clips=clips,
+        skipped=tuple(record for _, index in shards for record in index.skipped),
+    )
 
 
-def find_missing(folder: Path, plan: Plan) -> list[str]:
-    """Return the names of the planned shards that are still to be made."""
-    digest = plan.digest()
-    return [s.file for s in plan.shards if find_receipt(folder, s, plan=digest) is None]
+def _check_clips(clips: Sequence[ClipEntry], shards: Sequence[ShardEntry]) -> None:
+    names: dict[str, ClipEntry] = {}
+    sources: dict[str, ClipEntry] = {}
+    for clip in clips:
+        first = names.setdefault(clip.clip, clip)
+        if first is not clip:
+            files = [shards[c.shard].file for c in (first, clip)]
+            raise UserError(
+                f"two clips are named {clip.clip}, in {files[0]} and {files[1]}: rename the file "
+                "of one of them and prepare another folder"
+            )
+        first = sources.setdefault(clip.source, clip)
+        if first.split != clip.split:
+            raise UserError(
+                f"{clip.source} has clips in {first.split} ({first.clip}) and in {clip.split} "
+                f"({clip.clip}), so a model would be tested on videos it was trained on: put all "
+                "clips of a source video in one split"
+            )
+
+
+def _common_tracks(shards: Sequence[tuple[ShardEntry, ShardIndex]]) -> dict[str, int]:
+    with_clips = [(entry.file, index.tracks) for entry, index in shards if index.clips]
+    for file, tracks in with_clips[1:]:
+        first, common = with_clips[0]
+        if tracks != common:
+            raise UserError(
+                f"{first} has the tracks {common} (numbers per frame), {file} has {tracks}: "
+                "prepare clips of different tracks in separate folders"
+            )
+    return with_clips[0][1] if with_clips else {}
 
 
 def list_names(names: Iterable[str]) -> str:
-    """Return names as a message lists them: the first five, and how many more there are."""
+    """Return names for a message: the first five, and how many more there are."""
     names = list(names)
-    rest = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + rest
+    rest = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
+    return ", ".join(names[:_MAX_LISTED]) + rest

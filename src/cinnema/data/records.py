@@ -1,7 +1,7 @@
-"""What a source of clips hands over, whatever it reads: files of a data set or a simulated world.
+"""What a source of clips delivers, whether it reads a data set's files or runs a simulator.
 
-A source lists its items (the units that are read, or simulated, apart from each other) and turns
-each into clips. `cinnema.data.preparing` stores what comes.
+A source lists its items (units that are read or simulated independently) and turns each item into
+clips. `cinnema.data.prepare` stores the clips.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,19 +17,19 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 @dataclass(frozen=True, kw_only=True)
 class Control:
-    """The control eta of a data set: what a row of the track of this name means.
+    """The control eta of a data set: what the rows of one of its tracks mean.
 
-    The control of frames a..b of a clip is, for a position, the track at frame b; for a velocity,
-    the sum of the track over frames a+1..b (its row t is the displacement from frame t-1 to t), so
-    that it grows with the clip's speed and length.
+    The control of frames a..b of a clip is, for a position, row b of the track; for a velocity,
+    the sum of rows a+1..b (row t is the displacement from frame t-1 to t), so it grows with the
+    clip's speed and length.
 
     Attributes:
-        name: Of the track: "end_effector", "wind".
+        name: Name of the track: "end_effector", "wind".
         kind: How a clip's control follows from the track.
         labels: What each entry is: ("x", "y", "z").
-        unit: Of all entries: "m", "picture sizes".
+        unit: Unit of all entries: "m", "picture sizes".
         mirror_axis: The entry that changes when the picture is mirrored left to right.
-        mirror_centre: c in its new value, 2 c - value.
+        mirror_centre: c in the mirrored entry's new value, 2 c - value.
     """
 
     name: str
@@ -42,19 +42,19 @@ class Control:
     def of(
         self, track: Float32[np.ndarray, "t e"], *, first: int, last: int
     ) -> Float32[np.ndarray, "e"]:
-        """Return the control of frames `first` to `last` of a clip, both counted.
+        """Return the control of frames `first` to `last` of a clip, both included.
 
         Args:
             track: The clip's track of this control.
-            first: The frame that is x0, at least 0.
-            last: The last frame, after `first`.
+            first: Number of the frame that is x0, at least 0.
+            last: Number of the last frame, greater than `first`.
         """
         if self.kind == "position":
             return np.array(track[last], dtype=np.float32)
         return np.asarray(track[first + 1 : last + 1].sum(axis=0), dtype=np.float32)
 
     def mirrored(self, value: Float32[np.ndarray, "*n e"]) -> Float32[np.ndarray, "*n e"]:
-        """Return the control of the clip that is mirrored left to right."""
+        """Return the control of the clip mirrored left to right."""
         out = np.array(value, dtype=np.float32)
         out[..., self.mirror_axis] = 2 * self.mirror_centre - out[..., self.mirror_axis]
         return out
@@ -62,12 +62,13 @@ class Control:
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """A unit that a source reads or simulates at once, apart from all others.
+    """A unit that a source reads or simulates independently of all others.
 
     Attributes:
-        name: Unique in the source, for order and messages: a path below its root, a start's number.
-        split: On which side of the split all its clips are.
-        clips: About how many clips come of it.
+        name: Unique in the source; used for order and messages: a path below the root, the number
+            of a start state.
+        split: The split of all its clips.
+        clips: About how many clips it yields.
     """
 
     name: str
@@ -77,18 +78,21 @@ class Item:
 
 @dataclass(frozen=True, kw_only=True)
 class RawClip:
-    """A clip as a source hands it over.
+    """A clip as a source delivers it.
 
     Attributes:
         name: Unique in the source.
-        source: The source video; clips of one source are never on two sides of a split.
-        frames: RGB, square, at the source's size.
-        fps: Frames a second.
+        source: Name of the source video; all clips of one source video have the same split.
+        frames: RGB; square and of the source's size, unless that is None.
+        fps: Frames per second.
         tracks: Numbers for each frame, by name: the control's track, joint positions, ...
-        confidence: How far the control's track can be trusted, for each frame, in [0, 1]; None
-            where it is exact.
-        still: Where nothing moves throughout the clip, if that is known.
-        start: Clips that share their first frame, as different futures of it, share this name.
+        confidence: Confidence of the control's track at each frame, in [0, 1]; None if exact.
+        still: Where nothing moves throughout the clip; None if unknown.
+        start: Name shared by clips that start with the same frame (different futures of it).
+        label: What the clip shows, such as "clouds"; None if unknown.
+        stride: Every `stride`-th frame plays at natural speed; None if unknown.
+        origin: Where the source video was obtained.
+        licence: Licence of the source video.
     """
 
     name: str
@@ -99,6 +103,10 @@ class RawClip:
     confidence: Float32[np.ndarray, "t"] | None = None
     still: Bool[np.ndarray, "h w"] | None = None
     start: str | None = None
+    label: str | None = None
+    stride: int | None = None
+    origin: str | None = None
+    licence: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,39 +124,39 @@ class BadRecord:
 
 @runtime_checkable
 class ClipSource(Protocol):
-    """A data set on disk or a simulated world.
+    """A data set on disk or a simulator.
 
-    Sources travel to worker processes: they can be pickled, and they open files only in `read`.
+    Sources are sent to worker processes: they can be pickled, and open files only in `read`.
     """
 
     @property
     def name(self) -> str:
-        """What the packed data set is called: "bair", "push"."""
+        """Name of the packed data set: "bair", "push"."""
         ...
 
     @property
-    def size(self) -> int:
-        """Width and height of the frames, in pixels."""
+    def size(self) -> int | None:
+        """Width and height of the frames in pixels; None if each clip keeps its own."""
         ...
 
     @property
     def control(self) -> Control | None:
-        """What the track of the control means, or None where there is none."""
+        """What the control's track means; None if there is no control."""
         ...
 
     def settings(self) -> dict[str, Any]:
-        """Return all that decides what comes of the source, as JSON values.
+        """Return everything that decides which clips are made, as JSON values.
 
-        A packed data set that was begun with other settings is not resumed. Of paths only the
-        last part is kept.
+        A packing that was begun with other settings is not resumed. Paths are reduced to their
+        last part.
         """
         ...
 
     def items(self) -> Sequence[Item]:
-        """List the items, in an order that never changes; nothing is decoded yet.
+        """List the items, always in the same order; nothing is decoded yet.
 
         Raises:
-            UserError: The folder is missing, or holds nothing of this kind.
+            UserError: The folder is missing, or contains nothing of this kind.
         """
         ...
 

@@ -1,37 +1,38 @@
-"""One shard: many clips in one file that numpy and Pillow read, and that is read in place.
+"""One shard: many clips in one file that numpy and Pillow can read, accessed in place.
 
 A shard is an ordinary, uncompressed `.npz`:
 
-    frames      uint8 (bytes,)             encoded pictures, end to end
+    frames      uint8 (bytes,)             encoded pictures, concatenated
     offsets     int64 (num_frames + 1,)    where each picture begins
     first       int64 (num_clips + 1,)     the first picture of each clip
-    crc32       uint32 (num_clips,)        of each clip's bytes of `frames`
-    confidence  float32 (num_frames,)      of the control's track, 1 where it is exact
+    crc32       uint32 (num_clips,)        checksum of each clip's bytes in `frames`
+    confidence  float32 (num_frames,)      confidence of the control's track, 1 where it is exact
     track.NAME  float32 (num_frames, d)    numbers of each frame
-    still       uint8 (bytes,)             PNG masks, end to end, nothing where it is unknown
+    still       uint8 (bytes,)             PNG masks, concatenated; empty where unknown
     still_offsets  int64 (num_clips + 1,)  where each mask begins
     index       uint8 (bytes,)             UTF-8 JSON: `manifest.ShardIndex`
 
-so that, with nothing of cinnema, the first picture of clip 5 is
+so that without cinnema the first picture of clip 5 is
 
     shard = np.load("train-00003.npz")
     n = shard["first"][5]
     begin, end = shard["offsets"][n : n + 2]
     picture = Image.open(io.BytesIO(shard["frames"][begin:end].tobytes()))
 
-or, where the index says that the encoding is "raw", the bytes themselves, (size, size, 3).
+or, if the index says that the encoding is "raw", the bytes themselves, (height, width, 3).
 """
 
 import hashlib
 import io
 import math
 import mmap
+import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import cv2
 import numpy as np
@@ -46,9 +47,10 @@ from cinnema.data.manifest import (
     Encoding,
     ShardEntry,
     ShardIndex,
+    ShardPlan,
     SkippedRecord,
 )
-from cinnema.data.records import BadRecord, Control, RawClip, Split
+from cinnema.data.records import BadRecord, RawClip
 
 _TRACK, _TRACK_TYPE = "track.", "<f4"
 _TYPES = {
@@ -63,10 +65,11 @@ _TYPES = {
 }
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the same bytes whenever the shard is made
 _LOCAL_HEADER = 30  # bytes before the name, in a member's header in a zip file
+_CHUNK = 1 << 20
 
-# Options of Pillow's writers. PNG: level 4 costs two thirds of level 6's time and half a percent
-# more bytes. WebP: method 0 is the one that is faster than PNG both ways, at 79 % of its bytes
-# (method 4: 75 %, at 20 times the time; 64 px, robots and clouds).
+# Options of Pillow's writers. PNG: level 4 takes two thirds of level 6's time for half a percent
+# more bytes. WebP: method 0 is the only one that encodes and decodes faster than PNG, at 79 % of
+# its bytes (method 4: 75 %, at 20 times the time; 64 px, robots and clouds).
 _WRITERS: dict[str, dict[str, Any]] = {
     "png": {"format": "PNG", "compress_level": 4},
     "jpeg": {"format": "JPEG", "quality": 95, "subsampling": 0, "optimize": True},
@@ -75,12 +78,12 @@ _WRITERS: dict[str, dict[str, Any]] = {
 
 
 def encode_picture(pixels: UInt8[np.ndarray, "h w 3"], encoding: Encoding) -> bytes:
-    """Return a picture as it lies in a shard.
+    """Return a picture as it is stored in a shard.
 
     Args:
         pixels: RGB.
-        encoding: "png" and "webp" keep every bit; "jpeg" is of quality 95 without subsampled
-            colours; "raw" is the pixels, row by row.
+        encoding: "png" and "webp" are lossless; "jpeg" has quality 95 without chroma subsampling;
+            "raw" is the pixels, row by row.
     """
     if encoding == "raw":
         return pixels.tobytes()
@@ -90,49 +93,41 @@ def encode_picture(pixels: UInt8[np.ndarray, "h w 3"], encoding: Encoding) -> by
 
 
 def decode_picture(
-    content: UInt8[np.ndarray, "b"], encoding: Encoding, *, size: int
-) -> UInt8[np.ndarray, "s s 3"]:
+    content: UInt8[np.ndarray, "b"], encoding: Encoding, *, shape: tuple[int, int]
+) -> UInt8[np.ndarray, "h w 3"]:
     """Return the picture that `encode_picture` encoded, in RGB.
 
     OpenCV decodes to the same pixels as Pillow, in half the time.
 
     Args:
-        content: Its bytes.
-        encoding: As the index of the shard says.
-        size: Width and height, in pixels.
+        content: The encoded bytes.
+        encoding: The encoding stated in the shard's index.
+        shape: Height and width in pixels.
 
     Raises:
-        ValueError: It cannot be decoded, or is of another size.
+        ValueError: The bytes cannot be decoded, or the picture has another size.
     """
+    height, width = shape
     if encoding == "raw":
-        return content.reshape(size, size, 3).copy()
+        return content.reshape(height, width, 3).copy()
     pixels = cv2.imdecode(content, cv2.IMREAD_COLOR) if content.size else None
-    if pixels is None or pixels.shape != (size, size, 3):
-        raise ValueError(f"it is no {encoding} picture of {size}x{size} pixels")
+    if pixels is None or pixels.shape != (height, width, 3):
+        raise ValueError(f"it is not a {encoding} picture of {width}x{height} pixels")
     return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels), dtype=np.uint8)
 
 
 def write_shard(
-    path: Path,
-    records: Iterable[RawClip | BadRecord],
-    *,
-    split: Split,
-    size: int,
-    encoding: Encoding,
-    control: Control | None,
+    folder: Path, plan: ShardPlan, records: Iterable[RawClip | BadRecord]
 ) -> tuple[ShardEntry, ShardIndex]:
-    """Write clips to one shard. A file that is there already is replaced.
+    """Write clips to one shard, under its final name only when complete; replaces an older file.
 
-    The same records make the same bytes. In memory are the encoded pictures of the shard and the
-    clip at hand. Nothing is on the disk before the last record has come.
+    The same records give the same bytes. Memory holds one clip at a time: encoded pictures go to
+    a temporary file first.
 
     Args:
-        path: Of the shard.
-        records: Clips, all with the same tracks, and what to list as skipped.
-        split: Of all clips.
-        size: Width and height of their frames, in pixels.
-        encoding: Of the pictures.
-        control: What the track of the control means; every clip must have that track.
+        folder: Folder of the shard.
+        plan: File name, size and encoding of the frames, control, and what else the index states.
+        records: Clips, all with the same tracks, and bad records to list as skipped.
 
     Returns:
         The shard's entry in the manifest, and its index.
@@ -141,11 +136,15 @@ def write_shard(
         UserError: A clip has no frame or frames of another size, its tracks do not fit, two clips
             share a name, or the disk is full.
     """
-    content = _Content(split=split, size=size, encoding=encoding, control=control)
-    for record in records:
-        content.add(record)
-    index = content.index()
-    with atomic_path(path, overwrite=True) as partial:
+    path = folder / plan.file
+    with (
+        atomic_path(path, overwrite=True) as partial,
+        tempfile.TemporaryFile(dir=folder) as pictures,
+    ):
+        content = _Content(plan, pictures)
+        for record in records:
+            content.add(record)
+        index = content.index()
         with partial.open("w+b") as file:
             _write_members(file, content.members(index))
             file.seek(0)
@@ -157,15 +156,13 @@ def write_shard(
 
 @dataclass
 class _Content:
-    """A shard that is being filled, in memory."""
+    """A shard that is being filled; everything but the pictures is in memory."""
 
-    split: Split
-    size: int
-    encoding: Encoding
-    control: Control | None
+    plan: ShardPlan
+    pictures: IO[bytes]
     clips: list[ClipInfo] = field(default_factory=list)
     skipped: list[SkippedRecord] = field(default_factory=list)
-    pictures: list[bytes] = field(default_factory=list)
+    lengths: list[int] = field(default_factory=list)
     checksums: list[int] = field(default_factory=list)
     confidence: list[NDArray[np.float32]] = field(default_factory=list)
     tracks: dict[str, list[NDArray[np.float32]]] = field(default_factory=dict)
@@ -175,21 +172,22 @@ class _Content:
         if isinstance(record, BadRecord):
             self.skipped.append(SkippedRecord(record=record.name, reason=record.reason))
             return
-        _check_frames(record, size=self.size)
+        _check_frames(record, size=self.plan.size)
         self._add_numbers(record)
         checksum = 0
         for frame in record.frames:
-            self.pictures.append(encode_picture(frame, self.encoding))
-            checksum = zlib.crc32(self.pictures[-1], checksum)
+            picture = encode_picture(frame, self.plan.encoding)
+            self.lengths.append(self.pictures.write(picture))
+            checksum = zlib.crc32(picture, checksum)
         self.checksums.append(checksum)
         self.masks.append(b"" if record.still is None else _encode_mask(record.still))
-        self.clips.append(_info_of(record, split=self.split, control=self.control))
+        self.clips.append(_info_of(record, self.plan))
 
     def _add_numbers(self, clip: RawClip) -> None:
         tracks = {name: _as_float(track) for name, track in sorted(clip.tracks.items())}
         exact = np.ones(len(clip.frames), dtype=np.float32)
         confidence = exact if clip.confidence is None else _as_float(clip.confidence)
-        _check_numbers(clip, tracks, confidence, control=self.control)
+        _check_numbers(clip, tracks, confidence, self.plan)
         if self.clips:
             _check_same(clip.name, tracks, self.clips[0].clip, self._widths())
         if any(other.clip == clip.name for other in self.clips):
@@ -203,18 +201,18 @@ class _Content:
 
     def index(self) -> ShardIndex:
         return ShardIndex(
-            encoding=self.encoding,
-            size=self.size,
+            encoding=self.plan.encoding,
+            size=self.plan.size,
             tracks=self._widths(),
             clips=tuple(self.clips),
             skipped=tuple(self.skipped),
+            plan=self.plan,
         )
 
     def members(self, index: ShardIndex) -> dict[str, "_Chunks"]:
-        lengths = [clip.frames for clip in self.clips]
         numbers = {
-            "offsets": _starts(map(len, self.pictures)),
-            "first": _starts(lengths),
+            "offsets": _starts(self.lengths),
+            "first": _starts(clip.frames for clip in self.clips),
             "crc32": np.array(self.checksums, dtype="<u4"),
             "confidence": np.concatenate([*self.confidence, np.empty(0, "<f4")]),
             "still_offsets": _starts(map(len, self.masks)),
@@ -223,17 +221,17 @@ class _Content:
             "index": _Chunks.of_bytes([index.to_json()]),
             **{name: _Chunks.of_array(array) for name, array in numbers.items()},
             "still": _Chunks.of_bytes(self.masks),
-            "frames": _Chunks.of_bytes(self.pictures),
+            "frames": _Chunks.of_file(self.pictures),
         }
 
 
 @dataclass(frozen=True)
 class _Chunks:
-    """An array as a file holds it, in pieces, so that it is nowhere in one piece."""
+    """An array as a file stores it, in pieces, so that it is never in memory as a whole."""
 
     header: dict[str, Any]
     num_bytes: int
-    chunks: Iterable[bytes | memoryview]
+    chunks: Iterable[bytes]
 
     @classmethod
     def of_bytes(cls, chunks: Sequence[bytes]) -> "_Chunks":
@@ -242,15 +240,27 @@ class _Chunks:
         return cls(header, num_bytes, chunks)
 
     @classmethod
+    def of_file(cls, file: IO[bytes]) -> "_Chunks":
+        num_bytes = file.tell()
+        header = {"descr": "|u1", "fortran_order": False, "shape": (num_bytes,)}
+        return cls(header, num_bytes, _chunks_of(file))
+
+    @classmethod
     def of_array(cls, array: NDArray[Any]) -> "_Chunks":
         header = np.lib.format.header_data_from_array_1_0(np.ascontiguousarray(array))
         return cls(header, array.nbytes, [np.ascontiguousarray(array).tobytes()])
 
 
-def _write_members(file: io.BufferedRandom, members: dict[str, _Chunks]) -> None:
-    """Write the zip file that np.savez would, with the same date in all of them.
+def _chunks_of(file: IO[bytes]) -> Iterator[bytes]:
+    file.seek(0)
+    while chunk := file.read(_CHUNK):
+        yield chunk
 
-    (np.savez also hides that a disk is full, as numpy writes past Python's files.)
+
+def _write_members(file: IO[bytes], members: dict[str, _Chunks]) -> None:
+    """Write the zip file that np.savez would write, with the same date in all of them.
+
+    (np.savez also hides that a disk is full, as numpy bypasses Python's files.)
     """
     with zipfile.ZipFile(file, "w") as archive:
         for name, array in members.items():
@@ -266,7 +276,7 @@ def _write_members(file: io.BufferedRandom, members: dict[str, _Chunks]) -> None
 
 
 def _starts(lengths: Iterable[int]) -> NDArray[np.int64]:
-    """Return where each of several pieces begins, and where the last one ends."""
+    """Return where each of several consecutive pieces begins, and where the last one ends."""
     return np.cumsum([0, *lengths], dtype="<i8")
 
 
@@ -274,20 +284,20 @@ def _as_float(numbers: NDArray[Any]) -> NDArray[np.float32]:
     return np.asarray(numbers, dtype="<f4")
 
 
-def _check_frames(clip: RawClip, *, size: int) -> None:
-    frames = clip.frames
-    if frames.dtype != np.uint8 or frames.shape[1:] != (size, size, 3) or not len(frames):
+def _check_frames(clip: RawClip, *, size: int | None) -> None:
+    frames, mask = clip.frames, clip.still
+    height, width = (size, size) if size is not None else frames.shape[1:3]
+    if frames.dtype != np.uint8 or frames.shape[1:] != (height, width, 3) or not len(frames):
         raise UserError(
             f"{clip.name}: its frames are {frames.dtype} {frames.shape}, not uint8 "
-            f"(1 or more, {size}, {size}, 3): mend its source"
+            f"(1 or more, {height}, {width}, 3): correct its source"
         )
     if not (math.isfinite(clip.fps) and clip.fps > 0):
-        raise UserError(f"{clip.name}: {clip.fps} frames a second: state a number above 0")
-    mask = clip.still
-    if mask is not None and (mask.dtype != np.bool_ or mask.shape != (size, size)):
+        raise UserError(f"{clip.name}: {clip.fps} frames per second: use a number above 0")
+    if mask is not None and (mask.dtype != np.bool_ or mask.shape != (height, width)):
         raise UserError(
             f"{clip.name}: its still mask is {mask.dtype} {mask.shape}, not bool "
-            f"({size}, {size}): mend its source"
+            f"({height}, {width}): correct its source"
         )
 
 
@@ -295,23 +305,22 @@ def _check_numbers(
     clip: RawClip,
     tracks: dict[str, NDArray[np.float32]],
     confidence: NDArray[np.float32],
-    *,
-    control: Control | None,
+    plan: ShardPlan,
 ) -> None:
     count = len(clip.frames)
     for name, track in tracks.items():
         if track.ndim != 2 or len(track) != count:
             raise UserError(
-                f"{clip.name}: its track {name} is {track.shape}, not ({count}, numbers a frame): "
-                "mend its source"
+                f"{clip.name}: its track {name} is {track.shape}, not ({count}, numbers per "
+                "frame): correct its source"
             )
     if confidence.shape != (count,):
         raise UserError(
-            f"{clip.name}: its confidence is {confidence.shape}, not ({count},): mend its source"
+            f"{clip.name}: its confidence is {confidence.shape}, not ({count},): correct its source"
         )
-    if control is not None and control.name not in tracks:
+    if plan.control is not None and plan.control.name not in tracks:
         raise UserError(
-            f"{clip.name}: it has no track {control.name}, which is the data set's control: "
+            f"{clip.name}: it has no track {plan.control.name}, which is the data set's control: "
             "leave the clip out"
         )
 
@@ -322,25 +331,32 @@ def _check_same(
     mine = {name: track.shape[1] for name, track in tracks.items()}
     if mine != widths:
         raise UserError(
-            f"{name} has the tracks {mine} (numbers a frame), {other} has {widths}: "
-            "prepare clips of different tracks apart"
+            f"{name} has the tracks {mine} (numbers per frame), {other} has {widths}: "
+            "prepare clips of different tracks in separate folders"
         )
 
 
-def _info_of(clip: RawClip, *, split: Split, control: Control | None) -> ClipInfo:
+def _info_of(clip: RawClip, plan: ShardPlan) -> ClipInfo:
     value: tuple[float, ...] | None = None
-    if control is not None:
-        track = np.asarray(clip.tracks[control.name], dtype=np.float32)
-        eta = control.of(track, first=0, last=len(track) - 1)
+    if plan.control is not None:
+        track = np.asarray(clip.tracks[plan.control.name], dtype=np.float32)
+        eta = plan.control.of(track, first=0, last=len(track) - 1)
         value = tuple(map(float, eta)) if np.isfinite(eta).all() else None
+    height, width = clip.frames.shape[1:3] if plan.size is None else (None, None)
     return ClipInfo(
         clip=clip.name,
         source=clip.source,
-        split=split,
+        split=plan.split,
         frames=len(clip.frames),
         fps=float(clip.fps),
         control=value,
         start=clip.start,
+        height=height,
+        width=width,
+        label=clip.label,
+        stride=clip.stride,
+        origin=clip.origin,
+        licence=clip.licence,
     )
 
 
@@ -352,7 +368,7 @@ def _encode_mask(mask: NDArray[np.bool_]) -> bytes:
 
 @dataclass(frozen=True)
 class _Member:
-    """Where an array lies in a shard's file."""
+    """Where an array is stored in a shard's file."""
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
@@ -363,24 +379,23 @@ class _Member:
 
 
 class Shard:
-    """A shard, read in place: what is not asked for is not loaded.
+    """A shard, read in place: only what is requested is loaded.
 
-    The file is mapped into memory at the first read. Its numbers (all but the pictures) are
-    checked against the zip file's checksums when it is opened, a clip's pictures against their
-    CRC-32 the first time that any of them is read in a process. It can be pickled and survives a
-    fork; the other process maps the file anew or shares the map.
+    The file is mapped into memory at the first read. Its numbers (everything but the pictures)
+    are checked against the zip file's checksums on opening, a clip's pictures against their
+    CRC-32 the first time a process reads any of them. The object can be pickled and survives a
+    fork; the other process maps the file again or shares the map.
 
     Args:
-        path: Of the file.
+        path: The file.
 
     Attributes:
-        path: As given.
-        encoding: Of the pictures.
-        size: Their width and height, in pixels.
+        path: The file.
+        encoding: How pictures are stored.
 
     Raises:
-        UserError: The file is missing, cut short, compressed, or no shard of cinnema's; one of
-            its checksums is wrong.
+        UserError: The file is missing, truncated, compressed, or not a shard; one of its
+            checksums is wrong.
 
     Example:
         >>> shard = Shard(Path("bair-packed/train-00003.npz"))
@@ -406,7 +421,10 @@ class Shard:
         if widths != index.tracks:
             raise self._damaged(f"its tracks are {widths}, its index says {index.tracks}")
         self._tracks = sorted(widths)
-        self.encoding, self.size = index.encoding, index.size
+        self.encoding = index.encoding
+        self._shapes = [
+            (clip.height or index.size or 0, clip.width or index.size or 0) for clip in index.clips
+        ]
         self._is_checked = np.zeros(len(self), dtype=bool)
 
     def __len__(self) -> int:
@@ -414,18 +432,18 @@ class Shard:
         return int(self._members["crc32"].shape[0])
 
     def index(self) -> ShardIndex:
-        """Return the shard's index, read anew: of many shards it would fill the memory."""
+        """Return the shard's index. It is not kept: the indexes of many shards take much memory."""
         content = self._array("index").tobytes()
         return ShardIndex.from_json(content, source=self.path)
 
     def frames(
         self, clip: int, numbers: Sequence[int] | None = None
-    ) -> UInt8[np.ndarray, "k s s 3"]:
-        """Return pictures of a clip, in RGB.
+    ) -> UInt8[np.ndarray, "k h w 3"]:
+        """Return frames of a clip, in RGB.
 
         Args:
-            clip: Its position in the shard.
-            numbers: Which frames, in any order, from 0; all when None.
+            clip: Position of the clip in the shard.
+            numbers: Numbers of the frames, from 0, in any order; all frames if None.
 
         Raises:
             UserError: The clip's checksum is wrong.
@@ -436,37 +454,38 @@ class Shard:
         offsets, content = self._array("offsets"), self._array("frames")
         if not self._is_checked[clip]:
             self._check(clip, content[offsets[first] : offsets[last]])
-        pictures = np.empty((len(numbers), self.size, self.size, 3), dtype=np.uint8)
+        shape = self._shapes[clip]
+        pictures = np.empty((len(numbers), *shape, 3), dtype=np.uint8)
         for picture, number in zip(pictures, numbers, strict=True):
             if not 0 <= number < last - first:
                 raise IndexError(f"frame {number} of a clip with {last - first} frames")
             begin, end = offsets[first + number : first + number + 2]
-            picture[:] = self._decode(content[begin:end])
+            picture[:] = self._decode(content[begin:end], shape)
         return pictures
 
     def tracks(self, clip: int) -> dict[str, Float32[np.ndarray, "t _"]]:
-        """Return the numbers of each frame of a clip, by the tracks' names."""
+        """Return the tracks of a clip by name: numbers for each frame."""
         span = slice(*self._span(clip))
         return {name: self._array(f"{_TRACK}{name}")[span].copy() for name in self._tracks}
 
     def confidence(self, clip: int) -> Float32[np.ndarray, "t"] | None:
-        """Return how far the control can be trusted at each frame of a clip, None where exact."""
+        """Return the confidence of the control at each frame of a clip; None if it is exact."""
         confidence = self._array("confidence")[slice(*self._span(clip))]
         return None if (confidence == 1).all() else confidence.copy()
 
-    def still(self, clip: int) -> Bool[np.ndarray, "s s"] | None:
-        """Return where nothing moves throughout a clip, None where that is unknown."""
+    def still(self, clip: int) -> Bool[np.ndarray, "h w"] | None:
+        """Return where nothing moves throughout a clip; None if unknown."""
         begin, end = self._array("still_offsets")[clip : clip + 2]
         content = self._array("still")[begin:end]
         if not content.size:
             return None
         mask = cv2.imdecode(content, cv2.IMREAD_GRAYSCALE)
-        if mask is None or mask.shape != (self.size, self.size):
+        if mask is None or mask.shape != self._shapes[clip]:
             raise self._damaged("a still mask cannot be decoded")
         return np.asarray(mask > 0)
 
     def close(self) -> None:
-        """Let go of the file; the next read maps it again. Arrays handed out stay valid."""
+        """Release the file; the next read maps it again. Returned arrays stay valid."""
         self._map = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -484,9 +503,9 @@ class Shard:
             raise self._damaged(f"the checksum of its clip {name} is wrong")
         self._is_checked[clip] = True
 
-    def _decode(self, content: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def _decode(self, content: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np.uint8]:
         try:
-            return decode_picture(content, self.encoding, size=self.size)
+            return decode_picture(content, self.encoding, shape=shape)
         except ValueError as error:
             raise self._damaged(f"a picture cannot be decoded: {error}") from error
 
@@ -521,7 +540,7 @@ def _map_file(path: Path) -> mmap.mmap:
 
 
 def _read_layout(path: Path) -> dict[str, _Member]:
-    """Find each array of an uncompressed npz file, by the zip file's headers."""
+    """Find each array of an uncompressed npz file by the zip file's headers."""
     with path.open("rb") as file, zipfile.ZipFile(file) as archive:
         members = {
             info.filename.removesuffix(".npy"): _read_member(file, info)
@@ -538,7 +557,7 @@ def _read_layout(path: Path) -> dict[str, _Member]:
 
 def _read_member(file: io.BufferedReader, info: zipfile.ZipInfo) -> _Member:
     if info.compress_type != zipfile.ZIP_STORED:
-        raise ValueError(f"{info.filename} is compressed, and only what is not is read in place")
+        raise ValueError(f"{info.filename} is compressed, which cannot be read in place")
     # The lengths of name and extra field are the local header's own: the directory's may differ.
     file.seek(info.header_offset + _LOCAL_HEADER - 4)
     lengths = file.read(4)

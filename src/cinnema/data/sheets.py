@@ -79,7 +79,7 @@ def moving_sheet(
     """
     columns = ceil(len(positions) ** 0.5)
     cell = max(16, side // columns - _GAP)
-    cell = min(cell, 2 * dataset.manifest.size)
+    cell = min(cell, 2 * dataset.size)
     clips = [dataset.read(p, _first_frames(dataset, p, max_frames)).frames for p in positions]
     for t in range(max(map(len, clips))):
         frames = [_fit(clip[min(t, len(clip) - 1)], cell) for clip in clips]

@@ -152,7 +152,7 @@ class WithWind:
         return self.source.name
 
     @property
-    def size(self) -> int:
+    def size(self) -> int | None:
         """That of the source."""
         return self.source.size
 

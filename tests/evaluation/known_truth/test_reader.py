@@ -11,7 +11,7 @@ import torch
 from cinnema.core.errors import UserError
 from cinnema.core.weights import save_weights
 from cinnema.data.dataset import PackedDataset
-from cinnema.data.preparing import prepare
+from cinnema.data.prepare import prepare
 from cinnema.data.records import Control, Item, RawClip, Split
 from cinnema.evaluation.known_truth.reader import (
     EndPointReader,

@@ -15,7 +15,7 @@ from torch import Tensor
 from cinnema.backbones.lpips import LPIPS, LPIPSNetwork
 from cinnema.backbones.registry import BackboneName, Found, find_backbones
 from cinnema.data.dataset import PackedDataset
-from cinnema.data.preparing import prepare
+from cinnema.data.prepare import prepare
 from cinnema.data.records import BadRecord, Control, Item, RawClip, Split
 from cinnema.evaluation import assembly
 from cinnema.evaluation.features import FeatureNetwork, Video

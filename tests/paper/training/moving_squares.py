@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from cinnema.data.dataset import PackedDataset
-from cinnema.data.preparing import prepare
+from cinnema.data.prepare import prepare
 from cinnema.data.records import Control, Item, RawClip, Split
 
 ARM = Control(name="end_effector", kind="position", labels=("x", "y", "z"), unit="m", mirror_axis=1)

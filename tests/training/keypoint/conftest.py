@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cinnema.data.dataset import PackedDataset
-from cinnema.data.preparing import prepare
+from cinnema.data.prepare import prepare
 from cinnema.models.keypoint.stage1 import KeypointConfig, KeypointStage1
 from walking_square import WalkingSquare
 

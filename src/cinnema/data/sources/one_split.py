@@ -41,7 +41,7 @@ class OneSplit:
         return self.source.name
 
     @property
-    def size(self) -> int:
+    def size(self) -> int | None:
         """Width and height of the frames, in pixels."""
         return self.source.size
 
