@@ -314,6 +314,7 @@ class _Counts:
         self._progress = progress
         self._expected = {plan.file: sum(item.clips for item in plan.items) for plan in plans}
         self._finished = self._made = self._in_made_shards = 0
+        self._reported: tuple[int, int] | None = None
         for entry, index in found.values():
             self._expected.pop(entry.file)
             self._finished += len(index.clips) + len(index.skipped)
@@ -335,10 +336,12 @@ class _Counts:
         self._report()
 
     def _report(self) -> None:
-        if self._progress is not None:
-            begun = self._made - self._in_made_shards
-            rest = max(begun, sum(self._expected.values()))
-            self._progress(self._finished + begun, self._finished + rest)
+        begun = self._made - self._in_made_shards
+        rest = max(begun, sum(self._expected.values()))
+        counts = self._finished + begun, self._finished + rest
+        if self._progress is not None and counts != self._reported:
+            self._reported = counts
+            self._progress(*counts)
 
 
 @dataclass(frozen=True)
