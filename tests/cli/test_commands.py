@@ -15,14 +15,11 @@ from PIL import Image
 
 from cinnema import __version__
 from cinnema.cli import demo, info
+from cinnema.cli.main import COMMANDS
 from cinnema.core.distributed import Ranks
 from cinnema.recipes import RECIPES, assembly
 
 Run = Callable[..., Any]
-COMMANDS = [
-    "animate", "demo", "edit", "extend", "info", "interpolate", "train stage1", "train stage2",
-    "train bundle", "transfer", "validate",
-]  # fmt: skip
 
 
 @pytest.fixture
@@ -72,20 +69,53 @@ finally:
     assert run_python("-c", code).splitlines()[-1] == "[]"
 
 
-@pytest.mark.parametrize("command", ["", *COMMANDS])
+@pytest.mark.parametrize("command", ["", "train", "data", *COMMANDS])
 def test_every_command_has_help(cinnema: Run, command: str) -> None:
     result = cinnema(*command.split(), "--help")
-    assert result.code == 0
+    assert (result.code, result.err) == (0, [])
     assert "usage: cinnema" in result.out[0]
+    text = " ".join(result.out)
+    assert "{None}" not in text
+    assert "(default: )" not in text
 
 
-def test_version(cinnema: Run) -> None:
-    assert cinnema("--version") == (0, [f"cinnema {__version__}"], [])
+def test_the_help_lists_every_command_and_the_version(cinnema: Run) -> None:
+    listed = "\n".join(cinnema("--help").out)
+    assert all(f"  {name}  " in listed for name in COMMANDS)
+    assert "--version" in listed
 
 
-@pytest.mark.parametrize("arguments", [[], ["animte"], ["train"], ["train", "stage3"]])
-def test_a_command_that_does_not_exist_ends_with_2(cinnema: Run, arguments: list[str]) -> None:
-    assert cinnema(*arguments).code == 2
+@pytest.mark.parametrize("option", ["--version", "-V"])
+def test_version(cinnema: Run, option: str) -> None:
+    assert cinnema(option) == (0, [f"cinnema {__version__}"], [])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "advice"),
+    [
+        ("animte sky.jpg", "there is no command 'animte': did you mean animate?"),
+        ("train stag1 --data x", "there is no command 'train stag1': did you mean train stage1?"),
+        ("prepare folder", "there is no command 'prepare': did you mean data prepare?"),
+        ("sky.jpg", "to animate a photograph, cinnema animate sky.jpg"),
+        ("xyzzy", "there is no command 'xyzzy': cinnema --help lists all"),
+        ("animate a.jpg --frmaes 3", "has no option --frmaes: did you mean --frames?"),
+        ("animate a.jpg --frmaes=3", "has no option --frmaes: did you mean --frames?"),
+        ("evaluate --sede 1", "has no option --sede: did you mean --seed?"),
+        ("info --xyzzy", "has no option --xyzzy: see cinnema info --help"),
+        ("info landscape robot", "does not take 'robot' as well"),
+    ],
+)
+def test_a_mistyped_name_gets_one_suggestion(cinnema: Run, arguments: str, advice: str) -> None:
+    result = cinnema(*arguments.split())
+    assert (result.code, len(result.err), result.out) == (2, 1, [])
+    assert advice in result.err[0]
+
+
+@pytest.mark.parametrize("arguments", ["", "train"])
+def test_without_a_command_the_commands_are_listed(cinnema: Run, arguments: str) -> None:
+    result = cinnema(*arguments.split())
+    assert (result.code, result.out) == (2, [])
+    assert "train stage1" in "\n".join(result.err)
 
 
 def test_the_module_runs_as_the_command_does() -> None:

@@ -1,99 +1,132 @@
-"""The command `cinnema`: its subcommands and their options.
+"""The command `cinnema`: the list of its commands, and which one a command line means.
 
-Each subcommand is a frozen dataclass beside the code that it runs; its fields are the options,
-its docstrings the help.
+A command is a frozen dataclass in the module named here: its fields are the options, its
+docstrings the help, its method `run` does the work and returns the exit code. Only the module of
+the chosen command is imported, and none imports torch before its options are known to be valid.
 """
 
 import sys
 from collections.abc import Sequence
-from typing import Annotated
-
-import tyro
+from importlib import import_module
 
 from cinnema import __version__
-from cinnema.cli.animate import Animate
-from cinnema.cli.backbones import Backbones
-from cinnema.cli.compare import Compare
-from cinnema.cli.console import DONE, exit_code_of
-from cinnema.cli.data import Check, Prepare, Show, Simulate
-from cinnema.cli.demo import Demo
-from cinnema.cli.edit import Edit
-from cinnema.cli.evaluate import Evaluate
-from cinnema.cli.extend import Extend
-from cinnema.cli.finetune import Finetune
-from cinnema.cli.importing import Import
-from cinnema.cli.info import Info
-from cinnema.cli.interpolate import Interpolate
-from cinnema.cli.measure import Measure
-from cinnema.cli.train import Bundle, TrainStage1, TrainStage2
-from cinnema.cli.train_paper import TrainPaper
-from cinnema.cli.transfer import Transfer
-from cinnema.cli.validate import Validate
+from cinnema.cli.console import DONE, USER_MISTAKE, exit_code_of
+from cinnema.core.errors import UserError
 
-Train = Annotated[
-    Annotated[TrainStage1, tyro.conf.subcommand("stage1")]
-    | Annotated[TrainStage2, tyro.conf.subcommand("stage2")]
-    | Annotated[Bundle, tyro.conf.subcommand("bundle")]
-    | Annotated[TrainPaper, tyro.conf.subcommand("paper")],
-    tyro.conf.subcommand("train", description="Train weights of your own, a stage at a time."),
-]
-Data = Annotated[
-    Annotated[Prepare, tyro.conf.subcommand("prepare")]
-    | Annotated[Simulate, tyro.conf.subcommand("simulate")]
-    | Annotated[Show, tyro.conf.subcommand("show")]
-    | Annotated[Check, tyro.conf.subcommand("check")],
-    tyro.conf.subcommand("data", description="Pack data sets and simulated worlds; look at them."),
-]
-Command = (
-    Annotated[Animate, tyro.conf.subcommand("animate")]
-    | Annotated[Backbones, tyro.conf.subcommand("backbones")]
-    | Annotated[Compare, tyro.conf.subcommand("compare")]
-    | Data
-    | Annotated[Demo, tyro.conf.subcommand("demo")]
-    | Annotated[Edit, tyro.conf.subcommand("edit")]
-    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
-    | Annotated[Extend, tyro.conf.subcommand("extend")]
-    | Annotated[Finetune, tyro.conf.subcommand("finetune")]
-    | Annotated[Import, tyro.conf.subcommand("import")]
-    | Annotated[Info, tyro.conf.subcommand("info")]
-    | Annotated[Interpolate, tyro.conf.subcommand("interpolate")]
-    | Annotated[Measure, tyro.conf.subcommand("measure")]
-    | Train
-    | Annotated[Transfer, tyro.conf.subcommand("transfer")]
-    | Annotated[Validate, tyro.conf.subcommand("validate")]
-)
+COMMANDS = {
+    "animate": "animate.Animate",
+    "extend": "extend.Extend",
+    "transfer": "transfer.Transfer",
+    "edit": "edit.Edit",
+    "interpolate": "interpolate.Interpolate",
+    "demo": "demo.Demo",
+    "info": "info.Info",
+    "data prepare": "data.Prepare",
+    "data simulate": "data.Simulate",
+    "data show": "data.Show",
+    "data check": "data.Check",
+    "finetune": "finetune.Finetune",
+    "train stage1": "train.TrainStage1",
+    "train stage2": "train.TrainStage2",
+    "train bundle": "train.Bundle",
+    "train paper": "train_paper.TrainPaper",
+    "import": "importing.Import",
+    "evaluate": "evaluate.Evaluate",
+    "validate": "validate.Validate",
+    "measure": "measure.Measure",
+    "backbones": "backbones.Backbones",
+    "compare": "compare.Compare",
+}
+"""The class of each command, by the words that choose it."""
 
-_DESCRIPTION = """A photograph moves: N different futures of a picture, from a conditional flow.
+_ABOUT = """usage: cinnema COMMAND [OPTIONS]
 
-Exit codes: 0 all done; 1 some of several photographs failed, each told in a line; 2 the options or
-files are at fault, or all photographs failed; 130 interrupted."""
+A photograph moves: different futures of a picture, drawn from a conditional normalizing flow.
+"""
+_OPTIONS = """
+options:
+  -h, --help       print this, or the options of a command: cinnema COMMAND --help
+  -V, --version    print the version
+
+exit codes: 0 done; 1 some of several inputs failed; 2 the options or the files are at fault, or
+all inputs failed; 130 interrupted
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Args:
-        arguments: what follows the program's name; None takes it from the shell.
+        arguments: What follows the program's name; those of this process if None.
 
     Returns:
-        The exit code: 0 all done; 1 some of several photographs failed; 2 the user's mistake, or
-        all photographs failed; 130 interrupted.
+        The exit code: 0 done; 1 some of several inputs failed; 2 the user's mistake; 130
+        interrupted.
 
     Raises:
-        SystemExit: with code 0 after --help and 2 after options that do not exist or do not parse.
+        SystemExit: The help of a command was printed (0), or an option is not valid (2).
 
     Example:
         >>> main(["info", "landscape"])
     """
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if arguments in (["--version"], ["-V"]):
+    return exit_code_of(lambda: _run(list(sys.argv[1:] if arguments is None else arguments)))
+
+
+def _run(arguments: list[str]) -> int:
+    from cinnema.cli.parser import parse
+
+    if arguments and arguments[0] in ("--version", "-V"):
         print(f"cinnema {__version__}")
         return DONE
-    command = tyro.cli(
-        Command,
-        prog="cinnema",
-        description=_DESCRIPTION,
-        args=arguments,
-        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
-    )
-    return exit_code_of(command.run)
+    name, rest = _command(arguments)
+    if name not in COMMANDS:  # no command, or a group of commands
+        wants_help = rest[:1] in (["-h"], ["--help"])
+        print(_help(name), end="", file=sys.stdout if wants_help else sys.stderr)
+        return DONE if wants_help else USER_MISTAKE
+    return parse(_class(name), rest, prog=f"cinnema {name}").run()
+
+
+def _command(arguments: list[str]) -> tuple[str, list[str]]:
+    """Return the command, or the group of commands, that is named, and the other arguments.
+
+    Raises:
+        UserError: There is no such command; the message names the nearest one.
+    """
+    name = ""
+    for index, word in enumerate(arguments):
+        longer = f"{name} {word}".lstrip()
+        if word.startswith("-") or name in COMMANDS:
+            return name, arguments[index:]
+        if not any(f"{command} ".startswith(f"{longer} ") for command in COMMANDS):
+            raise UserError(f"there is no command {longer!r}: {_nearest(name, word)}")
+        name = longer
+    return name, []
+
+
+def _nearest(group: str, word: str) -> str:
+    from cinnema.cli.parser import suggestion
+
+    full = {command.split()[-1]: command for command in COMMANDS}
+    full |= {command.split()[0]: command.split()[0] for command in COMMANDS}
+    names = {last: command for last, command in full.items() if command.startswith(group)}
+    found = suggestion(word, list(names))
+    for last, command in names.items():
+        found = found.replace(f"mean {last}?", f"mean {command}?")
+    if not found and "." in word:
+        return f"to animate a photograph, cinnema animate {word}"
+    return found or "cinnema --help lists all"
+
+
+def _class(name: str) -> type:
+    module, _, kind = COMMANDS[name].partition(".")
+    found: type = getattr(import_module(f"cinnema.cli.{module}"), kind)
+    return found
+
+
+def _help(group: str) -> str:
+    """List all commands, or those of a group."""
+    from cinnema.cli.parser import summary
+
+    names = [name for name in COMMANDS if f"{name} ".startswith(f"{group} ".lstrip())]
+    lines = [f"  {name:<15}  {summary(_class(name))}\n" for name in names]
+    return f"{_ABOUT}\ncommands:\n{''.join(lines)}{_OPTIONS}"

@@ -1,0 +1,144 @@
+"""Command lines to commands: a dataclass's fields are the options, its docstrings the help."""
+
+import ast
+import dataclasses
+import difflib
+import inspect
+import io
+import re
+import sys
+from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout, suppress
+from functools import cache, partial
+from itertools import pairwise
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
+
+import tyro
+from tyro.constructors import (
+    MISSING_NONPROP,
+    ConstructorRegistry,
+    StructConstructorSpec,
+    StructFieldSpec,
+    StructTypeInfo,
+)
+
+from cinnema.core.errors import UserError
+
+_Command = TypeVar("_Command")
+
+
+def parse(kind: type[_Command], arguments: Sequence[str], *, prog: str) -> _Command:
+    """Return a command with the options that the arguments set.
+
+    Args:
+        kind: Dataclass of the command.
+        arguments: What follows the command's name.
+        prog: The program and the command's name, for messages.
+
+    Raises:
+        UserError: An option does not exist; the message names the one that is spelt most like it.
+        SystemExit: The help was printed (0), or an argument is missing or not valid (2).
+    """
+    errors = io.StringIO()
+    try:
+        with redirect_stderr(errors):
+            command, unknown = tyro.cli(
+                kind,
+                prog=prog,
+                args=list(arguments),
+                return_unknown_args=True,
+                registry=_registry(),
+                config=(tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone),
+            )
+    except SystemExit:
+        _refuse_unknown(kind, arguments, prog=prog)  # says more than what a mistyped name lacks
+        print(errors.getvalue(), end="", file=sys.stderr)
+        raise
+    _refuse_unknown(kind, unknown, prog=prog)
+    if unknown:
+        raise UserError(f"{prog} does not take {unknown[0]!r} as well: see {prog} --help")
+    return command
+
+
+def _refuse_unknown(kind: type, arguments: Sequence[str], *, prog: str) -> None:
+    """Raise a UserError for the first option that a command does not have."""
+    named = [argument.partition("=")[0] for argument in arguments if argument.startswith("--")]
+    options = _options(kind) if named else []
+    for name in named:
+        if name.replace("_", "-") not in options:
+            hint = suggestion(name, options) or f"see {prog} --help"
+            raise UserError(f"{prog} has no option {name}: {hint}")
+
+
+def suggestion(word: str, known: Sequence[str]) -> str:
+    """Return "did you mean ...?" with the known word most like a mistyped one; empty if none is."""
+    plain = {name.strip("-"): name for name in known}
+    nearest = difflib.get_close_matches(word.strip("-"), plain, n=1, cutoff=0.5)
+    return f"did you mean {plain[nearest[0]]}?" if nearest else ""
+
+
+def summary(kind: type) -> str:
+    """Return the first line of a command's docstring."""
+    return inspect.cleandoc(kind.__doc__ or "").partition("\n")[0]
+
+
+def _options(kind: type) -> list[str]:
+    """Return the names of all options, as the help lists them."""
+    with redirect_stdout(io.StringIO()) as text, suppress(SystemExit):
+        tyro.cli(kind, args=["--help"], registry=_registry())
+    return sorted(set(re.findall(r"--[a-z][\w.-]*", text.getvalue())))
+
+
+def _registry() -> ConstructorRegistry:
+    registry = ConstructorRegistry()
+    registry.struct_rule(_command_fields)
+    return registry
+
+
+def _command_fields(info: StructTypeInfo) -> StructConstructorSpec | None:
+    """Describe a command to tyro, which by itself keeps line breaks of docstrings in the help."""
+    kind = info.type
+    if not dataclasses.is_dataclass(kind) or not kind.__module__.startswith("cinnema.cli."):
+        return None  # tyro's own rule applies
+    types = get_type_hints(kind, include_extras=True)
+    fields = tuple(
+        StructFieldSpec(
+            name=field.name,
+            type=_annotated(types[field.name], field.name),
+            default=MISSING_NONPROP if field.default is dataclasses.MISSING else field.default,
+            helptext=partial(_docstring, kind, field.name),
+        )
+        for field in dataclasses.fields(kind)
+    )
+    return StructConstructorSpec(instantiate=kind, fields=fields)
+
+
+def _annotated(hint: Any, name: str) -> Any:  # noqa: ANN401 - types as `Annotated` makes them
+    """Add how the help shows a field, unless its own annotation says otherwise."""
+    kind, *own = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+    shown = tyro.conf.arg(help_behavior_hint=_hint)
+    if tyro.conf.Positional in own:
+        shown = tyro.conf.arg(help_behavior_hint=_hint, metavar=name.upper())
+    return Annotated[(kind, shown, *own)]
+
+
+def _hint(default: str) -> str:
+    """Return what the help says of a default; nothing where there is none."""
+    return f"(default: {default})" if default not in ("None", "False", "") else ""
+
+
+def _docstring(kind: type, name: str) -> str | None:
+    return _docstrings(kind).get(name)
+
+
+@cache
+def _docstrings(kind: type) -> dict[str, str]:
+    """Return the docstrings below the fields of a dataclass and its bases, as one line each."""
+    texts: dict[str, str] = {}
+    for base in filter(dataclasses.is_dataclass, reversed(kind.__mro__)):
+        (definition,) = ast.parse(inspect.getsource(base)).body
+        assert isinstance(definition, ast.ClassDef)
+        for field, text in pairwise(definition.body):
+            if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):
+                texts[ast.unparse(field.target)] = " ".join(ast.literal_eval(text.value).split())
+    return texts
