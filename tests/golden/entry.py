@@ -1,0 +1,581 @@
+"""Everything that golden tests import of cinnema, and nothing else does.
+
+Whoever moves or renames something there changes this file alone: what its functions are handed
+and return stays, so that what was recorded stays comparable.
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cinnema import Pipeline
+from cinnema.backbones.lpips import LPIPS
+from cinnema.backbones.optical_flow import backward_flow, to_volume
+from cinnema.backbones.registry import Found, find_backbones
+from cinnema.core.config import config_to_dict
+from cinnema.data.augmentation import Augmentation
+from cinnema.data.clips import ClipBatch
+from cinnema.data.loading import ClipLoader
+from cinnema.data.packing.dataset import PackedDataset
+from cinnema.data.packing.preparing import prepare
+from cinnema.data.records import Control, Item, RawClip
+from cinnema.data.wind import WIND, estimate_wind
+from cinnema.data.worlds.sky.world import Skies
+from cinnema.media.pictures import to_tensor
+from cinnema.media.videos import Video
+from cinnema.metrics.evaluation import assembly as evaluation_assembly
+from cinnema.metrics.evaluation.features import FeatureNetwork
+from cinnema.metrics.tasks.reader import EndPointReader, ReaderConfig, save_reader
+from cinnema.metrics.validation import ValidationSettings, validate_model
+from cinnema.recipes import DataConfig, Recipe, articulated_assembly, assembly
+from cinnema.recipes.articulated import ActingData, ArticulatedRecipe
+from cinnema.recipes.paper import bair, tiny
+from cinnema.recipes.paper_training import train_paper
+from cinnema.reference.training import loop as paper_loop
+from cinnema.serve.cli import main
+from cinnema.stage1 import loop as stage1_loop
+from cinnema.stage1.adversaries.adversaries import AdversariesConfig, AdversaryPhase
+from cinnema.stage1.articulated.model import ArticulatedConfig
+from cinnema.stage1.articulated.training import ArticulatedTraining
+from cinnema.stage1.model import Stage1, Stage1Config
+from cinnema.stage1.training import Stage1Training
+from cinnema.stage1.training import train as train_phase
+from cinnema.stage2 import training as stage2_training
+from cinnema.stage2.conditioning import ConditionerConfig
+from cinnema.stage2.flow import FlowConfig
+from cinnema.stage2.priors import GaussianPrior, LinearGaussianPrior
+from cinnema.stage2.rectified import RectifiedConfig, RectifiedPrior
+from cinnema.stage2.training import Stage2Training
+from cinnema.synthesis.articulated import EndPointRange
+from cinnema.synthesis.control import Drift, EndPoint
+from cinnema.synthesis.residuals import load_nu, save_nu
+from golden.formula import values_of
+
+CPU = torch.device("cpu")
+POSITION, WHERE = (
+    Control(name=name, kind="position", labels=("x", "y", "z"), unit="m")
+    for name in ("end_effector", "where")
+)
+Numbers = dict[str, Any]
+
+
+# --- Models and videos ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Shot:
+    """One video: frames uint8 (t, height, width, 3), z and nu (z,), its control or None."""
+
+    frames: np.ndarray
+    z: Tensor
+    nu: Tensor
+    eta: Tensor | None
+    fps: float
+    made: Any
+
+
+def load(name: str | Path) -> Pipeline:
+    return Pipeline.from_pretrained(name)
+
+
+def drift(direction: float | None = None, speed: float | None = None) -> Any:
+    return Drift(direction=direction, speed=speed)
+
+
+def end_point(x: float, y: float, z: float) -> Any:
+    return EndPoint(x=x, y=y, z=z)
+
+
+def animate(pipe: Pipeline, image: Any, **options: Any) -> list[Shot]:
+    return [_shot(made) for made in pipe.animate(image, **options)]
+
+
+def extend(pipe: Pipeline, image: Any, *, method: str, **options: Any) -> list[Shot]:
+    return [_shot(made) for made in pipe.extend(image, method=method, **options)]  # type: ignore[arg-type]
+
+
+def transfer(pipe: Pipeline, video: np.ndarray, image: Any, *, fps: float, **options: Any) -> Shot:
+    return _shot(pipe.transfer(_video(video, fps), image, **options))
+
+
+def edit(pipe: Pipeline, video: np.ndarray, *, fps: float, eta: Any, **options: Any) -> Shot:
+    return _shot(pipe.edit(_video(video, fps), eta=eta, **options))
+
+
+def interpolate(pipe: Pipeline, image: Any, **options: Any) -> list[Shot]:
+    return [_shot(made) for made in pipe.interpolate(image, **options)]
+
+
+@torch.no_grad()
+def encode(
+    pipe: Pipeline, video: np.ndarray, *, fps: float, eta: Tensor | None = None
+) -> dict[str, Tensor]:
+    """Return z, nu, and log-determinant and log-likelihood (in nats) of a video."""
+    model = pipe.model
+    motion = pipe.read_motion(_video(video, fps), query_eta=eta)
+    c = model.condition(motion.query.clip[None, 0], None if eta is None else eta[None])
+    nu, log_det = model.to_residual(motion.z[None], c)
+    normal = torch.distributions.Normal(0.0, 1.0)
+    return {
+        "z": motion.z,
+        "nu": motion.nu,
+        "log_det": log_det,
+        "log_prob": normal.log_prob(nu).sum(dim=1) + log_det,
+    }
+
+
+@torch.no_grad()
+def flow(pipe: Pipeline, image: np.ndarray, z: Tensor, *, eta: Tensor | None) -> dict[str, Tensor]:
+    """Return what the flow makes of z (n, z), and of that read as nu, with log-determinants."""
+    model = pipe.model
+    x0 = to_tensor(image)[None].repeat(len(z), 1, 1, 1)
+    c = model.condition(x0, None if eta is None else eta.repeat(len(z), 1))
+    nu, inverse_log_det = model.to_residual(z, c)
+    latent, log_det = model.to_latent(z, c)
+    names = ("c", "nu", "inverse_log_det", "latent", "log_det")
+    return dict(zip(names, (c, nu, inverse_log_det, latent, log_det), strict=True))
+
+
+def save_motion(path: Path, shot: Shot) -> None:
+    save_nu(path, shot.made)
+
+
+def load_motion(path: Path) -> tuple[Tensor, Tensor]:
+    """Return nu and z of a motion file."""
+    saved = load_nu(path)
+    return saved.nu, saved.z
+
+
+def command(*arguments: object) -> None:
+    """Run the command line; it has to end with 0."""
+    said = StringIO()
+    with redirect_stdout(said), redirect_stderr(said):
+        code = main([str(argument) for argument in arguments])
+    assert code == 0, said.getvalue()
+
+
+def _shot(made: Any) -> Shot:
+    eta = made.settings.get("eta")
+    return Shot(
+        frames=made.frames,
+        z=made.z,
+        nu=made.nu,
+        eta=None if eta is None else torch.tensor(eta),
+        fps=made.fps,
+        made=made,
+    )
+
+
+def _video(frames: np.ndarray, fps: float) -> Video:
+    return Video(frames=frames, fps=fps, path=Path("golden.mp4"))
+
+
+# --- Data -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Clips:
+    """Clips that are at hand: name, split, frames and tracks; "3-1" is a future of start 3."""
+
+    clips: tuple[tuple[str, str, np.ndarray, Mapping[str, np.ndarray]], ...]
+    size: int
+    control: Control | None = None
+    fps: float = 10.0
+    name: str = "golden"
+
+    def settings(self) -> dict[str, Any]:
+        return {}
+
+    def items(self) -> list[Item]:
+        return [Item(name=name, split=split) for name, split, _, _ in self.clips]  # type: ignore[arg-type]
+
+    def read(self, item: Item) -> Iterator[RawClip]:
+        for name, _, frames, tracks in self.clips:
+            if name == item.name:
+                yield RawClip(
+                    name=name,
+                    source=name.partition("-")[0],
+                    frames=frames,
+                    fps=self.fps,
+                    tracks=dict(tracks),
+                    start=name.partition("-")[0] if "-" in name else None,
+                )
+
+
+class SimulatedSkies:
+    """Simulated skies on sides of a split that suit a few of them."""
+
+    name, control = "sky", WIND
+
+    def __init__(self, splits: list[str], *, futures: int = 1, size: int = 128) -> None:
+        self.size, self._splits = size, splits
+        self._skies = Skies(len(splits), futures=futures, seed=3, size=size, num_frames=17)
+
+    def settings(self) -> dict[str, Any]:
+        return self._skies.settings()
+
+    def items(self) -> list[Item]:
+        pairs = zip(self._skies.items(), self._splits, strict=True)
+        return [dataclasses.replace(item, split=split) for item, split in pairs]
+
+    def read(self, item: Item) -> Any:
+        return self._skies.read(item)
+
+
+def pack(source: Any, folder: Path, *, encoding: str = "raw") -> Path:
+    prepare(source, folder, encoding=encoding)  # type: ignore[arg-type]
+    return folder
+
+
+def read_packed(folder: Path, *, num_frames: int) -> list[tuple[str, np.ndarray, np.ndarray]]:
+    """Return the key, the frames and all tracks side by side of each clip."""
+    dataset = PackedDataset(folder)
+    found = []
+    for split in ("train", "validation", "test"):
+        for index in dataset.indices(split):  # type: ignore[arg-type]
+            clip = dataset.read(int(index), range(num_frames))
+            tracks = [np.asarray(clip.tracks[name]) for name in sorted(clip.tracks)]
+            rows = np.concatenate(tracks, axis=1) if tracks else np.zeros((num_frames, 0))
+            found.append((f"{split}/{int(index)}", clip.frames, rows.astype(np.float32)))
+    return found
+
+
+def varied_batch(folder: Path, *, num_frames: int, track: str) -> dict[str, Tensor]:
+    """Return the second batch of a training with every augmentation."""
+    loader = ClipLoader(
+        PackedDataset(folder),
+        batch_size=2,
+        num_frames=num_frames,
+        augmentation=Augmentation(
+            mirror=0.5, brightness=0.2, contrast=0.2, saturation=0.2, hue=0.1
+        ),
+        track=track,
+        has_points=True,
+        seed=1,
+        num_workers=0,
+    )
+    batch = [next(loader) for _ in range(2)][1]
+    return {"video": batch.video, "track": batch.track, "number": batch.number}
+
+
+def wind_of(frames: np.ndarray) -> np.ndarray:
+    return np.asarray(estimate_wind(frames).mean)
+
+
+def flow_volume(frames: np.ndarray, *, size: int, grid: int) -> np.ndarray:
+    return to_volume(backward_flow(frames, size=(size, size)), grid=grid)
+
+
+def folder_of_videos(root: Path, frames: Mapping[str, np.ndarray]) -> Path:
+    """Write videos and what tells that they are clouds.
+
+    As arrays: what x264 writes differs from time to time.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    for name, pixels in frames.items():
+        np.save(root / f"{name}.npy", pixels)
+    entries = [{"path": f"{name}.npy", "texture": "clouds"} for name in frames]
+    (root / "manifest.json").write_text(json.dumps(entries))
+    return root
+
+
+# --- Training -------------------------------------------------------------------------------------
+
+
+@contextmanager
+def in_float32() -> Iterator[None]:
+    """Whatever this processor is fast in."""
+    with (
+        mock.patch("torch.cpu._is_avx512_bf16_supported", return_value=False),
+        mock.patch("torch.cpu._is_amx_tile_supported", return_value=False),
+    ):
+        yield
+
+
+@contextmanager
+def every_step() -> Iterator[None]:
+    """The numbers of each step are written down, not of one in many."""
+    with ExitStack() as stack:
+        for module in (stage1_loop, stage2_training, paper_loop):
+            stack.enter_context(mock.patch.object(module, "_RECORD_EVERY", 1))
+        yield
+
+
+def has_bf16() -> bool:
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def metrics_of(folder: Path) -> list[Numbers]:
+    """Return the lines of a training's log, without what a clock tells."""
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in lines]
+
+
+_TINY = Stage1Config(
+    size=64, num_frames=4, num_basis=2, z_dim=16, encoder_width=8, motion_width=8, feature_dim=8,
+    mask_width=16, painter_width=16,
+)  # fmt: skip
+
+
+def train_landscape(data: Path, run: Path) -> tuple[dict[str, Path], Path]:
+    """Train a tiny landscape on a folder of videos; return its trainings' folders and weights."""
+    conditioner = ConditionerConfig(feature_dim=8, width=8, condition_dim=4, control_dim=2)
+    recipe = Recipe(
+        name="golden",
+        data=DataConfig(textures={"clouds": 1.0}, crops=4, validation_crops=2),
+        stage1=_TINY,
+        motion=Stage1Training(phase="motion", clips=12, batch_size=4),
+        picture=Stage1Training(phase="picture", clips=8, batch_size=4, network="alex"),
+        mask=Stage1Training(phase="mask", clips=8, batch_size=4),
+        conditioner=conditioner,
+        flow=FlowConfig(
+            z_dim=16, condition_dim=conditioner.out_dim, num_blocks=2, hidden_dim=16, depth=1
+        ),
+        stage2=Stage2Training(clips=32, pool=16, batch_size=8, validate_every=16),
+    )
+    assembly.train_stage1(recipe, data=data, run=run, device=CPU)
+    assembly.train_stage2(recipe, data=data, run=run, device=CPU)
+    weights = assembly.bundle(recipe, run=run, output=run / "golden.safetensors")
+    return {name: run / name for name in ("motion", "picture", "mask", "stage2")}, weights
+
+
+_BOTH = (AdversaryPhase(module="spatial"), AdversaryPhase(module="temporal", interval=2))
+_STAGE1 = {
+    "motion": Stage1Training(phase="motion", clips=16, batch_size=4, learning_rate=3e-3),
+    "picture": Stage1Training(
+        phase="picture", clips=12, batch_size=4, window=32, perceptual=1.0, train_encoder=True
+    ),
+    "hinge": Stage1Training(
+        phase="picture", clips=16, batch_size=4, window=32, perceptual=1.0, frames=2,
+        adversaries=AdversariesConfig(
+            kind="hinge", phases=_BOTH, start=4, matching=1.0, widths=(8, 8)
+        ),
+    ),
+    "relativistic": Stage1Training(
+        phase="picture", clips=16, batch_size=4, window=32, perceptual=1.0, frames=2,
+        adversaries=AdversariesConfig(
+            kind="relativistic", phases=_BOTH, start=4, adaptive=True, widths=(8, 8)
+        ),
+    ),
+    "mask": Stage1Training(phase="mask", clips=8, batch_size=4),
+}  # fmt: skip
+
+
+def train_on_waves(phase: str, run: Path) -> tuple[list[Numbers], dict[str, Tensor]]:
+    """Train one phase of a tiny warping stage 1 on batches that a formula makes."""
+    training = _STAGE1[phase]
+    model = _formula_weights(Stage1(_TINY))
+    batches = _Waves(training.batch_size, rendered=training.frames)
+    trained = train_phase(model, batches, training, folder=run, device=CPU, perceptual=_distance)
+    return metrics_of(run), trained.state_dict()
+
+
+class _Waves:
+    """Batches of pictures that drift as one piece, the lower half still."""
+
+    def __init__(self, num: int, *, rendered: int) -> None:
+        self.num, self.rendered, self.number = num, rendered, 0
+
+    def __next__(self) -> ClipBatch:
+        num, generator = self.num, torch.Generator().manual_seed(self.number)
+        self.number += 1
+        x0 = torch.rand(num, 3, 8, 8, generator=generator) * 2 - 1
+        x0 = torch.nn.functional.interpolate(x0, (64, 64), mode="bilinear")
+        wind = 0.1 * torch.randn(num, 2, 1, 1, 1, generator=generator)
+        time = torch.arange(1, 5).view(1, 1, 4, 1, 1) / 4
+        moving = torch.zeros(num, 32, 32)
+        moving[:, :16] = 1
+        known = torch.ones_like(moving)
+        known[1:, 20:] = 0
+        flow = wind * time * torch.nn.functional.avg_pool2d(moving, 2)[:, None, None]
+        times = time.flatten()[-self.rendered :].expand(num, -1)
+        frames = x0[:, None].repeat(1, self.rendered, 1, 1, 1)
+        frames[:, :, :, :32] *= 1 - 0.5 * times[:, :, None, None, None]
+        ids = tuple(f"wave {i}" for i in range(num))
+        return ClipBatch(x0, flow, moving, known, frames, times, ids=ids)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.number = state["clips"] // self.num
+
+
+def _distance(a: Tensor, b: Tensor) -> Tensor:
+    """Stands in for LPIPS."""
+    return (a - b).square().mean(dim=(1, 2, 3))
+
+
+def train_keypoint(
+    data: Path, run: Path, *, points: bool, adversaries: bool
+) -> tuple[dict[str, Path], Path]:
+    """Train a tiny keypoint model on packed clips with the tracks "where" and "corners"."""
+    judged = AdversariesConfig(phases=_BOTH, start=4, widths=(8, 8)) if adversaries else None
+    stage1 = ArticulatedConfig(
+        size=32, num_frames=4, z_dim=8, encoder_width=8, width=8, code_dim=16,
+        landmarks=4 if points else 3, points=points,
+    )  # fmt: skip
+    conditioner = ConditionerConfig(
+        feature_dim=stage1.feature_dim, width=8, condition_dim=4,
+        control_dim=0 if points else 3, control_scale=0.15 if points else 0.3,
+    )  # fmt: skip
+    twins: Any = (((0,), (1,)),) if points else ()
+    recipe = ArticulatedRecipe(
+        name="golden",
+        data=ActingData(
+            landmarks="corners" if points else "where",
+            validation_clips=3,
+            augmentation=Augmentation(mirror=0.5 if points else 0.0),
+        ),
+        stage1=stage1,
+        motion=ArticulatedTraining(
+            clips=12, batch_size=4, moments=2, guided=0.5 if points else 0.0, twins=twins
+        ),
+        picture=ArticulatedTraining(
+            phase="picture", clips=12, batch_size=4, moments=2, perceptual=1.0, network="alex",
+            twins=twins, adversaries=judged,
+        ),
+        conditioner=conditioner,
+        flow=FlowConfig(
+            z_dim=8, condition_dim=conditioner.out_dim, num_blocks=2, hidden_dim=16, depth=1
+        ),
+        stage2=Stage2Training(clips=32, pool=16, batch_size=8, validate_every=16),
+        end_point=None
+        if points
+        else EndPointRange(low=(0.0, 0.0, -1.0), high=(1.0, 1.0, 1.0)),
+    )  # fmt: skip
+    articulated_assembly.train_stage1(recipe, data=data, run=run, device=CPU)
+    articulated_assembly.train_stage2(recipe, data=data, run=run, device=CPU)
+    weights = articulated_assembly.bundle(recipe, run=run, output=run / "golden.safetensors")
+    return {name: run / name for name in ("motion", "picture", "stage2")}, weights
+
+
+def train_of_2021(data: Path, run: Path) -> tuple[dict[str, Path], Path]:
+    """Train the paper's networks in tiny, on packed clips of 64 px with an end point."""
+    recipe = tiny(bair(control=True))
+    weights = train_paper(recipe, data=data, run=run, device=CPU, num_workers=0)
+    return {name: run / name for name in ("stage1", "conditioning", "flow")}, weights
+
+
+def _formula_weights(model: Any) -> Any:
+    """Give a model weights that depend on their names and shapes alone."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(values_of(name, tuple(parameter.shape)))
+    return model
+
+
+# --- Measuring ------------------------------------------------------------------------------------
+
+
+def evaluate(weights: str, data: Path, json_file: Path, *options: object) -> Numbers:
+    """Run `cinnema evaluate` without VGG16, and with pixels for what I3D would say."""
+    ends = FeatureNetwork(
+        name="pixels",
+        identity="pixels",
+        compute=lambda video: torch.from_numpy(
+            video[:: len(video) - 1, 16::32, 16::32].astype(np.float32).ravel()
+        ),
+    )
+
+    def without_vgg(folder: Path | None = None) -> Mapping[Any, Found]:
+        found = dict(find_backbones(folder))
+        found["vgg"] = dataclasses.replace(found["vgg"], path=None, state="missing")
+        return found
+
+    with (
+        mock.patch.object(evaluation_assembly, "_network", return_value=ends),
+        mock.patch("cinnema.backbones.registry.find_backbones", without_vgg),
+    ):
+        command(
+            "evaluate", weights, data, "--threads", 1, "--device", "cpu",
+            "--cache", json_file.parent / "cache", "--json", json_file, *options,
+        )  # fmt: skip
+    values = json.loads(json_file.read_text())
+    rows = {name: row["values"] for name, row in values["rows"].items()}
+    return {"rows": rows, "curves": values["curves"]}
+
+
+def measure(task: str, weights: str, data: Path, json_file: Path, *options: object) -> Numbers:
+    """Run `cinnema measure`; return its numbers in order, whatever they are called."""
+    command("measure", task, weights, data, "-o", json_file, "--device", "cpu", *options)
+    numbers = json.loads(json_file.read_text())["numbers"]
+    return {str(i): number for i, number in enumerate(numbers)}
+
+
+def save_untrained_reader(path: Path) -> Path:
+    """Write what reads a robot's end point off pictures, with weights of a formula."""
+    config = ReaderConfig(
+        data="golden", unit="m", centre=(0.0, 0.0, 0.05), scale=(0.1, 0.1, 0.03), width=0.48,
+        channels=8,
+    )  # fmt: skip
+    save_reader(path, _formula_weights(EndPointReader(config)))
+    return path
+
+
+def validate(weights: str, data: Path, cache: Path) -> Numbers:
+    """Measure a landscape on the held-out scenes of a folder of videos, as `cinnema validate`."""
+    model = load(weights).model
+    crops = assembly.split_crops(
+        DataConfig(textures={"clouds": 1.0}, crops=3, validation_crops=2),
+        model.config.stage1,
+        root=data,
+        cache=cache,
+    )
+    settings = ValidationSettings(
+        num_reconstructed=1, num_flows=2, num_started=1, num_spread=1, num_samples=2,
+        num_latents=2, num_fitted=3, times=(4, 16),
+    )  # fmt: skip
+    report = validate_model(
+        model,  # type: ignore[arg-type]
+        crops.validation,
+        train=crops.train,
+        lpips=LPIPS.load("alex"),
+        settings=settings,
+    )
+    values = report.to_dict()
+    return {name: value for name, value in values.items() if name not in ("settings", "seconds")}
+
+
+@torch.no_grad()
+def perceptual_distance(network: str, a: np.ndarray, b: np.ndarray) -> Tensor:
+    return LPIPS.load(network)(to_tensor(a[None]), to_tensor(b[None]))  # type: ignore[arg-type]
+
+
+# --- Flows and priors -----------------------------------------------------------------------------
+
+
+def priors(z: Tensor, c: Tensor) -> dict[str, Tensor]:
+    """Fit each simple prior; return log-likelihoods, and draws of a fixed seed."""
+    groups = torch.arange(len(z)) // 4
+    fitted = {
+        "gaussian": GaussianPrior.fit(z, c),
+        "linear": LinearGaussianPrior.fit(z, c, groups=groups),
+    }
+    found = {}
+    for name, prior in fitted.items():
+        found[f"{name}/log_prob"] = prior.log_prob(z, c)
+        generator = torch.Generator().manual_seed(5)
+        found[f"{name}/sample"] = prior.sample(c, temperature=0.8, generator=generator)
+    return found
+
+
+@torch.no_grad()
+def rectified(z: Tensor, c: Tensor) -> dict[str, Tensor]:
+    config = RectifiedConfig(
+        z_dim=z.shape[1], condition_dim=c.shape[1], hidden_dim=16, depth=1, num_steps=4
+    )
+    prior = _formula_weights(RectifiedPrior(config)).eval()
+    generator = torch.Generator().manual_seed(5)
+    return {"log_prob": prior.log_prob(z, c), "sample": prior.sample(c, generator=generator)}
+
+
+def config_of(pipe: Pipeline) -> dict[str, Any]:
+    return config_to_dict(pipe.model.config)

@@ -1,0 +1,30 @@
+"""The library computes what it computed before: to the bit where the machine is the same.
+
+See record.py for what is computed, and for how to record it anew where that is meant to change.
+"""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from golden import entry
+from golden.record import GROUPS, compute
+from golden.store import Golden, fingerprint
+
+
+@pytest.fixture(scope="module")
+def golden() -> Golden:
+    return Golden()
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_values_are_as_they_were_recorded(name: str, golden: Golden, tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    is_same_machine = fingerprint() == golden.fingerprint
+    if name == "training_bfloat16" and not (is_same_machine and entry.has_bf16()):
+        pytest.skip("bfloat16 is compared where it was recorded only")
+    record = compute(name, tmp_path)
+    found = golden.differences(record, exactly=is_same_machine, within=GROUPS[name][1])
+    kind = "to the bit" if is_same_machine else "nearly, on another machine"
+    assert not found, f"{len(found)} values are not as recorded ({kind}):\n" + "\n".join(found[:40])
