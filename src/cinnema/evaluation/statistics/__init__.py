@@ -1,1 +1,1 @@
-"""Distances between sets of features, from statistics that are gathered clip by clip."""
+"""Intervals by resampling source videos, and distances between sets of features."""

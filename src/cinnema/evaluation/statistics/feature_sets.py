@@ -1,7 +1,7 @@
-"""All that is kept of the features of one set of clips, and distances with intervals from it.
+"""Statistics of the features of a set of clips, and distances with intervals computed from them.
 
-Nothing here grows with the number of clips but one hash for each source video. Intervals come
-from a Poisson bootstrap of whole source videos (`cinnema.evaluation.statistics.resampling`).
+Nothing here grows with the number of clips but one hash for each source video. Intervals resample
+source videos with the Poisson weights of `cinnema.evaluation.statistics.bootstrap`.
 """
 
 from collections.abc import Sequence
@@ -12,36 +12,90 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cinnema.evaluation.scores import Estimate
-from cinnema.evaluation.statistics.gaussian import (
+from cinnema.evaluation.statistics.bootstrap import Estimate, hash_of, poisson_weights
+from cinnema.evaluation.statistics.distances import (
     Extrapolation,
     GaussianStatistics,
     extrapolate,
     frechet_distance,
+    kernel_estimate,
 )
-from cinnema.evaluation.statistics.kernel import kernel_estimate
-from cinnema.evaluation.statistics.resampling import poisson_weights
-from cinnema.evaluation.statistics.samples import FeatureSample, hash_of
 
 _SHELLS = 8
-"""Parts into which clips fall at random; distances of their unions are extrapolated."""
+"""Parts that clips fall into at random; distances of their unions are extrapolated."""
 
 _KEPT = 2048
-"""Features kept for what needs them singly."""
+"""Number of features that are kept for what needs single ones."""
 
 _REPLICATE_BYTES = 64 << 20
 _MIN_REPLICATES, _MAX_REPLICATES = 8, 100
 _FEW = 40
-"""Below so many replicates their deviation gives the interval: quantiles would be single draws."""
+"""Below this number of replicates the interval is taken from their standard deviation."""
+
+
+class FeatureSample:
+    """The features of the k keys with the smallest hashes.
+
+    Which rows are kept depends on their keys alone: not on the order, the batches or the number of
+    processes. A key that occurs twice is kept once.
+
+    Args:
+        size: k, the largest number of rows that are kept.
+
+    Example:
+        >>> sample = FeatureSample(size=2)
+        >>> sample.add(["a", "b", "c"], torch.arange(3.0)[:, None])
+        >>> len(sample)
+        2
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._rows: dict[str, Tensor] = {}
+
+    def __len__(self) -> int:
+        """Return the number of rows that are kept."""
+        return len(self._rows)
+
+    @property
+    def keys(self) -> list[str]:
+        """The keys of the rows, in the order of their hashes."""
+        return sorted(self._rows, key=hash_of)
+
+    @property
+    def features(self) -> Float[Tensor, "n d"]:
+        """The rows in the order of `keys`, float32; shape (0, 0) where there are none."""
+        rows = [self._rows[key] for key in self.keys]
+        return torch.stack(rows) if rows else torch.empty(0, 0)
+
+    def add(self, keys: Sequence[str], features: Float[Tensor, "n d"]) -> None:
+        """Offer rows.
+
+        Args:
+            keys: A name for each row, unique among all rows that any process offers.
+            features: The rows.
+        """
+        rows = features.detach().float().cpu()
+        self._rows |= {key: row.clone() for key, row in zip(keys, rows, strict=True)}
+        self._drop()
+
+    def merge(self, other: "FeatureSample") -> None:
+        """Offer the rows that another object has kept."""
+        self._rows |= other._rows
+        self._drop()
+
+    def _drop(self) -> None:
+        if len(self._rows) > self.size:
+            self._rows = {key: self._rows[key] for key in self.keys[: self.size]}
 
 
 class FeatureSummary:
-    """What is kept of a set of clips: Gaussians of it, of its resamples and parts, and a sample.
+    """Gaussians of a set of clips, of its resamples and of its parts, and a sample of its features.
 
     Args:
-        dim: d, length of a feature. About 8 d^2 (1 + shells + replicates) bytes are taken; the
-            replicates are 100, fewer for long features (within 64 MB, but at least 8).
-        num_shells: Parts that are extrapolated; 0 where that is not asked for.
+        dim: Length d of a feature. About 8 d^2 (1 + shells + replicates) bytes of memory; there
+            are 100 replicates, fewer for long features (within 64 MB, but at least 8).
+        num_shells: Number of parts for the extrapolation; 0 where it is not wanted.
 
     Example:
         >>> summary = FeatureSummary(2)
@@ -62,24 +116,24 @@ class FeatureSummary:
 
     @property
     def num_clips(self) -> int:
-        """How many rows were added."""
+        """Number of rows that were added."""
         return int(self.whole.count)
 
     @property
     def num_sources(self) -> int:
-        """Of how many source videos they are."""
+        """Number of source videos that the clips are cut from."""
         return len(self._sources)
 
     def add(
         self, keys: Sequence[str], sources: Sequence[str], features: Float[Tensor, "n d"]
     ) -> None:
-        """Take clips in.
+        """Add clips.
 
         Args:
-            keys: A name for each clip, unique in this set; clips of another set that show what
-                came of the same start have the same one.
-            sources: The source video of each.
-            features: A row for each.
+            keys: A name for each clip, unique in this set; clips of different sets that continue
+                the same start have the same key.
+            sources: The source video of each clip.
+            features: A row for each clip.
         """
         rows = features.detach().to("cpu", torch.float64)
         self.whole.add(rows)
@@ -93,10 +147,11 @@ class FeatureSummary:
             shell.add(rows[parts == number])
         self._sources |= {hash_of(source) for source in sources}
         self.source_of |= dict(zip(keys, sources, strict=True))
-        self._keep(FeatureSample(_KEPT), keys, features)
+        self.sample.add(keys, features)
+        self._drop_names()
 
     def merge(self, other: "FeatureSummary") -> None:
-        """Take in all that another process has seen."""
+        """Add the clips that another process has seen."""
         self.whole.merge(other.whole)
         for mine, theirs in zip(self.replicates, other.replicates, strict=True):
             mine.merge(theirs)
@@ -105,29 +160,24 @@ class FeatureSummary:
         self._sources |= other._sources
         self.source_of |= other.source_of
         self.sample.merge(other.sample)
-        self._forget()
+        self._drop_names()
 
-    def _keep(self, offered: FeatureSample, keys: Sequence[str], features: Tensor) -> None:
-        offered.add(keys, features)
-        self.sample.merge(offered)
-        self._forget()
-
-    def _forget(self) -> None:
-        """Names are kept for the sample only."""
+    def _drop_names(self) -> None:
+        """Keep the sources of the sampled clips only."""
         if len(self.source_of) > len(self.sample):
             self.source_of = {key: self.source_of[key] for key in self.sample.keys}
 
 
 def frechet_estimate(first: FeatureSummary, second: FeatureSummary) -> Estimate:
-    """Return the Frechet distance with a 95 % interval over other source videos like these.
+    """Return the Frechet distance with a 95 % interval from resampling source videos.
 
-    A resample has fewer different clips than the whole, so its distance is larger by a bias that
-    is not the whole's; the deviations of the resamples from their median are therefore put around
-    the estimate. None with fewer than three sources.
+    A resample has fewer different clips than the whole set, so its distance is biased upwards by
+    another amount; the deviations of the resamples from their median are therefore put around the
+    estimate. With fewer than three sources there is no interval.
 
     Args:
         first: One set.
-        second: The other.
+        second: The other set.
 
     Raises:
         UserError: A set has fewer than two clips, or the features' lengths differ.
@@ -142,11 +192,11 @@ def frechet_estimate(first: FeatureSummary, second: FeatureSummary) -> Estimate:
         below, above = _deviations(draws)
         low, high = max(0.0, value + below), value + above
     fewest = min(first.num_clips, second.num_clips)
-    return Estimate(value, low, high, num_clips=fewest, num_scenes=num_sources)
+    return Estimate(value, low, high, num_clips=fewest, num_sources=num_sources)
 
 
 def _deviations(draws: NDArray[np.float64]) -> tuple[float, float]:
-    """Ends of the 95 % interval, as seen from its middle."""
+    """Ends of the 95 % interval relative to its middle."""
     if len(draws) < _FEW:
         return -1.96 * float(draws.std(ddof=1)), 1.96 * float(draws.std(ddof=1))
     low, middle, high = np.quantile(draws, [0.025, 0.5, 0.975])
@@ -158,7 +208,7 @@ def frechet_at_infinity(first: FeatureSummary, second: FeatureSummary) -> Extrap
 
     Args:
         first: One set.
-        second: The other, about as large.
+        second: The other set, of about the same size.
     """
     counts, distances = [], []
     for size in (_SHELLS // 4, _SHELLS // 2, _SHELLS):  # quarters, halves, the whole
@@ -181,10 +231,10 @@ def _union(parts: Sequence[GaussianStatistics]) -> GaussianStatistics:
 
 
 def kernel_of(first: FeatureSummary, second: FeatureSummary) -> Estimate:
-    """Return the kernel distance between the kept samples of two sets, with its interval.
+    """Return the kernel distance between the sampled features of two sets, with its interval.
 
     Raises:
-        UserError: There are fewer than 2 clips on a side.
+        UserError: A side has fewer than 2 clips, or fewer than 2 source videos.
     """
     names = sorted({*first.source_of.values(), *second.source_of.values()})
     number = {name: position for position, name in enumerate(names)}

@@ -1,0 +1,242 @@
+"""Confidence intervals by resampling whole source videos (a cluster bootstrap).
+
+Clips of one source video resemble each other and are not independent observations, so whole source
+videos are resampled, each with all of its clips. Intervals are 95 % percentile intervals; with
+fewer than three source videos there is none.
+
+Two forms differ in how the resamples are drawn:
+
+- `ClusteredSums` keeps one sum for each resample, for clips that pass by once and are not kept.
+  Each source counts Poisson(1) times in a resample, drawn from its name alone, so the result
+  depends neither on the order of clips nor on the number of processes, and measurements of the
+  same sources are resampled together, which is right for comparing them. Source: Hanley and
+  MacGibbon, "Creating non-parametric bootstrap samples using Poisson frequencies" (2006).
+- `resampled` takes a table of all clips and any statistic of it (a median, a correlation); as many
+  sources as there are get drawn with replacement.
+"""
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, TypeAlias
+
+import numpy as np
+from jaxtyping import Float64
+from numpy.typing import NDArray
+
+NUM_RESAMPLES = 1000
+_MIN_SOURCES = 3  # with two, a resample is one of three tables
+
+Rows: TypeAlias = Float64[np.ndarray, "n d"]
+"""Measured numbers, one row for each clip."""
+
+Statistic: TypeAlias = Callable[[Rows], float]
+"""From rows of clips to one number; NaN where it is undefined."""
+
+SumStatistic: TypeAlias = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+"""From sums of shape (..., length) to numbers of shape (...); NaN where undefined."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its 95 % confidence interval.
+
+    Attributes:
+        value: The number; NaN where it is undefined.
+        low: Lower end of the interval; None where there is no interval.
+        high: Upper end of the interval; None where there is no interval.
+        num_clips: Number of clips that were measured.
+        num_sources: Number of source videos that the clips are cut from.
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+    num_clips: int
+    num_sources: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON values; numbers that are not finite become None."""
+        return {
+            "value": finite(self.value),
+            "low": finite(self.low),
+            "high": finite(self.high),
+            "num_clips": self.num_clips,
+            "num_sources": self.num_sources,
+        }
+
+
+class ClusteredSums:
+    """The sum of a vector over clips, and over the clips of each resample.
+
+    Args:
+        length: Length of the vector. Each entry takes 8 KB of memory.
+
+    Example:
+        >>> sums = ClusteredSums(2)
+        >>> for source, value in [("a", 1.0), ("a", 2.0), ("b", 3.0)]:
+        ...     sums.add(source, [value, 1.0])
+        >>> sums.estimate(ratio_of_sums).value
+        2.0
+    """
+
+    def __init__(self, length: int) -> None:
+        self.whole: Float64[np.ndarray, " n"] = np.zeros(length)
+        self.replicates: Float64[np.ndarray, "r n"] = np.zeros((NUM_RESAMPLES, length))
+        self.num_clips = 0
+        self._sources: set[int] = set()
+
+    @property
+    def num_sources(self) -> int:
+        """Number of source videos that the clips are cut from."""
+        return len(self._sources)
+
+    def add(self, source: str, values: Sequence[float] | Float64[np.ndarray, " n"]) -> None:
+        """Add the vector of one clip.
+
+        Args:
+            source: Name of the clip's source video.
+            values: The vector.
+        """
+        vector = np.asarray(values, dtype=np.float64)
+        self.whole += vector
+        self.replicates += poisson_weights(source, NUM_RESAMPLES)[:, None] * vector
+        self.num_clips += 1
+        self._sources.add(hash_of(source))
+
+    def merge(self, other: "ClusteredSums") -> None:
+        """Add the sums of another process."""
+        self.whole = self.whole + other.whole
+        self.replicates = self.replicates + other.replicates
+        self.num_clips += other.num_clips
+        self._sources |= other._sources
+
+    def estimate(self, statistic: SumStatistic) -> Estimate:
+        """Return a statistic of the sums with its interval.
+
+        Args:
+            statistic: Maps sums to a number.
+        """
+        return joint_estimate([self], lambda parts: statistic(parts[0]))
+
+
+def joint_estimate(
+    parts: Sequence[ClusteredSums],
+    statistic: Callable[[Sequence[NDArray[np.float64]]], NDArray[np.float64]],
+) -> Estimate:
+    """Return a statistic of several sums over the same clips, with its interval.
+
+    Args:
+        parts: The sums, at least one.
+        statistic: Maps one array of sums for each part to numbers.
+    """
+    value = float(statistic([part.whole for part in parts]))
+    fewest = min(parts, key=lambda part: part.num_clips)
+    low = high = None
+    if fewest.num_sources >= _MIN_SOURCES:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            low, high = _percentiles(statistic([part.replicates for part in parts]))
+    return Estimate(value, low, high, num_clips=fewest.num_clips, num_sources=fewest.num_sources)
+
+
+def resampled(
+    rows: Rows, sources: Sequence[str], statistic: Statistic, *, seed: int = 0
+) -> Estimate:
+    """Return a statistic of a table of clips with its interval.
+
+    Args:
+        rows: Measured numbers, one row for each clip. Rows that contain a NaN (something could not
+            be measured there) are left out.
+        sources: Name of each row's source video.
+        statistic: Maps rows to a number.
+        seed: Seed of the resampling.
+
+    Example:
+        >>> rows = np.array([[1.0], [2.0], [3.0]])
+        >>> resampled(rows, ["a", "a", "b"], mean).value
+        2.0
+    """
+    known = np.isfinite(rows).all(axis=1)
+    rows, names = rows[known], [s for s, k in zip(sources, known, strict=True) if k]
+    members = [np.flatnonzero(np.array(names) == name) for name in sorted(set(names))]
+    value = statistic(rows) if len(rows) else float("nan")
+    low = high = None
+    if len(members) >= _MIN_SOURCES:
+        generator = np.random.default_rng(seed)
+        draws = generator.integers(len(members), size=(NUM_RESAMPLES, len(members)))
+        values = [statistic(rows[np.concatenate([members[i] for i in draw])]) for draw in draws]
+        low, high = _percentiles(np.array(values))
+    return Estimate(value, low, high, num_clips=len(rows), num_sources=len(members))
+
+
+def _percentiles(draws: NDArray[np.float64]) -> tuple[float, float] | tuple[None, None]:
+    """Return the 2.5 % and 97.5 % quantiles of the resamples in which the number is defined."""
+    draws = draws[np.isfinite(draws)]
+    if len(draws) < 2:
+        return None, None
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def ratio_of_sums(sums: Float64[np.ndarray, "*r 2"]) -> Float64[np.ndarray, "*r"]:
+    """Return the first sum over the second: a mean where the second counts clips."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(sums[..., 0] / sums[..., 1])
+
+
+def mean(rows: Rows) -> float:
+    """Return the mean of the first column."""
+    return float(rows[:, 0].mean())
+
+
+def median(rows: Rows) -> float:
+    """Return the median of the first column."""
+    return float(np.median(rows[:, 0]))
+
+
+def ratio(rows: Rows) -> float:
+    """Return the sum of the first column over that of the second; NaN where the latter is 0."""
+    top, bottom = rows[:, 0].sum(), rows[:, 1].sum()
+    return float(top / bottom) if bottom else float("nan")
+
+
+def correlation(rows: Rows) -> float:
+    """Return Pearson's correlation of the first two columns; NaN where one is constant."""
+    a, b = (rows[:, i] - rows[:, i].mean() for i in range(2))
+    power = float(np.sqrt((a @ a) * (b @ b)))
+    return float(a @ b) / power if power > 1e-12 else float("nan")
+
+
+def share_below(limit: float) -> Statistic:
+    """Return the statistic "share of rows whose first column is below `limit`", in [0, 1]."""
+
+    def share(rows: Rows) -> float:
+        return float((rows[:, 0] < limit).mean())
+
+    return share
+
+
+@lru_cache(maxsize=1024)
+def poisson_weights(source: str, num: int) -> Float64[np.ndarray, " n"]:
+    """Return how often the clips of a source count in each resample; a read-only array.
+
+    Args:
+        source: Name of the source video.
+        num: Number of resamples; the first ones are the same for every number.
+    """
+    generator = np.random.Generator(np.random.Philox(key=hash_of(source)))
+    weights = generator.poisson(1.0, num).astype(np.float64)
+    weights.flags.writeable = False
+    return weights
+
+
+def hash_of(key: str) -> int:
+    """Return 64 bits that depend on a text alone, the same on every machine."""
+    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big")
+
+
+def finite(value: float | None) -> float | None:
+    """Return a number as JSON can hold it: None in place of NaN and infinity."""
+    return value if value is not None and math.isfinite(value) else None
