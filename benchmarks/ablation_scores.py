@@ -10,8 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cinnema.evaluation.scores import Estimate
-from cinnema.evaluation.statistics.resampling import ClusteredSums, joint_estimate, ratio
+from cinnema.evaluation.statistics.bootstrap import (
+    ClusteredSums,
+    Estimate,
+    joint_estimate,
+    ratio_of_sums,
+)
 
 Scores = dict[str, list[list[float] | None]]
 """By measure: for each clip what is summed above and below, or None where there is no such."""
@@ -101,13 +105,15 @@ def _markdown(rows: Iterable[Sequence[str]]) -> str:
 def _value(sums: ClusteredSums | None, measure: Metric) -> str:
     if sums is None:
         return "-"
-    return _shown(sums.estimate(ratio), f".{measure.digits}f")
+    return _shown(sums.ratio(), f".{measure.digits}f")
 
 
 def _gap(sums: ClusteredSums | None, other: ClusteredSums | None, measure: Metric) -> str:
     if sums is None or other is None:
         return "-"
-    gap = joint_estimate([sums, other], lambda parts: ratio(parts[0]) - ratio(parts[1]))
+    gap = joint_estimate(
+        [sums, other], lambda parts: ratio_of_sums(parts[0]) - ratio_of_sums(parts[1])
+    )
     return _shown(gap, f"+.{measure.digits}f")
 
 
@@ -119,7 +125,7 @@ def _shown(estimate: Estimate, form: str) -> str:
 
 
 def _seeds(
-    lines: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]], measure: Measure
+    lines: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]], measure: Metric
 ) -> str:
     """Return the difference of the first measure for each seed: what chance does in training."""
     other = {line["seed"]: sums_of([line], measure.name) for line in others}
@@ -127,6 +133,6 @@ def _seeds(
     for line in lines:
         sums, base = sums_of([line], measure.name), other.get(line["seed"])
         if sums is not None and base is not None:
-            gap = float(ratio(sums.whole) - ratio(base.whole))
+            gap = float(ratio_of_sums(sums.whole) - ratio_of_sums(base.whole))
             gaps.append(f"{gap:+.{measure.digits}f}")
     return ", ".join(gaps) or "-"

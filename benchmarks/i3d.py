@@ -22,7 +22,7 @@ from torch import Tensor
 
 from cinnema.backbones.i3d import I3D, resize_frames
 from cinnema.evaluation.precision import Precision, choose_precision, in_precision
-from cinnema.evaluation.statistics.gaussian import GaussianStatistics, frechet_distance
+from cinnema.evaluation.statistics.distances import GaussianStatistics, frechet_distance
 from cinnema.media.pictures import to_pixels, to_tensor
 from cinnema.simulators.sky.motion import draw_motion
 from cinnema.simulators.sky.scene import draw_scene

@@ -5,8 +5,15 @@ import torch
 
 from cinnema.data.scenes import SceneCrops
 from cinnema.evaluation.inversion import measure_inversion
-from cinnema.evaluation.latents import SceneLatents, encode_scenes, with_noise
-from cinnema.evaluation.likelihood import Embedding, fit_baselines, score_likelihood
+from cinnema.evaluation.likelihood import (
+    Embedding,
+    SceneLatents,
+    encode_scenes,
+    fit_priors,
+    negative_log_likelihood,
+    score_likelihood,
+    with_noise,
+)
 from cinnema.models.warping.model import WarpingModel
 from cinnema.training.latent_pool import LatentPool
 
@@ -28,9 +35,9 @@ def _latents(pool: LatentPool) -> SceneLatents:
 
 
 def _mean(model: WarpingModel, *, depends: bool, name: str) -> float:
-    baselines = fit_baselines(*_pool(320, depends=depends, seed=0), noise=0.1)
+    priors = fit_priors(*_pool(320, depends=depends, seed=0), noise=0.1)
     held_out = _latents(_pool(64, depends=depends, seed=1)[0])
-    scores = score_likelihood(model, baselines, held_out, noise=0.1, num_draws=2)
+    scores = score_likelihood(model, priors, held_out, noise=0.1, num_draws=2)
     return sum(score.values[name] for score in scores) / len(scores)
 
 
@@ -49,9 +56,9 @@ def test_differences_are_those_of_the_likelihoods(
     model: WarpingModel, train: list[SceneCrops], validation: list[SceneCrops]
 ) -> None:
     fitted = encode_scenes(model.stage1, train, num=6)
-    baselines = fit_baselines(fitted.pool, fitted.groups, noise=0.1)
+    priors = fit_priors(fitted.pool, fitted.groups, noise=0.1)
     held_out = encode_scenes(model.stage1, validation, num=3)
-    scores = score_likelihood(model, baselines, held_out, noise=0.1)
+    scores = score_likelihood(model, priors, held_out, noise=0.1)
     assert [s.scene for s in scores] == ["a"] * 3 + ["b"] * 3 + ["c"] * 3
     for score in scores:
         values = score.values
@@ -85,3 +92,11 @@ def test_round_trips_are_exact_to_rounding(
     assert errors.num_rows == 12
     assert errors.residual < 1e-4
     assert errors.latent < 1e-4
+
+
+def test_the_likelihood_is_that_of_each_draw_in_nats_per_dimension() -> None:
+    normal = torch.distributions.Normal(0.0, 1.0)
+    draws = [torch.full((3, 4), value) for value in (0.0, 1.0)]
+    nll = negative_log_likelihood(lambda z: normal.log_prob(z).sum(dim=1), draws)
+    expected = torch.tensor([[0.5 * math.log(2 * math.pi)], [0.5 * math.log(2 * math.pi) + 0.5]])
+    torch.testing.assert_close(nll, expected.expand(2, 3))

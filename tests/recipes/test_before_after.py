@@ -26,14 +26,15 @@ def test_a_change_is_surer_than_the_numbers_it_is_of() -> None:
     assert (row.change.low, row.change.high) == pytest.approx((-0.05, -0.05))
 
 
-def test_intervals_are_over_videos_where_there_are_several() -> None:
-    before, after = scores(1, 1, 1, 1, scenes="aabb"), scores(0.8, 0.8, 1, 1, scenes="aabb")
-    several = measuring(num=2).compared(("old", "new"), before, after)
+def test_intervals_are_over_videos_where_there_are_three() -> None:
+    before, after = scores(1, 1, 1, 1, scenes="aabc"), scores(0.8, 0.8, 1, 1, scenes="aabc")
+    several = measuring(num=3).compared(("old", "new"), before, after)
     assert several.over == "videos"
-    assert several.rows[0].change.num_scenes == 2
+    assert several.rows[0].change.num_sources == 3
     assert several.rows[0].change.low == pytest.approx(-0.1)  # of a alone
-    one = measuring().compared(("old", "new"), scores(1, 1), scores(0.8, 1))
-    assert one.over == "clips of one video"
+    two = measuring(num=2).compared(("old", "new"), scores(1, 1, 2), scores(0.8, 1, 2))
+    assert two.over == "clips of 2 video(s)"
+    assert two.rows[0].change.low is not None
 
 
 def test_the_table_and_the_dictionary_name_both_models() -> None:

@@ -12,7 +12,7 @@ from cinnema.core.errors import UserError
 from cinnema.data.augmentation import Augmentation
 from cinnema.data.dataset import PackedDataset
 from cinnema.data.prepare import prepare
-from cinnema.evaluation.acting import reconstruction_validation
+from cinnema.evaluation.held_out import keypoint_validation
 from cinnema.models.files import load_model
 from cinnema.models.flow.conditioning import ConditionerConfig
 from cinnema.models.flow.flow import FlowConfig
@@ -193,7 +193,7 @@ def test_a_frozen_picture_scores_as_such(data: Path) -> None:
     still: Callable[..., torch.Tensor] = lambda x0, _z: x0[:, None].repeat(1, 4, 1, 1, 1)  # noqa: E731
     model = new_stage1(RECIPE)
     model.decode = still  # type: ignore[method-assign]
-    numbers = reconstruction_validation(clips, lpips=lpips)(model)
+    numbers = keypoint_validation(clips, lpips=lpips)(model)
     assert numbers["l1"] > 0
     assert numbers["l1"] == pytest.approx(numbers["l1_frozen"])
     assert numbers["lpips"] == pytest.approx(numbers["lpips_frozen"])

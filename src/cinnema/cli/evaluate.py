@@ -11,8 +11,10 @@ from cinnema.cli.console import DONE, Progress
 from cinnema.core.errors import UserError
 
 if TYPE_CHECKING:
+    import torch
+
+    from cinnema.core.distributed import Ranks
     from cinnema.evaluation.features import FeatureCache
-    from cinnema.evaluation.processes import Processes
     from cinnema.evaluation.results import Evaluation
     from cinnema.evaluation.settings import EvaluationSettings
 
@@ -60,21 +62,21 @@ class Evaluate:
 
     def run(self) -> int:
         """Measure, print the tables, and write the files that are asked for."""
-        from cinnema.core.devices import use_threads
-        from cinnema.evaluation.processes import joined_processes
+        from cinnema.core.devices import choose_device, use_threads
+        from cinnema.core.distributed import joined_ranks
         from cinnema.evaluation.tables import as_text
 
         use_threads(self.threads)
-        with joined_processes() as processes:
-            evaluation = self._measure(processes)
+        device = choose_device(self.device)
+        with joined_ranks(device) as ranks:
+            evaluation = self._measure(device, ranks)
             if evaluation is not None:
                 print(as_text(evaluation), flush=True)
                 self._write(evaluation)
         return DONE
 
-    def _measure(self, processes: "Processes") -> "Evaluation | None":
+    def _measure(self, device: "torch.device", ranks: "Ranks") -> "Evaluation | None":
         from cinnema.backbones.registry import find_backbones
-        from cinnema.core.devices import choose_device
         from cinnema.data.dataset import PackedDataset
         from cinnema.evaluation.runner import evaluate_model
         from cinnema.models.files import load_model
@@ -95,8 +97,8 @@ class Evaluate:
                 settings=settings,
                 sha256=loaded.sha256,
                 cache=self._cache(),
-                device=choose_device(self.device),
-                processes=processes,
+                device=device,
+                ranks=ranks,
                 progress=tell,
             )
 

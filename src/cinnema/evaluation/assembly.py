@@ -48,7 +48,7 @@ from cinnema.evaluation.metrics.transfer import Transfer
 from cinnema.evaluation.precision import choose_precision
 from cinnema.evaluation.protocols import Protocol, Start
 from cinnema.evaluation.results import Column
-from cinnema.evaluation.statistics.samples import hash_of
+from cinnema.evaluation.statistics.bootstrap import hash_of
 from cinnema.evaluation.training import Training
 from cinnema.models.base import VideoModel
 from cinnema.models.flow.priors import LatentPrior

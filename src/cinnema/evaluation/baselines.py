@@ -17,7 +17,7 @@ from cinnema.core.errors import UserError
 from cinnema.data.dataset import PackedDataset
 from cinnema.evaluation.protocols import RealClip, Start, read_clip
 from cinnema.evaluation.results import RowKind
-from cinnema.evaluation.statistics.samples import hash_of
+from cinnema.evaluation.statistics.bootstrap import hash_of
 from cinnema.media.pictures import to_pixels, to_tensor
 from cinnema.models.base import VideoModel
 from cinnema.models.flow.priors import LatentPrior

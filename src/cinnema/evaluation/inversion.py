@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-from cinnema.evaluation.latents import SceneLatents, with_noise
+from cinnema.evaluation.likelihood import SceneLatents, with_noise
 from cinnema.models.warping.model import WarpingModel
 
 

@@ -1,18 +1,22 @@
-"""How likely held-out motions are: the flow beside a Gaussian and a linear-Gaussian prior."""
+"""Held-out negative log-likelihood of latents, in nats per dimension: of a flow, and of priors."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float32, Int
 from torch import Tensor
 from torch.nn import functional
 
-from cinnema.evaluation.latents import SceneLatents, with_noise
+from cinnema.data.clips import moving_target
+from cinnema.data.scenes import SceneCrops
+from cinnema.evaluation.motion import pictures
 from cinnema.evaluation.scores import ClipScore, Metric
 from cinnema.models.flow.priors import GaussianPrior, LinearGaussianPrior
 from cinnema.models.warping.model import WarpingModel
-from cinnema.training.latent_pool import LatentPool
+from cinnema.models.warping.stage1 import Stage1
+from cinnema.training.latent_pool import LatentPool, encode
 
 LIKELIHOOD_MEASURES = (
     Metric("flow", "flow"),
@@ -26,12 +30,90 @@ _DIMENSIONS = (2, 4, 8, 16, 32, 64)
 _NUM_FOLDS = 4
 
 
+def negative_log_likelihood(
+    log_prob: Callable[[Float[Tensor, "n z"]], Float[Tensor, " n"]],
+    draws: Sequence[Float[Tensor, "n z"]],
+) -> Float[Tensor, "d n"]:
+    """Return -log p(z) / dim(z) in nats per dimension, a row for each draw of the latents.
+
+    A density: it may be negative. Lower is better. Every held-out likelihood is computed here.
+
+    Args:
+        log_prob: Log-density of latents, in nats.
+        draws: Samples of q(z | X) of the same clips, at least one.
+    """
+    return torch.stack([-log_prob(z) for z in draws]) / draws[0].shape[1]
+
+
+def with_noise(
+    z: Float[Tensor, "n z"], *, noise: float, draw: int, seed: int = 0
+) -> Float[Tensor, "n z"]:
+    """Return a sample of q(z | X), on the CPU.
+
+    Args:
+        z: Means of q.
+        noise: Standard deviation of q.
+        draw: Number of the sample; the same number and seed give the same noise.
+        seed: Seed of the noise.
+    """
+    generator = torch.Generator().manual_seed(seed * 1009 + draw)
+    return z + noise * torch.randn(z.shape, generator=generator)
+
+
+@dataclass(frozen=True)
+class SceneLatents:
+    """Encoded clips of scenes, not augmented.
+
+    Attributes:
+        pool: Features of x0, and z without noise.
+        groups: Number of each clip's scene.
+        scenes: Names of the scenes.
+        textures: Texture of each scene.
+    """
+
+    pool: LatentPool
+    groups: Int[Tensor, " n"]
+    scenes: tuple[str, ...]
+    textures: tuple[str, ...]
+
+
+def encode_scenes(stage1: Stage1, crops: Sequence[SceneCrops], *, num: int) -> SceneLatents:
+    """Encode clips of each scene on stage 1's device; the result is on the CPU.
+
+    Args:
+        stage1: Set to evaluation.
+        crops: The scenes, at least one.
+        num: Largest number of clips of a scene.
+    """
+    stage1.eval()
+    pools = [
+        encode(
+            stage1,
+            pictures(c.frames[:num, 0]),
+            torch.from_numpy(c.flow[:num]),
+            _known_to_move(c.motion[:num]),
+        ).to(torch.device("cpu"))
+        for c in crops
+    ]
+    return SceneLatents(
+        pool=LatentPool.joined(pools),
+        groups=torch.cat([torch.full((len(p),), i) for i, p in enumerate(pools)]),
+        scenes=tuple(c.scene.name for c in crops),
+        textures=tuple(c.scene.texture for c in crops),
+    )
+
+
+def _known_to_move(motion: Float32[np.ndarray, "n m m"]) -> Float[Tensor, "n m m"]:
+    moving, known = moving_target(torch.from_numpy(motion))
+    return moving * known
+
+
 @dataclass(frozen=True)
 class Embedding:
     """Principal components of the features of x0, averaged to 2 x 2, scaled to deviation 1.
 
     Attributes:
-        mean: Of the features.
+        mean: Mean of the features.
         axes: Components divided by their deviations, the largest first.
     """
 
@@ -40,7 +122,7 @@ class Embedding:
 
     @classmethod
     def fit(cls, joint: Float[Tensor, "n f 8 8"], dim: int) -> "Embedding":
-        """Fit at most `dim` components."""
+        """Fit at most `dim` components to the features of training pictures."""
         x = _flat(joint)
         mean = x.mean(dim=0)
         _, singular, right = torch.linalg.svd(x - mean, full_matrices=False)
@@ -53,13 +135,13 @@ class Embedding:
 
 
 @dataclass(frozen=True)
-class Baselines:
+class FittedPriors:
     """The priors that the flow has to beat.
 
     Attributes:
-        gaussian: Ignores x0.
-        linear: Given the embedding of x0.
-        embedding: Of x0.
+        gaussian: A Gaussian that ignores x0.
+        linear: A Gaussian around a linear map of the embedding of x0.
+        embedding: Maps features of x0 to what the linear prior is conditioned on.
     """
 
     gaussian: GaussianPrior
@@ -67,19 +149,19 @@ class Baselines:
     embedding: Embedding
 
 
-def fit_baselines(
+def fit_priors(
     pool: LatentPool, groups: Int[Tensor, " n"], *, noise: float, seed: int = 0
-) -> Baselines:
-    """Fit both priors on training clips; they are given every chance.
+) -> FittedPriors:
+    """Fit both priors on training clips.
 
     The number of principal components is the one with the best likelihood on training scenes
-    left out of the fit.
+    left out of the fit, so that the baseline is as strong as it can be.
 
     Args:
         pool: Training clips.
         groups: Scene of each clip, two different ones at least.
-        noise: Standard deviation of what is added to z, as the flow was trained with.
-        seed: Of the noise.
+        noise: Standard deviation of q(z | X), as the flow was trained with.
+        seed: Seed of the noise.
     """
     z = with_noise(pool.z, noise=noise, draw=0, seed=seed)
     dim = _choose_dim(pool.joint.float(), z, groups)
@@ -89,36 +171,35 @@ def fit_baselines(
 @torch.no_grad()
 def score_likelihood(
     model: WarpingModel,
-    baselines: Baselines,
+    priors: FittedPriors,
     latents: SceneLatents,
     *,
     noise: float,
     num_draws: int = 4,
     seed: int = 1,
 ) -> list[ClipScore]:
-    """Return negative log-likelihoods of held-out clips, in nats a dimension.
+    """Return negative log-likelihoods of held-out clips under the flow and both priors.
 
     Args:
         model: In evaluation mode, float32.
-        baselines: Fitted on training scenes.
-        latents: Of validation scenes.
-        noise: Standard deviation of what is added to z.
+        priors: Fitted on training scenes.
+        latents: Latents of validation scenes.
+        noise: Standard deviation of q(z | X).
         num_draws: Draws of noise for each clip; the same ones for all priors.
-        seed: Of the noise.
+        seed: Seed of the noise.
     """
     device = next(model.parameters()).device
     joint = latents.pool.joint.float()
-    c, embedded = model.conditioner(joint.to(device)), baselines.embedding(joint)
-    priors: dict[str, Callable[[Tensor], Tensor]] = {
-        "flow": lambda z: model.flow.log_prob(z.to(device), c).cpu(),
-        "gaussian": lambda z: baselines.gaussian.log_prob(z.double(), embedded),
-        "linear": lambda z: baselines.linear.log_prob(z.double(), embedded),
+    c, embedded = model.conditioner(joint.to(device)), priors.embedding(joint)
+    densities: dict[str, Callable[[Tensor], Tensor]] = {
+        "flow": lambda z: model.flow.log_prob(z.to(device), c).cpu().double(),
+        "gaussian": lambda z: priors.gaussian.log_prob(z.double(), embedded),
+        "linear": lambda z: priors.linear.log_prob(z.double(), embedded),
     }
     draws = [with_noise(latents.pool.z, noise=noise, draw=d, seed=seed) for d in range(num_draws)]
     nll = {
-        name: -torch.stack([log_prob(z).double() for z in draws]).mean(dim=0)
-        / model.config.stage1.z_dim
-        for name, log_prob in priors.items()
+        name: negative_log_likelihood(log_prob, draws).mean(dim=0)
+        for name, log_prob in densities.items()
     }
     nll["less_gaussian"] = nll["flow"] - nll["gaussian"]
     nll["less_linear"] = nll["flow"] - nll["linear"]
@@ -150,10 +231,10 @@ def _left_out(joint: Tensor, z: Tensor, groups: Tensor, is_out: Tensor, dim: int
     return -float(log_prob.sum())
 
 
-def _fit(joint: Tensor, z: Tensor, groups: Tensor, dim: int) -> Baselines:
+def _fit(joint: Tensor, z: Tensor, groups: Tensor, dim: int) -> FittedPriors:
     embedding = Embedding.fit(joint, dim)
     c = embedding(joint)
-    return Baselines(
+    return FittedPriors(
         gaussian=GaussianPrior.fit(z, c),
         linear=LinearGaussianPrior.fit(z, c, groups=groups),
         embedding=embedding,

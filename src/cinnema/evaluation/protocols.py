@@ -16,7 +16,7 @@ from cinnema.core.errors import UserError
 from cinnema.data.dataset import PackedDataset
 from cinnema.data.manifest import ClipEntry
 from cinnema.data.records import Split
-from cinnema.evaluation.statistics.samples import hash_of
+from cinnema.evaluation.statistics.bootstrap import hash_of
 
 ProtocolName = Literal["aligned", "paper"]
 

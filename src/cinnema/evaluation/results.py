@@ -4,7 +4,6 @@ A table has a row for each contestant (the model, and the baselines beside it) a
 each measure. What could not be measured is there too, with the reason; nothing stands in for it.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -12,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import UInt8
 
-from cinnema.evaluation.scores import Estimate
+from cinnema.evaluation.statistics.bootstrap import Estimate, finite
 
 Better = Literal["lower", "higher", "real"]
 """What is better in a column: less, more, or what the row of real clips has."""
@@ -174,16 +173,14 @@ class Evaluation:
                 c.title: {
                     "x_label": c.x_label,
                     "y_label": c.y_label,
-                    "x": {name: list(map(_finite, x)) for name, x in c.x.items()},
-                    "y": {name: list(map(_finite, y)) for name, y in c.y.items()},
-                    "low": {name: list(map(_finite, y)) for name, y in c.low.items()},
-                    "high": {name: list(map(_finite, y)) for name, y in c.high.items()},
+                    "x": {name: list(map(finite, x)) for name, x in c.x.items()},
+                    "y": {name: list(map(finite, y)) for name, y in c.y.items()},
+                    "low": {name: list(map(finite, y)) for name, y in c.low.items()},
+                    "high": {name: list(map(finite, y)) for name, y in c.high.items()},
                 }
                 for c in self.curves
             },
-            "exhibits": {
-                e.title: {"clip": e.key, "score": _finite(e.score)} for e in self.exhibits
-            },
+            "exhibits": {e.title: {"clip": e.key, "score": finite(e.score)} for e in self.exhibits},
             "notes": list(self.notes),
             "seconds": round(self.seconds, 1),
         }
@@ -192,14 +189,4 @@ class Evaluation:
 def _plain(cell: Cell) -> dict[str, Any]:
     if isinstance(cell, Missing):
         return {"missing": cell.reason}
-    return {
-        "value": _finite(cell.value),
-        "low": _finite(cell.low),
-        "high": _finite(cell.high),
-        "num_clips": cell.num_clips,
-        "num_sources": cell.num_scenes,
-    }
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
+    return cell.to_dict()

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from cinnema.backbones.registry import BackboneName, Found
+from cinnema.core.distributed import Ranks
 from cinnema.core.errors import UserError
 from cinnema.data.dataset import PackedDataset
 from cinnema.evaluation.assembly import Task, metrics_of
@@ -26,7 +27,6 @@ from cinnema.evaluation.baselines import (
 )
 from cinnema.evaluation.features import FeatureCache
 from cinnema.evaluation.metrics.base import Futures, Metric, RealBatch
-from cinnema.evaluation.processes import Processes
 from cinnema.evaluation.protocols import (
     RealClip,
     Start,
@@ -37,7 +37,7 @@ from cinnema.evaluation.protocols import (
 )
 from cinnema.evaluation.results import Evaluation
 from cinnema.evaluation.settings import EvaluationSettings
-from cinnema.evaluation.statistics.samples import hash_of
+from cinnema.evaluation.statistics.bootstrap import hash_of
 from cinnema.evaluation.summing import sum_up
 from cinnema.evaluation.training import Training, prepare_training
 from cinnema.media.pictures import to_tensor
@@ -58,7 +58,7 @@ def evaluate_model(
     sha256: str = "",
     cache: FeatureCache | None = None,
     device: torch.device | None = None,
-    processes: Processes | None = None,
+    ranks: Ranks | None = None,
     progress: Progress | None = None,
 ) -> Evaluation | None:
     """Measure a model beside all baselines.
@@ -72,7 +72,7 @@ def evaluate_model(
         sha256: Of the model's file.
         cache: Of features, between runs.
         device: Where to compute; where the model is if None.
-        processes: That measure together; this one alone if None.
+        ranks: The processes that measure together; only this one if None.
         progress: Told what goes on, how many continuations are measured, and of how many.
 
     Returns:
@@ -82,21 +82,21 @@ def evaluate_model(
         UserError: The data do not fit the model or the protocol.
     """
     began = time.monotonic()
-    settings, processes = settings or EvaluationSettings(), processes or Processes()
+    settings, ranks = settings or EvaluationSettings(), ranks or Ranks()
     device = device or next(model.parameters()).device
     model = model.to(device).eval()
-    tell = progress if progress is not None and processes.is_first else _say_nothing
+    tell = progress if progress is not None and ranks.is_first else _say_nothing
     task = _task(
         model, dataset, training or dataset, settings, backbones, cache, device, progress=tell
     )
     contestants = _contestants(task)
     measures = metrics_of(task)
-    share = processes.share(task.starts)
+    share = ranks.shard(task.starts)
     _stream(task, contestants, measures, share, settings.batch_size, progress=tell)
     for measure in measures:  # one after the other, as the sums of some are large
-        for sums in processes.gather(measure.sums):
+        for sums in ranks.gather_on_first(measure.sums):
             measure.merge(sums)
-    if not processes.is_first:
+    if not ranks.is_first:
         return None
     tell("summing up", len(share), len(share))
     return sum_up(

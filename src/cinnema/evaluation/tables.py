@@ -70,7 +70,7 @@ def _text(cell: Cell | None, column: Column) -> str:
     if isinstance(cell, Missing):
         return "missing"
     number = "-" if math.isnan(cell.value) else f"{cell.value:.{column.digits}f}"
-    counts = f"n {cell.num_clips}/{cell.num_scenes}"
+    counts = f"n {cell.num_clips}/{cell.num_sources}"
     if cell.low is None or cell.high is None:
         return f"{number}  {counts}"
     interval = f"{cell.low:.{column.digits}f} to {cell.high:.{column.digits}f}"

@@ -15,8 +15,12 @@ from cinnema.backbones.lpips import LPIPS
 from cinnema.core.errors import UserError
 from cinnema.data.scenes import SceneCrops
 from cinnema.evaluation.inversion import Inversion, measure_inversion
-from cinnema.evaluation.latents import encode_scenes
-from cinnema.evaluation.likelihood import LIKELIHOOD_MEASURES, fit_baselines, score_likelihood
+from cinnema.evaluation.likelihood import (
+    LIKELIHOOD_MEASURES,
+    encode_scenes,
+    fit_priors,
+    score_likelihood,
+)
 from cinnema.evaluation.reconstruction import (
     FLOW_MEASURES,
     PIXEL_MEASURES,
@@ -213,9 +217,9 @@ def _measure_flow(
     noise = model.config.stage1.noise
     fitted = encode_scenes(model.stage1, train, num=settings.num_fitted)
     held_out = encode_scenes(model.stage1, validation, num=settings.num_latents)
-    baselines = fit_baselines(fitted.pool, fitted.groups, noise=noise, seed=settings.seed)
+    priors = fit_priors(fitted.pool, fitted.groups, noise=noise, seed=settings.seed)
     return (
-        score_likelihood(model, baselines, held_out, noise=noise, seed=settings.seed + 1),
+        score_likelihood(model, priors, held_out, noise=noise, seed=settings.seed + 1),
         measure_inversion(model, held_out, noise=noise, seed=settings.seed + 2),
     )
 

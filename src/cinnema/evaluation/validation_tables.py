@@ -7,7 +7,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from cinnema.evaluation.scores import Breakdown, Estimate, Metric
+from cinnema.evaluation.scores import Breakdown, Metric
+from cinnema.evaluation.statistics.bootstrap import Estimate
 
 _WIDTH = 140
 
@@ -46,7 +47,7 @@ def _add_row(
 ) -> None:
     widest = max(row.values(), key=lambda e: e.num_clips)
     cells = [_cell(row[measure.name], measure) for measure in measures]
-    table.add_row(name, str(widest.num_clips), str(widest.num_scenes), *cells, style=style)
+    table.add_row(name, str(widest.num_clips), str(widest.num_sources), *cells, style=style)
 
 
 def _cell(estimate: Estimate, measure: Metric) -> str:

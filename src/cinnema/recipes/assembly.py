@@ -11,7 +11,7 @@ from cinnema.backbones.efficientnet import EfficientNetLite0
 from cinnema.backbones.lpips import LPIPS
 from cinnema.core.distributed import Ranks
 from cinnema.data.scenes import SceneCrops, find_scenes, load_crops
-from cinnema.evaluation.quick import latent_validation, stage1_validation
+from cinnema.evaluation.held_out import latent_validation, stage1_validation
 from cinnema.evaluation.validation import ValidationReport, validate_model
 from cinnema.models.files import load_warping_model, save_model
 from cinnema.models.flow.conditioning import Conditioner

@@ -4,15 +4,14 @@ Every clip is measured with both, so the difference is far surer than the two nu
 """
 
 import io
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float64, UInt8
 from PIL import Image, ImageDraw
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -22,10 +21,11 @@ from cinnema.backbones.lpips import LPIPS
 from cinnema.core.files import atomic_path
 from cinnema.core.randomness import generator_for
 from cinnema.data.scenes import Scene, SceneCrops
-from cinnema.evaluation.latents import encode_scenes, with_noise
+from cinnema.evaluation.likelihood import encode_scenes, negative_log_likelihood, with_noise
 from cinnema.evaluation.reconstruction import score_flow, score_reconstruction
 from cinnema.evaluation.samples import score_samples
-from cinnema.evaluation.scores import ClipScore, Estimate, clustered_ratio
+from cinnema.evaluation.scores import ClipScore
+from cinnema.evaluation.statistics.bootstrap import MIN_SOURCES, Estimate, finite, ratio, resampled
 from cinnema.media.pictures import to_pixels, to_tensor
 from cinnema.models.warping.model import WarpingModel
 from cinnema.models.warping.motion import GRID
@@ -86,7 +86,8 @@ class Comparison:
     Attributes:
         names: Of the two.
         rows: Quantities.
-        over: What the intervals are over: "clips of one video" or "videos".
+        over: What is resampled for the intervals: "videos", or with fewer than three of them
+            "clips of 2 video(s)".
     """
 
     names: tuple[str, str]
@@ -100,9 +101,9 @@ class Comparison:
             "intervals": f"95 %, over {self.over}",
             "rows": {
                 row.name: {
-                    "before": _finite(row.before),
-                    "after": _finite(row.after),
-                    "change": {name: _finite(value) for name, value in asdict(row.change).items()},
+                    "before": finite(row.before),
+                    "after": finite(row.after),
+                    "change": row.change.to_dict(),
                 }
                 for row in self.rows
             },
@@ -201,15 +202,15 @@ class Measuring:
             before: `stage1` of the first, or that and `stage2` together.
             after: Of the second; what only one of them has is left out.
         """
-        several = len(self.held_out) > 1
+        by_clip = len(self.held_out) < MIN_SOURCES
         return Comparison(
             names=names,
             rows=tuple(
-                _row(quantity, before, after, num_samples=self.num_samples)
+                _row(quantity, before, after, num_samples=self.num_samples, by_clip=by_clip)
                 for quantity in _QUANTITIES
                 if before.get(quantity.kind) and after.get(quantity.kind)
             ),
-            over="videos" if several else "clips of one video",
+            over=f"clips of {len(self.held_out)} video(s)" if by_clip else "videos",
         )
 
     def _each(self, num: int) -> int:
@@ -234,10 +235,10 @@ def score_nll(model: WarpingModel, crops: Sequence[SceneCrops], *, seed: int) ->
     c = model.conditioner(latents.pool.joint.float().to(device))
     noise = model.config.stage1.noise
     draws = [with_noise(latents.pool.z, noise=noise, draw=d, seed=seed) for d in range(_NUM_DRAWS)]
-    log_prob = torch.stack([model.flow.log_prob(z.to(device), c) for z in draws]).mean(dim=0)
-    nll = (-log_prob / model.z_dim).tolist()
+    nll = negative_log_likelihood(lambda z: model.flow.log_prob(z.to(device), c), draws)
+    values = nll.mean(dim=0).tolist()
     return [
-        ClipScore(latents.scenes[group], latents.textures[group], {"nll": nll[i]})
+        ClipScore(latents.scenes[group], latents.textures[group], {"nll": values[i]})
         for i, group in enumerate(latents.groups.tolist())
     ]
 
@@ -324,28 +325,24 @@ def _device(model: WarpingModel) -> torch.device:
     return next(model.parameters()).device
 
 
-def _row(quantity: _Quantity, before: Scores, after: Scores, *, num_samples: int) -> Row:
+def _row(
+    quantity: _Quantity, before: Scores, after: Scores, *, num_samples: int, by_clip: bool
+) -> Row:
     first, second = before[quantity.kind], after[quantity.kind]
     tops = [_column(of, quantity.top) for of in (first, second)]
-    bottom = torch.ones_like(tops[0])
+    bottom = np.ones_like(tops[0])
     if quantity.bottom is not None:
         bottom = _column(first, quantity.bottom)
-    scenes = list(dict.fromkeys(s.scene for s in first))
-    clusters = torch.tensor([scenes.index(s.scene) for s in first])
-    if len(scenes) == 1:
-        clusters = torch.arange(len(first))
+    clusters = [str(i) if by_clip else s.scene for i, s in enumerate(first)]
     old, new, change = (
-        clustered_ratio(top, bottom, clusters) for top in (*tops, tops[1] - tops[0])
+        resampled(np.stack([top, bottom], axis=1), clusters, ratio)
+        for top in (*tops, tops[1] - tops[0])
     )
     return Row(quantity.name.format(k=num_samples), old.value, new.value, change)
 
 
-def _column(scores: Sequence[ClipScore], name: str) -> torch.Tensor:
-    return torch.tensor([score.values[name] for score in scores], dtype=torch.float64)
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
+def _column(scores: Sequence[ClipScore], name: str) -> Float64[np.ndarray, " n"]:
+    return np.array([score.values[name] for score in scores], dtype=np.float64)
 
 
 def _signed(change: Estimate) -> str:

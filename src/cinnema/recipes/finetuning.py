@@ -26,7 +26,7 @@ from cinnema.core.errors import UserError
 from cinnema.core.files import atomic_path
 from cinnema.data.footage import TEXTURE, Footage, Survey, cut_footage, survey
 from cinnema.data.scenes import SceneCrops
-from cinnema.evaluation.quick import latent_validation, stage1_validation
+from cinnema.evaluation.held_out import latent_validation, stage1_validation
 from cinnema.evaluation.scores import ClipScore
 from cinnema.models.files import save_model
 from cinnema.models.flow.conditioning import Conditioner

@@ -14,7 +14,7 @@ from cinnema.core.distributed import Ranks
 from cinnema.data.dataset import PackedDataset
 from cinnema.data.loading import ClipLoader, VideoBatch
 from cinnema.data.records import Split
-from cinnema.evaluation.acting import density_validation, reconstruction_validation
+from cinnema.evaluation.held_out import keypoint_latent_validation, keypoint_validation
 from cinnema.media.pictures import to_pixels
 from cinnema.models.files import save_model
 from cinnema.models.flow.conditioning import Conditioner, pool_features
@@ -78,7 +78,7 @@ def train_stage1(
             folder=run / training.phase,
             device=device,
             perceptual=lpips,
-            validate=reconstruction_validation(held_out, lpips=alex, twins=training.twins),
+            validate=keypoint_validation(held_out, lpips=alex, twins=training.twins),
             show=partial(_show, clips=held_out),
             ranks=ranks,
             tensorboard=tensorboard,
@@ -136,7 +136,7 @@ def train_stage2(
         folder=run / "stage2",
         device=device,
         encode_batch=encode,
-        validate=density_validation(held_out, noise=recipe.stage1.noise),
+        validate=keypoint_latent_validation(held_out, noise=recipe.stage1.noise),
         ranks=ranks,
         tensorboard=tensorboard,
     )

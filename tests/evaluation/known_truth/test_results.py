@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from cinnema.evaluation.known_truth.intervals import (
+from cinnema.evaluation.known_truth.results import Aim, Number, TaskResult, as_text
+from cinnema.evaluation.statistics.bootstrap import (
+    Estimate,
     correlation,
     mean,
     median,
@@ -11,8 +13,6 @@ from cinnema.evaluation.known_truth.intervals import (
     resampled,
     share_below,
 )
-from cinnema.evaluation.known_truth.results import Aim, Number, TaskResult, as_text
-from cinnema.evaluation.scores import Estimate
 
 SEVERAL = [str(i // 4) for i in range(80)]
 
@@ -43,7 +43,7 @@ def test_clips_of_one_source_are_no_independent_witnesses() -> None:
     alone = resampled(rows, [str(i) for i in range(80)], mean)
     together = resampled(rows, SEVERAL, mean)
     assert alone.value == together.value
-    assert together.num_scenes == 20
+    assert together.num_sources == 20
     assert width_of(together) > 1.5 * width_of(alone)
 
 
@@ -55,7 +55,7 @@ def test_the_same_seed_gives_the_same_interval() -> None:
 
 def test_rows_that_could_not_be_measured_are_left_out() -> None:
     estimate = resampled(column(1, np.nan, 3), ["a", "b", "c"], mean)
-    assert estimate == Estimate(2.0, None, None, num_clips=2, num_scenes=2)
+    assert estimate == Estimate(2.0, None, None, num_clips=2, num_sources=2)
     nothing = resampled(column(np.nan), ["a"], mean)
     assert np.isnan(nothing.value)
     assert nothing.num_clips == 0

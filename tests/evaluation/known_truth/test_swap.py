@@ -57,7 +57,7 @@ def test_noise_explains_nothing(seed: int) -> None:
     wanted = torch.randn(60, 3, generator=generator)
     estimate = explained(codes, wanted, [str(i // 2) for i in range(60)])
     assert estimate.value < 0.05
-    assert estimate.num_scenes == 30
+    assert estimate.num_sources == 30
 
 
 def test_what_is_linear_is_explained_in_full_and_half_of_it_in_part() -> None:
@@ -85,7 +85,7 @@ def test_few_sources_are_refused() -> None:
 
 def test_the_interval_is_over_sources(clean: SwapResult) -> None:
     cosine = clean.latent.cosine
-    assert (cosine.num_clips, cosine.num_scenes) == (40, 20)
+    assert (cosine.num_clips, cosine.num_sources) == (40, 20)
     assert cosine.low is not None
     assert cosine.high is not None
     assert cosine.low <= cosine.value <= cosine.high

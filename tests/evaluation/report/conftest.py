@@ -13,12 +13,12 @@ from cinnema.evaluation.results import (
     Missing,
     Row,
 )
-from cinnema.evaluation.scores import Estimate
+from cinnema.evaluation.statistics.bootstrap import Estimate
 
 
 def estimate(value: float, spread: float | None = 0.01, *, clips: int = 24) -> Estimate:
     low, high = (None, None) if spread is None else (value - spread, value + spread)
-    return Estimate(value, low, high, num_clips=clips, num_scenes=8)
+    return Estimate(value, low, high, num_clips=clips, num_sources=8)
 
 
 def clip(seed: int, *, frames: int = 5, height: int = 24, width: int = 32) -> np.ndarray:

@@ -8,11 +8,11 @@ import pytest
 
 from cinnema.evaluation.report.tables import best_rows, results_section, shown
 from cinnema.evaluation.results import Better, Column, Evaluation, Missing, Row, RowKind
-from cinnema.evaluation.scores import Estimate
+from cinnema.evaluation.statistics.bootstrap import Estimate
 
 
 def row(name: str, value: float, kind: RowKind = "baseline", *, sees_real: bool = False) -> Row:
-    cells = {"x": Estimate(value, None, None, num_clips=1, num_scenes=1)}
+    cells = {"x": Estimate(value, None, None, num_clips=1, num_sources=1)}
     return Row(name=name, kind=kind, sees_real=sees_real, cells=cells)
 
 

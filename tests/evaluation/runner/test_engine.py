@@ -15,16 +15,16 @@ import pytest
 import torch
 
 from cinnema.backbones.registry import BackboneName, Found
+from cinnema.core.distributed import joined_ranks
 from cinnema.core.errors import UserError
 from cinnema.data.dataset import PackedDataset
 from cinnema.evaluation import runner as engine
 from cinnema.evaluation.frames import psnr
 from cinnema.evaluation.metrics.base import REAL, Metric
-from cinnema.evaluation.processes import joined_processes
 from cinnema.evaluation.results import Evaluation, Missing
 from cinnema.evaluation.runner import evaluate_model
-from cinnema.evaluation.scores import Estimate
 from cinnema.evaluation.settings import EvaluationSettings
+from cinnema.evaluation.statistics.bootstrap import Estimate
 from cinnema.evaluation.tables import as_text
 from cinnema.media.pictures import to_tensor
 from cinnema.models.base import VideoModel
@@ -103,7 +103,7 @@ def test_every_baseline_has_its_row_and_n_beside_every_number(found: Evaluation)
         for name, cell in row.cells.items():
             if isinstance(cell, Estimate):
                 assert 0 < cell.num_clips <= 8, (row.name, name)
-                assert 0 < cell.num_scenes <= 8, (row.name, name)
+                assert 0 < cell.num_sources <= 8, (row.name, name)
 
 
 def test_what_is_known_of_baselines_comes_out(found: Evaluation) -> None:
@@ -183,7 +183,7 @@ def test_another_real_future_stands_beside_the_model_as_its_samples_do(
     def counts(column: str) -> tuple[int, int]:
         cell = row.cells[column]
         assert isinstance(cell, Estimate), (column, cell)
-        return cell.num_clips, cell.num_scenes
+        return cell.num_clips, cell.num_sources
 
     of_samples = several.rows[2].cells
     for column in ("LPIPS (VGG16)", "LPIPS, best of 2", "LPIPS (AlexNet)", "PSNR", "SSIM", "speed"):
@@ -266,13 +266,14 @@ def _work(  # noqa: PLR0917 - a process takes them by position
     backbones: Backbones,
 ) -> None:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    with joined_processes({"RANK": str(rank), "WORLD_SIZE": "2"}) as processes:
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2"}
+    with joined_ranks(torch.device("cpu")) as ranks:
         evaluation = evaluate_model(
             drifter,
             dataset,
             backbones=backbones,
             settings=EvaluationSettings(**FEW),
-            processes=processes,
+            ranks=ranks,
         )
         assert (evaluation is None) == (rank == 1)
         if evaluation is not None:

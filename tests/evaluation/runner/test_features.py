@@ -16,7 +16,7 @@ from cinnema.evaluation.features import (
     content_hash,
     i3d_network,
 )
-from cinnema.evaluation.statistics.gaussian import GaussianStatistics, frechet_distance
+from cinnema.evaluation.statistics.distances import GaussianStatistics, frechet_distance
 
 
 class Counting:

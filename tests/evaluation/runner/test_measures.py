@@ -31,8 +31,7 @@ from cinnema.evaluation.protocols import (
     choose_starts,
 )
 from cinnema.evaluation.results import Missing
-from cinnema.evaluation.scores import Estimate
-from cinnema.evaluation.statistics.resampling import ClusteredSums, ratio
+from cinnema.evaluation.statistics.bootstrap import ClusteredSums, Estimate
 from cinnema.media.pictures import to_tensor
 from cinnema.models.flow.priors import GaussianPrior
 
@@ -159,7 +158,7 @@ def test_a_distance_of_frames_counts_clips_and_sees_every_frame(
     means = np.concatenate([v.mean(axis=(1, 2)) / 255 for v in real.videos]).mean(axis=0)
     assert isinstance(cell, Estimate)
     assert cell.value == pytest.approx(float(((1 - 2 * means) ** 2).sum()), rel=1e-4)
-    assert (cell.num_clips, cell.num_scenes) == (4, 4)
+    assert (cell.num_clips, cell.num_sources) == (4, 4)
     assert measure.sums["lighter", "set"].num_clips == 16
 
 
@@ -318,8 +317,8 @@ def test_sums_of_clusters_merge_and_the_largest_stays() -> None:
         whole.add(source, values)
         (one if i % 3 else other).add(source, values)
     one.merge(other)
-    a, b = whole.estimate(ratio), one.estimate(ratio)
-    assert (a.value, a.num_clips, a.num_scenes) == (9.5, 20, 5)
+    a, b = whole.ratio(), one.ratio()
+    assert (a.value, a.num_clips, a.num_sources) == (9.5, 20, 5)
     assert (b.value, b.low, b.high) == pytest.approx((a.value, a.low, a.high))
     assert a.low is not None
     assert a.high is not None
@@ -328,7 +327,7 @@ def test_sums_of_clusters_merge_and_the_largest_stays() -> None:
     first.add("a", 1.0)
     second.add("b", 3.0)
     first.merge(second)
-    assert first.estimate() == Estimate(3.0, None, None, num_clips=2, num_scenes=2)
+    assert first.estimate() == Estimate(3.0, None, None, num_clips=2, num_sources=2)
 
 
 def test_intervals_of_means_are_as_wide_as_those_of_other_sources() -> None:
@@ -340,6 +339,6 @@ def test_intervals_of_means_are_as_wide_as_those_of_other_sources() -> None:
             centre = rng.normal()
             for _ in range(3):
                 sums.add(f"{trial}/{source}", [centre + 0.1 * rng.normal(), 1.0])
-        estimate = sums.estimate(ratio)
+        estimate = sums.ratio()
         covered += (estimate.low or 0) <= 0 <= (estimate.high or 0)
     assert 50 <= covered <= 60  # of a nominal 57

@@ -10,7 +10,7 @@ from torch import Tensor
 from torchmetrics.image.fid import _compute_fid
 
 from cinnema.core.errors import UserError
-from cinnema.evaluation.statistics.gaussian import (
+from cinnema.evaluation.statistics.distances import (
     GaussianStatistics,
     extrapolate,
     frechet_distance,

@@ -6,12 +6,15 @@ from torch import Tensor
 from torchmetrics.image.kid import poly_mmd
 
 from cinnema.core.errors import UserError
-from cinnema.evaluation.scores import Estimate
-from cinnema.evaluation.statistics.coverage import measure_coverage
-from cinnema.evaluation.statistics.gaussian import frechet_distance
-from cinnema.evaluation.statistics.kernel import kernel_distance, kernel_estimate
-from cinnema.evaluation.statistics.samples import FeatureSample
-from cinnema.evaluation.statistics.summary import (
+from cinnema.evaluation.statistics.bootstrap import Estimate
+from cinnema.evaluation.statistics.distances import (
+    frechet_distance,
+    kernel_distance,
+    kernel_estimate,
+    measure_coverage,
+)
+from cinnema.evaluation.statistics.feature_sets import (
+    FeatureSample,
     FeatureSummary,
     frechet_at_infinity,
     frechet_estimate,
@@ -50,7 +53,7 @@ def test_order_batches_and_processes_change_nothing() -> None:
     for measure in (frechet_estimate, kernel_of):
         a, b = measure(whole, other), measure(first, other)
         assert (a.value, a.low, a.high) == pytest.approx((b.value, b.low, b.high), rel=1e-9)
-        assert (a.num_clips, a.num_scenes) == (b.num_clips, b.num_scenes) == (60, 12)
+        assert (a.num_clips, a.num_sources) == (b.num_clips, b.num_sources) == (60, 12)
 
 
 def width(estimate: Estimate) -> float:

@@ -18,7 +18,7 @@ from cinnema.evaluation.protocols import (
     choose_protocol,
     choose_starts,
 )
-from cinnema.evaluation.statistics.samples import hash_of
+from cinnema.evaluation.statistics.bootstrap import hash_of
 from cinnema.media.pictures import to_pixels
 from cinnema.models.base import VideoModel
 

@@ -25,9 +25,14 @@ from cinnema.evaluation.known_truth.clips import (
     say_nothing,
     told,
 )
-from cinnema.evaluation.known_truth.intervals import correlation, median, resampled, share_below
 from cinnema.evaluation.known_truth.results import Aim, Number, TaskResult
-from cinnema.evaluation.scores import Estimate
+from cinnema.evaluation.statistics.bootstrap import (
+    Estimate,
+    correlation,
+    median,
+    resampled,
+    share_below,
+)
 from cinnema.media.pictures import to_tensor
 from cinnema.models.base import VideoModel
 from cinnema.models.control import DRIFT, ControlSpec

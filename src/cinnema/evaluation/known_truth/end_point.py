@@ -21,10 +21,9 @@ from cinnema.evaluation.known_truth.clips import (
     say_nothing,
     told,
 )
-from cinnema.evaluation.known_truth.intervals import mean, ratio, resampled
 from cinnema.evaluation.known_truth.reader import EndPointReader
 from cinnema.evaluation.known_truth.results import Aim, Number, TaskResult
-from cinnema.evaluation.scores import Estimate
+from cinnema.evaluation.statistics.bootstrap import Estimate, mean, ratio, resampled
 from cinnema.models.base import VideoModel
 from cinnema.models.control import END_POINT
 

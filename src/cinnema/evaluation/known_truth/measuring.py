@@ -24,7 +24,7 @@ from cinnema.evaluation.known_truth.results import TaskResult
 from cinnema.evaluation.known_truth.swap import measure_swap
 from cinnema.evaluation.known_truth.transfer import measure_transfer
 from cinnema.evaluation.protocols import Start
-from cinnema.evaluation.statistics.samples import hash_of
+from cinnema.evaluation.statistics.bootstrap import hash_of
 from cinnema.models.base import VideoModel
 from cinnema.models.flow.priors import LatentPrior
 

@@ -11,7 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from cinnema.evaluation.scores import Estimate
+from cinnema.evaluation.statistics.bootstrap import Estimate
 
 _WIDTH = 140
 
@@ -66,12 +66,7 @@ class Number:
             "what": self.what,
             "of": self.of,
             "unit": self.unit,
-            "value": _finite(e.value),
-            "low": _finite(e.low),
-            "high": _finite(e.high),
-            "num_clips": e.num_clips,
-            "num_sources": e.num_scenes,
-        }
+        } | e.to_dict()
         if self.aim is not None:
             aim = f"{self.aim.way} {self.aim.limit:g}"
             values |= {"aim": aim, "is_met": self.aim.is_met(e)}
@@ -129,8 +124,4 @@ def _cells(number: Number) -> tuple[str, str, str, str, str]:
         interval = f"{e.low:.{digits}f} to {e.high:.{digits}f}"
     aim = "" if number.aim is None else f"{number.aim.way} {number.aim.limit:g}"
     met = "" if number.aim is None else ("met" if number.aim.is_met(e) else "not met")
-    return value, interval, f"{e.num_clips}/{e.num_scenes}", aim, met
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
+    return value, interval, f"{e.num_clips}/{e.num_sources}", aim, met

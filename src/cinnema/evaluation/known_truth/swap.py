@@ -23,9 +23,8 @@ from cinnema.evaluation.known_truth.clips import (
     say_nothing,
     told,
 )
-from cinnema.evaluation.known_truth.intervals import Rows, mean, ratio, resampled
 from cinnema.evaluation.known_truth.results import Aim, Number, TaskResult
-from cinnema.evaluation.scores import Estimate
+from cinnema.evaluation.statistics.bootstrap import Estimate, Rows, mean, ratio, resampled
 from cinnema.media.pictures import to_tensor
 from cinnema.models.base import VideoModel
 from cinnema.models.flow.priors import LinearGaussianPrior

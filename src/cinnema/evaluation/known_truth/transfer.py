@@ -25,10 +25,9 @@ from cinnema.evaluation.known_truth.clips import (
     say_nothing,
     told,
 )
-from cinnema.evaluation.known_truth.intervals import mean, resampled
 from cinnema.evaluation.known_truth.reader import EndPointReader
 from cinnema.evaluation.known_truth.results import Aim, Number, TaskResult
-from cinnema.evaluation.scores import Estimate
+from cinnema.evaluation.statistics.bootstrap import Estimate, mean, resampled
 from cinnema.models.base import VideoModel
 from cinnema.synthesis.path import carry_way, has_way
 

@@ -13,7 +13,7 @@ from cinnema.evaluation.baselines import TrainingClips
 from cinnema.evaluation.metrics.base import REAL, Futures, Metric, RealBatch, Video
 from cinnema.evaluation.metrics.motion import LEAST_SHIFT, seen_motion
 from cinnema.evaluation.results import Cell, Column, Missing
-from cinnema.evaluation.statistics.resampling import ClusteredSums, ratio
+from cinnema.evaluation.statistics.bootstrap import ClusteredSums
 from cinnema.models.flow.priors import LinearGaussianPrior
 
 _LEAST_CONTROL = 0.01  # in picture sizes: a smaller one has no direction
@@ -117,7 +117,7 @@ class EndPointError(Metric):
     def cells(self, row: str) -> Mapping[str, Cell]:
         """Return the mean distance."""
         sums = self.sums.get((row, "distance"))
-        return {} if sums is None else {self.columns[0].name: sums.estimate(ratio)}
+        return {} if sums is None else {self.columns[0].name: sums.ratio()}
 
 
 def end_point_columns(unit: str) -> tuple[Column]:

@@ -14,11 +14,9 @@ from cinnema.evaluation.features import Features
 from cinnema.evaluation.metrics.base import REAL, Futures, Metric, RealBatch, Video
 from cinnema.evaluation.protocols import Protocol
 from cinnema.evaluation.results import Cell, Column, Curve, Missing
-from cinnema.evaluation.scores import Estimate
-from cinnema.evaluation.statistics.coverage import Coverage, measure_coverage
-from cinnema.evaluation.statistics.gaussian import Extrapolation
-from cinnema.evaluation.statistics.resampling import ClusteredSums, ratio
-from cinnema.evaluation.statistics.summary import (
+from cinnema.evaluation.statistics.bootstrap import ClusteredSums, Estimate
+from cinnema.evaluation.statistics.distances import Coverage, Extrapolation, measure_coverage
+from cinnema.evaluation.statistics.feature_sets import (
     FeatureSummary,
     frechet_at_infinity,
     frechet_estimate,
@@ -91,7 +89,7 @@ class FrechetDistance(Metric):
             return {self.columns[0].name: distance}
         counts = {
             "num_clips": min(s.num_clips for s in pair),
-            "num_scenes": min(s.num_sources for s in pair),
+            "num_sources": min(s.num_sources for s in pair),
         }
         coverage = _guarded(lambda: self._coverage(*pair))
         values: dict[str, Cell] = {
@@ -168,7 +166,7 @@ class FrameFrechetDistance(FrechetDistance):
         return {
             name: cell
             if isinstance(cell, Missing)
-            else Estimate(cell.value, cell.low, cell.high, clips, cell.num_scenes)
+            else Estimate(cell.value, cell.low, cell.high, clips, cell.num_sources)
             for name, cell in super().cells(row).items()
         }
 
@@ -224,7 +222,7 @@ class TrainingDistance(Metric):
     def cells(self, row: str) -> Mapping[str, Cell]:
         """Return the mean distance."""
         sums = self.sums.get((row, "distance"))
-        return {} if sums is None else {self.columns[0].name: sums.estimate(ratio)}
+        return {} if sums is None else {self.columns[0].name: sums.ratio()}
 
 
 def frechet_columns(name: str, *, about: str, is_main: bool = False) -> tuple[Column, ...]:

@@ -14,7 +14,7 @@ from cinnema.evaluation.features import FeatureCache, Features, Remembered, cont
 from cinnema.evaluation.frames import lay_channels_last, spread, vgg_spread
 from cinnema.evaluation.metrics.base import Futures, Metric, RealBatch
 from cinnema.evaluation.results import Cell, Column
-from cinnema.evaluation.statistics.resampling import ClusteredSums, ratio
+from cinnema.evaluation.statistics.bootstrap import ClusteredSums
 
 _ABOUT = "mean squared difference over all ordered pairs of the futures of a start"
 
@@ -55,7 +55,7 @@ class ClipDiversity(Metric):
     def cells(self, row: str) -> Mapping[str, Cell]:
         """Return the mean over starts."""
         sums = self.sums.get((row, "spread"))
-        return {} if sums is None else {self.columns[0].name: sums.estimate(ratio)}
+        return {} if sums is None else {self.columns[0].name: sums.ratio()}
 
 
 class FrameDiversity(Metric):
@@ -98,4 +98,4 @@ class FrameDiversity(Metric):
     def cells(self, row: str) -> Mapping[str, Cell]:
         """Return the mean over starts."""
         sums = self.sums.get((row, "spread"))
-        return {} if sums is None else {self.columns[0].name: sums.estimate(ratio)}
+        return {} if sums is None else {self.columns[0].name: sums.ratio()}

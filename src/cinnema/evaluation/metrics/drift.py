@@ -14,8 +14,7 @@ from cinnema.evaluation.baselines import condition, draws, first_frames
 from cinnema.evaluation.metrics.base import REAL, Futures, Metric, RealBatch
 from cinnema.evaluation.protocols import RealClip
 from cinnema.evaluation.results import Cell, Column, Curve
-from cinnema.evaluation.scores import Estimate
-from cinnema.evaluation.statistics.resampling import ClusteredSums
+from cinnema.evaluation.statistics.bootstrap import ClusteredSums, Estimate
 from cinnema.media.pictures import to_pixels
 from cinnema.models.base import VideoModel
 

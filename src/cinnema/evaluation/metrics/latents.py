@@ -14,9 +14,8 @@ from cinnema.core.errors import UserError
 from cinnema.evaluation.baselines import condition, draws, encoded, first_frames
 from cinnema.evaluation.metrics.base import Futures, Metric, RealBatch
 from cinnema.evaluation.results import Cell, Column, Curve, Missing
-from cinnema.evaluation.scores import Estimate
-from cinnema.evaluation.statistics.resampling import ClusteredSums, ratio
-from cinnema.evaluation.statistics.samples import FeatureSample, hash_of
+from cinnema.evaluation.statistics.bootstrap import ClusteredSums, Estimate, hash_of
+from cinnema.evaluation.statistics.feature_sets import FeatureSample
 from cinnema.models.base import VideoModel
 from cinnema.models.flow.priors import LatentPrior, LinearGaussianPrior
 
@@ -122,10 +121,10 @@ class Latents(Metric):
     def cells(self, row: str) -> Mapping[str, Cell]:
         """Return the bits of all priors, and the rest of the model."""
         bits = self.sums.get((row, BITS))
-        cells: dict[str, Cell] = {} if bits is None else {BITS: bits.estimate(ratio)}
+        cells: dict[str, Cell] = {} if bits is None else {BITS: bits.ratio()}
         if row != self._row or (row, "nu") not in self.sums:
             return cells
-        counts = {"num_clips": bits.num_clips, "num_scenes": bits.num_sources} if bits else {}
+        counts = {"num_clips": bits.num_clips, "num_sources": bits.num_sources} if bits else {}
         nu, z, colour, groups = self._rows()
         return cells | {
             INVERSION: self.sums[row, INVERSION].estimate(),

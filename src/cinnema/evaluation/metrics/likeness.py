@@ -13,9 +13,8 @@ from cinnema.evaluation.features import FeatureCache, Remembered, content_hash
 from cinnema.evaluation.frames import lay_channels_last, psnr, ssim
 from cinnema.evaluation.metrics.base import Futures, Metric, RealBatch
 from cinnema.evaluation.results import Cell, Column, Curve
-from cinnema.evaluation.scores import Estimate
-from cinnema.evaluation.statistics.resampling import ClusteredSums, ratio
-from cinnema.evaluation.statistics.samples import FeatureSample
+from cinnema.evaluation.statistics.bootstrap import ClusteredSums, Estimate
+from cinnema.evaluation.statistics.feature_sets import FeatureSample
 
 _GROUP = "quality"
 _REAL_AT_ONCE = 4  # real clips whose feature maps are kept: 16 frames at 128 pixels take 250 MB
@@ -57,7 +56,7 @@ class PixelLikeness(Metric):
     def cells(self, row: str) -> Mapping[str, Cell]:
         """Return both means."""
         found = {name: self.sums.get((row, name)) for name in ("PSNR", "SSIM")}
-        return {name: sums.estimate(ratio) for name, sums in found.items() if sums is not None}
+        return {name: sums.ratio() for name, sums in found.items() if sums is not None}
 
 
 class PerceptualLikeness(Metric):
@@ -146,7 +145,7 @@ class PerceptualLikeness(Metric):
     def cells(self, row: str) -> Mapping[str, Cell]:
         """Return the mean, and the best of K."""
         found = {column.name: self.sums.get((row, column.name)) for column in self.columns}
-        return {name: sums.estimate(ratio) for name, sums in found.items() if sums is not None}
+        return {name: sums.ratio() for name, sums in found.items() if sums is not None}
 
     def curves(self, rows: Sequence[str]) -> Iterator[Curve]:
         """Yield the distance along the frames."""

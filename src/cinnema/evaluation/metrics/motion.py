@@ -9,8 +9,12 @@ from numpy.typing import NDArray
 from cinnema.backbones.optical_flow import backward_flow
 from cinnema.evaluation.metrics.base import REAL, Futures, Metric, RealBatch, Video
 from cinnema.evaluation.results import Cell, Column, Curve
-from cinnema.evaluation.scores import Estimate
-from cinnema.evaluation.statistics.resampling import ClusteredSums, joint_estimate, ratio
+from cinnema.evaluation.statistics.bootstrap import (
+    ClusteredSums,
+    Estimate,
+    joint_estimate,
+    ratio_of_sums,
+)
 
 _MIN_SIZE = 32  # what the flow can work with
 
@@ -150,7 +154,7 @@ def _histograms(frames: Video) -> NDArray[np.float64]:
 
 
 def _mean_speed(sums: ClusteredSums) -> Estimate:
-    return sums.estimate(lambda s: ratio(s[..., :2]))
+    return sums.estimate(lambda s: ratio_of_sums(s[..., :2]))
 
 
 def _speeds_of(sums: NDArray[np.float64]) -> NDArray[np.float64]:

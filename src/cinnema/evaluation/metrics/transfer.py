@@ -13,7 +13,7 @@ from cinnema.evaluation.metrics.base import Futures, Metric, RealBatch, Video
 from cinnema.evaluation.metrics.motion import seen_motion
 from cinnema.evaluation.protocols import RealClip, Start, read_clip
 from cinnema.evaluation.results import Cell, Column
-from cinnema.evaluation.statistics.resampling import ClusteredSums, ratio
+from cinnema.evaluation.statistics.bootstrap import ClusteredSums
 from cinnema.media.pictures import to_pixels
 from cinnema.models.base import VideoModel
 
@@ -107,7 +107,7 @@ class Transfer(Metric):
     def cells(self, row: str) -> Mapping[str, Cell]:
         """Return both agreements."""
         found = {column.name: self.sums.get((row, column.name)) for column in self.columns}
-        return {name: sums.estimate(ratio) for name, sums in found.items() if sums is not None}
+        return {name: sums.ratio() for name, sums in found.items() if sums is not None}
 
 
 def agreement(a: Float64[np.ndarray, "h w 2"], b: Float64[np.ndarray, "h w 2"]) -> float:

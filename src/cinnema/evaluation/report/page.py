@@ -20,7 +20,7 @@ from cinnema.evaluation.report.markup import Markup, element, joined
 from cinnema.evaluation.report.plots import Look, banded_rows, looks_of, plot
 from cinnema.evaluation.report.tables import by_kind, results_section, shown
 from cinnema.evaluation.results import Curve, Evaluation, Example
-from cinnema.evaluation.scores import Estimate
+from cinnema.evaluation.statistics.bootstrap import Estimate
 
 _LEGEND = (
     "Below each number: its 95 % interval over other source videos like these, and n, clips/source "
@@ -94,7 +94,7 @@ def _header(evaluation: Evaluation) -> Markup:
 def _sample_size(evaluation: Evaluation) -> str:
     """The most that a number rests on."""
     cells = [cell for row in evaluation.rows for cell in row.cells.values()]
-    sizes = [(c.num_clips, c.num_scenes) for c in cells if isinstance(c, Estimate)]
+    sizes = [(c.num_clips, c.num_sources) for c in cells if isinstance(c, Estimate)]
     clips, sources = max(sizes, default=(0, 0))
     return f"{clips} of {sources} source videos"
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from cinnema.evaluation.report.markup import Markup, element, joined
 from cinnema.evaluation.results import Cell, Column, Evaluation, Missing, Row
-from cinnema.evaluation.scores import Estimate
+from cinnema.evaluation.statistics.bootstrap import Estimate
 
 _KINDS = ("real", "model", "baseline")
 _ARROWS = {
@@ -186,8 +186,8 @@ def _cell(cell: Cell | None, column: Column, footnotes: Footnotes, *, is_best: b
     if "–" not in (low, high):
         interval = joined([element("span", low), " to ", element("span", high)])
         parts.append(element("span", interval, class_="range"))
-    told = f"{cell.num_clips} clips of {cell.num_scenes} source videos"
-    n = f"n {cell.num_clips}/{cell.num_scenes}"
+    told = f"{cell.num_clips} clips of {cell.num_sources} source videos"
+    n = f"n {cell.num_clips}/{cell.num_sources}"
     parts.append(element("span", n, class_="n", title=told))
     return element("td", *parts, class_="best" if is_best else None)
 

@@ -27,7 +27,8 @@ from jaxtyping import Float64
 from numpy.typing import NDArray
 
 NUM_RESAMPLES = 1000
-_MIN_SOURCES = 3  # with two, a resample is one of three tables
+MIN_SOURCES = 3
+"""Fewest source videos with an interval: of two there are only three different resamples."""
 
 Rows: TypeAlias = Float64[np.ndarray, "n d"]
 """Measured numbers, one row for each clip."""
@@ -78,7 +79,7 @@ class ClusteredSums:
         >>> sums = ClusteredSums(2)
         >>> for source, value in [("a", 1.0), ("a", 2.0), ("b", 3.0)]:
         ...     sums.add(source, [value, 1.0])
-        >>> sums.estimate(ratio_of_sums).value
+        >>> sums.ratio().value
         2.0
     """
 
@@ -121,6 +122,10 @@ class ClusteredSums:
         """
         return joint_estimate([self], lambda parts: statistic(parts[0]))
 
+    def ratio(self) -> Estimate:
+        """Return the first sum over the second with its interval: a mean where that counts."""
+        return self.estimate(ratio_of_sums)
+
 
 def joint_estimate(
     parts: Sequence[ClusteredSums],
@@ -135,7 +140,7 @@ def joint_estimate(
     value = float(statistic([part.whole for part in parts]))
     fewest = min(parts, key=lambda part: part.num_clips)
     low = high = None
-    if fewest.num_sources >= _MIN_SOURCES:
+    if fewest.num_sources >= MIN_SOURCES:
         with np.errstate(invalid="ignore", divide="ignore"):
             low, high = _percentiles(statistic([part.replicates for part in parts]))
     return Estimate(value, low, high, num_clips=fewest.num_clips, num_sources=fewest.num_sources)
@@ -163,7 +168,7 @@ def resampled(
     members = [np.flatnonzero(np.array(names) == name) for name in sorted(set(names))]
     value = statistic(rows) if len(rows) else float("nan")
     low = high = None
-    if len(members) >= _MIN_SOURCES:
+    if len(members) >= MIN_SOURCES:
         generator = np.random.default_rng(seed)
         draws = generator.integers(len(members), size=(NUM_RESAMPLES, len(members)))
         values = [statistic(rows[np.concatenate([members[i] for i in draw])]) for draw in draws]

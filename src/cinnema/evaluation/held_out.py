@@ -1,0 +1,201 @@
+"""Scores on held-out clips while a model is trained.
+
+Training is handed these as callables, so that it does not import evaluation. Each call computes on
+the same clips with the same noise, so its numbers can be compared over a training.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from cinnema.data.loading import VideoBatch
+from cinnema.data.scenes import SceneCrops
+from cinnema.evaluation.likelihood import encode_scenes, negative_log_likelihood, with_noise
+from cinnema.evaluation.reconstruction import score_flow
+from cinnema.models.flow.conditioning import Conditioner
+from cinnema.models.flow.flow import ConditionalFlow
+from cinnema.models.keypoint.keypoints import Twins, sides_apart
+from cinnema.models.keypoint.stage1 import KeypointStage1
+from cinnema.models.warping.stage1 import Stage1
+from cinnema.training.latent_pool import LatentPool
+from cinnema.training.losses import PerceptualDistance
+
+Numbers = dict[str, float]
+
+_CHUNK = 16  # clips decoded at once
+
+
+def stage1_validation(
+    crops: Sequence[SceneCrops], *, num: int = 32
+) -> Callable[[Stage1], Numbers]:  # fmt: skip
+    """Return a function that computes the relative flow error of stage 1 of a warping model.
+
+    "error_<texture>" is sum |flow - true flow| / sum |true flow| over a texture's clips: 1 is what
+    predicting no motion gives, lower is better. The flow is the visible one, behind the mask.
+
+    Args:
+        crops: Validation scenes.
+        num: Largest number of clips of a scene.
+    """
+
+    def validate(stage1: Stage1) -> Numbers:
+        sums: dict[str, list[float]] = {}
+        for scene in crops:
+            total = sums.setdefault(f"error_{scene.scene.texture}", [0.0, 0.0])
+            for score in score_flow(stage1, scene, num_clips=num):
+                total[0] += score.values["flow_error"]
+                total[1] += score.values["flow_motion"]
+        return {name: error / max(motion, 1e-12) for name, (error, motion) in sums.items()}
+
+    return validate
+
+
+def latent_validation(
+    stage1: Stage1,
+    crops: Sequence[SceneCrops],
+    *,
+    num: int = 48,
+    noise: float | None = None,
+    num_draws: int = 4,
+    seed: int = 0,
+) -> Callable[[Conditioner, ConditionalFlow], Numbers]:
+    """Return a function that computes the flow's negative log-likelihood on a warping model.
+
+    "nll" is the mean over all clips, in nats per dimension, "nll_<texture>" that of a texture;
+    lower is better. Where the flow takes a control, "nll" is the mean of "nll_free", without it,
+    and "nll_told", conditioned on it as far as it is known.
+
+    Args:
+        stage1: Trained; it is set to evaluation, and encodes the clips once, here.
+        crops: Validation scenes.
+        num: Largest number of clips of a scene.
+        noise: Standard deviation of q(z | X); defaults to that of stage 1.
+        num_draws: Draws of noise for each clip.
+        seed: Seed of the noise.
+    """
+    latents = encode_scenes(stage1, crops, num=num)
+    scale = stage1.config.noise if noise is None else noise
+    draws = [
+        with_noise(latents.pool.z, noise=scale, draw=draw, seed=seed) for draw in range(num_draws)
+    ]
+    textures = [latents.textures[group] for group in latents.groups.tolist()]
+
+    @torch.no_grad()
+    def validate(conditioner: Conditioner, flow: ConditionalFlow) -> Numbers:
+        pool = latents.pool.to(next(flow.parameters()).device)
+        nll, by_control = _nll(flow, draws, conditioner(pool.joint.float())).mean(dim=0), {}
+        if conditioner.config.control_dim:
+            c = conditioner(pool.joint.float(), pool.eta, pool.known)
+            told = _nll(flow, draws, c).mean(dim=0)
+            by_control = {"nll_free": float(nll.mean()), "nll_told": float(told.mean())}
+            nll = (nll + told) / 2
+        by_texture = {
+            f"nll_{t}": float(nll[_is(textures, t)].mean()) for t in dict.fromkeys(textures)
+        }
+        return {"nll": float(nll.mean())} | by_control | by_texture
+
+    return validate
+
+
+def keypoint_validation(
+    clips: VideoBatch,
+    *,
+    lpips: PerceptualDistance,
+    twins: Twins = (),
+) -> Callable[[KeypointStage1], Numbers]:
+    """Return a function that computes how well stage 1 of a keypoint model reconstructs clips.
+
+    "l1" is the mean absolute difference of the frames, in [0, 2], "lpips" LPIPS of the last frame;
+    "l1_frozen" and "lpips_frozen" are those of x0 repeated. Lower is better for all. "landmarks",
+    for models with landmarks, is the mean absolute error of the landmarks' displacements, in
+    picture sizes; for models whose z is made of points, "landmarks_known" is that error for z of
+    the true path, and "latent" the mean squared difference between that z and the z of the pixels.
+
+    Args:
+        clips: Held-out clips on the CPU.
+        lpips: LPIPS on the CPU.
+        twins: Landmarks that look alike, see `KeypointTraining`.
+    """
+    places = sides_apart(clips.track, twins)
+    video = clips.video
+    frozen = video[:, :1].expand_as(video[:, 1:])
+    of_frozen = {"l1_frozen": _l1(frozen, video), "lpips_frozen": _last_lpips(lpips, frozen, video)}
+
+    @torch.no_grad()
+    def validate(stage1: KeypointStage1) -> Numbers:
+        made, seen, codes = [], [], []
+        device = next(stage1.parameters()).device
+        for part in video.to(device).split(_CHUNK):
+            z = stage1.encode(part)
+            codes.append(z.cpu())
+            made.append(stage1.decode(part[:, 0], z).clamp(-1, 1).cpu())
+            times = torch.arange(1, part.shape[1], device=device) / (part.shape[1] - 1)
+            seen.append(stage1.path(z, times.expand(len(part), -1)).cpu())
+        frames = torch.cat(made)
+        numbers = {"l1": _l1(frames, video), "lpips": _last_lpips(lpips, frames, video)} | of_frozen
+        if stage1.config.landmarks:
+            path = places[:, 1:] - places[:, :1]
+            numbers["landmarks"] = float((torch.cat(seen) - path).abs().mean())
+        if stage1.config.points:
+            z = stage1.encode_path(places.to(device))
+            times = torch.arange(1, video.shape[1], device=device) / (video.shape[1] - 1)
+            own = stage1.path(z, times.expand(len(z), -1)).cpu()
+            numbers["landmarks_known"] = float((own - path).abs().mean())
+            numbers["latent"] = float((torch.cat(codes) - z.cpu()).square().mean())
+        return numbers
+
+    return validate
+
+
+def keypoint_latent_validation(
+    pool: LatentPool, *, noise: float, num_draws: int = 4, seed: int = 0
+) -> Callable[[Conditioner, ConditionalFlow], Numbers]:
+    """Return a function that computes the flow's negative log-likelihood on a keypoint model.
+
+    "nll" is the mean over clips, in nats per dimension; lower is better. Where the flow takes a
+    control, it is the mean of "nll_free", without it, and "nll_told", conditioned on it.
+
+    Args:
+        pool: Held-out clips, encoded.
+        noise: Standard deviation of q(z | X).
+        num_draws: Draws of noise for each clip.
+        seed: Seed of the noise.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    draws = [
+        pool.z + noise * torch.randn(pool.z.shape, generator=generator) for _ in range(num_draws)
+    ]
+
+    @torch.no_grad()
+    def validate(conditioner: Conditioner, flow: ConditionalFlow) -> Numbers:
+        here = pool.to(next(flow.parameters()).device)
+
+        def of(c: Float[Tensor, "b c"]) -> float:
+            return sum(float(of_draw.mean()) for of_draw in _nll(flow, draws, c)) / num_draws
+
+        free = of(conditioner(here.joint.float()))
+        if not conditioner.config.control_dim:
+            return {"nll": free}
+        told = of(conditioner(here.joint.float(), here.eta))
+        return {"nll": (free + told) / 2, "nll_free": free, "nll_told": told}
+
+    return validate
+
+
+def _nll(flow: ConditionalFlow, draws: Sequence[Tensor], c: Float[Tensor, "b c"]) -> Tensor:
+    return negative_log_likelihood(lambda z: flow.log_prob(z.to(c.device), c).cpu(), draws)
+
+
+def _is(textures: Sequence[str], texture: str) -> Tensor:
+    return torch.tensor([t == texture for t in textures])
+
+
+def _l1(frames: Tensor, video: Tensor) -> float:
+    return float((frames - video[:, 1:]).abs().mean())
+
+
+@torch.no_grad()
+def _last_lpips(lpips: PerceptualDistance, frames: Tensor, video: Tensor) -> float:
+    return float(lpips(frames[:, -1], video[:, -1]).mean())
