@@ -140,4 +140,4 @@ def test_data_that_are_not_there_are_told(
 ) -> None:
     result = cinnema("evaluate", weights, tmp_path / "none")
     assert result.code == 2
-    assert "is no folder: prepare one with `cinnema data prepare`" in result.err[-1]
+    assert "is not a folder" in result.err[-1]

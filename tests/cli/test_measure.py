@@ -210,7 +210,7 @@ def test_data_without_futures_end_with_1(cinnema: Run, tmp_path: Path, reader: P
         (["--clips", 1], "--clips must be at least 2, got 1"),
         (["--batch-size", 0], "--batch-size must be at least 1, got 0"),
         (["--stride", 0], "--stride must be at least 1, got 0"),
-        (["--training", "nowhere"], "nowhere is no folder"),
+        (["--training", "nowhere"], "nowhere is not a folder"),
         (["--device", "abacus"], "--device must be"),
     ],
 )
