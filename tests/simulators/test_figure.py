@@ -10,6 +10,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
+from cinnema.simulators.walk.body_mesh import (
+    Build,
+    draw_build,
+    draw_clothes,
+    make_figure,
+    rest_joints,
+)
 from cinnema.simulators.walk.figure import (
     JOINTS,
     PARENTS,
@@ -20,13 +27,6 @@ from cinnema.simulators.walk.figure import (
     pose_skeleton,
 )
 from cinnema.simulators.walk.mocap import Poses, identity
-from cinnema.simulators.walk.tailoring import (
-    Build,
-    draw_build,
-    draw_clothes,
-    make_figure,
-    rest_joints,
-)
 
 
 def towards_upright(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -66,7 +66,7 @@ def test_bones_keep_their_lengths_in_any_pose(turns: NDArray[np.float64], seed: 
         np.testing.assert_allclose(lengths, bone, atol=1e-9)
 
 
-def test_left_is_left_of_who_looks_ahead() -> None:
+def test_left_is_left_as_seen_by_the_person() -> None:
     rest = rest_joints(Build())
     turned = pose_skeleton(rest, standing(2, heading=np.array([0.0, math.pi / 2])))
     assert joint(turned, "left_hip")[0, 1] > 0 > joint(turned, "right_hip")[0, 1]
@@ -173,7 +173,7 @@ def test_a_tile_covers_as_much_of_the_picture_as_its_area(
     assert float((weight * y).sum()) == pytest.approx(top + side / 2, abs=0.2)
 
 
-def test_the_nearest_tile_is_on_top_and_those_from_inside_are_left_out() -> None:
+def test_the_nearest_tile_is_on_top_and_back_faces_are_not_drawn() -> None:
     tiles = np.stack([square(2, 2, 8), square(4, 4, 8), square(0, 0, 15)[::-1]])
     picture = paint(tiles, np.array([1.0, 2.0, 0.5]), np.eye(3), size=16)
     np.testing.assert_array_equal(picture[6, 6], [1, 0, 0, 1])
@@ -181,7 +181,7 @@ def test_the_nearest_tile_is_on_top_and_those_from_inside_are_left_out() -> None
     np.testing.assert_array_equal(picture[14, 14], 0)
 
 
-def test_what_faces_the_lamp_is_brightest() -> None:
+def test_surfaces_that_face_the_light_are_brightest() -> None:
     towards = np.array([0.6, 0.0, 0.8])
     light = Light(towards, np.full(3, 0.7), np.full(3, 0.4), np.full(3, 0.2))
     facing, up, down, away = light.on(np.stack([towards, [0.0, 0, 1], [0.0, 0, -1], -towards]))[

@@ -39,7 +39,7 @@ def test_foregrounds_stay_in_their_range(seed: int) -> None:
     assert 0.4 < foreground.horizon <= 1.4
 
 
-def test_most_foregrounds_stand_below_the_sky_and_some_hide_none_or_all_of_it() -> None:
+def test_most_foregrounds_are_below_the_sky_and_some_hide_none_or_all_of_it() -> None:
     foregrounds = [draw(seed) for seed in range(60)]
     shares = torch.stack([f.coverage.mean() for f in foregrounds])
     assert (shares == 0).sum() > 1

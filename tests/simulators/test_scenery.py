@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -9,8 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from cinnema.simulators.walk import scenery as module
-from cinnema.simulators.walk.scenery import Camera, Scenery, draw_camera, draw_scenery
+from cinnema.simulators.walk.scenery import (
+    PLACES,
+    Camera,
+    Place,
+    Scenery,
+    draw_camera,
+    draw_scenery,
+    to_cells,
+)
 
 seeds = st.integers(0, 10_000)
 
@@ -49,11 +57,13 @@ def test_places_differ_and_fill_the_picture() -> None:
     assert 0.3 < np.mean([picture.mean() for picture in pictures]) < 0.7
 
 
-@pytest.mark.parametrize("kind", ["_draw_room", "_draw_studio", "_draw_park", "_draw_street"])
-def test_every_kind_of_place_can_be_drawn(kind: str) -> None:
+@pytest.mark.parametrize("draw_place", sorted(set(PLACES), key=lambda draw: draw.__name__))
+def test_every_kind_of_place_can_be_drawn(
+    draw_place: Callable[[np.random.Generator], Place],
+) -> None:
     rays = draw_camera(np.random.default_rng(0), stature=1.7)
     for seed in range(8):
-        place = getattr(module, kind)(np.random.default_rng(seed))
+        place = draw_place(np.random.default_rng(seed))
         colours, unfolded = place.trace(rays.eye, rays.rays(24))
         assert np.isfinite(colours).all()
         assert colours.min() >= 0
@@ -81,12 +91,11 @@ def lit_from(towards: list[float], *, wall: float = math.inf) -> tuple[Camera, S
     camera, scenery = Camera(np.array([0.0, -5, 2]), np.array([0.0, 0, 0.5]), 1.2), draw(0)[1]
     direction = np.array(towards) / np.linalg.norm(towards)
     light = dataclasses.replace(scenery.light, towards=direction)
-    ground = module._Place(floor=grey, light=light, wall=wall)
+    ground = Place(floor=grey, light=light, wall=wall)
     _, unfolded = ground.trace(camera.eye, camera.rays(64))
-    cells = (unfolded - module._CORNER) / module._CELL - 0.5
     return camera, dataclasses.replace(
         scenery, picture=np.full((64, 64, 3), 0.5, np.float32),
-        unfolded=cells.astype(np.float32), light=light, wall=wall,
+        unfolded=to_cells(unfolded), light=light, wall=wall,
     )  # fmt: skip
 
 
@@ -117,7 +126,7 @@ def test_a_shadow_climbs_the_wall_behind() -> None:
     np.testing.assert_allclose(shadow, expected, atol=0.03)
 
 
-def test_who_jumps_leaves_the_spot_beneath_to_the_light() -> None:
+def test_a_jump_brightens_the_floor_below() -> None:
     _, scenery = lit_from([1.0, 0.0, 0.4])
     low, high = (
         scenery.shadowed(box(0, 0, 0.15 + lift), {"left_ankle": np.arange(8)}) for lift in (0, 0.6)

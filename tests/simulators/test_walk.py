@@ -1,14 +1,7 @@
-"""The world of people: the same clips anywhere, futures of one start, and tracks that are true."""
+"""People in motion: their futures, their tracks, and where they are in the picture."""
 
 import dataclasses
-import doctest
-import hashlib
-import json
-import pickle
-import subprocess
 import sys
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,12 +10,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from cinnema.core.errors import UserError
-from cinnema.data.records import ClipSource, RawClip
-from cinnema.simulators.starts import split_of
-from cinnema.simulators.walk import world as module
+from cinnema.data.records import RawClip
+from cinnema.simulators.walk import walk as module
 from cinnema.simulators.walk.figure import JOINTS, PARENTS
 from cinnema.simulators.walk.scenery import Camera, Scenery
-from cinnema.simulators.walk.world import MOTIONS, Walk
+from cinnema.simulators.walk.walk import MOTIONS, Stage, Take, Walk
 
 pytest.importorskip("pybullet_data")
 
@@ -33,88 +25,33 @@ def clips_of(number: int, source: Walk = SMALL) -> list[RawClip]:
     return list(source.read(source.items()[number]))
 
 
-def digest(clip: RawClip) -> str:
-    content = hashlib.sha256(clip.frames.tobytes())
-    for name in sorted(clip.tracks):
-        content.update(clip.tracks[name].tobytes())
-    return content.hexdigest()
-
-
-def play(source: Walk, number: int, future: int) -> tuple[Any, Any]:
-    """The stage of a start, and one of its futures."""
-    rng = np.random.default_rng([source.seed, number, 3, future])
-    stage = source._set_stage(number)
-    return stage, source._draw_seen_future(rng, source._draw_opening(number), stage)
-
-
 @pytest.fixture(scope="module")
 def clips() -> list[RawClip]:
     return clips_of(4)
 
 
-def test_a_fresh_process_draws_the_same_clip_to_the_bit(clips: list[RawClip]) -> None:
-    program = """
-import hashlib
-from cinnema.simulators.walk import Walk
-walk = Walk(num_starts=5, futures=3, size=32, num_frames=10)
-for clip in walk.read(walk.items()[4]):
-    content = hashlib.sha256(clip.frames.tobytes())
-    for name in sorted(clip.tracks):
-        content.update(clip.tracks[name].tobytes())
-    print(content.hexdigest())
-"""
-    source = Path(module.__file__).parents[3]
-    told = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=source
-    )
-    assert told.stdout.split() == [digest(clip) for clip in clips]
-
-
-def test_a_clip_is_the_same_whatever_was_drawn_before(clips: list[RawClip]) -> None:
-    clips_of(7)
-    one_by_one = clips_of(4, dataclasses.replace(SMALL, futures=2, num_starts=9))
-    assert [digest(clip) for clip in one_by_one] == [digest(clip) for clip in clips[:2]]
-
-
-def test_another_seed_or_start_is_another_world(clips: list[RawClip]) -> None:
-    others = [clips_of(5)[0], clips_of(4, dataclasses.replace(SMALL, seed=1))[0]]
-    assert all(np.abs(other.frames[0] - clips[0].frames[0]).mean() > 5 for other in others)
-
-
-def test_futures_share_their_first_frame_to_the_bit_and_then_differ(clips: list[RawClip]) -> None:
-    first = clips[0]
-    assert {clip.start for clip in clips} == {first.source} == {"start-000004"}
-    assert len({clip.name for clip in clips}) == 3
-    for clip in clips[1:]:
-        np.testing.assert_array_equal(clip.frames[0], first.frames[0])
-        np.testing.assert_array_equal(clip.tracks["joints"][0], first.tracks["joints"][0])
-        apart = np.abs(clip.tracks["joints"] - first.tracks["joints"]).max(axis=1)
-        assert apart[-1] > 0.1
-        assert (clip.frames[-1] != first.frames[-1]).mean() > 0.01
+def play(source: Walk, start: int, future: int) -> tuple[Stage, Take]:
+    """The stage of a start, and one of its futures."""
+    stage, opening = source.stage_of(start), source.opening_of(start)
+    return stage, source.future_of(start, future, opening=opening, stage=stage)
 
 
 def test_a_start_has_many_kinds_of_futures() -> None:
-    rng, opening = np.random.default_rng(0), SMALL._draw_opening(0)
-    takes = [SMALL._draw_future(rng, opening) for _ in range(60)]
+    rng, opening = np.random.default_rng(0), SMALL.opening_of(0)
+    takes = [SMALL.draw_future(rng, opening) for _ in range(60)]
     assert len({float(take.motion[0, 0]) for take in takes}) >= 3
     ends = np.stack([take.poses.rotations[-1] for take in takes])
     assert len(np.unique(ends.round(3), axis=0)) == 60
 
 
-def test_clips_hold_what_they_say(clips: list[RawClip]) -> None:
+def test_motions_are_known_and_phases_lie_in_their_range(clips: list[RawClip]) -> None:
     for clip in clips:
-        assert clip.frames.shape == (10, 32, 32, 3)
-        assert clip.fps == 12.5
-        assert clip.confidence is None
-        assert {name: track.shape for name, track in clip.tracks.items()} == {
-            "joints": (10, 54), "joints_2d": (10, 36), "motion": (10, 2),
-        }  # fmt: skip
         number, phase = clip.tracks["motion"].T
         assert set(number) <= set(range(len(MOTIONS)))
         assert ((phase >= 0) & (phase < 1)).all()
 
 
-def test_what_is_still_never_changes(clips: list[RawClip]) -> None:
+def test_still_pixels_never_change_and_all_others_do(clips: list[RawClip]) -> None:
     for clip in clips:
         assert clip.still is not None
         assert 0.3 < clip.still.mean() < 0.95
@@ -122,7 +59,7 @@ def test_what_is_still_never_changes(clips: list[RawClip]) -> None:
         assert (np.ptp(clip.frames[:, ~clip.still].astype(int), axis=0).max(axis=-1) > 0).all()
 
 
-def test_a_single_future_shares_its_start_with_none() -> None:
+def test_a_clip_without_other_futures_names_no_start() -> None:
     (clip,) = clips_of(2, dataclasses.replace(SMALL, futures=1))
     assert clip.start is None
 
@@ -150,7 +87,7 @@ def test_joints_are_seen_where_the_person_is_drawn(number: int) -> None:
 
 
 def test_joints_in_metres_are_those_in_the_picture(clips: list[RawClip]) -> None:
-    camera = SMALL._set_stage(4).camera
+    camera = SMALL.stage_of(4).camera
     joints = clips[0].tracks["joints"].reshape(10, -1, 3).astype(np.float64)
     seen, _ = camera.project(joints)
     np.testing.assert_allclose(seen.reshape(10, -1), clips[0].tracks["joints_2d"], atol=1e-4)
@@ -163,7 +100,7 @@ starts, futures = st.integers(0, 10_000), st.integers(0, 50)
 @pytest.fixture
 def one_place(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everybody is before the same wall, which takes no time to draw."""
-    scenery = SMALL._set_stage(0).scenery
+    scenery = SMALL.stage_of(0).scenery
 
     def draw_it_again(rng: np.random.Generator, camera: Camera, *, size: int) -> Scenery:
         return scenery
@@ -204,9 +141,9 @@ def test_people_keep_their_bones_stand_on_the_floor_and_stay_in_the_picture() ->
 @pytest.mark.parametrize(("number", "future"), [(150, 32), (1074, 51)])
 def test_a_future_that_leaves_the_picture_is_drawn_again(number: int, future: int) -> None:
     long = dataclasses.replace(SMALL, num_starts=2000, num_frames=30)
-    stage = long._set_stage(number)
+    stage = long.stage_of(number)
     rng = np.random.default_rng([long.seed, number, 3, future])
-    assert not stage.sees(long._draw_future(rng, long._draw_opening(number)))
+    assert not stage.sees(long.draw_future(rng, long.opening_of(number)))
     assert stage.sees(play(long, number, future)[1])
 
 
@@ -214,58 +151,14 @@ def test_a_future_that_leaves_the_picture_is_drawn_again(number: int, future: in
 def test_people_move_smoothly_out_of_their_first_pose() -> None:
     for number in range(12):
         stage, take = play(SMALL, number, 0)
-        opening, _ = stage.pose(SMALL._draw_opening(number))
+        opening, _ = stage.pose(SMALL.opening_of(number))
         joints = np.concatenate([opening.joints, stage.pose(take)[0].joints])
         speed = np.linalg.norm(np.diff(joints, axis=0), axis=-1) * SMALL.fps
         assert speed.max() < 20  # of a kicking foot, in m/s
         assert np.median(speed) < 3
 
 
-def test_every_tenth_start_tests_whatever_their_number() -> None:
-    few, many = (Walk(num_starts=number).items() for number in (25, 1000))
-    assert list(many[:25]) == list(few)
-    splits = [item.split for item in many]
-    assert {split: splits.count(split) for split in set(splits)} == {
-        "train": 800, "validation": 100, "test": 100,
-    }  # fmt: skip
-    assert (split_of(8), split_of(9), split_of(1_000_008)) == ("validation", "test", "validation")
-    assert [item.clips for item in Walk(num_starts=2, futures=5).items()] == [5, 5]
-
-
-def test_it_is_a_source_that_travels() -> None:
-    assert isinstance(SMALL, ClipSource)
-    assert pickle.loads(pickle.dumps(SMALL)) == SMALL
-    assert (SMALL.name, SMALL.size, SMALL.control) == ("walk", 32, None)
-
-
-def test_all_settings_are_told() -> None:
-    told = json.loads(
-        json.dumps(Walk(num_starts=3, motion_folder=Path("/some/motions")).settings())
-    )
-    assert set(told) == {field.name for field in dataclasses.fields(Walk)}
-    assert told["motion_folder"] == "motions"
-    assert told["motions"] == list(MOTIONS)
-
-
-@pytest.mark.parametrize(
-    ("options", "reason"),
-    [
-        ({"num_starts": 0}, "num_starts must be at least 1, got 0"),
-        ({"futures": 0}, "futures must be at least 1"),
-        ({"seed": -1}, "seed must be at least 0"),
-        ({"size": 8}, "size must be at least 16"),
-        ({"num_frames": 1}, "num_frames must be at least 2"),
-        ({"fps": 0.0}, "fps must be from 1 to 240"),
-        ({"motions": ()}, "motions must be"),
-        ({"motions": ("walk", "walk")}, "motions must be different"),
-    ],
-)
-def test_options_out_of_range_are_refused(options: dict[str, Any], reason: str) -> None:
-    with pytest.raises(UserError, match=reason):
-        Walk(**{"num_starts": 1, **options})
-
-
-def test_a_motion_that_is_not_there_is_named() -> None:
+def test_a_missing_motion_is_named() -> None:
     with pytest.raises(UserError, match=r"humanoid3d_swim\.txt"):
         Walk(num_starts=1, motions=("walk", "swim")).items()
 
@@ -277,11 +170,7 @@ def test_one_motion_alone_is_played_from_a_folder() -> None:
     assert set(clip.tracks["motion"][:, 0]) == {0}
 
 
-def test_without_pybullet_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_pybullet_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pybullet_data", None)
     with pytest.raises(UserError, match="pip install"):
         SMALL.items()
-
-
-def test_the_examples_run() -> None:
-    assert doctest.testmod(module).failed == 0

@@ -25,7 +25,7 @@ from cinnema.data.dataset import PackedDataset
 from cinnema.data.records import Control
 from cinnema.evaluation.known_truth.clips import Progress, say_nothing
 from cinnema.media.pictures import to_tensor
-from cinnema.simulators.push.layout import WORKSPACE
+from cinnema.simulators.push import WORKSPACE
 
 _SIDE = 64  # pixels that the network sees
 _KIND = "end-point reader"

@@ -1,6 +1,6 @@
-"""A robot arm that pushes things about in a tray."""
+"""A robot arm that pushes objects in a tray."""
 
-from cinnema.simulators.push.layout import WORKSPACE
-from cinnema.simulators.push.world import END_EFFECTOR, Push
+from cinnema.simulators.push.arm import WORKSPACE
+from cinnema.simulators.push.push import END_EFFECTOR, Push
 
 __all__ = ["END_EFFECTOR", "WORKSPACE", "Push"]

@@ -1,4 +1,4 @@
-"""The arm: a KUKA LBR iiwa of pybullet's models, read where pybullet keeps it, with our gripper."""
+"""The arm: a KUKA LBR iiwa from pybullet's models, with a gripper of our own."""
 
 import math
 import tempfile
@@ -12,27 +12,23 @@ import numpy as np
 from jaxtyping import Float
 
 from cinnema.simulators.push.engine import Colour, Engine, Point, asset, paint, quiet
-from cinnema.simulators.push.layout import FLOOR
 
 Pose: TypeAlias = Float[np.ndarray, "4"]
-"""Of the gripper: x, y, z of the end effector in metres, and its turn about z in radians."""
+"""x, y and z of the end effector in metres, and the gripper's rotation about z in radians."""
 
+WORKSPACE: tuple[tuple[float, float], ...] = ((-0.24, 0.24), (-0.13, 0.14), (0.015, 0.15))
+"""Minimum and maximum of the end effector's target x, y and z, in metres."""
 
-# The arm: heights of its shoulder above its base, and lengths from joint to joint; of the gripper,
-# from the last joint to the end effector.
+TABLE_HEIGHT = -0.012
+"""z of the table, on which the arm and the tray stand, in metres."""
+
+# Height of the shoulder above the base, lengths of the links, and length of the gripper from the
+# last joint to the end effector, in metres.
 _SHOULDER, _UPPER_ARM, _FOREARM, _HAND = 0.36, 0.42, 0.40, 0.081
-
-
 _TOOL = 0.215
-
-
 _NUM_JOINTS = 7
+_BASE = (0.0, 0.57, TABLE_HEIGHT)
 
-
-_BASE = (0.0, 0.57, -FLOOR)
-
-
-# Colours of the arm's odd links, its even links and its gripper.
 ARM_PAINTS: tuple[tuple[Colour, Colour, Colour], ...] = (
     ((0.95, 0.45, 0.08), (0.30, 0.30, 0.32), (0.15, 0.15, 0.16)),
     ((0.85, 0.85, 0.86), (0.92, 0.92, 0.92), (0.25, 0.25, 0.27)),
@@ -40,9 +36,9 @@ ARM_PAINTS: tuple[tuple[Colour, Colour, Colour], ...] = (
     ((0.25, 0.40, 0.70), (0.85, 0.85, 0.88), (0.20, 0.20, 0.20)),
     ((0.95, 0.75, 0.15), (0.20, 0.20, 0.22), (0.20, 0.20, 0.22)),
 )
+"""Colour schemes: of the arm's odd links, its even links and its gripper."""
 
-
-# Parts of the gripper: width, depth and height, and the height of the middle above the last joint.
+# Parts of the gripper: size, and centre relative to the last joint, in metres.
 _GRIPPER: Mapping[str, tuple[Point, Point]] = {
     "adaptor": ((0.06, 0.06, 0.03), (0.0, 0.0, 0.06)),
     "palm": ((0.13, 0.045, 0.05), (0.0, 0.0, 0.10)),
@@ -53,24 +49,32 @@ _GRIPPER: Mapping[str, tuple[Point, Point]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """The arm in an engine: it goes where it is sent, as far as its motors can.
+    """The arm in a simulation, with motors of limited force.
 
     Attributes:
-        engine: Holds the world.
-        body: Its number there.
+        engine: The simulation.
+        body: Number of the arm's body.
     """
 
     engine: Engine
     body: int
 
-    def stand_in(self, pose: Pose) -> None:
-        """Be in a pose at once."""
+    def set_pose(self, pose: Pose) -> None:
+        """Set the joints to a pose at once.
+
+        Args:
+            pose: Pose of the gripper, within reach.
+        """
         for joint, angle in enumerate(arm_joints(pose)):
             self.engine.resetJointState(self.body, joint, angle)
-        self.make_for(pose)
+        self.move_to(pose)
 
-    def make_for(self, pose: Pose) -> None:
-        """Turn the motors towards a pose, with at most 15 N m a joint."""
+    def move_to(self, pose: Pose) -> None:
+        """Set the motors' targets, with a torque of at most 15 N m per joint.
+
+        Args:
+            pose: Pose of the gripper, within reach.
+        """
         self.engine.setJointMotorControlArray(
             self.body,
             range(_NUM_JOINTS),
@@ -81,30 +85,30 @@ class Arm:
         )
 
     def end_effector(self) -> Point:
-        """Return the point between the fingertips."""
-        x, y, z = self._turned((0.0, 0.0, _TOOL))
-        return x, y, z
-
-    def _turned(self, point: Point) -> Point:
+        """Return the position of the point between the fingertips, in metres."""
         state = self.engine.getLinkState(self.body, _NUM_JOINTS - 1, computeForwardKinematics=True)
-        place, _ = self.engine.multiplyTransforms(state[4], state[5], point, (0, 0, 0, 1))
-        x, y, z = place
+        tool = (0.0, 0.0, _TOOL)
+        (x, y, z), _ = self.engine.multiplyTransforms(state[4], state[5], tool, (0, 0, 0, 1))
         return x, y, z
 
     def pass_through(self, body: int) -> None:
-        """Never collide with a body."""
+        """Disable collisions with a body.
+
+        Args:
+            body: Number of the body.
+        """
         for link in range(-1, self.engine.getNumJoints(self.body)):
             self.engine.setCollisionFilterPair(body, self.body, -1, link, 0)
 
 
 def arm_joints(pose: Pose) -> list[float]:
-    """Return the angles of the seven joints, in radians, that bring the gripper to a pose.
+    """Return the angles of the seven joints for a pose (inverse kinematics), in radians.
 
-    The gripper points down. Of the elbow's positions it is the one straight above, which makes the
-    arm a plane one on a turning base, and the mirrored pose's angles the mirrored ones.
+    The gripper points down. The elbow is straight above, so the arm moves in a vertical plane that
+    turns about its base, and mirrored poses have mirrored angles.
 
     Args:
-        pose: Within reach.
+        pose: Pose of the gripper, within reach.
     """
     x, y, z, turn = pose.tolist()
     bearing = math.atan2(x - _BASE[0], _BASE[1] - y)
@@ -118,11 +122,11 @@ def arm_joints(pose: Pose) -> list[float]:
 
 
 def set_arm(engine: Engine, paints: tuple[Colour, Colour, Colour]) -> Arm:
-    """Put the arm into the engine.
+    """Add the arm to a simulation.
 
     Args:
-        engine: Holds the world.
-        paints: Colours of its odd links, its even links and its gripper.
+        engine: The simulation.
+        paints: One of `ARM_PAINTS`.
     """
     with tempfile.TemporaryDirectory() as folder, quiet():
         path = Path(folder) / "arm.urdf"
@@ -132,23 +136,23 @@ def set_arm(engine: Engine, paints: tuple[Colour, Colour, Colour]) -> Arm:
     for link in range(engine.getNumJoints(body)):
         part = gripper if link >= _NUM_JOINTS - 1 else odd if link % 2 else even
         paint(engine, body, link=link, colour=part)
-        # A light arm needs little force against its weight, so that with little force it yields
-        # to what it jams against the rim.
+        # A light arm needs little force to hold its weight, so with little force it yields where
+        # it jams an object against the rim.
         mass = engine.getDynamicsInfo(body, link)[0]
         engine.changeDynamics(body, link, mass=0.1 * mass, lateralFriction=0.4)
     return Arm(engine=engine, body=body)
 
 
 def _facing(engine: Engine) -> tuple[float, float, float, float]:
-    """The turn of the arm's base: towards the camera."""
+    """Return the orientation of the arm's base, which faces the camera, as a quaternion."""
     x, y, z, w = engine.getQuaternionFromEuler([0, 0, -math.pi / 2])
     return x, y, z, w
 
 
 def _describe_arm() -> ET.Element:
-    """Return the arm of pybullet's models with our gripper, which alone meets other bodies.
+    """Return the URDF of pybullet's arm with our gripper, the only part that collides.
 
-    Its pedestal never moves: it is drawn with the scenery.
+    The pedestal is left out: it never moves and is drawn with the scenery.
     """
     path = Path(asset("kuka_iiwa/model.urdf"))
     robot = ET.parse(path).getroot()
@@ -181,7 +185,14 @@ def _describe_part(name: str, *, size: Point, at: Point) -> list[ET.Element]:
 
 
 def add_pedestal(engine: Engine) -> int:
-    """Put the part of the arm that never moves into the world; return its number."""
+    """Add the static part of the arm, without collisions.
+
+    Args:
+        engine: The simulation.
+
+    Returns:
+        Number of the body.
+    """
     path = asset("kuka_iiwa/meshes/link_0.obj")
     with quiet():
         visual = engine.createVisualShape(engine.GEOM_MESH, fileName=path)

@@ -1,4 +1,4 @@
-"""The engine that moves bodies and draws them (pybullet), and what is put into it."""
+"""The physics engine (pybullet): opening it, and adding bodies and colours."""
 
 import ctypes
 import os
@@ -16,31 +16,30 @@ from PIL import Image
 from cinnema.core.errors import UserError
 
 Engine: TypeAlias = Any
-"""All functions of pybullet, bound to one simulation: `engine.stepSimulation()`."""
-
+"""A simulation: the functions of pybullet as methods, such as `engine.stepSimulation()`."""
 
 Point: TypeAlias = tuple[float, float, float]
-
+"""x, y and z in metres."""
 
 Colour: TypeAlias = tuple[float, float, float]
 """Red, green and blue in sRGB, each in [0, 1]."""
 
-
 Texture: TypeAlias = UInt8[np.ndarray, "_ _ 3"]
+"""Pixels in sRGB."""
 
 
 @contextmanager
 def simulation(*, time_step: float = 1 / 240, gravity: float = 9.81) -> Iterator[Engine]:
-    """Open an engine with an empty world, and close it at the end of the block.
+    """Open an empty simulation, and close it at the end of the block.
 
-    Several may be open at once; nothing carries over from one to the next.
+    Several may be open at once; they are independent.
 
     Args:
-        time_step: What `engine.stepSimulation` advances, in seconds.
-        gravity: Along -z, in m/s^2.
+        time_step: Duration of one `engine.stepSimulation()`, in seconds.
+        gravity: Acceleration along -z, in m/s^2.
 
     Yields:
-        The engine.
+        The simulation.
 
     Raises:
         UserError: pybullet is not installed.
@@ -68,7 +67,11 @@ def _connect() -> Engine:
 
 
 def asset(name: str) -> str:
-    """Return the path of one of the models that come with pybullet: "kuka_iiwa/model.urdf"."""
+    """Return the path of a model that is installed with pybullet.
+
+    Args:
+        name: Path within pybullet's data, such as "kuka_iiwa/model.urdf".
+    """
     import pybullet_data
 
     return str(Path(pybullet_data.getDataPath()) / name)
@@ -76,7 +79,7 @@ def asset(name: str) -> str:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep off the terminal what pybullet's C code prints as it loads; wrap each loading in it."""
+    """Suppress what pybullet's C code prints while it loads files."""
     sys.stdout.flush()
     sys.stderr.flush()
     _flush_c()
@@ -94,24 +97,24 @@ def quiet() -> Iterator[None]:
 
 
 def _flush_c() -> None:
-    with suppress(OSError, AttributeError, TypeError):  # Windows has no one library to ask
+    with suppress(OSError, AttributeError, TypeError):  # not available on Windows
         ctypes.CDLL(None).fflush(None)
 
 
 def add_obstacle(engine: Engine, half: Point, *, position: Point, friction: float = 0.5) -> int:
-    """Put an invisible box into the world that never moves.
+    """Add an invisible box that does not move.
 
     Args:
-        engine: Holds the world.
-        half: Half its width, depth and height, in metres.
-        position: Of its middle, in metres.
-        friction: Coefficient between it and what slides on it, before theirs is multiplied in.
+        engine: The simulation.
+        half: Half the width, depth and height, in metres.
+        position: Centre of the box, in metres.
+        friction: Friction coefficient; it is multiplied by that of the touching body.
 
     Returns:
-        The body's number.
+        Number of the body.
     """
     shape = engine.createCollisionShape(engine.GEOM_BOX, halfExtents=half)
-    # Without a surface of its own a body is drawn as what it collides as; this one is a point.
+    # A body without a visual shape is drawn as its collision shape; this visual shape is a point.
     point: dict[str, Any] = {"vertices": [[0, 0, 0]] * 3, "indices": [0, 1, 2]}
     point |= {"uvs": [[0, 0]] * 3, "normals": [[0, 0, 1]] * 3}
     visual = engine.createVisualShape(engine.GEOM_MESH, **point)
@@ -128,14 +131,14 @@ def paint(
     colour: Colour = (1.0, 1.0, 1.0),
     texture: Texture | None = None,
 ) -> None:
-    """Give one link of a body a colour, and a texture which that colour tints.
+    """Set the colour and the texture of one link of a body.
 
     Args:
-        engine: Holds the world.
-        body: The body's number.
-        link: The link's number; -1 is the base.
-        colour: Multiplies the texture.
-        texture: Replaces the link's own; kept when None.
+        engine: The simulation.
+        body: Number of the body.
+        link: Number of the link; -1 is the base.
+        colour: Colour, by which the texture is multiplied.
+        texture: New texture. Defaults to keeping the present one.
     """
     engine.changeVisualShape(body, link, rgbaColor=(*colour, 1.0))
     if texture is not None:
@@ -143,7 +146,15 @@ def paint(
 
 
 def load_texture(engine: Engine, texture: Texture) -> int:
-    """Hand pixels to the engine (which takes files only) and return the texture's number."""
+    """Load a texture through a temporary file, as the engine accepts only files.
+
+    Args:
+        engine: The simulation.
+        texture: Pixels of the texture.
+
+    Returns:
+        Number of the texture.
+    """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "texture.png"
         Image.fromarray(texture).save(path, compress_level=1)

@@ -1,4 +1,4 @@
-"""Surfaces of triangles: boxes, pillows, cans and cups, and what pybullet's models hold."""
+"""Triangle meshes: boxes, superellipsoids, bodies of revolution, and .obj files."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,19 +13,20 @@ from cinnema.simulators.push.engine import Engine, Point
 
 @dataclass(frozen=True, kw_only=True)
 class Mesh:
-    """A surface of triangles, in metres about the body's centre of mass.
+    """A triangle mesh.
 
     Attributes:
-        vertices: Where they are.
-        normals: Unit vectors outwards.
-        places: Of each vertex on the texture; (0, 0) is the lower left corner, 1 its width and
-            height, beyond which it repeats.
-        faces: Three vertices each, counter-clockwise seen from outside; the back is not drawn.
+        vertices: Positions relative to the body's centre of mass, in metres.
+        normals: Outward unit normals of the vertices.
+        uvs: Texture coordinates of the vertices; (0, 0) is the lower left corner of the texture,
+            which repeats with period 1.
+        faces: Vertex indices of the triangles, counter-clockwise seen from outside; backs are not
+            drawn.
     """
 
     vertices: Float[np.ndarray, "v 3"]
     normals: Float[np.ndarray, "v 3"]
-    places: Float[np.ndarray, "v 2"]
+    uvs: Float[np.ndarray, "v 2"]
     faces: Int[np.ndarray, "f 3"]
 
 
@@ -38,25 +39,25 @@ def add_mesh(
     mass: float = 0.0,
     collides: bool = False,
 ) -> int:
-    """Put a body of this surface into the world.
+    """Add a body with this surface.
 
     Args:
-        engine: Holds the world.
+        engine: The simulation.
         mesh: The surface.
-        position: Of its origin, in metres.
-        turned: Its orientation, a quaternion (x, y, z, w).
-        mass: In kg; 0 is fixed.
-        collides: Whether others meet its convex hull (nearly: of its points the furthest out in 64
-            directions); else they pass through.
+        position: Position of the mesh's origin, in metres.
+        turned: Orientation, a quaternion (x, y, z, w).
+        mass: Mass in kg; 0 makes the body immovable.
+        collides: Whether the body collides, as the convex hull of its outermost points in 64
+            directions.
 
     Returns:
-        The body's number.
+        Number of the body.
     """
     visual = engine.createVisualShape(
         engine.GEOM_MESH,
         vertices=mesh.vertices.tolist(),
         indices=mesh.faces.ravel().tolist(),
-        uvs=mesh.places.tolist(),
+        uvs=mesh.uvs.tolist(),
         normals=mesh.normals.tolist(),
     )
     hull = -1
@@ -68,7 +69,7 @@ def add_mesh(
 
 
 def _directions(num: int) -> Float[np.ndarray, "n 3"]:
-    """Return unit vectors spread evenly over the sphere, on a Fibonacci spiral."""
+    """Return unit vectors distributed evenly over the sphere (a Fibonacci spiral)."""
     z = 1 - (2 * np.arange(num) + 1) / num
     turn = np.pi * (3 - np.sqrt(5)) * np.arange(num)
     level = np.sqrt(1 - z**2)
@@ -76,7 +77,11 @@ def _directions(num: int) -> Float[np.ndarray, "n 3"]:
 
 
 def read_mesh(path: str | Path) -> Mesh:
-    """Read the triangles of an .obj file, which get flat sides and no places on a texture."""
+    """Read the triangles of an .obj file, with flat shading and without texture coordinates.
+
+    Args:
+        path: The file.
+    """
     lines = [line.split() for line in Path(path).read_text().splitlines()]
     points = np.array([line[1:4] for line in lines if line[:1] == ["v"]], dtype=np.float64)
     corners = [[part.split("/")[0] for part in line[1:4]] for line in lines if line[:1] == ["f"]]
@@ -86,21 +91,21 @@ def read_mesh(path: str | Path) -> Mesh:
     return Mesh(
         vertices=triangles.reshape(-1, 3),
         normals=np.repeat(normals, 3, axis=0),
-        places=np.zeros((3 * len(triangles), 2)),
+        uvs=np.zeros((3 * len(triangles), 2)),
         faces=np.arange(3 * len(triangles)).reshape(-1, 3),
     )
 
 
 def box_mesh(half: Point, *, tiles: float = 1.0) -> Mesh:
-    """Return a box with flat sides.
+    """Return a box.
 
     Args:
-        half: Half its width, depth and height, in metres.
-        tiles: How often a texture repeats over a metre.
+        half: Half the width, depth and height, in metres.
+        tiles: Repetitions of the texture per metre.
     """
     size = np.asarray(half, dtype=np.float64)
     corners = np.array([[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, 1.0]])
-    vertices, normals, places = [], [], []
+    vertices, normals, uvs = [], [], []
     for axis, sign in ((0, 1), (0, -1), (1, 1), (1, -1), (2, 1), (2, -1)):
         across, along = (axis + 1) % 3, (axis + 2) % 3
         side = np.zeros((4, 3))
@@ -108,25 +113,25 @@ def box_mesh(half: Point, *, tiles: float = 1.0) -> Mesh:
         side[:, across], side[:, along] = corners[:, 0] * sign, corners[:, 1]
         vertices.append(side * size)
         normals.append(np.eye(3)[[axis] * 4] * sign)
-        # Of the upright sides the texture's rows are level.
+        # The texture's rows are horizontal on the vertical sides.
         level, steep = (along, across) if axis == 1 else (across, along)
-        places.append((side * size)[:, [level, steep]] * tiles)
+        uvs.append((side * size)[:, [level, steep]] * tiles)
     first = 4 * np.arange(6)[:, None, None]
     return Mesh(
         vertices=np.concatenate(vertices),
         normals=np.concatenate(normals),
-        places=np.concatenate(places),
+        uvs=np.concatenate(uvs),
         faces=(first + np.array([[0, 1, 2], [0, 2, 3]])).reshape(-1, 3),
     )
 
 
 def rounded_mesh(radii: Point, *, squareness: tuple[float, float] = (1.0, 1.0)) -> Mesh:
-    """Return a superellipsoid: a ball, a pillow, a box or a can with round edges.
+    """Return a superellipsoid, such as a ball, a pillow, or a box or can with round edges.
 
     Args:
-        radii: Half its width, depth and height, in metres.
-        squareness: Exponents of its upright and of its level outline, in (0, 2]: 1 is round, 0.2 a
-            square with round corners, 2 a diamond.
+        radii: Half the width, depth and height, in metres.
+        squareness: Exponents of the vertical and of the horizontal outline, in (0, 2]: 1 is a
+            circle, 0.2 a square with round corners, 2 a diamond.
     """
     steep, level = squareness
     latitude, longitude = np.meshgrid(
@@ -143,35 +148,35 @@ def rounded_mesh(radii: Point, *, squareness: tuple[float, float] = (1.0, 1.0)) 
     return Mesh(
         vertices=surface(steep, level) * size,
         normals=normals / np.linalg.norm(normals, axis=1, keepdims=True),
-        places=np.stack([longitude / np.pi, latitude / np.pi + 0.5], axis=-1).reshape(-1, 2),
+        uvs=np.stack([longitude / np.pi, latitude / np.pi + 0.5], axis=-1).reshape(-1, 2),
         faces=_grid_faces(*latitude.shape),
     )
 
 
 def lathe_mesh(profile: Sequence[tuple[float, float]], *, num_sides: int = 20) -> Mesh:
-    """Return a body of revolution about z: a can, a cone, a cup. Its edges are sharp.
+    """Return a body of revolution about z with sharp edges, such as a can, a cone or a cup.
 
     Args:
-        profile: Its outline from below to above: (radius, height) in metres.
-        num_sides: Of each ring.
+        profile: Outline from bottom to top: (radius, height) in metres.
+        num_sides: Number of sides of each ring.
     """
     angle = np.linspace(-np.pi, np.pi, num_sides + 1)
     around = np.stack([np.cos(angle), np.sin(angle)], axis=-1)
-    vertices, normals, places, faces = [], [], [], []
+    vertices, normals, uvs, faces = [], [], [], []
     outline = np.asarray(profile, dtype=np.float64)
     run = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(outline, axis=0), axis=1))])
     for k, (lower, upper) in enumerate(pairwise(outline)):
-        out = _unit(np.array([upper[1] - lower[1], lower[0] - upper[0], 0.0]))[:2]
+        out = unit(np.array([upper[1] - lower[1], lower[0] - upper[0], 0.0]))[:2]
         for (radius, height), at in ((lower, run[k]), (upper, run[k + 1])):
             level = np.full((num_sides + 1, 1), height)
             vertices.append(np.concatenate([around * radius, level], axis=1))
             normals.append(np.concatenate([around * out[0], level * 0 + out[1]], axis=1))
-            places.append(np.stack([angle / np.pi, angle * 0 + at / run[-1]], axis=-1))
+            uvs.append(np.stack([angle / np.pi, angle * 0 + at / run[-1]], axis=-1))
         faces.append(_grid_faces(2, num_sides + 1) + 2 * k * (num_sides + 1))
     return Mesh(
         vertices=np.concatenate(vertices),
         normals=np.concatenate(normals),
-        places=np.concatenate(places),
+        uvs=np.concatenate(uvs),
         faces=np.concatenate(faces),
     )
 
@@ -181,12 +186,13 @@ def _power(base: Float[np.ndarray, "*n"], exponent: float) -> Float[np.ndarray, 
 
 
 def _grid_faces(rows: int, columns: int) -> Int[np.ndarray, "f 3"]:
-    """Two triangles for each cell of a grid of vertices, rows upwards."""
+    """Return two triangles for each cell of a grid of vertices, with rows from bottom to top."""
     first = (np.arange(rows - 1)[:, None] * columns + np.arange(columns - 1)).reshape(-1, 1)
     lower = np.array([[0, 1, columns + 1]])
     upper = np.array([[0, columns + 1, columns]])
     return np.concatenate([first + lower, first + upper])
 
 
-def _unit(vector: Float[np.ndarray, "3"]) -> Float[np.ndarray, "3"]:
+def unit(vector: Float[np.ndarray, "3"]) -> Float[np.ndarray, "3"]:
+    """Scale a vector to length 1."""
     return np.asarray(vector / np.linalg.norm(vector))

@@ -1,8 +1,8 @@
-"""A camera, a lamp and soft shadows for the engine's worlds.
+"""Rendering with a camera, a lamp and soft shadows.
 
-pybullet's own renderer draws without a graphics card, but with jagged edges and next to no
-shadows. `render` therefore draws each picture larger and shrinks it, and finds the shadows by a
-second look at the world, from the light.
+pybullet's software renderer needs no graphics card, but it has no antialiasing and no soft
+shadows. `render` therefore draws each picture at a larger size and shrinks it, and computes shadows
+with a shadow map: a second picture from the position of the lamp.
 """
 
 from dataclasses import dataclass
@@ -14,16 +14,12 @@ import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
 from cinnema.simulators.push.engine import Colour, Engine, Point
+from cinnema.simulators.push.meshes import unit
 
 _TINY_RENDERER = 1 << 16
-
-
 _NO_SEGMENTATION = 4
-
-
-_LAMP_SIDE = 192  # pixels of the picture from the lamp: what is smaller casts no shadow
-
-
+_LAMP_SIDE = 192  # height and width of the shadow map, in pixels
+# Sample points on a disc, for soft shadows.
 _DISC = [(0.0, 0.0)] + [
     (r * float(np.cos(a)), r * float(np.sin(a)))
     for r, n in ((0.5, 3), (1.0, 6))
@@ -33,17 +29,17 @@ _DISC = [(0.0, 0.0)] + [
 
 @dataclass(frozen=True, kw_only=True)
 class Camera:
-    """A pinhole camera that takes square pictures.
+    """A pinhole camera for square pictures.
 
     Attributes:
-        eye: Where it stands, in metres.
-        target: What is in the middle of the picture, in metres.
-        up: A direction that points up in the picture.
-        field_of_view: The angle from edge to edge, in degrees.
-        size: Width and height of the picture, in pixels.
-        supersampling: How many times larger the picture is drawn before it is shrunk.
-        near: Nothing nearer is drawn, in metres.
-        far: Nothing further off is drawn, in metres.
+        eye: Position, in metres.
+        target: Point at the centre of the picture, in metres.
+        up: Direction that points up in the picture.
+        field_of_view: Angle between opposite edges, in degrees.
+        size: Height and width of the picture, in pixels.
+        supersampling: Factor by which the picture is drawn larger before it is shrunk.
+        near: Distance of the near clipping plane, in metres.
+        far: Distance of the far clipping plane, in metres.
 
     Example:
         >>> camera = Camera(eye=(0, -2, 1), target=(0, 0, 0), field_of_view=40, size=64)
@@ -62,10 +58,10 @@ class Camera:
 
     @cached_property
     def view(self) -> Float[np.ndarray, "4 4"]:
-        """From the world to the camera, which looks along its -z with y up."""
+        """Matrix from world to camera coordinates; the camera looks along its -z axis, y is up."""
         eye = np.asarray(self.eye, dtype=np.float64)
-        back = _unit(eye - np.asarray(self.target))
-        right = _unit(np.cross(np.asarray(self.up, dtype=np.float64), back))
+        back = unit(eye - np.asarray(self.target))
+        right = unit(np.cross(np.asarray(self.up, dtype=np.float64), back))
         axes = np.stack([right, np.cross(back, right), back])
         matrix = np.eye(4)
         matrix[:3, :3], matrix[:3, 3] = axes, -axes @ eye
@@ -73,7 +69,7 @@ class Camera:
 
     @cached_property
     def projection(self) -> Float[np.ndarray, "4 4"]:
-        """From the camera to clip coordinates; divided by the last, the picture is [-1, 1]^2."""
+        """Matrix from camera to clip coordinates; after division by w the picture is [-1, 1]^2."""
         scale = 1 / np.tan(np.radians(self.field_of_view) / 2)
         depth = self.far - self.near
         matrix = np.diag([scale, scale, -(self.far + self.near) / depth, 0.0])
@@ -81,14 +77,14 @@ class Camera:
         return matrix
 
     def project(self, points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 2"]:
-        """Return where points of the world, in front of the camera, are in the picture.
+        """Project points in front of the camera into the picture.
 
         Args:
-            points: In metres.
+            points: World coordinates, in metres.
 
         Returns:
-            x to the right and y downwards in pixels; (0, 0) is the picture's upper left corner, so
-            that the first pixel's centre is (0.5, 0.5).
+            x (to the right) and y (downwards) in pixels; (0, 0) is the picture's upper left corner
+            and (0.5, 0.5) the centre of the first pixel.
         """
         clip = _homogeneous(points) @ (self.projection @ self.view).T
         unit = clip[:, :2] / clip[:, 3:]
@@ -97,20 +93,20 @@ class Camera:
 
 @dataclass(frozen=True, kw_only=True)
 class Light:
-    """A lamp far away, and the light that comes from everywhere.
+    """A distant lamp and ambient light.
 
     A surface's colour is multiplied by ambient + colour * (diffuse * cos + specular * highlight),
-    and by 1 - shadow where the lamp does not reach.
+    and by 1 - shadow where the lamp is hidden.
 
     Attributes:
-        direction: Towards the lamp; z must be above 0.
-        colour: Of the lamp.
-        ambient: Light from everywhere.
-        diffuse: Light of the lamp where it falls straight on.
-        specular: Of highlights.
-        shadow: What the deepest shadow takes away, in [0, 1]; 0 draws none, in half the time.
+        direction: Direction towards the lamp; z must be positive.
+        colour: Colour of the lamp.
+        ambient: Strength of the ambient light.
+        diffuse: Strength of the lamp at perpendicular incidence.
+        specular: Strength of highlights.
+        shadow: Darkness of full shadow, in [0, 1]; 0 skips the shadow map.
         softness: Width of the shadows' edges, in metres.
-        centre: Middle of the ball in which shadows are cast and fall, in metres.
+        centre: Centre of the ball within which shadows are computed, in metres.
         reach: Radius of that ball, in metres.
     """
 
@@ -127,12 +123,12 @@ class Light:
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """What is seen of a world: from the camera, and how far from the lamp it is.
+    """A picture without shadows, with its depth and its shadow map.
 
     Attributes:
-        colours: Not yet in shadow, of the camera's supersampled size.
-        distances: From the camera along its line of sight, in metres; its `far` where nothing is.
-        from_lamp: In the lamp's picture, as far; None where there are no shadows.
+        colours: Colours without shadows, at the supersampled size.
+        distances: Depth along the camera's line of sight, in metres; `far` for the background.
+        from_lamp: Depth seen from the lamp; None without shadows.
     """
 
     colours: UInt8[np.ndarray, "s s 3"]
@@ -140,7 +136,11 @@ class View:
     from_lamp: Float32[np.ndarray, "l l"] | None
 
     def before(self, other: "View") -> "View":
-        """Return what is seen of two worlds in one, each hiding what is behind it."""
+        """Merge with the view of another scene; the nearer surface is visible.
+
+        Args:
+            other: A view from the same camera and lamp.
+        """
         is_nearer = self.distances < other.distances
         from_lamp = self.from_lamp
         if from_lamp is not None and other.from_lamp is not None:
@@ -153,9 +153,14 @@ class View:
 
 
 def look(engine: Engine, camera: Camera, light: Light) -> View:
-    """Look at the world as it stands, once from the camera and once from the lamp.
+    """Draw the simulation from the camera and from the lamp.
 
-    What never moves is best looked at once, and then taken out of the engine: see `render`.
+    To save time, draw static bodies once, remove them, and pass their view to `render`.
+
+    Args:
+        engine: The simulation.
+        camera: The camera.
+        light: The light.
     """
     colours, distances = _draw(engine, camera, camera.size * camera.supersampling, light=light)
     from_lamp = _draw(engine, _lamp(light), _LAMP_SIDE)[1] if light.shadow > 0 else None
@@ -165,17 +170,17 @@ def look(engine: Engine, camera: Camera, light: Light) -> View:
 def render(
     engine: Engine, camera: Camera, light: Light, *, scenery: View | None = None
 ) -> UInt8[np.ndarray, "s s 3"]:
-    """Take a picture of the world as it stands.
+    """Render the simulation with shadows and antialiasing.
 
     Args:
-        engine: Holds the world.
-        camera: Sees it.
-        light: Lights it.
-        scenery: What else is there; casts and takes shadows as if it were in the engine. White
-            where nothing is.
+        engine: The simulation.
+        camera: The camera.
+        light: The light.
+        scenery: View of static bodies that were removed from the simulation; they cast and receive
+            shadows. Defaults to none.
 
     Returns:
-        The picture in sRGB, of the camera's size.
+        The picture in sRGB, at the camera's size; the background is white.
     """
     view = look(engine, camera, light)
     if scenery is not None:
@@ -190,9 +195,9 @@ def render(
 def _draw(
     engine: Engine, camera: Camera, side: int, *, light: Light | None = None
 ) -> tuple[UInt8[np.ndarray, "s s 3"], Float32[np.ndarray, "s s"]]:
-    """Return colours, and distances along the line of sight in metres, `far` where nothing is."""
-    # The renderer takes its samples at the pixels' lower left corners; the picture is moved by
-    # half a pixel, so that they are the centres and a mirrored world has the mirrored picture.
+    """Return colours, and depth in metres, which is `far` for the background."""
+    # The renderer samples at the pixels' lower left corners; the picture is shifted by half a
+    # pixel so that it samples at the centres, and a mirrored scene has the mirrored picture.
     projection = camera.projection.copy()
     projection[:2, 2] += 1 / side
     options: dict[str, Any] = {}
@@ -226,15 +231,15 @@ def _hidden(
     distances: Float32[np.ndarray, "s s"],
     from_lamp: Float32[np.ndarray, "l l"],
 ) -> Float32[np.ndarray, "s s 1"]:
-    """Return how much of the lamp is hidden at each point that the camera sees, in [0, 1]."""
+    """Return the hidden share of the lamp at each pixel of the camera, in [0, 1]."""
     lamp = _lamp(light)
     place, distance = _seen_from(lamp, camera, distances)
     pixel = 2 * light.reach / _LAMP_SIDE
-    # Even ground, whose distance from the lamp changes by `slope` along its picture, must not
-    # cast shadows on itself, neither within a pixel nor at the neighbours that soften the edge.
+    # A flat ground, whose distance from the lamp changes by `slope` along the shadow map, must not
+    # cast shadows on itself, neither within a pixel nor at the neighbouring samples.
     x, y, z = light.direction
     slope = max(1.0, float(np.hypot(x, y)) / z)
-    # Nothing casts a shadow where the lamp sees nothing, nor outside its picture.
+    # No shadows from the background or from outside the shadow map.
     nearest = np.where(from_lamp < lamp.far, from_lamp, 2 * lamp.far).astype(np.float32)
     hidden = np.zeros_like(distance)
     for x, y in _DISC:
@@ -253,9 +258,9 @@ def _hidden(
 
 
 def _lamp(light: Light) -> Camera:
-    """The light as a camera: so far off, 8 radii, that its rays are as good as parallel."""
+    """Return the lamp as a camera, at 8 radii, where its rays are nearly parallel."""
     distance = 8 * light.reach
-    eye = np.asarray(light.centre) + _unit(np.asarray(light.direction)) * distance
+    eye = np.asarray(light.centre) + unit(np.asarray(light.direction)) * distance
     x, y, z = eye.tolist()
     return Camera(
         eye=(x, y, z),
@@ -270,7 +275,7 @@ def _lamp(light: Light) -> Camera:
 def _seen_from(
     lamp: Camera, camera: Camera, distances: Float32[np.ndarray, "s s"]
 ) -> tuple[Float32[np.ndarray, "s s 2"], Float32[np.ndarray, "s s"]]:
-    """Return where what the camera sees is in the lamp's picture, and how far from the lamp."""
+    """Return the position in the shadow map, and the distance from the lamp, of each pixel."""
     rays, eye = _rays(lamp, camera, len(distances))
     seen = distances[..., None] * rays + eye
     distance = -seen[..., 2]
@@ -283,16 +288,12 @@ def _seen_from(
 def _rays(
     lamp: Camera, camera: Camera, side: int
 ) -> tuple[Float32[np.ndarray, "s s 3"], Float32[np.ndarray, "3"]]:
-    """Return the camera's lines of sight, a metre deep, and its eye, both as the lamp sees them."""
+    """Return the camera's rays (of depth 1 m) and its eye in the coordinates of the lamp."""
     axis = ((np.arange(side) + 0.5) / side * 2 - 1) / camera.projection[0, 0]
     x, y = np.meshgrid(axis, -axis)
     change = lamp.view @ np.linalg.inv(camera.view)
     rays = np.stack([x, y, np.full_like(x, -1)], axis=-1) @ change[:3, :3].T
     return rays.astype(np.float32), change[:3, 3].astype(np.float32)
-
-
-def _unit(vector: Float[np.ndarray, "3"]) -> Float[np.ndarray, "3"]:
-    return np.asarray(vector / np.linalg.norm(vector))
 
 
 def _homogeneous(points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 4"]:

@@ -1,6 +1,6 @@
-"""What stands still under a synthetic sky: ridges, meadows, towns, rock, or cuts of photographs.
+"""Static foregrounds of skies: ridges, meadows, towns, rocks, lakes, or crops of photographs.
 
-Coordinates are (x, y) in [0, 1]^2, x to the right and y downwards, as in `cinnema.data.sky`.
+Coordinates are (x, y) in [0, 1]^2, x to the right and y downwards.
 """
 
 from dataclasses import dataclass
@@ -17,19 +17,20 @@ from cinnema.media.formats import pictures_in
 from cinnema.media.pictures import read_photograph
 from cinnema.simulators.sky.tiles import Draws, blur_levels, blur_of, pixel_centres, sample_tile
 
-# Columns of a skyline for each pixel across: steep edges are averaged over them.
+# Columns of a skyline per pixel, over which steep edges are averaged.
 _FINER = 3
 
 
 @dataclass(frozen=True)
 class Foreground:
-    """What hides a part of the sky, and stays.
+    """A foreground that hides a part of the sky and does not move.
 
     Attributes:
-        picture: Its colours in [0, 1], also where it does not show, (3, n, n).
-        coverage: 1 where it hides the sky, (n, n).
-        horizon: The y at which the sky would end if the ground were flat.
-        waterline: Below this y, what is not covered is water that mirrors the sky; None: no water.
+        picture: Colours in [0, 1], also where the sky is visible.
+        coverage: 1 where the foreground hides the sky, 0 elsewhere.
+        horizon: y at which the sky would end over flat ground.
+        waterline: y below which uncovered pixels are water that reflects the sky; None without
+            water.
     """
 
     picture: Float[Tensor, "3 n n"]
@@ -40,12 +41,12 @@ class Foreground:
 
 @dataclass(frozen=True)
 class Daylight:
-    """How a foreground is lit.
+    """The light on a foreground.
 
     Attributes:
-        ambient: Colour by which that of the ground is multiplied, (3, 1, 1).
-        haze: Colour that far ridges take on: the sky's at the horizon, (3, 1, 1).
-        is_low: Whether the sun stands low: the ground is dark against it, and windows are lit.
+        ambient: Factor on the ground's colour.
+        haze: Colour of distant ridges, which is that of the sky at the horizon.
+        is_low: Whether the sun is low; the ground is then darker and windows are lit.
     """
 
     ambient: Float[Tensor, "3 1 1"]
@@ -54,15 +55,15 @@ class Daylight:
 
 
 def read_foregrounds(folder: Path, *, side: int, each: int = 4) -> UInt8[Tensor, "k 3 s s"]:
-    """Cut squares out of photographs in which nothing moves.
+    """Cut random squares out of photographs.
 
     Args:
-        folder: Of photographs without sky, clouds or water.
-        side: Of a square in pixels, after scaling.
-        each: Squares of each photograph, of 50 to 100 % of its smaller side.
+        folder: Folder of photographs without sky, clouds or water.
+        side: Height and width of the squares, in pixels.
+        each: Number of squares for each photograph, of 50 to 100 % of its smaller side.
 
     Raises:
-        UserError: The folder holds no pictures, or one cannot be read.
+        UserError: The folder contains no pictures, or one cannot be read.
     """
     rng = np.random.default_rng(0)
     squares = []
@@ -85,13 +86,14 @@ def draw_foreground(
     light: Daylight,
     textures: UInt8[Tensor, "k 3 s s"] | None = None,
 ) -> Foreground:
-    """Draw a foreground: one in ten is nothing but sky, one in ten hides all of it.
+    """Draw a foreground; one in ten is empty, one in ten hides the whole sky.
 
     Args:
         draws: Source of randomness.
-        size: Width and height in pixels.
-        light: How it is lit.
-        textures: Pictures from which seven grounds in ten are cut; none are when None.
+        size: Height and width, in pixels.
+        light: Light on the foreground.
+        textures: Photographs from which seven grounds in ten are cut. Defaults to procedural
+            foregrounds only.
     """
     kind = draws.choice(["land", "lake", "sky", "ground"], [0.6, 0.2, 0.1, 0.1])
     if kind == "sky":
@@ -116,12 +118,12 @@ def _draw_land(
     name = draws.choice(list(kinds), [0.35, 0.33, 0.12, 0.2])
     picture, coverage = kinds[name](draws, size=size, horizon=horizon, light=light)
     if light.is_low and draws.chance(0.5):
-        picture = picture * draws.uniform(0.1, 0.5)  # against the light
+        picture = picture * draws.uniform(0.1, 0.5)  # backlit
     return Foreground(picture.clamp(0, 1), coverage, horizon, None)
 
 
 def _draw_wall(draws: Draws, *, size: int, textures: Tensor | None) -> Tensor:
-    """Ground up to the upper edge, from close by."""
+    """Draw ground from nearby, up to the upper edge."""
     if textures is not None and draws.chance(0.7):
         return _cut_texture(draws, textures, size=size)
     colour = _draw_colour(draws, ["stone", "forest", "grass", "brick", "sand"])
@@ -129,7 +131,7 @@ def _draw_wall(draws: Draws, *, size: int, textures: Tensor | None) -> Tensor:
 
 
 def _draw_lake(draws: Draws, land: Foreground) -> Foreground:
-    """Mirror the land at the waterline; perhaps with a shore in front of it."""
+    """Reflect the land at a waterline, with a shore in front of it in four of ten."""
     size, waterline = land.coverage.shape[-1], min(0.9, land.horizon + draws.uniform(0.0, 0.05))
     x, y = pixel_centres(size)
     above = torch.stack([x, torch.where(y > waterline, 2 * waterline - y, y)])
@@ -140,7 +142,7 @@ def _draw_lake(draws: Draws, land: Foreground) -> Foreground:
     is_water = (y > waterline).float()
     coverage, dark = mirrored[3], draws.uniform(0.35, 0.75)
     picture = mirrored[:3] * (1 - (1 - dark) * is_water)
-    # The far bank: a thin dark line where the land meets its mirror image.
+    # The far bank: a thin dark line between the land and its reflection.
     bank = torch.exp(-(((y - waterline) * size / 0.9) ** 2)) * mirrored[3]
     picture = picture * (1 - 0.5 * bank)
     if draws.chance(0.4):
@@ -155,7 +157,7 @@ def _draw_lake(draws: Draws, land: Foreground) -> Foreground:
 def _draw_ridges(
     draws: Draws, *, size: int, horizon: float, light: Daylight
 ) -> tuple[Tensor, Tensor]:
-    """Two to four ranges of hills, the far ones in the haze."""
+    """Draw two to four ranges of hills, with haze on the distant ones."""
     num = draws.integer(2, 4)
     near = _draw_colour(draws, ["forest", "grass", "stone"]) * light.ambient
     picture, coverage = torch.empty(0), torch.zeros(size, size)
@@ -176,7 +178,7 @@ def _draw_ridges(
 def _draw_meadow(
     draws: Draws, *, size: int, horizon: float, light: Daylight
 ) -> tuple[Tensor, Tensor]:
-    """Receding ground with trees or bushes along its skyline."""
+    """Draw receding ground with trees or bushes along its skyline."""
     ground = _draw_colour(draws, ["grass", "field", "sand", "forest"]) * light.ambient
     points = pixel_centres(size)
     depth = (points[1] - horizon + 0.1).clamp_min(0.02)
@@ -198,7 +200,7 @@ def _draw_meadow(
 
 
 def _draw_trees(draws: Draws, *, size: int) -> Tensor:
-    """Heights above the ground in every column: firs, or round crowns, in groups."""
+    """Draw the height of trees in every column: firs, or round crowns."""
     num = size * _FINER
     x = torch.linspace(0, 1, num)
     heights = torch.zeros(num)
@@ -216,7 +218,7 @@ def _draw_trees(draws: Draws, *, size: int) -> Tensor:
 def _draw_town(
     draws: Draws, *, size: int, horizon: float, light: Daylight
 ) -> tuple[Tensor, Tensor]:
-    """Two rows of houses, in haze and before it; windows, lit where the sun stands low."""
+    """Draw two rows of houses, the distant one in haze, with windows that are lit at low sun."""
     picture, coverage = torch.empty(0), torch.zeros(size, size)
     for nearness in (0.0, 1.0):
         colour = _draw_colour(draws, ["stone", "brick"]) * light.ambient
@@ -236,7 +238,7 @@ def _draw_town(
 
 
 def _draw_houses(draws: Draws, *, num: int, tallest: float) -> tuple[Tensor, Tensor]:
-    """Heights and brightness of the walls in every column."""
+    """Draw height and brightness of the walls in every column."""
     heights, shades = torch.zeros(num), torch.ones(num)
     start = 0
     while start < num:
@@ -251,7 +253,7 @@ def _draw_houses(draws: Draws, *, num: int, tallest: float) -> tuple[Tensor, Ten
 
 
 def _draw_windows(draws: Draws, *, size: int, is_lit: bool) -> Tensor:
-    """Light, or dark, of a lattice of windows, (3, n, n)."""
+    """Draw the added brightness of a grid of lit or dark windows."""
     rows, columns = max(8, size // 5), max(8, size // 4)
     there = torch.rand(rows, columns, generator=draws.generator)
     share = draws.uniform(0.05, 0.3) if is_lit else draws.uniform(0.2, 0.6)
@@ -266,7 +268,7 @@ def _draw_windows(draws: Draws, *, size: int, is_lit: bool) -> Tensor:
 def _draw_rock(
     draws: Draws, *, size: int, horizon: float, light: Daylight
 ) -> tuple[Tensor, Tensor]:
-    """Grey and brown mountains, with snow on some: what a mask may take for clouds."""
+    """Draw grey and brown mountains, some with snow, which a mask may confuse with clouds."""
     rock = _draw_colour(draws, ["stone"]) * _draw_shading(draws, size=size, strength=2.5)
     line = draws.line(size * _FINER, exponent=draws.uniform(1.2, 1.7))
     skyline = horizon - 0.08 + line * draws.uniform(0.04, 0.12)
@@ -281,7 +283,7 @@ def _draw_rock(
 
 
 def _draw_relief(draws: Draws, size: int) -> Tensor:
-    """Rise and fall of a skyline, with a roof or two on some."""
+    """Draw a skyline, with roofs on some."""
     num = size * _FINER
     relief = draws.line(num, exponent=draws.uniform(1.0, 2.5)) * draws.uniform(0.0, 0.13)
     relief = relief + torch.linspace(-1, 1, num) * draws.uniform(-0.12, 0.12)
@@ -293,7 +295,7 @@ def _draw_relief(draws: Draws, size: int) -> Tensor:
 
 
 def _draw_shading(draws: Draws, *, size: int, strength: float) -> Tensor:
-    """Light and shade on uneven ground about 1, (1, n, n)."""
+    """Draw light and shade of uneven ground, with mean 1."""
     relief = draws.tile(exponent=draws.uniform(1.3, 1.8))
     slope = relief[2:, 2:] - relief[:-2, :-2]
     shade = 0.18 * slope / slope.std() + 0.5 * (relief[1:-1, 1:-1] - 0.5)
@@ -311,7 +313,7 @@ _COLOURS = {
 
 
 def _draw_colour(draws: Draws, names: list[str]) -> Tensor:
-    """A colour near one of those named, (3, 1, 1); now and then any dull colour."""
+    """Draw a colour near one of the named colours, or rarely any dull colour."""
     if draws.chance(0.08):
         return (draws.uniform(0.1, 0.6) + draws.vector(-0.05, 0.05, num=3))[:, None, None]
     colour = torch.tensor(_COLOURS[draws.choice(names)])
@@ -319,7 +321,7 @@ def _draw_colour(draws: Draws, names: list[str]) -> Tensor:
 
 
 def _cut_texture(draws: Draws, textures: Tensor, *, size: int) -> Tensor:
-    """A part of one of the pictures, mirrored at random."""
+    """Draw a crop of one of the photographs, mirrored at random."""
     picture = textures[draws.integer(0, len(textures) - 1)]
     side = textures.shape[-1]
     crop = max(1, int(draws.uniform(0.4, 1.0) * side))
@@ -334,7 +336,7 @@ def _cut_texture(draws: Draws, textures: Tensor, *, size: int) -> Tensor:
 
 
 def _below(skyline: Tensor, size: int, draws: Draws) -> Tensor:
-    """1 below a skyline given for `_FINER` columns a pixel, 0 above it, soft between."""
+    """Return 1 below a skyline with `_FINER` columns per pixel, and 0 above it."""
     softness = draws.uniform(0.3, 0.8) / size
     y = pixel_centres(size)[1][:, :1]
     columns = torch.sigmoid((y - skyline[None]) / softness)

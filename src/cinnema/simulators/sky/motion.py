@@ -1,4 +1,4 @@
-"""How a sky moves: wind on the plane of the clouds, known exactly at every point and time."""
+"""The motion of a sky: wind on the plane of the clouds, known exactly at every point and time."""
 
 import math
 from dataclasses import dataclass, replace
@@ -10,27 +10,27 @@ from torch.nn import functional
 
 from cinnema.simulators.sky.tiles import Draws
 
-# Far from the horizon the plane's coordinates stay within this many picture widths.
+# Coordinates on the plane are clamped to this many picture widths outside the picture.
 _MAX_SOURCE = 4.0
-# A deformed point is carried from one time to another by fixed-point steps, until they are shorter
-# than this share of the picture.
+# Largest number of fixed-point iterations in `SkyMotion.carried`, and their tolerance in picture
+# widths.
 _CARRY_STEPS, _CARRIED = 30, 1e-6
-# Above this strain a deformation would soon show a place twice: at 1 it folds.
+# Largest strain of a deformation; at 1 it is no longer invertible.
 _MAX_STRAIN = 0.3
 
 
 @dataclass(frozen=True)
 class SkyMotion:
-    """How the clouds move: all that `source_of` needs, and nothing of the appearance.
+    """The motion of the clouds (see `scene` for the formula).
 
     Attributes:
-        plane: A, the homography from picture coordinates to the plane of the clouds, (3, 3).
-        generator: G, per clip, (3, 3) with a last row of zeros.
-        deformation: D, in picture widths per clip, (2, 4, 4), bicubic between its points.
-        acceleration: The share of its speed that the wind gains over the clip, in [-0.5, 0.5].
-        evolution: How much of the clouds' density changes over one clip, in [-1, 1]; of the two
-            signs each leads elsewhere.
-        veer: Angle in radians by which the wind turns from each height to twice as high.
+        plane: A, the homography from picture coordinates to the plane of the clouds.
+        generator: G, per clip, with a last row of zeros.
+        deformation: D, in picture widths per clip, interpolated bicubically.
+        acceleration: Relative increase of the wind's speed over one clip, in [-0.5, 0.5].
+        evolution: Share of the clouds' density that changes over one clip, in [-1, 1]; the two
+            signs lead to different densities.
+        veer: Angle by which the wind turns when the height doubles, in radians.
     """
 
     plane: Float[Tensor, "3 3"]
@@ -41,14 +41,14 @@ class SkyMotion:
     veer: float = 0.0
 
     def source_of(self, points: Float[Tensor, "2 h w"], time: float) -> Float[Tensor, "2 h w"]:
-        """Return where each point at `time` was at time 0.
+        """Return the positions at time 0 of points at `time`.
 
         Args:
             points: Coordinates (x, y); (0, 0) is the upper left corner, (1, 1) the lower right.
-            time: In clips, 0 or more.
+            time: Time in clips, 0 or more.
         """
         if time == 0:
-            return points  # to the bit: all futures of a start share their first frame
+            return points  # exact, so that all futures of a start have the same first frame
         elapsed = self._elapsed(time)
         source = to_plane(self._drift(-elapsed), points)
         source = source + elapsed * _smooth_field(self.deformation, points)
@@ -57,15 +57,15 @@ class SkyMotion:
     def carried(
         self, points: Float[Tensor, "2 h w"], *, start: float, end: float
     ) -> Float[Tensor, "2 h w"]:
-        """Return where the points at time `start` are at time `end`.
+        """Return the positions at time `end` of points at time `start`.
 
-        Solves source_of(q, end) = source_of(p, start) for q: to 1e-4 picture sizes within one clip,
-        for points that stay in the picture.
+        Solves source_of(q, end) = source_of(p, start) for q, with an accuracy of 1e-4 picture sizes
+        within one clip, for points that stay in the picture.
 
         Args:
             points: Coordinates p at time `start`.
-            start: In clips.
-            end: In clips.
+            start: Time in clips.
+            end: Time in clips.
         """
         source, elapsed = self.source_of(points, start), self._elapsed(end)
         drift = self._drift(elapsed)
@@ -78,7 +78,11 @@ class SkyMotion:
         return place
 
     def aloft(self, height: float) -> "SkyMotion":
-        """Return the motion of a layer at `height` times the height of the lowest."""
+        """Return the motion of a higher layer.
+
+        Args:
+            height: Height in multiples of the lowest layer's.
+        """
         if height == 1:
             return self
         angle = self.veer * math.log2(height)
@@ -90,13 +94,13 @@ class SkyMotion:
         return replace(self, generator=generator, deformation=self.deformation / height)
 
     def _elapsed(self, time: float) -> float:
-        """Time of a steady wind that has come as far."""
+        """Return the time in which a constant wind covers the same distance."""
         return time * (1 + 0.5 * self.acceleration * (time - 1))
 
     def _drift(self, elapsed: float) -> Tensor:
-        """A^-1 exp(elapsed G) A: the drift without the deformation, in picture coordinates."""
+        """Return A^-1 exp(elapsed G) A, the drift without deformation in picture coordinates."""
         scaled = elapsed * self.generator
-        # Without rotation and growth the series of the exponential ends after two terms.
+        # Without rotation and growth the exponential series has only two terms.
         is_straight = not scaled[:2, :2].any()
         matrix = torch.eye(3) + scaled if is_straight else torch.linalg.matrix_exp(scaled)
         drift: Tensor = torch.linalg.solve(self.plane, matrix @ self.plane)
@@ -109,13 +113,14 @@ def draw_motion(
     direction: float | None = None,
     speed: float | None = None,
 ) -> SkyMotion:
-    """Draw how clouds move: on a flat or a receding plane, straight, turning or growing.
+    """Draw a motion on a flat or a receding plane: translation, and optionally rotation or growth.
 
     Args:
         generator: Source of randomness.
-        direction: Of the wind on the plane, in radians, 0 to the right and pi / 2 downwards;
-            drawn when None. In a sky that turns or grows, that of one point of the picture.
-        speed: In picture widths per clip, 0 to 0.4; drawn when None (one sky in twelve is still).
+        direction: Direction of the wind on the plane, in radians, with 0 to the right and pi / 2
+            downwards; with rotation or growth, at one point of the picture. Drawn if None.
+        speed: Speed in picture widths per clip, 0 to 0.4. Drawn if None; one sky in twelve is
+            then still.
     """
     draws = Draws(generator)
     angle = draws.uniform(0, 2 * math.pi) if direction is None else direction
@@ -144,12 +149,13 @@ def draw_motion(
 def draw_deformation(
     draws: Draws, *, strength: float, num_clips: float = 1.0
 ) -> Float[Tensor, "2 4 4"]:
-    """Draw a deformation that is gentle enough to be undone.
+    """Draw an invertible deformation.
 
     Args:
         draws: Source of randomness.
-        strength: Its deviation, in picture widths per clip, where that is gentle.
-        num_clips: For how long it lasts: its strain by then is at most 0.3.
+        strength: Standard deviation, in picture widths per clip; reduced if the strain is too
+            large.
+        num_clips: Duration in clips, after which the strain is at most 0.3.
     """
     field = torch.randn(2, 4, 4, generator=draws.generator) * strength
     axis = torch.linspace(0, 1, 25)
@@ -160,20 +166,20 @@ def draw_deformation(
 
 
 def draw_speed(draws: Draws) -> float:
-    """Draw a speed of clouds, 0.015 to 0.4 picture widths per clip, as often twice as half."""
+    """Draw a speed of clouds, log-uniform from 0.015 to 0.4 picture widths per clip."""
     return math.exp(draws.uniform(math.log(0.015), math.log(0.4)))
 
 
 def draw_plane(draws: Draws, *, low: float = 1.05, high: float = 1.8) -> Float[Tensor, "3 3"]:
-    """Draw a plane that recedes to a horizon below the upper edge.
+    """Draw the homography of a plane that recedes to a horizon at y = h.
 
-    (x, y) goes to ((x - c) k / (h - y), k / (h - y)); k makes one unit of the plane one picture
-    width at a third of the way down.
+    (x, y) is mapped to ((x - c) k / (h - y), k / (h - y)), with k such that one unit of the plane
+    is one picture width at y = 0.33.
 
     Args:
         draws: Source of randomness.
-        low: The smallest h, above 0.33.
-        high: The largest.
+        low: Smallest h, above 0.33.
+        high: Largest h.
     """
     horizon, centre = draws.uniform(low, high), draws.uniform(0.2, 0.8)
     scale = horizon - 0.33
@@ -188,13 +194,23 @@ def _smooth_field(points: Tensor, at: Tensor) -> Tensor:
 
 
 def to_plane(matrix: Tensor, points: Tensor) -> Tensor:
-    """Return points (2 h w) of the picture as a perspective map shows them."""
+    """Apply a homography.
+
+    Args:
+        matrix: The homography, (3, 3).
+        points: Coordinates (x, y) in the picture, (2, h, w).
+    """
     x, y, depth = (row_times(row, points) for row in matrix.tolist())
     return torch.stack([x, y]) / depth.clamp_min(0.05)
 
 
 def row_times(row: list[float], points: Tensor) -> Tensor:
-    """Return a row of a matrix times (x, y, 1): several times as fast as einsum."""
+    """Return the product of a row of a matrix with (x, y, 1), several times faster than einsum.
+
+    Args:
+        row: Three numbers.
+        points: Coordinates (x, y), (2, h, w).
+    """
     a, b, c = row
     result: Tensor = torch.add(points[0] * a + c, points[1], alpha=b)
     return result

@@ -1,19 +1,19 @@
-"""A synthetic sky whose motion is known exactly: cloud layers drifting over a still foreground.
+"""A synthetic sky with exactly known motion: cloud layers that drift over a static foreground.
 
-A sky is an appearance (`SkyScene`) and a motion (`SkyMotion`), drawn apart, so that one start can
-have many true futures. Coordinates are (x, y) in [0, 1]^2, x to the right and y downwards; time
-is in clips (frame t of T is at t / T). The motion says, for each point p of the picture at time t,
-where that point was at time 0:
+A sky has an appearance (`SkyScene`) and a motion (`SkyMotion`), drawn independently, so that one
+start can have many true futures. Coordinates are (x, y) in [0, 1]^2, x to the right and y
+downwards; time is in clips (frame t of T is at t / T). The motion maps each point p of the picture
+at time t to its position at time 0:
 
     p_0 = A^-1 exp(-t G) A p + t D(p)
 
-A is a perspective map of the picture onto the plane of the clouds (or the identity), G generates
+A is a homography from the picture to the plane of the clouds (or the identity), G generates
 translation, rotation and growth on that plane, and D is a small smooth deformation. The backward
-flow p_0 - p is therefore exact; it is the target that training uses.
+flow p_0 - p is therefore exact; training uses it as the target.
 
-Clouds twice as high look half as large and drift half as fast: that is the parallax of layers. A
-layer at height H (1 for the lowest) lies on the plane H A, on which its wind is G; seen on A, the
-wind is G / H, turned a little as winds are aloft (`SkyMotion.aloft`).
+Clouds at twice the height look half as large and drift half as fast (parallax). A layer at height H
+(1 for the lowest) is on the plane H A with wind G; on A its wind is G / H, slightly rotated
+(`SkyMotion.aloft`).
 """
 
 import math
@@ -32,17 +32,17 @@ from cinnema.simulators.sky.tiles import Draws, blur_levels, blur_of, pixel_cent
 
 @dataclass(frozen=True)
 class CloudLayer:
-    """Clouds of one height.
+    """The clouds of one height.
 
     Attributes:
-        density: Fractal density of the clouds and of what they evolve into, each blurred more and
-            more (`cinnema.simulators.sky.tiles.blur_levels`), (2, l, n, n).
-        frame: Where the tiles lie on the plane: coordinates in tiles are frame @ (x, y, 1), (2, 3).
-        cover: Density at which a cloud begins, and the width of its soft edge: (2,).
-        opacity: Of the thickest cloud, in (0, 1].
+        density: Fractal density of the clouds, and of those they evolve into, as blur levels
+            (`tiles.blur_levels`).
+        frame: Affine map from the plane to the tiles: coordinates in tiles are frame @ (x, y, 1).
+        cover: Density threshold of clouds, and width of their soft edges.
+        opacity: Opacity of the thickest cloud, in (0, 1].
         detail: Share of fine structure, 0 to 1.
-        shading: How much light a cloud takes from what lies behind it, 0 or more.
-        height: In heights of the lowest layer, at least 1.
+        shading: Strength of the shadows of clouds on clouds, 0 or more.
+        height: Height in multiples of the lowest layer's, at least 1.
     """
 
     density: Float[Tensor, "2 l n n"]
@@ -56,12 +56,11 @@ class CloudLayer:
 
 @dataclass(frozen=True)
 class SkyView:
-    """What is seen at one time.
+    """A sky at one time.
 
     Attributes:
-        picture: In [-1, 1], (3, m, m).
-        clouds: The share that each layer's clouds have in each pixel's colour, (layers, m, m);
-            those on the water count as those in the sky.
+        picture: Colours in [-1, 1].
+        clouds: Share of each layer's clouds in each pixel's colour, including reflections.
     """
 
     picture: Float[Tensor, "3 m m"]
@@ -70,19 +69,19 @@ class SkyView:
 
 @dataclass(frozen=True)
 class SkyScene:
-    """What the sky and the ground look like at time 0, and how to draw them at any later time.
+    """The appearance of a sky and its foreground, which can be rendered at any time.
 
     Attributes:
-        layers: The clouds, the lowest first.
-        plane: The homography on which the tiles lie, (3, 3).
-        palette: Colours in [0, 1] of zenith, horizon, lit cloud, shaded cloud and sun: (5, 3).
-        sun: Where the sun stands, often beyond the picture, (2,).
-        glow: How much the sun lights up the sky around it, in [0, 1].
-        horizon: The y at which the clear sky has the horizon's colour.
-        ground: The still foreground at the full size, in [0, 1], (3, m, m).
-        coverage: 1 where the foreground hides the sky, (m, m).
-        waterline: Below this y the picture mirrors the sky, or None where there is no water.
-        water: By what the mirrored sky is multiplied, (3, m, m).
+        layers: Cloud layers, the lowest first.
+        plane: Homography from the picture to the plane of the clouds.
+        palette: Colours in [0, 1] of zenith, horizon, lit cloud, shaded cloud and sun.
+        sun: Position of the sun, often outside the picture.
+        glow: Strength of the sun's halo, in [0, 1].
+        horizon: y at which the clear sky has the horizon's colour.
+        ground: Colours of the static foreground, in [0, 1].
+        coverage: 1 where the foreground hides the sky, 0 elsewhere.
+        waterline: y below which water reflects the sky; None without water.
+        water: Factor on the colours of the reflected sky.
 
     Example:
         >>> from cinnema.simulators.sky.motion import draw_motion
@@ -106,29 +105,29 @@ class SkyScene:
 
     @property
     def size(self) -> int:
-        """Width and height of the pictures, in pixels."""
+        """Height and width of the pictures, in pixels."""
         return self.coverage.shape[-1]
 
     @property
     def moving(self) -> Float[Tensor, "m m"]:
-        """1 where the picture shows sky or mirrored sky, 0 on the ground."""
+        """1 where the picture shows the sky or its reflection, 0 on the ground."""
         return 1 - self.coverage
 
     def frame(self, motion: SkyMotion, time: float) -> Float[Tensor, "3 m m"]:
-        """Draw the picture at a time, values in [-1, 1].
+        """Render the picture at a time, with values in [-1, 1].
 
         Args:
-            motion: How the clouds move.
-            time: In clips.
+            motion: Motion of the clouds.
+            time: Time in clips.
         """
         return self.view(motion, time).picture
 
     def view(self, motion: SkyMotion, time: float) -> SkyView:
-        """Draw the picture at a time, and say where clouds are seen.
+        """Render the picture and the visible clouds at a time.
 
         Args:
-            motion: How the clouds move.
-            time: In clips.
+            motion: Motion of the clouds.
+            time: Time in clips.
         """
         aimed, is_mirrored = self._mirror(pixel_centres(self.size))
         sky, clouds = self._sky(aimed, motion, time)
@@ -140,14 +139,14 @@ class SkyScene:
     def flow(self, motion: SkyMotion, time: float, *, size: int) -> Float[Tensor, "2 k k"]:
         """Return the exact backward flow from `time` to 0, in picture widths and heights.
 
-        It is that of the clouds, of several layers their mean by how much of each is seen. Where
-        the sky is clear it goes on as around it, although the gradient from zenith to horizon
-        stays where it is.
+        The flow is that of the clouds, with layers averaged by their visible share. It continues
+        into the clear sky, although the gradient from zenith to horizon does not move.
 
         Args:
-            motion: How the clouds move.
-            time: In clips.
-            size: Rows and columns of the result; the ground's share of each cell does not move.
+            motion: Motion of the clouds.
+            time: Time in clips.
+            size: Number of rows and columns of the result; the flow of each cell is multiplied by
+                its share of the sky.
         """
         aimed, is_mirrored = self._mirror(pixel_centres(size))
         sources = [motion.aloft(layer.height).source_of(aimed, time) for layer in self.layers]
@@ -163,19 +162,19 @@ class SkyScene:
     def wind(
         self, motion: SkyMotion, view: SkyView, *, start: float, end: float
     ) -> Float[Tensor, "2"]:
-        """Return the mean displacement of the clouds in the sky from one time to another.
+        """Return the mean displacement of the clouds in the sky between two times.
 
-        The clear sky, the ground and the water do not count; a cloud counts by its share in the
-        colour of each pixel.
+        Clear sky, ground and water do not count; clouds are weighted by their share in the colour
+        of each pixel.
 
         Args:
-            motion: How the clouds move.
-            view: What is seen at `end`.
-            start: In clips.
-            end: In clips.
+            motion: Motion of the clouds.
+            view: The sky at `end`.
+            start: Time in clips.
+            end: Time in clips.
 
         Returns:
-            In picture widths (to the right) and heights (downwards); 0 where there is no cloud.
+            Displacement in picture widths (to the right) and heights (downwards); 0 without clouds.
         """
         size = min(self.size, 32)
         points = pixel_centres(size)
@@ -195,7 +194,7 @@ class SkyScene:
         return torch.stack([x, torch.where(below, 2 * self.waterline - y, y)]), below[None]
 
     def _sky(self, seen: Tensor, motion: SkyMotion, time: float) -> tuple[Tensor, Tensor]:
-        """The sky's colour, and each layer's share in it; the highest layer is drawn first."""
+        """Return the sky's colours and each layer's share, drawn from the highest layer down."""
         sky = self._clear(seen)
         shares: list[Tensor] = []
         for layer in reversed(self.layers):
@@ -214,17 +213,17 @@ class SkyScene:
         return lit
 
     def _lowness(self, seen: Tensor) -> Tensor:
-        """0 at the upper edge, 1 at the horizon."""
+        """Return 0 at the upper edge to 1 at the horizon."""
         return (seen[1] / self.horizon).clamp(0, 1)
 
     def _clouds(
-        self, layer: CloudLayer, seen: Tensor, source: Tensor, evolved: float
+        self, layer: CloudLayer, seen: Tensor, source: Tensor, share: float
     ) -> tuple[Tensor, Tensor]:
-        """Colour and opacity of a layer's clouds; `source` is where they were at time 0."""
+        """Return colour and opacity of a layer's clouds, which were at `source` at time 0."""
         _, horizon, lit, shaded, sun = self.palette[:, :, None, None]
         at, towards_sun = self._on_tile(layer, source)
         blur = blur_of(at) + 0.25
-        density = _evolved(layer.density, evolved)
+        density = evolved(layer.density, share)
         fine = sample_tile(density, at * 5.3 + 0.37, blur=blur + 1.2) - 0.5
         thickness = sample_tile(density, at, blur=blur) + layer.detail * 0.35 * fine
         thickness = (thickness - layer.cover[0]).clamp_min(0)
@@ -243,7 +242,7 @@ class SkyScene:
         return cloud, layer.opacity * alpha
 
     def _on_tile(self, layer: CloudLayer, source: Tensor) -> tuple[Tensor, Tensor]:
-        """Where points of the picture at time 0 lie on a layer's tile, and where its sun is."""
+        """Return positions on a layer's tile, and the direction towards the sun on it."""
         towards_sun = self.sun[:, None, None] - source
         nearby = source + 0.01 * towards_sun / _length(towards_sun)
         at, moved = (
@@ -264,15 +263,16 @@ def draw_scene(
     textures: UInt8[Tensor, "k 3 s s"] | None = None,
     num_layers: int = 1,
 ) -> SkyScene:
-    """Draw a sky over a foreground: hills, roofs, trees, perhaps water that mirrors the sky.
+    """Draw a sky over a foreground of hills, roofs, trees, or water that reflects the sky.
 
     Args:
         generator: Source of randomness.
-        size: Width and height of the pictures, in pixels.
-        plane: The homography of the motion that this scene will have, so that clouds get smaller
-            towards the horizon; the identity when None.
-        textures: Pictures from which foregrounds are cut; procedural ones only when None.
-        num_layers: Of clouds, each higher than the one before, at least 1.
+        size: Height and width of the pictures, in pixels.
+        plane: Homography of the scene's motion, so that clouds get smaller towards the horizon.
+            Defaults to the identity.
+        textures: Photographs from which foregrounds are cut. Defaults to procedural foregrounds
+            only.
+        num_layers: Number of cloud layers, at least 1.
     """
     draws = Draws(generator)
     palette, is_low = _draw_palette(draws)
@@ -297,30 +297,30 @@ def draw_scene(
 
 
 def _draw_ambient(draws: Draws, palette: Tensor, *, is_low: bool) -> Tensor:
-    """The light on the ground: half of the sky's tint, less where the sun stands low."""
+    """Draw the light on the ground: half of the sky's tint, less if the sun is low."""
     light = 0.5 * (palette[1] + palette[2])
     light = 0.5 * (light + light.mean()) * draws.uniform(0.75, 1.15)
     return (light * draws.uniform(0.3, 0.9) if is_low else light)[:, None, None]
 
 
 def _draw_sun(draws: Draws, *, is_low: bool, horizon: float) -> Tensor:
-    """Near the horizon where it stands low; else mostly above the picture."""
+    """Draw the sun's position: near the horizon if it is low, else mostly above the picture."""
     if is_low:
         return torch.tensor([draws.uniform(-0.2, 1.2), horizon - draws.uniform(-0.1, 0.25)])
     return torch.tensor([draws.uniform(-0.5, 1.5), draws.uniform(-1.2, 0.35)])
 
 
 class _Kind(NamedTuple):
-    """A kind of cloud: ranges from which a layer is drawn.
+    """Parameter ranges of a kind of cloud.
 
     Attributes:
-        exponent: Of the density's spectrum: the larger, the smoother.
-        clumps: Across a tile, at least.
-        begins: Density at which a cloud begins: the larger, the fewer there are.
+        exponent: Exponent of the density's spectrum; larger is smoother.
+        clumps: Smallest number of clumps across a tile.
+        begins: Density threshold of clouds; larger gives fewer clouds.
         edge: Width of the soft edge, in density.
-        opacity: Of the thickest cloud.
-        shading: As in `CloudLayer`.
-        stretch: Length over width of a clump, at most.
+        opacity: Opacity of the thickest cloud.
+        shading: See `CloudLayer`.
+        stretch: Largest ratio of length to width of a clump.
     """
 
     exponent: tuple[float, float]
@@ -347,7 +347,7 @@ _HIGH = {
 
 
 def _draw_layers(draws: Draws, *, num: int) -> tuple[CloudLayer, ...]:
-    """Heaps, a closed cover or rolls of cloud below; veils, streaks and fleece above."""
+    """Draw heaps, a closed cover or rolls of cloud below; veils, streaks or fleece above."""
     all_kinds, low = [*_LOW, *_HIGH], draws.choice(list(_LOW), [0.55, 0.2, 0.25])
     if num == 1:
         low = draws.choice(all_kinds, [0.4, 0.2, 0.2, 0.08, 0.06, 0.06])
@@ -364,7 +364,7 @@ def _draw_layer(draws: Draws, kind: _Kind, *, height: float) -> CloudLayer:
     ]
     angle, wide = draws.uniform(0, math.pi), draws.uniform(1.0, kind.stretch)
     c, s = math.cos(angle), math.sin(angle)
-    # Seen from below, a cloud twice as high is half as large; but high ones are larger.
+    # A cloud at twice the height looks half as large, but high clouds are larger.
     spread = torch.tensor([[c / wide, s / wide], [-s, c]]) * draws.uniform(0.3, 0.7) * height**0.5
     return CloudLayer(
         density=torch.stack([blur_levels(tile) for tile in tiles]),
@@ -377,7 +377,7 @@ def _draw_layer(draws: Draws, kind: _Kind, *, height: float) -> CloudLayer:
     )
 
 
-# Zenith, horizon, lit cloud, shaded cloud, sun; and whether the sun stands low.
+# Colours of zenith, horizon, lit cloud, shaded cloud and sun; and whether the sun is low.
 _PALETTES = {
     "day": ("2a5fae a9c9e6 fbfaf6 8f9bb0 fffdf0", False),
     "deep": ("17407f 86b2dc ffffff 7d8aa3 fffbe8", False),
@@ -402,7 +402,7 @@ def _draw_palette(draws: Draws) -> tuple[Tensor, bool]:
 
 
 def _draw_water(draws: Draws, *, size: int, waterline: float | None) -> Tensor:
-    """What water leaves of the sky: less of it near the viewer, and less in still ripples."""
+    """Draw the water's factor on the reflected sky: darker near the viewer, with still ripples."""
     if waterline is None:
         return torch.ones(3, 1, 1).expand(3, size, size)
     tint = draws.vector(0.0, 0.15, num=3) + torch.tensor([0.55, 0.65, 0.75])
@@ -416,16 +416,21 @@ def _draw_water(draws: Draws, *, size: int, waterline: float | None) -> Tensor:
     return (tint[:, None, None] * dimmed).clamp(0, 1)
 
 
-def _evolved(density: Tensor, evolved: float) -> Tensor:
-    """Turn the first density towards the second, at constant contrast: (2 l n n) to (l n n)."""
-    if evolved == 0:
+def evolved(density: Tensor, share: float) -> Tensor:
+    """Rotate the first density towards the second, at constant contrast.
+
+    Args:
+        density: Two densities, (2, l, n, n).
+        share: 0 is the first density, 1 the second, and -1 its negative about the mean.
+    """
+    if share == 0:
         return density[0]
-    angle = math.pi / 2 * evolved
+    angle = math.pi / 2 * share
     first, second = math.cos(angle), math.sin(angle)
     turned: Tensor = torch.add(density[0] * first, density[1], alpha=second)
     return turned.add_(0.5 * (1 - first - second))
 
 
 def _length(vectors: Tensor) -> Tensor:
-    """Length of vectors (2 h w): several times as fast as torch's own over a first dimension."""
+    """Return the length of vectors (2, h, w), several times faster than `torch.linalg.norm`."""
     return (vectors[0].square() + vectors[1].square()).sqrt().clamp_min(1e-6)

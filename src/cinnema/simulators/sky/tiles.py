@@ -1,4 +1,4 @@
-"""Fractal noise, and how it is sampled: what clouds, hills and rocks are drawn with."""
+"""Fractal noise for clouds, hills and rocks, and how it is sampled."""
 
 from dataclasses import dataclass
 
@@ -8,11 +8,11 @@ from torch import Tensor
 from torch.nn import functional
 
 TILE = 256
-"""Width and height of a tile of noise, in texels."""
+"""Height and width of a noise tile, in texels."""
 
-# Periods a tile, at each frequency of a real Fourier transform.
+# Periods per tile at each frequency of a real Fourier transform.
 _RADIUS = torch.hypot(torch.fft.fftfreq(TILE)[:, None], torch.fft.rfftfreq(TILE)[None]) * TILE
-# Each level is blurred over four times as many texels as the one before.
+# Each level is blurred four times as much as the previous one.
 _BLURS = torch.exp(
     -0.5 * (torch.pi * _RADIUS * torch.tensor([4.0, 16, 64])[:, None, None] / TILE) ** 2
 )
@@ -20,7 +20,7 @@ _BLURS = torch.exp(
 
 @dataclass(frozen=True)
 class Draws:
-    """Draws from one generator, in the order in which they are asked for.
+    """Random draws from one generator.
 
     Attributes:
         generator: Source of randomness.
@@ -34,32 +34,38 @@ class Draws:
     generator: torch.Generator
 
     def uniform(self, low: float, high: float) -> float:
-        """Return a number from `low` to `high`."""
+        """Return a uniform number from `low` to `high`."""
         return low + (high - low) * float(torch.rand((), generator=self.generator))
 
     def chance(self, probability: float) -> bool:
-        """Return whether something of this probability happens."""
+        """Return True with this probability."""
         return self.uniform(0, 1) < probability
 
     def integer(self, low: int, high: int) -> int:
-        """Return a whole number from `low` to `high`, both counted."""
+        """Return a uniform integer from `low` to `high`, inclusive."""
         return int(torch.randint(low, high + 1, (), generator=self.generator))
 
     def choice(self, names: list[str], weights: list[float] | None = None) -> str:
-        """Return one of the names, by weight."""
+        """Return one of the names.
+
+        Args:
+            names: Names to choose from.
+            weights: Their relative frequencies. Defaults to equal ones.
+        """
         shares = torch.tensor(weights or [1.0] * len(names))
         return names[int(torch.multinomial(shares, 1, generator=self.generator))]
 
     def vector(self, low: float, high: float, *, num: int) -> Float[Tensor, " num"]:
-        """Return `num` numbers from `low` to `high`."""
+        """Return `num` uniform numbers from `low` to `high`."""
         return low + (high - low) * torch.rand(num, generator=self.generator)
 
     def tile(self, *, exponent: float, lowest: float = 1.5) -> Float[Tensor, "n n"]:
-        """Draw periodic noise of mean 0.5 and deviation 0.25.
+        """Draw periodic noise of mean 0.5 and standard deviation 0.25.
 
         Args:
-            exponent: The amplitude falls as 1 / frequency^exponent.
-            lowest: Periods a tile below which it no longer grows: the number of clumps across.
+            exponent: Exponent of the amplitude, which is 1 / frequency^exponent.
+            lowest: Periods per tile below which the amplitude is constant; about the number of
+                clumps across a tile.
         """
         noise = torch.fft.rfft2(torch.randn(TILE, TILE, generator=self.generator))
         spectrum = noise * _RADIUS.clamp_min(lowest) ** -exponent
@@ -67,7 +73,12 @@ class Draws:
         return 0.5 + 0.25 * (tile - tile.mean()) / tile.std()
 
     def line(self, num: int, *, exponent: float) -> Float[Tensor, " num"]:
-        """Draw noise along a line, not periodic, of mean 0 and deviation 1."""
+        """Draw non-periodic noise along a line, of mean 0 and standard deviation 1.
+
+        Args:
+            num: Number of points.
+            exponent: Exponent of the amplitude, which is 1 / frequency^exponent.
+        """
         radius = (torch.fft.rfftfreq(2 * num) * 2 * num).clamp_min(1.0)
         white = torch.fft.rfft(torch.randn(2 * num, generator=self.generator))
         line: Tensor = torch.fft.irfft(white * radius**-exponent, n=2 * num)[:num]
@@ -75,10 +86,13 @@ class Draws:
 
 
 def blur_levels(tile: Float[Tensor, "n n"]) -> Float[Tensor, "l m m"]:
-    """Blur a periodic tile more and more, so that what is far away can be drawn without flicker.
+    """Return increasingly blurred copies of a periodic tile, for sampling without aliasing.
 
     Level k is blurred by a Gaussian of 4^k / 2 texels; level 0 is the tile itself. The first row
-    and column come again after the last.
+    and column are repeated after the last.
+
+    Args:
+        tile: Noise of `TILE` rows and columns.
     """
     levels = tile.new_empty(1 + len(_BLURS), TILE + 1, TILE + 1)
     levels[0, :-1, :-1] = tile
@@ -94,13 +108,13 @@ def sample_tile(
     """Sample a periodic tile, linearly between texels and between levels.
 
     Args:
-        levels: As `blur_levels` returns them.
-        at: Coordinates (x, y) in tiles; 1 is where the tile begins anew.
-        blur: Level at each point; beyond the last it is the last.
+        levels: Result of `blur_levels`.
+        at: Coordinates (x, y) in tiles; the tile has period 1.
+        blur: Level at each point, clamped to the existing ones.
     """
     grid = (at - at.floor()).mul_(2).sub_(1).permute(1, 2, 0)[None]
-    # Levels as channels, weighted by a tent: torch's own three-dimensional sampling takes ten times
-    # as long.
+    # Levels are channels, interpolated with triangular weights: torch's three-dimensional sampling
+    # takes ten times as long.
     samples = functional.grid_sample(levels[None], grid, mode="bilinear", align_corners=True)[0]
     numbers = torch.arange(len(levels))[:, None, None]
     weights = (1 - (blur.clamp(0, len(levels) - 1) - numbers).abs_()).clamp_min_(0)
@@ -109,10 +123,10 @@ def sample_tile(
 
 
 def blur_of(at: Float[Tensor, "2 h w"]) -> Float[Tensor, "h w"]:
-    """Return the level at which neighbouring samples miss nothing between them.
+    """Return the blur level that matches the distance between neighbouring samples.
 
     Args:
-        at: Coordinates in tiles of each pixel; a pixel spans what lies up to its neighbours.
+        at: Coordinates of the pixels, in tiles.
     """
     across = at[:, :-1, 1:] - at[:, :-1, :-1]
     down = at[:, 1:, :-1] - at[:, :-1, :-1]
@@ -123,7 +137,11 @@ def blur_of(at: Float[Tensor, "2 h w"]) -> Float[Tensor, "h w"]:
 
 
 def pixel_centres(size: int) -> Float[Tensor, "2 size size"]:
-    """Return the coordinates (x, y) of the pixels of a square picture, in [0, 1]."""
+    """Return the coordinates (x, y) of the pixels of a square picture, in [0, 1].
+
+    Args:
+        size: Height and width of the picture, in pixels.
+    """
     axis = (torch.arange(size) + 0.5) / size
     y, x = torch.meshgrid(axis, axis, indexing="ij")
     return torch.stack([x, y])

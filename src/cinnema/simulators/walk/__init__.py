@@ -1,5 +1,5 @@
-"""People who walk, run, jump and dance by motion capture."""
+"""People who move by motion capture."""
 
-from cinnema.simulators.walk.world import MOTIONS, Walk
+from cinnema.simulators.walk.walk import MOTIONS, Walk
 
 __all__ = ["MOTIONS", "Walk"]

@@ -1,8 +1,8 @@
-"""A person of tiles: a skeleton of 18 joints, a skin that follows it, light, and paint.
+"""A person as a mesh: a skeleton of 18 joints, a skin of quadrilaterals, lighting and rendering.
 
-The corners of the skin follow up to three joints each (linear blend skinning), so that knees and
-shoulders bend without gaps. At rest a person stands upright, arms hanging, and looks along x; z is
-up and y to the left. Lengths are in metres, colours in sRGB.
+Each vertex of the skin follows up to three joints (linear blend skinning), so knees and shoulders
+bend without gaps. At rest a person stands upright with hanging arms and faces along x; y is to the
+left and z up. Lengths are in metres, colours in sRGB.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,6 @@ from jaxtyping import Float32, Float64, Int64
 
 from cinnema.simulators.walk.mocap import TURNING, Poses, about_vertical, multiply, to_matrix
 
-# Each joint and the one it hangs on.
 PARENTS: dict[str, str] = {
     "pelvis": "",
     "chest": "pelvis",
@@ -35,22 +34,25 @@ PARENTS: dict[str, str] = {
     "left_elbow": "left_shoulder",
     "left_wrist": "left_elbow",
 }
+"""Names of the joints, and of their parents."""
+
 JOINTS: tuple[str, ...] = tuple(PARENTS)
-# Sixteenths of a pixel, in which OpenCV takes corners.
+
+# Fractional bits of the coordinates given to OpenCV.
 _SHIFT = 4
-# Pictures are painted so many times larger.
+# Factor by which pictures are drawn larger.
 _OVERSAMPLING = 4
 
 
 @dataclass(frozen=True)
 class Light:
-    """A sun or a lamp far away, and what the surroundings throw back.
+    """A distant light, and ambient light from above and below.
 
     Attributes:
-        towards: Unit vector towards it.
-        key: Its colour and strength on a surface that faces it.
-        above: What a surface that looks up receives besides.
-        below: What a surface that looks down receives.
+        towards: Unit vector towards the light.
+        key: Colour and strength of the light on a surface that faces it.
+        above: Ambient light on a surface that faces up.
+        below: Ambient light on a surface that faces down.
     """
 
     towards: Float64[np.ndarray, "3"]
@@ -59,8 +61,12 @@ class Light:
     below: Float64[np.ndarray, "3"]
 
     def on(self, normals: Float64[np.ndarray, "*n 3"]) -> Float64[np.ndarray, "*n 3"]:
-        """Return what surfaces of these unit normals receive, for each colour."""
-        # The lamp is wide: it reaches a little around the edge of shade.
+        """Return the light on surfaces, for each colour channel.
+
+        Args:
+            normals: Unit normals.
+        """
+        # An extended light reaches beyond the terminator.
         facing = np.clip((normals @ self.towards + 0.25) / 1.25, 0.0, None)[..., None]
         upwards = 0.5 + 0.5 * normals[..., 2:]
         return np.asarray(facing * self.key + self.below + upwards * (self.above - self.below))
@@ -68,11 +74,11 @@ class Light:
 
 @dataclass(frozen=True)
 class Skeleton:
-    """Where the joints are at t moments, and how the bodies behind them are turned.
+    """Positions and orientations of the joints at t moments.
 
     Attributes:
         joints: Positions of `JOINTS`.
-        turns: Rotation matrices from rest to the pose.
+        turns: Rotation matrices from the rest pose.
     """
 
     joints: Float64[np.ndarray, "t 18 3"]
@@ -80,10 +86,14 @@ class Skeleton:
 
 
 def pose_skeleton(rest: Float64[np.ndarray, "18 3"], poses: Poses) -> Skeleton:
-    """Bend a skeleton at rest into poses (forward kinematics).
+    """Compute a skeleton from poses (forward kinematics).
 
-    The joint of name n turns against its parent by its rotation in `Poses`; wrists, toes and head
-    keep to theirs.
+    Joints that are not in `mocap.TURNING` (wrists, toes and head) do not rotate relative to their
+    parents.
+
+    Args:
+        rest: Positions of the joints at rest.
+        poses: The poses.
     """
     joints = np.zeros((len(poses), len(JOINTS), 3))
     turns = np.zeros((len(poses), len(JOINTS), 3, 3))
@@ -103,15 +113,15 @@ def pose_skeleton(rest: Float64[np.ndarray, "18 3"], poses: Poses) -> Skeleton:
 
 @dataclass(frozen=True)
 class Figure:
-    """A person's skin at rest: coloured tiles, and the joints that carry their corners.
+    """The skin of a person at rest: coloured quadrilaterals with skinning weights.
 
     Attributes:
-        rest: Joints at rest, the pelvis at the origin.
-        points: Corners at rest.
-        carriers: Of each corner, numbers of up to three joints.
-        weights: Of the carriers, with the sum 1.
-        tiles: Four corners each, counter-clockwise from outside.
-        colours: Of the tiles, in [0, 1].
+        rest: Positions of the joints at rest, with the pelvis at the origin.
+        points: Positions of the vertices at rest.
+        carriers: Indices of up to three joints for each vertex.
+        weights: Weights of these joints, with sum 1.
+        tiles: Four vertices of each quadrilateral, counter-clockwise seen from outside.
+        colours: Colours of the quadrilaterals, in [0, 1].
     """
 
     rest: Float64[np.ndarray, "18 3"]
@@ -123,12 +133,16 @@ class Figure:
 
     @cached_property
     def pieces(self) -> dict[str, Int64[np.ndarray, "_"]]:
-        """The corners that follow each joint most: nearly convex pieces of the skin."""
+        """Vertices by their joint of largest weight: nearly convex pieces of the skin."""
         main = self.carriers[np.arange(len(self.points)), self.weights.argmax(axis=1)]
         return {JOINTS[joint]: np.flatnonzero(main == joint) for joint in np.unique(main)}
 
     def skin(self, skeleton: Skeleton) -> Float64[np.ndarray, "t v 3"]:
-        """Return where the corners are when the skeleton stands so."""
+        """Return the positions of the vertices.
+
+        Args:
+            skeleton: Positions and orientations of the joints.
+        """
         out = np.zeros((len(skeleton.joints), len(self.points), 3))
         for slot in range(3):
             carrier = self.carriers[:, slot]
@@ -138,7 +152,11 @@ class Figure:
         return out
 
     def normals(self, points: Float64[np.ndarray, "t v 3"]) -> Float64[np.ndarray, "t f 3"]:
-        """Return the unit normals of the tiles, outwards."""
+        """Return the outward unit normals of the quadrilaterals.
+
+        Args:
+            points: Positions of the vertices.
+        """
         a, b, c, d = (points[:, self.tiles[:, corner]] for corner in range(4))
         normals = np.cross(c - a, d - b)
         length = np.linalg.norm(normals, axis=-1, keepdims=True)
@@ -152,24 +170,24 @@ def paint(
     *,
     size: int,
 ) -> Float32[np.ndarray, "h w 4"]:
-    """Paint tiles from the farthest to the nearest, on nothing, with smooth edges.
+    """Draw quadrilaterals from back to front, with antialiasing, on a transparent background.
 
     Args:
-        corners: In pixels, (0, 0) the picture's upper left corner; tiles that run clockwise are
-            seen from inside and left out.
-        depths: Distances of the tiles.
-        colours: In [0, 1], or above, where they are cut off.
-        size: Width and height of the picture.
+        corners: Vertices in pixels; (0, 0) is the picture's upper left corner. Clockwise
+            quadrilaterals are back faces and not drawn.
+        depths: Distances of the quadrilaterals.
+        colours: Colours, clipped to [0, 1].
+        size: Height and width of the picture.
 
     Returns:
-        Red, green and blue, times the share of the pixel that is covered, and that share.
+        Red, green and blue, premultiplied by alpha, and alpha, in [0, 1].
     """
     large = size * _OVERSAMPLING
     canvas = np.zeros((large, large, 4), dtype=np.uint8)
     (a, b), (c, d) = (np.moveaxis(corners[:, i + 2] - corners[:, i], -1, 0) for i in (0, 1))
     is_seen = np.flatnonzero(a * d < b * c)
     order = is_seen[np.argsort(-depths[is_seen], kind="stable")]
-    # OpenCV takes (0, 0) to be the middle of a pixel.
+    # In OpenCV (0, 0) is the centre of a pixel.
     fixed = np.rint((corners[order] * _OVERSAMPLING - 0.5) * 2**_SHIFT).astype(np.int32)
     bright = np.rint(np.clip(colours[order], 0, 1) * 255).tolist()
     for tile, (red, green, blue) in zip(fixed, bright, strict=True):

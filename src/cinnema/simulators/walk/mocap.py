@@ -1,11 +1,11 @@
-"""Motion capture of people: reads the files that pybullet brings along, and plays them for ever.
+"""Motion capture of people: reads the files of pybullet's data, and plays them as endless cycles.
 
 A file is JSON with `Loop` ("wrap" or "none") and `Frames`, rows of 44 numbers: duration in seconds,
 position of the pelvis in metres, its rotation, and the rotations of 12 joints (Peng et al.,
-"DeepMimic", 2018). Rotations are quaternions (w, x, y, z); knees and elbows have one angle, about
-the axis to the right. There x points forward, y up and z to the right.
+"DeepMimic", 2018). Rotations are quaternions (w, x, y, z); knees and elbows have one angle about
+the axis to the right. In a file x points forward, y up and z to the right.
 
-Here z points up and y to the left, and every motion is a cycle whose end fits its beginning.
+In this module z points up and y to the left, and the end of every motion continues in its start.
 """
 
 import json
@@ -20,30 +20,31 @@ from numpy.typing import NDArray
 
 from cinnema.core.errors import UserError
 
-# The pelvis and the 12 joints whose rotations a file holds, in its order.
 TURNING = (
     "pelvis", "chest", "neck",
     "right_hip", "right_knee", "right_ankle", "right_shoulder", "right_elbow",
     "left_hip", "left_knee", "left_ankle", "left_shoulder", "left_elbow",
 )  # fmt: skip
+"""Joints with a rotation, in the order of the files."""
+
 _HINGES = ("right_knee", "right_elbow", "left_knee", "left_elbow")
 _NUM_COLUMNS = 44
-# Over so many seconds the end of a cycle bends towards its beginning, and the end of a motion that
-# was not recorded as a cycle returns to its beginning.
+# Duration of the blend from the end of a cycle to its start, and of the return to the start of a
+# motion that was not recorded as a cycle, in seconds.
 _SEAM = 0.35
 _RETURN = 0.5
 
 
 @dataclass(frozen=True)
 class Poses:
-    """How a skeleton stands at t moments, and where.
+    """Position and pose of a skeleton at t moments.
 
     Attributes:
-        place: Of the pelvis on the floor, (t, 2), in metres.
-        height: Of the pelvis, in metres.
-        heading: Rotation about the vertical, counter-clockwise from above, in radians.
-        rotations: Of `TURNING` against the joint before; the pelvis's own is what its heading
-            leaves, so that heading and tilt can be changed apart.
+        place: x and y of the pelvis, in metres.
+        height: z of the pelvis, in metres.
+        heading: Rotation about the vertical, counter-clockwise seen from above, in radians.
+        rotations: Rotations of `TURNING` relative to their parents; that of the pelvis does not
+            include the heading.
     """
 
     place: Float64[np.ndarray, "t 2"]
@@ -56,20 +57,20 @@ class Poses:
         return len(self.height)
 
     def __getitem__(self, moments: slice) -> "Poses":
-        """Return the poses at some of the moments."""
+        """Return the poses of a range of moments."""
         parts = (self.place, self.height, self.heading, self.rotations)
         return Poses(*(part[moments] for part in parts))
 
 
 @dataclass(frozen=True)
 class Motion:
-    """A recorded motion that repeats: after `period` seconds it goes on from where it has led.
+    """A recorded motion that repeats after `period` seconds, from the position it has reached.
 
     Attributes:
-        name: Of its file, without "humanoid3d_" and the suffix; its mirror image has the same.
-        times: Of the frames, in seconds from 0 to the period.
-        frames: The poses; the last differs from the first in place and heading alone. The first
-            stands at the origin and heads along x.
+        name: Name of the file without "humanoid3d_" and suffix; also that of the mirror image.
+        times: Times of the frames, from 0 to the period, in seconds.
+        frames: Poses. The first is at the origin with heading 0; the last differs from it only in
+            place and heading.
 
     Example:
         >>> walk = read_motion(bundled_folder() / "humanoid3d_walk.txt")
@@ -88,11 +89,11 @@ class Motion:
         return float(self.times[-1])
 
     def play(self, start: float, times: Float64[np.ndarray, "t"]) -> Poses:
-        """Return the poses at moments of the motion, moved to begin at the origin, along x.
+        """Return poses relative to the pose at `start`, which is at the origin with heading 0.
 
         Args:
-            start: Where in the cycle it begins, in seconds.
-            times: Since the beginning, in seconds; negative ones play it backwards.
+            start: Start within the cycle, in seconds.
+            times: Times since the start, in seconds; negative times play backwards.
         """
         poses = self.at(np.concatenate([[start], start + times]))
         turn = np.exp(-1j * poses.heading[0])
@@ -105,7 +106,7 @@ class Motion:
         )
 
     def mirrored(self) -> "Motion":
-        """Return the motion as a mirror shows it, left and right exchanged."""
+        """Return the mirror image of the motion, with left and right exchanged."""
         swapped = [TURNING.index(_other_side(name)) for name in TURNING]
         frames = Poses(
             place=self.frames.place * [1.0, -1.0],
@@ -116,10 +117,10 @@ class Motion:
         return Motion(self.name, self.times, frames)
 
     def at(self, moments: Float64[np.ndarray, "t"]) -> Poses:
-        """Return the poses at moments of the motion, where they were recorded.
+        """Return the poses at some times, at their recorded positions.
 
         Args:
-            moments: In seconds; those outside the cycle are in the ones before or after it.
+            moments: Times in seconds; times outside [0, period] belong to other cycles.
         """
         cycle = np.floor(moments / self.period)
         within = np.clip(moments - cycle * self.period, 0.0, self.period)
@@ -148,10 +149,13 @@ class Motion:
 
 
 def read_motion(path: Path) -> Motion:
-    """Read one file, and make a cycle of it.
+    """Read a motion-capture file as a cycle.
+
+    Args:
+        path: The file.
 
     Raises:
-        UserError: The file is missing, is no JSON, or its rows are not such motion capture.
+        UserError: The file is missing, or is not valid motion capture.
     """
     rows, loops = _read_rows(path)
     times = np.concatenate([[0.0], np.cumsum(rows[:-1, 0])])
@@ -173,21 +177,21 @@ def bundled_folder() -> Path:
     except ImportError:
         raise UserError(
             "motion capture comes with pybullet, which is not installed: "
-            "pip install 'cinnema[sim]', or name a folder of such files"
+            "pip install 'cinnema[sim]', or give a folder of such files"
         ) from None
     return Path(pybullet_data.getDataPath()) / "data" / "motions"
 
 
 def _read_rows(path: Path) -> tuple[NDArray[np.float64], bool]:
-    """The checked rows of a file, and whether they are a cycle."""
+    """Return the validated rows of a file, and whether they are a cycle."""
     try:
         content: Any = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}; choose another motion") from None
     except (ValueError, RecursionError):
-        raise UserError(f"{path} is no JSON: it is damaged; get it again") from None
+        raise UserError(f"{path} is not valid JSON: it is damaged; get it again") from None
     if not isinstance(content, dict) or content.get("Loop") not in ("wrap", "none"):
-        raise UserError(f'{path}: "Loop" is not "wrap" or "none": it is no motion capture')
+        raise UserError(f'{path}: "Loop" is not "wrap" or "none": not a motion-capture file')
     frames = content.get("Frames")
     if not isinstance(frames, list) or len(frames) < 2:
         raise UserError(f'{path}: "Frames" is not a list of 2 or more rows: it is damaged')
@@ -198,7 +202,9 @@ def _read_rows(path: Path) -> tuple[NDArray[np.float64], bool]:
     try:
         rows = np.array(frames, dtype=np.float64)
     except (TypeError, ValueError, OverflowError):
-        raise UserError(f"{path}: a frame holds what is no number: it is damaged") from None
+        raise UserError(
+            f"{path}: a frame contains values that are not numbers: it is damaged"
+        ) from None
     _check_numbers(path, rows)
     return rows, content["Loop"] == "wrap"
 
@@ -221,7 +227,7 @@ def _check_numbers(path: Path, rows: NDArray[np.float64]) -> None:
 
 
 def _columns() -> dict[str, slice]:
-    """Which columns of a row hold the rotation of each of `TURNING`."""
+    """Return the columns that contain the rotation of each joint of `TURNING`."""
     columns, first = {}, 4
     for name in TURNING:
         width = 1 if name in _HINGES else 4
@@ -231,7 +237,7 @@ def _columns() -> dict[str, slice]:
 
 
 def _to_poses(rows: NDArray[np.float64]) -> Poses:
-    """The rows with z up, from the origin on and along x."""
+    """Convert rows to poses with z up that start at the origin with heading 0."""
     rotations = np.zeros((len(rows), len(TURNING), 4))
     for joint, (name, columns) in enumerate(_columns().items()):
         values = rows[:, columns]
@@ -253,7 +259,7 @@ def _to_poses(rows: NDArray[np.float64]) -> Poses:
 
 
 def _close(times: NDArray[np.float64], frames: Poses) -> Poses:
-    """Bend the end of a cycle so that it fits the beginning, over the last third of a second."""
+    """Blend the end of a cycle into its start, over the last third of a second."""
     seam = min(_SEAM, float(times[-1]) / 3)
     ramp = smooth_step((times - times[-1]) / seam + 1)
     gap = multiply(frames.rotations[:1], conjugate(frames.rotations[-1:]))
@@ -265,7 +271,7 @@ def _close(times: NDArray[np.float64], frames: Poses) -> Poses:
 
 
 def _return_to_start(frames: Poses) -> Poses:
-    """Append the first pose to a motion, where the last one stands."""
+    """Append the first pose to a motion, at the place of the last one."""
     return Poses(
         place=np.concatenate([frames.place, frames.place[-1:]]),
         height=np.append(frames.height, frames.height[0]),
@@ -289,37 +295,45 @@ def _to_plane(place: NDArray[np.complex128]) -> NDArray[np.float64]:
 
 
 def smooth_step(share: Float64[np.ndarray, "*n"]) -> Float64[np.ndarray, "*n"]:
-    """Rise from 0 to 1 between 0 and 1, without a kink: 3 s^2 - 2 s^3."""
+    """Return 3 s^2 - 2 s^3, with s clipped to [0, 1]."""
     share = np.clip(share, 0.0, 1.0)
     return np.asarray(share * share * (3 - 2 * share))
 
 
 def identity(shape: tuple[int, ...]) -> Float64[np.ndarray, "*n 4"]:
-    """Return rotations by nothing."""
+    """Return identity rotations.
+
+    Args:
+        shape: Shape of the batch.
+    """
     return np.broadcast_to(np.array([1.0, 0.0, 0.0, 0.0]), (*shape, 4))
 
 
 def about_vertical(angle: Float64[np.ndarray, "*n"]) -> Float64[np.ndarray, "*n 4"]:
-    """Return rotations about z, counter-clockwise from above, in radians."""
+    """Return rotations about z.
+
+    Args:
+        angle: Angles in radians, counter-clockwise seen from above.
+    """
     none = np.zeros_like(angle)
     return np.stack([np.cos(angle / 2), none, none, np.sin(angle / 2)], axis=-1)
 
 
 def heading_of(rotation: Float64[np.ndarray, "*n 4"]) -> Float64[np.ndarray, "*n"]:
-    """Return the part of a rotation that is about z (its twist), in radians."""
+    """Return the twist of rotations about z, in radians in [-pi, pi)."""
     angle = 2 * np.arctan2(rotation[..., 3], rotation[..., 0])
     return np.asarray((angle + math.pi) % (2 * math.pi) - math.pi)
 
 
 def conjugate(rotation: Float64[np.ndarray, "*n 4"]) -> Float64[np.ndarray, "*n 4"]:
-    """Return the inverse of a rotation."""
+    """Return the inverses of rotations."""
     return np.asarray(rotation * [1.0, -1.0, -1.0, -1.0])
 
 
 def multiply(
     second: Float64[np.ndarray, "*#n 4"], first: Float64[np.ndarray, "*#n 4"]
 ) -> Float64[np.ndarray, "*#n 4"]:
-    """Return the rotation `first` followed by `second` (Hamilton's product)."""
+    """Return the rotation `first` followed by `second` (Hamilton product)."""
     a, b, c, d = np.moveaxis(second, -1, 0)
     w, x, y, z = np.moveaxis(first, -1, 0)
     return np.stack(
@@ -338,17 +352,17 @@ def slerp(
     second: Float64[np.ndarray, "*#n 4"],
     share: Float64[np.ndarray, "*#n"],
 ) -> Float64[np.ndarray, "*#n 4"]:
-    """Turn from one rotation to another the short way, at constant speed (Shoemake, 1985).
+    """Interpolate between rotations along the shorter arc (Shoemake, 1985).
 
     Args:
-        first: The rotation at share 0.
-        second: The rotation at share 1.
-        share: In [0, 1].
+        first: Rotation at share 0.
+        second: Rotation at share 1.
+        share: Position between them, in [0, 1].
     """
     cosine = np.sum(first * second, axis=-1)
     second = second * np.where(cosine < 0, -1.0, 1.0)[..., None]
     angle = np.arccos(np.clip(np.abs(cosine), 0.0, 1.0))
-    # Where both are nearly the same, sin is nearly its argument, and a straight line is exact.
+    # For nearly equal rotations linear interpolation is exact, and avoids a division by 0.
     sine = np.where(angle < 1e-4, 1.0, np.sin(angle))
     start = np.where(angle < 1e-4, 1 - share, np.sin((1 - share) * angle) / sine)
     end = np.where(angle < 1e-4, share, np.sin(share * angle) / sine)
@@ -357,7 +371,7 @@ def slerp(
 
 
 def to_matrix(rotation: Float64[np.ndarray, "*n 4"]) -> Float64[np.ndarray, "*n 3 3"]:
-    """Return the matrix of a rotation, for column vectors."""
+    """Return rotation matrices, for column vectors."""
     w, x, y, z = np.moveaxis(rotation, -1, 0)
     rows = [
         [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],

@@ -1,21 +1,22 @@
-"""Where a person stands: a camera, a light, and a room or a park that does not move.
+"""The static surroundings of a person: a camera, a light, and a room or a park.
 
-The world has its origin on the floor beneath the person's first place; x points to the right of
-the picture, y away from the camera and z up, in metres. Everything is traced pixel by pixel on
-planes (floor, back wall, side wall, sky), larger than the picture, and shrunk; shadows are drawn on
-the unfolded floor and wall, blurred there, and looked up by each pixel.
+The origin is on the floor below the person's first position; x points to the right of the picture,
+y away from the camera and z up, in metres. Pixels are traced to planes (floor, back wall, side
+wall, sky) at a larger size, which is then reduced. Shadows are drawn and blurred on a plane that
+unfolds floor and back wall, and sampled at each pixel.
 """
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 from numpy.typing import NDArray
 
-from cinnema.simulators.walk.colours import draw_colour, pick
+from cinnema.simulators.colours import draw_colour, pick
 from cinnema.simulators.walk.figure import Light
 from cinnema.simulators.walk.surfaces import (
     Colour,
@@ -39,32 +40,24 @@ from cinnema.simulators.walk.surfaces import (
     with_windows,
 )
 
-# Pictures are traced this many times larger.
+# Factor by which pictures are traced larger.
 _OVERSAMPLING = 3
-
-
-# Shadows: cells of the unfolded floor and wall, in metres, and where its corner is.
+# The shadows' grid: side of a cell and position of its corner in metres, cells along a side.
 _CELL = 0.04
-
-
 _CORNER = (-3.0, -2.0)
-
-
 _NUM_CELLS = 150
-
-
-# Rays end here, in metres.
+# Largest length of rays, in metres.
 _FAR = np.float32(80.0)
 
 
 @dataclass(frozen=True)
 class Camera:
-    """A pinhole camera that does not move.
+    """A static pinhole camera.
 
     Attributes:
-        eye: Where it is.
-        target: What is in the middle of the picture.
-        focal: Distance of the picture plane in picture widths: large for a telephoto lens.
+        eye: Position.
+        target: Point at the centre of the picture.
+        focal: Focal length in picture widths; large for a telephoto lens.
     """
 
     eye: Float64[np.ndarray, "3"]
@@ -74,11 +67,14 @@ class Camera:
     def project(
         self, points: Float64[np.ndarray, "*n 3"]
     ) -> tuple[Float64[np.ndarray, "*n 2"], Float64[np.ndarray, "*n"]]:
-        """Return where points are seen, and how far in front of the camera they are.
+        """Project points into the picture.
+
+        Args:
+            points: Positions in metres.
 
         Returns:
-            (x, y) in picture widths, (0, 0) the upper left corner and (1, 1) the lower right; and
-            the depth in metres.
+            (x, y) from (0, 0), the upper left corner, to (1, 1), the lower right one; and the depth
+            in metres.
         """
         right, up, forward = self._axes()
         ray = points - self.eye
@@ -88,7 +84,11 @@ class Camera:
         return picture, np.asarray(depth)
 
     def rays(self, size: int) -> Float64[np.ndarray, "h w 3"]:
-        """Return the directions in which pixels look, one metre deep."""
+        """Return the rays of the pixels, of depth 1 m.
+
+        Args:
+            size: Height and width of the picture, in pixels.
+        """
         right, up, forward = self._axes()
         axis = ((np.arange(size) + 0.5) / size - 0.5) / self.focal
         return forward + axis[None, :, None] * right - axis[:, None, None] * up
@@ -103,15 +103,15 @@ class Camera:
 
 @dataclass(frozen=True)
 class Scenery:
-    """A place as a camera sees it, without anybody, and where shadows fall in it.
+    """A picture of a place without a person, and what is needed to add the shadow of one.
 
     Attributes:
         picture: sRGB in [0, 1].
-        unfolded: Where each pixel is on the floor, (x, y), or on the back wall, (x, wall + z), in
-            cells of the shadows' grid; far outside of it for everything else.
+        unfolded: Position of each pixel on the floor, (x, y), or on the back wall, (x, wall + z),
+            in cells of the shadows' grid; far outside of it for other surfaces.
         wall: y of the back wall; infinite outdoors.
-        light: What lights the place and the person.
-        shade: What is left of the light in full shadow, for each colour.
+        light: Light on the place and on the person.
+        shade: Remaining share of the light in full shadow, for each colour channel.
     """
 
     picture: Float32[np.ndarray, "h w 3"]
@@ -126,12 +126,12 @@ class Scenery:
         """Return the picture with the shadow of a person.
 
         Args:
-            points: Corners of the skin.
-            pieces: Which of them make one convex piece, by joint. Shins and feet are near the
-                floor: their shadows have sharper edges, and they keep light from the spot beneath.
+            points: Vertices of the skin.
+            pieces: Indices of the vertices of each nearly convex piece, by joint. Shins and feet,
+                which are near the floor, have sharper shadows and darken the floor below them.
         """
         sharp, soft, under = np.zeros((3, _NUM_CELLS, _NUM_CELLS), dtype=np.uint8)
-        shadow, beneath = _to_cells(self._cast(points)), _to_cells(points[:, :2])
+        shadow, beneath = to_cells(self._cast(points)), to_cells(points[:, :2])
         for name, piece in pieces.items():
             is_low = name.endswith(("knee", "ankle"))
             _fill(sharp if is_low else soft, shadow[piece])
@@ -149,7 +149,7 @@ class Scenery:
         return np.asarray(found[..., None], dtype=np.float32)
 
     def _cast(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Where the light carries points to, on the unfolded floor and wall."""
+        """Project points along the light onto the unfolded floor and wall."""
         x, y, z = points.T
         across, away, down = -self.light.towards
         steps = z / -down
@@ -162,7 +162,12 @@ class Scenery:
         return np.stack([hit_x, hit_y], axis=1)
 
 
-def _to_cells(points: NDArray[np.float64]) -> Plane:
+def to_cells(points: NDArray[np.floating[Any]]) -> Plane:
+    """Convert positions on the unfolded floor and wall to cells of the shadows' grid.
+
+    Args:
+        points: Positions in metres.
+    """
     cells = (points - np.array(_CORNER)) / _CELL - 0.5
     return np.asarray(np.clip(cells, -500, 700), dtype=np.float32)
 
@@ -178,11 +183,11 @@ def _blurred(mask: NDArray[np.uint8], sigma: float) -> Plane:
 
 
 def draw_camera(rng: np.random.Generator, *, stature: float) -> Camera:
-    """Draw a camera that sees a person around the origin whole, with room for raised arms.
+    """Draw a camera that sees a whole person at the origin, with room for raised arms.
 
     Args:
         rng: Source of randomness.
-        stature: The person's height, in metres.
+        stature: Height of the person, in metres.
     """
     focal = rng.uniform(1.2, 2.4)
     seen = stature * rng.uniform(1.42, 1.6)
@@ -195,23 +200,21 @@ def draw_camera(rng: np.random.Generator, *, stature: float) -> Camera:
 
 
 def draw_scenery(rng: np.random.Generator, camera: Camera, *, size: int) -> Scenery:
-    """Draw a place and trace it.
+    """Draw a place and render it.
 
     Args:
         rng: Source of randomness.
-        camera: Through which it is seen.
-        size: Width and height of the picture, in pixels.
+        camera: The camera.
+        size: Height and width of the picture, in pixels.
     """
-    places = (_draw_room, _draw_room, _draw_room, _draw_studio, _draw_park, _draw_street)
-    place = pick(rng, places)(rng)
+    place = pick(rng, PLACES)(rng)
     large = size * _OVERSAMPLING
     colours, unfolded = place.trace(camera.eye, camera.rays(large))
     picture = cv2.resize(np.clip(colours, 0, 1), (size, size), interpolation=cv2.INTER_AREA)
     middle = slice(_OVERSAMPLING // 2, None, _OVERSAMPLING)
-    cells = (unfolded[middle, middle] - np.array(_CORNER)) / _CELL - 0.5
     return Scenery(
         picture=np.asarray(picture, dtype=np.float32),
-        unfolded=np.ascontiguousarray(cells, dtype=np.float32),
+        unfolded=to_cells(unfolded[middle, middle]),
         wall=place.wall,
         light=place.light,
         shade=_shade(place.light),
@@ -219,25 +222,25 @@ def draw_scenery(rng: np.random.Generator, camera: Camera, *, size: int) -> Scen
 
 
 def _shade(light: Light) -> Plane:
-    """The share of the light on the floor that does not come from the lamp."""
+    """Return the ambient share of the light on the floor."""
     lit = light.on(np.array([0.0, 0.0, 1.0]))
     return np.asarray(light.above / lit, dtype=np.float32)
 
 
 @dataclass(frozen=True)
-class _Place:
-    """Planes with paint on them: a floor, perhaps walls, and a sky behind.
+class Place:
+    """Coloured planes: a floor, optional walls, and a sky.
 
     Attributes:
-        floor: Paint over (x, y).
-        light: On all planes.
-        wall: y of the back wall, or infinite.
-        wall_paint: Over (x, z).
-        side: x of a side wall, or infinite.
-        side_paint: Over (y, z).
-        sky: Over the azimuth and elevation of the ray, in radians.
-        corner: How dark the corners between planes are.
-        haze: Colour into which the floor fades in the distance.
+        floor: Colour as a function of (x, y).
+        light: Light on all planes.
+        wall: y of the back wall, or infinity.
+        wall_paint: Its colour as a function of (x, z).
+        side: x of a side wall, or infinity.
+        side_paint: Its colour as a function of (y, z).
+        sky: Colour as a function of azimuth and elevation, in radians.
+        corner: Darkness of the corners between planes, in [0, 1].
+        haze: Colour of the floor in the distance.
     """
 
     floor: Paint
@@ -251,12 +254,21 @@ class _Place:
     haze: Colour | None = None
 
     def trace(self, eye: NDArray[np.float64], rays: NDArray[np.float64]) -> tuple[Plane, Plane]:
-        """Colours of all rays, and where they end on the unfolded floor and back wall."""
-        aim = rays.astype(np.float32)
+        """Trace rays to the planes.
+
+        Args:
+            eye: Position of the camera.
+            rays: Directions of the rays.
+
+        Returns:
+            Colours of the rays, and their positions on the unfolded floor and back wall, in metres;
+            -1000 for rays that end elsewhere.
+        """
+        ray = rays.astype(np.float32)
         planes = ((2, 0.0), (1, self.wall), (0, self.side))
-        steps = np.stack([_steps_to(place - eye[axis], aim[..., axis]) for axis, place in planes])
+        steps = np.stack([_steps_to(place - eye[axis], ray[..., axis]) for axis, place in planes])
         nearest, length = steps.argmin(axis=0), steps.min(axis=0)
-        x, y, z = np.moveaxis(eye.astype(np.float32) + aim * length[..., None], -1, 0)
+        x, y, z = np.moveaxis(eye.astype(np.float32) + ray * length[..., None], -1, 0)
         colours = self._floor_at(x, y, length)
         if self.wall_paint is not None:
             colours = np.where((nearest == 1)[..., None], self._wall_at(x, z), colours)
@@ -264,8 +276,8 @@ class _Place:
             colours = np.where((nearest == 2)[..., None], self._side_at(y, z), colours)
         is_open = length >= _FAR
         if self.sky is not None:
-            azimuth = np.arctan2(aim[..., 0], aim[..., 1])
-            elevation = np.arctan2(aim[..., 2], np.hypot(aim[..., 0], aim[..., 1]))
+            azimuth = np.arctan2(ray[..., 0], ray[..., 1])
+            elevation = np.arctan2(ray[..., 2], np.hypot(ray[..., 0], ray[..., 1]))
             is_open |= elevation > -0.005
             colours = np.where(is_open[..., None], self.sky(azimuth, elevation), colours)
         unfolded = np.stack([x, np.where(nearest == 1, np.float32(self.wall) + z, y)], axis=-1)
@@ -293,13 +305,13 @@ class _Place:
         return np.asarray(colours * self._corner(z) * self._corner(self.wall - y))
 
     def _corner(self, distance: Plane) -> Plane:
-        """How much light reaches a plane so far from the next one."""
+        """Return the share of the light at a distance from the next plane."""
         near = np.exp(-np.maximum(distance, 0) / np.float32(0.3))
         return np.asarray(1 - np.float32(self.corner) * near)[..., None]
 
 
 def _steps_to(distance: float, ray: Plane) -> Plane:
-    """How many metres of depth each ray takes to go so far along one axis."""
+    """Return the depth at which each ray has gone a distance along one axis."""
     if not math.isfinite(distance):
         return np.full_like(ray, _FAR)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -312,7 +324,7 @@ def _lit(light: Light, normal: tuple[float, float, float]) -> Plane:
 
 
 def _falloff(x: Plane, y: Plane) -> Plane:
-    """The lamp is brightest in the middle of the room."""
+    """Return the share of the light, which is brightest in the middle of the room."""
     return np.asarray(1 - 0.22 * np.clip((x * x + y * y) / 12, 0, 1))
 
 
@@ -337,7 +349,8 @@ def _draw_light(rng: np.random.Generator, ground: Colour, *, is_outdoors: bool) 
     )
 
 
-def _draw_room(rng: np.random.Generator) -> _Place:
+def draw_room(rng: np.random.Generator) -> Place:
+    """Draw a room with a back wall, and a side wall in some."""
     floor, ground = pick(rng, (planks, planks, tiles, carpet, carpet, concrete))(rng)
     if rng.random() < 0.3:
         floor = with_rug(rng, floor)
@@ -347,7 +360,7 @@ def _draw_room(rng: np.random.Generator) -> _Place:
     side = math.inf
     if rng.random() < 0.45:
         side = pick(rng, (-1.0, 1.0)) * rng.uniform(1.3, 2.4)
-    return _Place(
+    return Place(
         floor=floor,
         light=_draw_light(rng, ground, is_outdoors=False),
         wall=wall,
@@ -357,15 +370,15 @@ def _draw_room(rng: np.random.Generator) -> _Place:
     )
 
 
-def _draw_studio(rng: np.random.Generator) -> _Place:
-    """A paper backdrop of one colour that goes over into the floor."""
+def draw_studio(rng: np.random.Generator) -> Place:
+    """Draw a seamless paper backdrop of one colour."""
     colour = draw_colour(rng, dull=0.85)
     noise = SurfaceNoise(rng, exponent=1.6)
 
     def paper(x: Plane, y: Plane) -> Plane:
         return np.asarray(colour * (1 + 0.02 * noise(x, y, 0.3))[..., None], dtype=np.float32)
 
-    return _Place(
+    return Place(
         floor=paper,
         light=_draw_light(rng, colour, is_outdoors=False),
         wall=rng.uniform(1.5, 3.0),
@@ -374,16 +387,22 @@ def _draw_studio(rng: np.random.Generator) -> _Place:
     )
 
 
-def _draw_park(rng: np.random.Generator) -> _Place:
+def draw_park(rng: np.random.Generator) -> Place:
+    """Draw open ground under a sky."""
     floor, ground = pick(rng, (grass, grass, sand, concrete, tiles))(rng)
     sky, haze = draw_sky(rng)
     light = _draw_light(rng, ground, is_outdoors=True)
-    return _Place(floor=floor, light=light, sky=sky, haze=haze)
+    return Place(floor=floor, light=light, sky=sky, haze=haze)
 
 
-def _draw_street(rng: np.random.Generator) -> _Place:
+def draw_street(rng: np.random.Generator) -> Place:
+    """Draw a street in front of a house."""
     floor, ground = pick(rng, (tiles, concrete, concrete))(rng)
     light = _draw_light(rng, ground, is_outdoors=True)
     paint = pick(rng, (bricks, plaster, bricks))(rng)
     wall = rng.uniform(2.5, 5.0)
-    return _Place(floor=floor, light=light, wall=wall, wall_paint=with_windows(rng, paint))
+    return Place(floor=floor, light=light, wall=wall, wall_paint=with_windows(rng, paint))
+
+
+PLACES = (draw_room, draw_room, draw_room, draw_studio, draw_park, draw_street)
+"""Kinds of places; repeated ones are as much more likely."""

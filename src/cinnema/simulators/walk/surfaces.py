@@ -1,4 +1,4 @@
-"""What floors, walls and skies look like: a paint gives each place of a surface its colour."""
+"""Floors, walls and skies: random functions from the position on a surface to its colour."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,38 +8,46 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cinnema.simulators.noise import draw_noise
-from cinnema.simulators.walk.colours import draw_colour, from_hex, near_grey, pick
+from cinnema.simulators.colours import draw_colour, draw_noise, from_hex, near_grey, pick
 
 Plane: TypeAlias = NDArray[np.float32]
-
+"""One or three numbers for each pixel."""
 
 Colour: TypeAlias = NDArray[np.float64]
 
-
-# From two coordinates of each pixel on a surface, in metres, to its colour there.
 Paint: TypeAlias = Callable[[Plane, Plane], Plane]
+"""Maps two coordinates of each pixel on a surface, in metres, to its colour."""
 
+Painted: TypeAlias = tuple[Paint, Colour]
+"""A floor or a sky, and its colour from a distance."""
 
-_NOISE = 256
+_NOISE = 256  # height and width of a noise tile
 
 
 class SurfaceNoise:
-    """Periodic fractal noise of mean 0 and deviation 1, amplitude 1 / frequency^exponent."""
+    """Periodic noise of mean 0 and standard deviation 1, with amplitude 1 / frequency^exponent.
+
+    Args:
+        rng: Source of randomness.
+        exponent: Exponent of the amplitude.
+    """
 
     def __init__(self, rng: np.random.Generator, *, exponent: float) -> None:
         self.tile = draw_noise(rng, size=_NOISE, roughness=3 - exponent).astype(np.float32)
 
     def __call__(self, x: Plane, y: Plane, tiles: float, *, stretch: float = 1.0) -> Plane:
-        """Sample it, so many tiles a metre, `stretch` times longer along y."""
+        """Sample the noise.
+
+        Args:
+            x: First coordinates, in metres.
+            y: Second coordinates, in metres.
+            tiles: Periods per metre along x.
+            stretch: Ratio of the period along y to that along x.
+        """
         columns = np.asarray(x * np.float32(tiles * _NOISE) % _NOISE, dtype=np.float32)
         rows = np.asarray(y * np.float32(tiles * _NOISE / stretch) % _NOISE, dtype=np.float32)
         found = cv2.remap(self.tile, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
         return np.asarray(found, dtype=np.float32)
-
-
-# A floor, and its colour from afar.
-Painted: TypeAlias = tuple[Paint, Colour]
 
 
 def planks(rng: np.random.Generator) -> Painted:
@@ -82,7 +90,7 @@ def tiles(rng: np.random.Generator) -> Painted:
 def _rough(
     rng: np.random.Generator, colour: Colour, *, fine: float, coarse: float, tiles: float
 ) -> Painted:
-    """One colour with grain."""
+    """Return a surface of one colour with grain."""
     grains, patches = SurfaceNoise(rng, exponent=0.4), SurfaceNoise(rng, exponent=1.6)
 
     def paint(x: Plane, y: Plane) -> Plane:
@@ -93,7 +101,7 @@ def _rough(
 
 
 def carpet(rng: np.random.Generator) -> Painted:
-    """Draw a floor of one dull colour."""
+    """Draw a carpet of one dull colour."""
     return _rough(rng, draw_colour(rng, dull=0.6), fine=0.06, coarse=0.03, tiles=0.5)
 
 
@@ -116,7 +124,7 @@ def sand(rng: np.random.Generator) -> Painted:
 
 
 def with_rug(rng: np.random.Generator, floor: Paint) -> Paint:
-    """Draw a rug, round or square, and put it on a floor."""
+    """Add a round or rectangular rug to a floor."""
     field, border = draw_colour(rng, dull=0.6), draw_colour(rng, dull=0.6)
     middle, half = rng.normal(0, 0.2, 2).tolist(), rng.uniform(0.8, 1.5, 2).tolist()
     is_round, noise = rng.random() < 0.4, SurfaceNoise(rng, exponent=0.5)
@@ -167,7 +175,7 @@ def bricks(rng: np.random.Generator) -> Paint:
 
 
 def wainscot(rng: np.random.Generator) -> Paint:
-    """Draw a wall that is panelled up to the hip."""
+    """Draw a wall with panels up to hip height."""
     upper, lower = _draw_wall_colour(rng), draw_colour(rng, dull=0.6)
     edge, wide = rng.uniform(0.8, 1.2), rng.uniform(0.1, 0.5)
 
@@ -181,7 +189,7 @@ def wainscot(rng: np.random.Generator) -> Paint:
 
 
 def with_skirting(rng: np.random.Generator, wall: Paint) -> Paint:
-    """Put a skirting board in front of a wall."""
+    """Add a skirting board to a wall."""
     board, high = near_grey(rng, pick(rng, (0.9, 0.3, 0.15))), rng.uniform(0.06, 0.14)
 
     def paint(x: Plane, z: Plane) -> Plane:
@@ -192,7 +200,7 @@ def with_skirting(rng: np.random.Generator, wall: Paint) -> Paint:
 
 @dataclass(frozen=True)
 class _Panel:
-    """A framed rectangle on a wall: a picture, a window, a door."""
+    """A framed rectangle on a wall, such as a picture, a window or a door."""
 
     left: float
     right: float
@@ -215,7 +223,7 @@ class _Panel:
 
 
 def with_decor(rng: np.random.Generator, wall: Paint) -> Paint:
-    """Up to three things along the wall: pictures, a window, a door, a shelf."""
+    """Add up to four random objects to a wall: pictures, windows, doors, shelves."""
     left = rng.uniform(-3.2, -1.6)
     for _ in range(int(rng.integers(0, 5))):
         make = pick(rng, (_picture, _picture, _window, _door, _cupboard))
@@ -265,7 +273,7 @@ def _door(rng: np.random.Generator, left: float) -> _Panel:
 
 
 def _cupboard(rng: np.random.Generator, left: float) -> _Panel:
-    """Shelves with books."""
+    """Draw shelves with books."""
     wide, high, board = rng.uniform(0.6, 1.2), rng.uniform(1.0, 2.0), rng.uniform(0.28, 0.4)
     books = np.stack([draw_colour(rng, dull=0.4) for _ in range(256)])
     heights = rng.uniform(0.55, 0.92, 256).astype(np.float32)
@@ -283,7 +291,7 @@ def _cupboard(rng: np.random.Generator, left: float) -> _Panel:
 
 
 def with_windows(rng: np.random.Generator, wall: Paint) -> Paint:
-    """A house seen from the street: rows of windows, and a plinth."""
+    """Add rows of windows and a plinth to a wall."""
     pitch, wide, high = rng.uniform(1.3, 2.4), rng.uniform(0.6, 1.0), rng.uniform(1.0, 1.5)
     shift, low = rng.uniform(0, 2), rng.uniform(0.8, 1.2)
     glass, frame = from_hex("3a4652") * rng.uniform(0.7, 1.6), near_grey(rng, 0.85)
@@ -303,7 +311,7 @@ def with_windows(rng: np.random.Generator, wall: Paint) -> Paint:
 
 
 def draw_sky(rng: np.random.Generator) -> Painted:
-    """A sky with some clouds over hills and trees; also the colour at the horizon."""
+    """Draw a sky with clouds over hills and trees, and the colour at the horizon."""
     zenith, horizon = pick(rng, (("4a7fc0", "c3d6e6"), ("8fa3b5", "d3d8dc"), ("6a9bd1", "e8e2d2"),
                                   ("9aa0a6", "c4c7c9"), ("5d78a8", "f0cfa8")))  # fmt: skip
     top, haze = from_hex(zenith), from_hex(horizon)
@@ -330,7 +338,7 @@ def draw_sky(rng: np.random.Generator) -> Painted:
 
 
 def _draw_wall_colour(rng: np.random.Generator) -> Colour:
-    """Mostly light and pale, sometimes deep."""
+    """Draw a colour that is mostly light and pale."""
     if rng.random() < 0.7:
         return draw_colour(rng, dull=0.8, darkest=0.65)
     return draw_colour(rng, dull=0.5)

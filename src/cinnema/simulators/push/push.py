@@ -1,30 +1,30 @@
-"""A robot arm pushes things about in a tray: the world that stands in for the robot data set BAIR.
+"""A robot arm that pushes objects in a tray: a substitute for the robot data set BAIR.
 
-Coordinates are metres: x to the right in the picture, y away from the camera, z up; the origin is
-the middle of the tray's floor. Camera, tray and arm are symmetric about x = 0, so that a mirrored
-clip is one that could have been filmed, with -x for x.
-
-The arm is a KUKA LBR iiwa of pybullet's models, read where pybullet keeps it, with a gripper of
-our own.
+Coordinates are in metres: x to the right in the picture, y away from the camera, z up; the origin
+is the centre of the tray's floor. Camera, tray and arm are symmetric about x = 0, so a mirrored
+clip is a plausible clip with -x for x.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
 from numpy.random import Generator
 
-from cinnema.core.errors import UserError
 from cinnema.data.records import BadRecord, Control, Item, RawClip
-from cinnema.simulators.push.arm import ARM_PAINTS, Arm, Pose, set_arm
+from cinnema.simulators.push.arm import ARM_PAINTS, WORKSPACE, Arm, Pose, set_arm
 from cinnema.simulators.push.engine import Engine, simulation
-from cinnema.simulators.push.layout import WORKSPACE
-from cinnema.simulators.push.objects import set_objects
 from cinnema.simulators.push.rendering import Camera, Light, View, render
-from cinnema.simulators.push.tabletop import draw_light, draw_scenery, push_camera, set_tray
-from cinnema.simulators.starts import split_of
+from cinnema.simulators.push.tabletop import (
+    draw_light,
+    draw_scenery,
+    push_camera,
+    set_objects,
+    set_tray,
+)
+from cinnema.simulators.simulator import Simulator
 
 END_EFFECTOR = Control(
     name="end_effector",
@@ -36,36 +36,32 @@ END_EFFECTOR = Control(
 )
 """The point between the fingertips: x to the right, y away from the camera, z up."""
 
-
 FPS = 10.0
 
-
-_STEPS = 24  # of physics, a frame
+_STEPS = 24  # physics steps per frame
 
 
 @dataclass(frozen=True)
-class Push:
-    """Random pushes as a source of clips, deterministic by (seed, start, future).
+class Push(Simulator):
+    """Random pushes of a robot arm.
 
-    A start is a picture: arm, tray and table in some colours, objects at rest, light. A future is
-    a random path of the gripper through the workspace, low over the tray for the most part, with
-    half of its waypoints where an object lies at the start. The arm sets out at rest.
+    A start is a scene: random colours of arm, tray and table, objects at rest, a light. A future
+    is a random path of the gripper through the workspace, mostly low over the tray, with half of
+    its waypoints at the initial position of an object. The arm starts at rest.
 
-    Tracks: "end_effector" is where the point between the fingertips is in each frame, in metres,
-    within `WORKSPACE` up to a centimetre; "objects" are x, y and z of the centre of each of the 7
-    objects.
-
-    Every tenth start is for testing and the one before it for validation.
+    Tracks: "end_effector" is the position of the point between the fingertips in each frame, in
+    metres, within `WORKSPACE` up to a centimetre; "objects" is x, y and z of the centre of each of
+    the 7 objects.
 
     Args:
-        num_starts: Pictures, at least 1.
-        futures: Random pushes of each, at least 1. More of them leave the first as they are.
-        seed: Of all draws, at least 0.
-        size: Width and height in pixels, at least 32.
-        num_frames: Of each clip, x0 included, at least 2; there are 10 a second.
+        num_starts: Number of starts, at least 1.
+        futures: Number of clips for each start, at least 1.
+        seed: Seed of all random draws, at least 0.
+        size: Height and width of the frames, in pixels, at least 32.
+        num_frames: Number of frames in a clip, including x0, at least 2, at 10 fps.
 
     Raises:
-        UserError: A number is out of its range.
+        UserError: A number is outside its limits.
 
     Example:
         >>> push = Push(20, futures=2, num_frames=3)
@@ -74,53 +70,19 @@ class Push:
         (True, (3, 3))
     """
 
-    num_starts: int
-    futures: int = 1
-    seed: int = 0
-    size: int = 64
-    num_frames: int = 30
-
-    def __post_init__(self) -> None:
-        """Check the numbers."""
-        least = {"num_starts": 1, "futures": 1, "seed": 0, "size": 32, "num_frames": 2}
-        for name, low in least.items():
-            if (value := getattr(self, name)) < low:
-                raise UserError(f"{name} of push must be at least {low}, got {value}")
-
-    @property
-    def name(self) -> str:
-        """What the packed data set is called."""
-        return "push"
-
-    @property
-    def control(self) -> Control:
-        """The position of the end effector."""
-        return END_EFFECTOR
-
-    def settings(self) -> dict[str, Any]:
-        """Return all that decides what comes of the source."""
-        return {
-            "num_starts": self.num_starts,
-            "futures": self.futures,
-            "seed": self.seed,
-            "size": self.size,
-            "num_frames": self.num_frames,
-        }
-
-    def items(self) -> Sequence[Item]:
-        """List the starts; each has `futures` clips."""
-        return [
-            Item(name=f"{start:07d}", split=split_of(start), clips=self.futures)
-            for start in range(self.num_starts)
-        ]
+    name: ClassVar[str] = "push"
+    control: ClassVar[Control] = END_EFFECTOR
 
     def read(self, item: Item) -> Iterator[RawClip | BadRecord]:
         """Yield the futures of one start.
 
+        Args:
+            item: An item of `items`.
+
         Raises:
             UserError: pybullet is not installed.
         """
-        start = int(item.name)
+        start = self.start_of(item)
         with simulation(time_step=1 / (FPS * _STEPS)) as engine:
             engine.setPhysicsEngineParameter(numSolverIterations=20)
             stage = _set_stage(engine, self._stream(start, 0), camera=push_camera(size=self.size))
@@ -146,23 +108,23 @@ class Push:
 
 @dataclass(frozen=True, kw_only=True)
 class _Stage:
-    """A start: everything at rest, and what does not move drawn."""
+    """A start: everything at rest, and the static bodies rendered."""
 
     engine: Engine
     camera: Camera
     light: Light
     scenery: View
-    arm: "Arm"
+    arm: Arm
     pose: Pose
     objects: tuple[int, ...]
 
     def places(self) -> Float[np.ndarray, "n 3"]:
-        """Return where the objects are."""
+        """Return the positions of the objects."""
         return np.array([self.engine.getBasePositionAndOrientation(o)[0] for o in self.objects])
 
     def step(self, pose: Pose) -> None:
-        """Let the arm make for a pose, and a step of time pass."""
-        self.arm.make_for(pose)
+        """Set the arm's target and advance the simulation by one step."""
+        self.arm.move_to(pose)
         self.engine.stepSimulation()
 
 
@@ -173,7 +135,7 @@ def _set_stage(engine: Engine, rng: Generator, *, camera: Camera) -> _Stage:
     low, high = np.array([*WORKSPACE, (-0.8, 0.8)]).T
     pose = rng.uniform(low, high)
     arm = set_arm(engine, paints)
-    arm.stand_in(pose)
+    arm.set_pose(pose)
     for body in tray:
         arm.pass_through(body)
     stage = _Stage(
@@ -190,7 +152,7 @@ def _set_stage(engine: Engine, rng: Generator, *, camera: Camera) -> _Stage:
 
 
 def _settle(stage: _Stage) -> None:
-    """Let time pass until nothing has moved by a tenth of a millimetre in a tenth of a second."""
+    """Advance until no object has moved by 0.1 mm within 0.1 s, for at most 3 s."""
     before = stage.places() + 1
     for _ in range(30):
         for _ in range(_STEPS):
@@ -219,13 +181,13 @@ def _film(
 
 @dataclass(frozen=True, kw_only=True)
 class _Path:
-    """Moves from waypoint to waypoint; each begins before the last ends, so that corners are round.
+    """Moves between waypoints; each begins before the previous one ends, which rounds the corners.
 
     Attributes:
-        start: Where it begins.
-        moves: From each waypoint to the next.
-        begins: When each move begins, in seconds.
-        lasts: How long it takes, in seconds.
+        start: First pose.
+        moves: Differences between successive waypoints.
+        begins: Times at which the moves begin, in seconds.
+        lasts: Durations of the moves, in seconds.
     """
 
     start: Pose
@@ -234,9 +196,9 @@ class _Path:
     lasts: Float[np.ndarray, "m"]
 
     def at(self, time: float) -> Pose:
-        """Return where it is at a time in seconds.
+        """Return the pose at a time in seconds.
 
-        Each move has the least jerk: its share done is 10 s^3 - 15 s^4 + 6 s^5.
+        Each move has minimum jerk: its completed share is 10 s^3 - 15 s^4 + 6 s^5.
         """
         s = np.clip((time - self.begins) / self.lasts, 0, 1)
         return np.asarray(self.start + (s**3 * (10 - 15 * s + 6 * s**2)) @ self.moves)

@@ -1,28 +1,35 @@
-"""A world of people who walk, run, jump and dance by motion capture, before still surroundings.
+"""People who walk, run, jump and dance by motion capture, in front of a static background.
 
-A start is a person (body, clothes), a place, a camera and a pose taken from one of the motions.
-Its futures begin with that same picture, to the bit, and go on as other motions, at other speeds,
-forwards or backwards, straight or turning: a future is drawn among the moments of all motions whose
-pose resembles the start's, and the pose turns into that motion within a third of a second.
+A start is a person (body, clothes), a place, a camera, and a pose from one of the motions. Its
+futures continue as different motions, at different speeds, forwards or backwards, straight or
+turning: a future starts at a random moment of a motion whose pose is similar to the start's, and
+the pose blends into that motion within 0.25 to 0.4 seconds.
 
-Who runs leaves the picture. As on a treadmill, the path of a clip is shortened to what the camera
-sees; steps are not.
+A running person would leave the picture. As on a treadmill, the path of a clip is scaled down to
+what the camera sees; the steps are not.
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int64, UInt8
 from numpy.typing import NDArray
 
 from cinnema.core.errors import UserError
-from cinnema.data.records import Control, Item, RawClip
-from cinnema.simulators.starts import split_of
+from cinnema.data.records import Item, RawClip
+from cinnema.simulators.simulator import Simulator
+from cinnema.simulators.walk.body_mesh import (
+    Build,
+    draw_build,
+    draw_clothes,
+    make_figure,
+    rest_joints,
+)
 from cinnema.simulators.walk.figure import (
     JOINTS,
     Figure,
@@ -42,16 +49,7 @@ from cinnema.simulators.walk.mocap import (
     smooth_step,
 )
 from cinnema.simulators.walk.scenery import Camera, Scenery, draw_camera, draw_scenery
-from cinnema.simulators.walk.tailoring import (
-    Build,
-    draw_build,
-    draw_clothes,
-    make_figure,
-    rest_joints,
-)
 
-# How often each of pybullet's motions is played. Those that are left out (crawling, rolls,
-# cartwheels, flips) can be asked for by name.
 MOTIONS: dict[str, float] = {
     "walk": 3.0,
     "run": 1.5,
@@ -63,49 +61,51 @@ MOTIONS: dict[str, float] = {
     "spin": 1.5,
     "spinkick": 0.5,
 }
-# These were recorded faster than people move.
+"""Motions of pybullet's data, and their relative frequency; others have frequency 1."""
+
+# Speed of motions that were recorded faster than people move.
 _TEMPO = {"dance_a": 0.7, "spinkick": 0.7}
-# Those that look natural backwards, and those that turn corners.
+# Motions that are also played backwards, and motions that turn corners.
 _REVERSIBLE = ("walk",)
 _STRIDING = ("walk", "run")
-# How far a person may come from its first place, in metres.
+# Largest distance of a person from its first position, in metres.
 _REACH = 0.45
-# Poses resemble each other up to about this angle between their joints, in radians.
-_LIKENESS = 0.35
-# In likeness, of each joint as `mocap.TURNING` lists them: what bears the weight counts most.
+# Angle between the joints of two poses beyond which they are not similar, in radians.
+_SIMILAR = 0.35
+# Weights of the joints of `mocap.TURNING` in the comparison of poses.
 _JOINT_WEIGHTS = np.array([2.0, 1.0, 0.3, 2.0, 1.5, 0.5, 1.0, 0.7, 2.0, 1.5, 0.5, 1.0, 0.7])
-# Moments of a motion are told apart by so many seconds.
+# Step between the moments of a motion, in seconds.
 _STEP = 1 / 30
-# How far from the edge of the picture its joints stay, in picture widths.
+# Smallest distance of the joints from the edge of the picture, in picture widths.
 _MARGIN = 0.04
-# Futures that are drawn until one stays in the picture: of three hundred, one or two do not.
+# Attempts to draw a future that stays in the picture; one or two of three hundred do not.
 _TRIES = 20
-# Of the recorded person, in metres.
+# Height of the recorded person, in metres.
 _STATURE = 1.66
+# Numbers of the random streams.
 _BODY, _PLACE, _OPENING, _FUTURE = range(4)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Walk:
-    """People in motion, as a `ClipSource`: one item is a start with all its futures.
+@dataclass(frozen=True)
+class Walk(Simulator):
+    """People in motion.
 
-    Tracks: "joints", positions of `figure.JOINTS` one after the other as x, y, z in metres, on axes
-    that follow the picture (x to the right, y away from the camera, z up, the origin on the floor
-    beneath the first pelvis); "joints_2d", the same as x, y in the picture, from (0, 0), the upper
-    left corner, to (1, 1); "motion", which of `motions` is played, and its phase in [0, 1).
+    Tracks: "joints", positions of `figure.JOINTS`, concatenated, as x (to the right), y (away from
+    the camera) and z (up) in metres, with the origin on the floor below the first pelvis;
+    "joints_2d", the same as x and y in the picture, from (0, 0), the upper left corner, to (1, 1);
+    "motion", the index of the motion in `motions`, and its phase in [0, 1).
 
-    Every tenth start validates and every tenth tests, whatever their number; the person, its
-    clothes and its surroundings belong to the start alone.
+    The person, the clothes and the place are the same in all futures of a start.
 
-    Attributes:
-        num_starts: How many starts.
-        futures: Clips of each start.
-        seed: Decides everything, with the numbers of the start and of the future.
-        size: Width and height of the frames, in pixels.
-        num_frames: Of each clip, the first one included.
-        fps: Frames a second.
-        motions: Which files are played, without "humanoid3d_" and ".txt".
-        motion_folder: Where they are; pybullet's own when None.
+    Args:
+        num_starts: Number of starts, at least 1.
+        futures: Number of clips for each start, at least 1.
+        seed: Seed of all random draws, at least 0.
+        size: Height and width of the frames, in pixels, at least 16.
+        num_frames: Number of frames in a clip, including x0, at least 2.
+        fps: Frames per second, from 1 to 240.
+        motions: Names of the motion files, without "humanoid3d_" and ".txt".
+        motion_folder: Folder of these files. Defaults to pybullet's.
 
     Example:
         >>> walk = Walk(num_starts=10, futures=2, num_frames=4)
@@ -114,61 +114,45 @@ class Walk:
         ((4, 64, 64, 3), (4, 54))
     """
 
-    num_starts: int
-    futures: int = 1
-    seed: int = 0
-    size: int = 64
-    num_frames: int = 30
+    name: ClassVar[str] = "walk"
+    limits: ClassVar[Mapping[str, tuple[float, float]]] = {
+        **Simulator.limits,
+        "size": (16, math.inf),
+        "fps": (1, 240),
+    }
+    item_prefix: ClassVar[str] = "start-"
+    item_digits: ClassVar[int] = 6
+
     fps: float = 12.5
     motions: tuple[str, ...] = tuple(MOTIONS)
     motion_folder: Path | None = None
 
     def __post_init__(self) -> None:
-        least = {"num_starts": 1, "futures": 1, "seed": 0, "size": 16, "num_frames": 2}
-        for name, low in least.items():
-            if getattr(self, name) < low:
-                raise UserError(f"{name} must be at least {low}, got {getattr(self, name)}")
-        if not 1 <= self.fps <= 240:
-            raise UserError(f"fps must be from 1 to 240, got {self.fps}")
+        """Check the numbers and the motions."""
+        super().__post_init__()
         if not self.motions or len(set(self.motions)) < len(self.motions):
-            raise UserError(f"motions must be different ones, 1 or more, got {self.motions}")
-
-    @property
-    def name(self) -> str:
-        """What the packed data set is called."""
-        return "walk"
-
-    @property
-    def control(self) -> Control | None:
-        """There is none."""
-        return None
-
-    def settings(self) -> dict[str, Any]:
-        """Return all that decides what comes of the source."""
-        folder = None if self.motion_folder is None else self.motion_folder.name
-        return {**asdict(self), "motions": list(self.motions), "motion_folder": folder}
+            raise UserError(f"motions must be different names, at least 1, got {self.motions}")
 
     def items(self) -> Sequence[Item]:
-        """List the starts.
+        """List the starts; each yields `futures` clips.
 
         Raises:
             UserError: Motions are missing or damaged, or pybullet is not installed.
         """
         self._repertoire()
-        return [
-            Item(name=f"start-{number:06d}", split=split_of(number), clips=self.futures)
-            for number in range(self.num_starts)
-        ]
+        return super().items()
 
     def read(self, item: Item) -> Iterator[RawClip]:
-        """Yield the futures of one start."""
-        number = int(item.name.removeprefix("start-"))
-        stage = self._set_stage(number)
-        opening = self._draw_opening(number)
+        """Yield the futures of one start.
+
+        Args:
+            item: An item of `items`.
+        """
+        start = self.start_of(item)
+        stage, opening = self.stage_of(start), self.opening_of(start)
         first = stage.film(opening)
         for future in range(self.futures):
-            rng = np.random.default_rng([self.seed, number, _FUTURE, future])
-            film = stage.film(self._draw_seen_future(rng, opening, stage))
+            film = stage.film(self.future_of(start, future, opening=opening, stage=stage))
             joined = {name: np.concatenate(pair) for name, pair in _pairs(first, film)}
             frames = joined.pop("frames")
             yield RawClip(
@@ -181,38 +165,64 @@ class Walk:
                 start=item.name if self.futures > 1 else None,
             )
 
-    def _set_stage(self, number: int) -> "_Stage":
-        body = np.random.default_rng([self.seed, number, _BODY])
+    def stage_of(self, start: int) -> "Stage":
+        """Draw the person, the camera and the place of a start.
+
+        Args:
+            start: Number of the start.
+        """
+        body = np.random.default_rng([self.seed, start, _BODY])
         build = draw_build(body)
         figure = make_figure(build, draw_clothes(body), grain=body)
-        place = np.random.default_rng([self.seed, number, _PLACE])
+        place = np.random.default_rng([self.seed, start, _PLACE])
         camera = draw_camera(place, stature=_STATURE * build.scale)
         scenery = draw_scenery(place, camera, size=self.size)
-        return _Stage(build, figure, camera, scenery)
+        return Stage(build, figure, camera, scenery)
 
-    def _draw_opening(self, number: int) -> "_Take":
-        """The first pose of a start: a moment of a motion, turned anyhow."""
-        rng = np.random.default_rng([self.seed, number, _OPENING])
+    def opening_of(self, start: int) -> "Take":
+        """Draw the first pose of a start: a moment of a motion, with a random heading.
+
+        Args:
+            start: Number of the start.
+        """
+        rng = np.random.default_rng([self.seed, start, _OPENING])
         repertoire = self._repertoire()
         moment = int(rng.choice(len(repertoire.weights), p=repertoire.weights))
         take = repertoire.play(moment, np.zeros(1))
         return replace(take, poses=_turned(take.poses, rng.uniform(-math.pi, math.pi), 0.0))
 
-    def _draw_seen_future(
-        self, rng: np.random.Generator, opening: "_Take", stage: "_Stage"
-    ) -> "_Take":
-        """A future in which the person stays in the picture: a high leap may leave it."""
+    def future_of(self, start: int, future: int, *, opening: "Take", stage: "Stage") -> "Take":
+        """Draw the motion of a future in which the person stays in the picture.
+
+        Args:
+            start: Number of the start.
+            future: Number of the future.
+            opening: First pose of the start.
+            stage: Person and camera of the start.
+
+        Returns:
+            All frames of the clip but the first.
+        """
+        rng = np.random.default_rng([self.seed, start, _FUTURE, future])
         for _ in range(_TRIES):
-            take = self._draw_future(rng, opening)
+            take = self.draw_future(rng, opening)
             if stage.sees(take):
                 break
         return take
 
-    def _draw_future(self, rng: np.random.Generator, opening: "_Take") -> "_Take":
-        """All but the first frame of a clip."""
+    def draw_future(self, rng: np.random.Generator, opening: "Take") -> "Take":
+        """Draw a motion that continues a pose; in a high jump the person may leave the picture.
+
+        Args:
+            rng: Source of randomness.
+            opening: The pose.
+
+        Returns:
+            All frames of the clip but the first.
+        """
         repertoire = self._repertoire()
         odds = repertoire.weights * np.exp(
-            -((_unlikeness(opening.poses.rotations, repertoire.rotations) / _LIKENESS) ** 2)
+            -((_angle_between(opening.poses.rotations, repertoire.rotations) / _SIMILAR) ** 2)
         )
         moment = int(rng.choice(len(odds), p=odds / odds.sum()))
         name = repertoire.motions[repertoire.owners[moment]].name
@@ -225,7 +235,7 @@ class Walk:
         poses = _turned(poses, float(opening.poses.heading[0]), rate / self.fps)
         fade = smooth_step(times / 0.3)
         clearance = opening.clearance * (1 - fade) + take.clearance * fade
-        return _Take(poses, clearance, take.motion)[1:]
+        return Take(poses, clearance, take.motion)[1:]
 
     def _repertoire(self) -> "_Repertoire":
         folder = bundled_folder() if self.motion_folder is None else self.motion_folder
@@ -233,26 +243,27 @@ class Walk:
 
 
 @dataclass(frozen=True)
-class _Take:
-    """What is played at t moments.
+class Take:
+    """A motion at t moments.
 
     Attributes:
-        poses: The path is as recorded; `_Stage` shortens it.
-        clearance: How far the lowest part of the body is above the floor, in metres.
-        motion: Which motion, and its phase.
+        poses: Poses with the recorded path, which `Stage` scales down.
+        clearance: Height of the lowest part of the body above the floor, in metres.
+        motion: Index and phase of the motion.
     """
 
     poses: Poses
     clearance: Float64[np.ndarray, "t"]
     motion: Float64[np.ndarray, "t 2"]
 
-    def __getitem__(self, moments: slice) -> "_Take":
-        return _Take(self.poses[moments], self.clearance[moments], self.motion[moments])
+    def __getitem__(self, moments: slice) -> "Take":
+        """Return a range of moments."""
+        return Take(self.poses[moments], self.clearance[moments], self.motion[moments])
 
 
 @dataclass(frozen=True)
-class _Film:
-    """What the camera saw of a take."""
+class Film:
+    """Frames and tracks of a take (see `Walk`)."""
 
     frames: UInt8[np.ndarray, "t h w 3"]
     joints: Float32[np.ndarray, "t xyz"]
@@ -260,42 +271,61 @@ class _Film:
     motion: Float32[np.ndarray, "t 2"]
 
 
-def _pairs(first: _Film, rest: _Film) -> Iterator[tuple[str, tuple[Any, Any]]]:
-    for field in fields(_Film):
+def _pairs(first: Film, rest: Film) -> Iterator[tuple[str, tuple[Any, Any]]]:
+    for field in fields(Film):
         yield field.name, (getattr(first, field.name), getattr(rest, field.name))
 
 
 @dataclass(frozen=True)
-class _Stage:
-    """A person somewhere, before a camera."""
+class Stage:
+    """A person in a place, in front of a camera.
+
+    Attributes:
+        build: Proportions of the person.
+        figure: Skin of the person.
+        camera: The camera.
+        scenery: The place.
+    """
 
     build: Build
     figure: Figure
     camera: Camera
     scenery: Scenery
 
-    def film(self, take: _Take) -> _Film:
+    def film(self, take: Take) -> Film:
+        """Render a take.
+
+        Args:
+            take: The motion.
+        """
         skeleton, points = self.pose(take)
         seen, _ = self.camera.project(skeleton.joints)
         frames = np.stack(list(self._pictures(points)))
         num_frames = len(frames)
-        return _Film(
+        return Film(
             frames=frames,
             joints=skeleton.joints.reshape(num_frames, -1).astype(np.float32),
             joints_2d=seen.reshape(num_frames, -1).astype(np.float32),
             motion=take.motion.astype(np.float32),
         )
 
-    def sees(self, take: _Take) -> bool:
-        """Whether every joint is in the picture at every moment."""
+    def sees(self, take: Take) -> bool:
+        """Return whether every joint is in the picture at every moment.
+
+        Args:
+            take: The motion.
+        """
         seen, _ = self.camera.project(self.pose(take)[0].joints)
         return bool(seen.min() > 0 and seen.max() < 1)
 
-    def pose(self, take: _Take) -> tuple[Skeleton, NDArray[np.float64]]:
-        """Stand the person on the floor, or as high above it as the take says, within view.
+    def pose(self, take: Take) -> tuple[Skeleton, NDArray[np.float64]]:
+        """Place the person within view, on the floor or at the take's height above it.
+
+        Args:
+            take: The motion.
 
         Returns:
-            The skeleton, and the corners of the skin.
+            The skeleton, and the vertices of the skin.
         """
         size = self.build.scale * self.build.legs
         height = np.zeros(len(take.poses))
@@ -309,7 +339,7 @@ class _Stage:
     def _in_view(
         self, joints: NDArray[np.float64], place: NDArray[np.float64], lift: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        """The path, shortened until every joint is seen at every moment."""
+        """Return the path, scaled down until every joint is in the picture at every moment."""
         reach = min(1.0, _REACH / max(float(np.linalg.norm(place, axis=1).max()), 1e-9))
         for share in (1.0, 0.8, 0.6, 0.4, 0.2, 0.0):
             path = np.concatenate([place * (reach * share), lift[:, None]], axis=1)
@@ -332,15 +362,15 @@ class _Stage:
 
 @dataclass(frozen=True)
 class _Repertoire:
-    """All moments at which a motion can begin.
+    """All moments at which a motion can start.
 
     Attributes:
-        motions: All of them, then all of them mirrored.
-        clearances: Of each motion, at its moments in turn.
-        owners: Of each moment, the number of its motion.
-        moments: In seconds.
-        rotations: The pose at each moment.
-        weights: How often a start is at each moment.
+        motions: All motions, then their mirror images.
+        clearances: Clearance of each motion at its moments.
+        owners: Index of the motion of each moment.
+        moments: Moments, in seconds.
+        rotations: Pose at each moment.
+        weights: Probability of each moment as a start.
     """
 
     motions: tuple[Motion, ...]
@@ -350,8 +380,8 @@ class _Repertoire:
     rotations: Float64[np.ndarray, "n 13 4"]
     weights: Float64[np.ndarray, "n"]
 
-    def play(self, moment: int, times: Float64[np.ndarray, "t"]) -> _Take:
-        """Play on from one of the moments, by its number."""
+    def play(self, moment: int, times: Float64[np.ndarray, "t"]) -> Take:
+        """Play a motion from one of the moments, given by its index."""
         owner, start = int(self.owners[moment]), float(self.moments[moment])
         motion = self.motions[owner]
         phase = (start + times) / motion.period % 1.0
@@ -359,7 +389,7 @@ class _Repertoire:
         clearance = np.interp(phase * len(heights), np.arange(len(heights) + 1),
                               np.append(heights, heights[0]))  # fmt: skip
         number = np.full(len(times), float(owner % (len(self.motions) // 2)))
-        return _Take(motion.play(start, times), clearance, np.stack([number, phase], axis=1))
+        return Take(motion.play(start, times), clearance, np.stack([number, phase], axis=1))
 
 
 @lru_cache(maxsize=4)
@@ -385,9 +415,9 @@ def _make_repertoire(folder: Path, names: tuple[str, ...]) -> _Repertoire:
 
 
 def _clearance(poses: Poses) -> NDArray[np.float64]:
-    """How far the recorded person is above the floor, in metres.
+    """Return the height of the recorded person above the floor, in metres.
 
-    Recordings sink and float by a few centimetres; the lowest tenth of a motion is taken to stand.
+    Recordings are off by a few centimetres; the lowest tenth of a motion counts as standing.
     """
     skeleton = pose_skeleton(rest_joints(Build()), poses)
     reach = {"pelvis": 0.12, "chest": 0.1, "head": 0.12, "toe": 0.025, "knee": 0.06, "wrist": 0.1}
@@ -396,24 +426,24 @@ def _clearance(poses: Poses) -> NDArray[np.float64]:
     return np.asarray(np.clip(lowest - np.quantile(lowest, 0.1) - 0.02, 0.0, None))
 
 
-def _unlikeness(
+def _angle_between(
     pose: Float64[np.ndarray, "1 13 4"], others: Float64[np.ndarray, "n 13 4"]
 ) -> Float64[np.ndarray, "n"]:
-    """The root mean square of the angles between two poses' joints, in radians."""
+    """Return the root mean square angle between the joints of two poses, in radians."""
     cosine = np.abs(np.sum(pose * others, axis=-1))
     angle = 2 * np.arccos(np.clip(cosine, 0.0, 1.0))
     return np.asarray(np.sqrt((angle**2 @ _JOINT_WEIGHTS) / _JOINT_WEIGHTS.sum()))
 
 
 def _blended(opening: Poses, poses: Poses, share: NDArray[np.float64]) -> Poses:
-    """Begin with the opening's pose, and leave it while `share` goes from 0 to 1."""
+    """Blend from the opening's pose to `poses` while `share` goes from 0 to 1."""
     gap = multiply(opening.rotations, conjugate(poses.rotations[:1]))
     bend = slerp(gap, identity(gap.shape[:-1]), smooth_step(share)[:, None])
     return replace(poses, rotations=multiply(bend, poses.rotations))
 
 
 def _draw_turning(rng: np.random.Generator, name: str) -> float:
-    """How fast a motion turns besides what was recorded, in radians a second."""
+    """Draw the additional turning rate of a motion, in radians per second."""
     if name not in _STRIDING:
         return float(rng.normal(0.0, 0.15))
     if rng.random() < 0.2:
@@ -422,7 +452,7 @@ def _draw_turning(rng: np.random.Generator, name: str) -> float:
 
 
 def _turned(poses: Poses, heading: float, rate: float) -> Poses:
-    """Let poses begin with a heading, and turn by `rate` radians from each to the next."""
+    """Add a heading, and a rotation of `rate` radians from each pose to the next."""
     turn = heading + rate * np.arange(len(poses))
     path = poses.place[:, 0] + 1j * poses.place[:, 1]
     path = np.cumsum(np.diff(path, prepend=path[:1]) * np.exp(1j * turn))

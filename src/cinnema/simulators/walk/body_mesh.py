@@ -1,7 +1,7 @@
-"""People's bodies and clothes: draws proportions and garments, and makes the skin.
+"""The mesh of a person: random proportions and clothes, and the skin built from them.
 
-The skin is made of closed tubes along z: trunk, neck, skull, arms, legs, shoes, and for some a
-skirt or long hair. Tables give their cross-sections, for the person that was recorded.
+The skin consists of closed tubes along z: trunk, neck, skull, arms, legs, shoes, and optionally a
+skirt or long hair. Tables contain their cross-sections, for a person of the recorded size.
 """
 
 import math
@@ -13,16 +13,17 @@ import numpy as np
 from jaxtyping import Float64
 from numpy.typing import NDArray
 
-from cinnema.simulators.walk.colours import draw_colour, from_hex, near_grey, pick, varied
+from cinnema.simulators.colours import draw_colour, from_hex, near_grey, pick, varied
 from cinnema.simulators.walk.figure import JOINTS, PARENTS, Figure
 from cinnema.simulators.walk.mocap import smooth_step
 
 Points: TypeAlias = NDArray[np.float64]
-# Height, middle in x and in y, half extent in x and in y.
-Ring: TypeAlias = tuple[float, float, float, float, float]
 
-# Rings of the trunk above the hips, in metres: height, forward, half depth, half width; and which
-# of the factors its width follows from 0 (hips) to 1 (shoulders).
+Ring: TypeAlias = tuple[float, float, float, float, float]
+"""Height, centre in x and y, half extent in x and y."""
+
+# Cross-sections of the trunk, in metres: height above the hips, forward offset, half depth, half
+# width; and the weight of the shoulders' width against the hips', from 0 to 1.
 _TRUNK = (
     (-0.135, -0.005, 0.01, 0.01, 0.0),
     (-0.12, -0.005, 0.07, 0.08, 0.0),
@@ -41,15 +42,15 @@ _TRUNK = (
     (0.53, -0.012, 0.054, 0.06, 1.0),
     (0.54, -0.01, 0.01, 0.01, 1.0),
 )
-# Rings of limbs: how far along the limb, half depth, half width. From 0 to 1 is to the elbow or
-# knee, from 1 to 2 to the wrist or ankle.
+# Cross-sections of limbs: position along the limb, half depth, half width. Position 1 is the elbow
+# or knee, position 2 the wrist or ankle.
 _ARM = (
     (-0.2, 0.01, 0.01), (-0.16, 0.036, 0.034), (-0.07, 0.052, 0.05), (0.02, 0.057, 0.055),
     (0.2, 0.054, 0.05), (0.42, 0.049, 0.045), (0.65, 0.045, 0.041), (0.87, 0.042, 0.039),
     (1.0, 0.041, 0.038), (1.14, 0.043, 0.039), (1.35, 0.041, 0.037), (1.6, 0.034, 0.031),
     (1.82, 0.028, 0.025), (2.0, 0.027, 0.022),
 )  # fmt: skip
-# Rings of a hand: below the wrist, half depth, half width, in metres.
+# Cross-sections of a hand: distance below the wrist, half depth, half width, in metres.
 _HAND = ((0.03, 0.036, 0.019), (0.07, 0.041, 0.02), (0.11, 0.036, 0.018), (0.15, 0.024, 0.014),
          (0.165, 0.006, 0.004))  # fmt: skip
 _LEG = (
@@ -59,14 +60,16 @@ _LEG = (
     (1.45, 0.053, 0.051), (1.65, 0.044, 0.042), (1.85, 0.037, 0.036), (2.0, 0.035, 0.034),
     (2.06, 0.01, 0.01),
 )  # fmt: skip
-# Rings of a shoe: forward of the ankle, lower and upper edge above the sole, half width.
+# Cross-sections of a shoe: position in front of the ankle, lower and upper edge above the sole,
+# half width.
 _SHOE = (
     (-0.072, 0.02, 0.06, 0.012), (-0.066, 0.002, 0.085, 0.03), (-0.04, 0.0, 0.1, 0.038),
     (0.0, 0.0, 0.1, 0.04), (0.035, 0.0, 0.085, 0.042), (0.07, 0.0, 0.065, 0.045),
     (0.115, 0.0, 0.05, 0.048), (0.155, 0.0, 0.042, 0.045), (0.182, 0.004, 0.034, 0.032),
     (0.194, 0.012, 0.024, 0.01),
 )  # fmt: skip
-# Rings of long hair and of a pony tail: above the head's middle, forward, half depth, half width.
+# Cross-sections of long hair and of a pony tail: height above the head's centre, forward offset,
+# half depth, half width.
 _HANGING_HAIR = {
     "long": (
         (0.06, -0.02, 0.075, 0.085), (0.0, -0.035, 0.07, 0.09), (-0.08, -0.055, 0.05, 0.09),
@@ -77,7 +80,7 @@ _HANGING_HAIR = {
         (-0.13, -0.135, 0.026, 0.024), (-0.2, -0.125, 0.005, 0.005),
     ),
 }  # fmt: skip
-# How far the sole is below the ankle.
+# Distance of the sole below the ankle, in metres.
 _SOLE = 0.07
 _SKINS = ("f3d3bd", "e9bd9b", "d8a27c", "b97d56", "8f5a3a", "6b4129", "4c2d1e")
 _HAIRS = ("15110f", "2c1d14", "4f3220", "7a5230", "b88a4a", "d8bd83", "8a3f1c", "8d8a86", "d6d4d0")
@@ -90,17 +93,17 @@ _SHOES = ("141414", "efefec", "5a3a22", "b33127", "28406e", "77787a", "d9c24b")
 
 @dataclass(frozen=True, kw_only=True)
 class Build:
-    """A person's proportions, as factors of the recorded one's (1.67 m tall), unless said.
+    """Proportions of a person, as factors of those of the recorded person, who is 1.67 m tall.
 
     Attributes:
-        scale: Of everything.
-        legs: Length of the legs.
-        torso: Length of the trunk.
-        arms: Length of the arms.
-        shoulders: Width between the shoulders.
-        hips: Width between the hips.
-        girth: Thickness of limbs and trunk.
-        belly: What the waist gains in front, in metres.
+        scale: Factor of all lengths.
+        legs: Factor of the legs' length.
+        torso: Factor of the trunk's length.
+        arms: Factor of the arms' length.
+        shoulders: Factor of the width between the shoulders.
+        hips: Factor of the width between the hips.
+        girth: Factor of the thickness of limbs and trunk.
+        belly: Additional depth of the waist in front, in metres.
     """
 
     scale: float = 1.0
@@ -115,21 +118,22 @@ class Build:
 
 @dataclass(frozen=True, kw_only=True)
 class Clothes:
-    """What a person wears, and the colours.
+    """Clothes and colours of a person.
 
     Attributes:
-        skin: Of face and hands.
-        hair: Of the hair.
-        shirt: Of the trunk and the sleeves.
-        accent: The shirt's second colour, used by its pattern; also a cap's.
-        trousers: Of the legs, or the skirt.
-        shoes: Of the shoes, above the sole.
-        pattern: "plain", "stripes", "bars" (upright), "halves" or "sleeves" (in the accent).
-        sleeves: How much of the arms they cover: 0 nothing, 0.45 short, 1 long.
-        legs: How much of the legs the trousers cover: 0 nothing, 0.45 shorts, 1 long.
+        skin: Colour of the skin.
+        hair: Colour of the hair.
+        shirt: Colour of the shirt.
+        accent: Second colour of the shirt's pattern, and of a cap.
+        trousers: Colour of the trousers or the skirt.
+        shoes: Colour of the shoes above the sole.
+        pattern: "plain", "stripes", "bars" (vertical stripes), "halves", or "sleeves" (in the
+            accent's colour).
+        sleeves: Covered share of the arms: 0 is none, 0.45 short, 1 long.
+        legs: Covered share of the legs: 0 is none, 0.45 shorts, 1 long.
         hairdo: "short", "long", "tail", "cap" or "bald".
-        skirt: Its length as a part of the legs'; 0 for none.
-        beard: Whether there is one.
+        skirt: Length as a share of the legs' length; 0 without a skirt.
+        beard: Whether the person has a beard.
     """
 
     skin: Float64[np.ndarray, "3"]
@@ -147,7 +151,7 @@ class Clothes:
 
 
 def draw_build(rng: np.random.Generator) -> Build:
-    """Draw a person's proportions: 1.5 to 1.9 m tall, slim to stout."""
+    """Draw the proportions of a person, 1.5 to 1.9 m tall and slim to stout."""
     stout = rng.normal(0.0, 1.0)
     return Build(
         scale=float(np.clip(rng.normal(1.02, 0.05), 0.9, 1.13)),
@@ -162,7 +166,7 @@ def draw_build(rng: np.random.Generator) -> Build:
 
 
 def draw_clothes(rng: np.random.Generator) -> Clothes:
-    """Draw what a person wears."""
+    """Draw the clothes of a person."""
     shirt, accent = _draw_cloth(rng), _draw_cloth(rng)
     if abs(shirt.sum() - accent.sum()) < 0.6:
         accent = np.full(3, 0.13 if shirt.sum() > 1.5 else 0.9)
@@ -186,14 +190,18 @@ def draw_clothes(rng: np.random.Generator) -> Clothes:
 
 
 def _draw_cloth(rng: np.random.Generator) -> Points:
-    """Any colour, with black, white and grey among them."""
+    """Draw a colour of cloth; one in four is black, white or grey."""
     if rng.random() < 0.25:
         return near_grey(rng, pick(rng, (0.1, 0.25, 0.5, 0.75, 0.92)))
     return draw_colour(rng, dull=0.1, darkest=0.3)
 
 
 def rest_joints(build: Build) -> Float64[np.ndarray, "18 3"]:
-    """Return where the joints are at rest, the pelvis at the origin."""
+    """Return the positions of the joints at rest, with the pelvis at the origin.
+
+    Args:
+        build: Proportions of the person.
+    """
     offsets = {
         "hip": (0.0, 0.085 * build.hips, 0.0),
         "knee": (0.0, 0.0, -0.4215 * build.legs),
@@ -216,17 +224,17 @@ def rest_joints(build: Build) -> Float64[np.ndarray, "18 3"]:
 
 
 def make_figure(build: Build, clothes: Clothes, *, grain: np.random.Generator) -> Figure:
-    """Make the skin of a person.
+    """Build the skin of a person.
 
     Args:
-        build: The proportions.
-        clothes: What covers it.
-        grain: Source of the small differences in colour over the cloth.
+        build: Proportions.
+        clothes: Clothes and colours.
+        grain: Source of the small random differences in colour.
     """
-    tailor = _Tailor(build, clothes)
-    parts = [*tailor.trunk(), *tailor.head()]
+    body = _Body(build, clothes)
+    parts = [*body.trunk(), *body.head()]
     for side in ("right_", "left_"):
-        parts += [tailor.arm(side), tailor.leg(side), tailor.shoe(side)]
+        parts += [body.arm(side), body.leg(side), body.shoe(side)]
     first = np.cumsum([0, *(len(part.points) for part in parts[:-1])])
     colours = np.concatenate([part.colours for part in parts])
     colours = colours * grain.normal(1.0, 0.035, (len(colours), 1))
@@ -244,7 +252,7 @@ def make_figure(build: Build, clothes: Clothes, *, grain: np.random.Generator) -
 
 @dataclass(frozen=True)
 class _Part:
-    """A piece of a `Figure`, described as there."""
+    """A part of a `Figure`, with the same attributes."""
 
     points: Points
     carriers: NDArray[np.int64]
@@ -255,21 +263,21 @@ class _Part:
 
 @dataclass(frozen=True)
 class _Tube:
-    """A closed tube of rings along z."""
+    """A closed tube along z."""
 
     points: Points
     tiles: NDArray[np.int64]
 
     @property
     def middles(self) -> Points:
-        """Of the tiles."""
+        """Centres of the quadrilaterals."""
         return np.asarray(self.points[self.tiles].mean(axis=1))
 
     def moved(self, offset: Points) -> "_Tube":
         return replace(self, points=self.points + offset)
 
     def part(self, colours: Points, carriers: Mapping[str, Points | float]) -> _Part:
-        """Colour the tube, or its tiles, and hang it on up to three joints by weight."""
+        """Assign colours and up to three joints with weights."""
         shape = (len(self.points), 3)
         numbers, weights = np.zeros(shape, dtype=np.int64), np.zeros(shape)
         for slot, (name, weight) in enumerate(carriers.items()):
@@ -279,12 +287,12 @@ class _Tube:
 
 
 def _tube(rings: Sequence[Ring], *, around: int, squareness: float = 2.0) -> _Tube:
-    """Make a tube.
+    """Build a tube.
 
     Args:
-        rings: From one end to the other; where the ends are small, it looks closed.
-        around: Corners of each ring.
-        squareness: 2 makes ellipses, more makes rounded boxes (superellipses).
+        rings: Cross-sections from one end to the other; small ones at the ends close the tube.
+        around: Number of vertices of each ring.
+        squareness: Exponent of the superellipse: 2 is an ellipse, more a rounded box.
     """
     angle = 2 * math.pi * (np.arange(around) + 0.5) / around
     circle = np.stack([np.cos(angle), np.sin(angle)])
@@ -296,12 +304,12 @@ def _tube(rings: Sequence[Ring], *, around: int, squareness: float = 2.0) -> _Tu
     a, b = ring * around + step, ring * around + (step + 1) % around
     tiles = np.stack([a, b, b + around, a + around], axis=-1).reshape(-1, 4)
     if rings[-1][0] < rings[0][0]:
-        tiles = tiles[:, ::-1].copy()  # counter-clockwise from outside all the same
+        tiles = tiles[:, ::-1].copy()  # keeps them counter-clockwise from outside
     return _Tube(points.reshape(-1, 3), tiles)
 
 
-class _Tailor:
-    """Makes the parts of one person, before `Build.scale`."""
+class _Body:
+    """Builds the parts of one person, before `Build.scale` is applied."""
 
     def __init__(self, build: Build, clothes: Clothes) -> None:
         self.build, self.clothes = build, clothes
@@ -309,7 +317,7 @@ class _Tailor:
         self.rest = dict(zip(JOINTS, rest, strict=True))
 
     def trunk(self) -> list[_Part]:
-        """The trunk with shirt and seat, and the skirt if there is one."""
+        """Return the trunk with the shirt, and the skirt if there is one."""
         build, clothes = self.build, self.clothes
         rings = []
         for z, forward, deep, wide, upper in _TRUNK:
@@ -330,7 +338,7 @@ class _Tailor:
         return parts + ([self._skirt()] if clothes.skirt else [])
 
     def _shirt(self, places: Points) -> Points:
-        """Colours of the shirt at some places of the trunk."""
+        """Return the colours of the shirt at some positions."""
         clothes = self.clothes
         angle = np.arctan2(places[:, 1], places[:, 0])
         shows_accent = {
@@ -355,7 +363,7 @@ class _Tailor:
         return tube.part(self.clothes.trousers * folds[:, None], carriers)
 
     def head(self) -> list[_Part]:
-        """The neck, the skull with face and hair, and hair that hangs."""
+        """Return the neck, the skull with face and hair, and long hair."""
         bottom, centre = self.rest["neck"][2] + 0.01, self.rest["head"]
         heights = np.linspace(bottom, centre[2] - 0.03, 4).tolist()
         radii = (0.058, 0.052, 0.05, 0.05)
@@ -391,7 +399,7 @@ class _Tailor:
         return is_hair
 
     def _skull_shape(self, ball: Points) -> Points:
-        """An egg with chin and nose, and room for the hair."""
+        """Deform a ball to a head with chin, nose and hair."""
         x, y, z = ball.T
         chin = np.clip(-z, 0, 1) ** 2
         nose = np.exp(-((y / 0.16) ** 2) - ((z + 0.14) / 0.18) ** 2) * (x > 0)
@@ -408,7 +416,7 @@ class _Tailor:
         return [tube.part(self.clothes.hair, {"neck": 1.0})]
 
     def arm(self, side: str) -> _Part:
-        """An arm with its hand and sleeve, for `side` "left_" or "right_"."""
+        """Return an arm with hand and sleeve, for `side` "left_" or "right_"."""
         clothes, thick = self.clothes, self.build.girth
         shoulder, elbow, wrist = (self.rest[side + n] for n in ("shoulder", "elbow", "wrist"))
         end = 2 * clothes.sleeves if clothes.sleeves else -1.0
@@ -429,7 +437,7 @@ class _Tailor:
         return tube.part(np.where(is_sleeve, shirt, clothes.skin), carriers)
 
     def leg(self, side: str) -> _Part:
-        """A leg and what the trousers cover of it."""
+        """Return a leg with the trousers."""
         clothes, end = self.clothes, 2 * self.clothes.legs
         hip, knee, ankle = (self.rest[side + name] for name in ("hip", "knee", "ankle"))
         rings = []
@@ -445,7 +453,7 @@ class _Tailor:
         return tube.part(np.where(is_covered, clothes.trousers, clothes.skin), carriers)
 
     def shoe(self, side: str) -> _Part:
-        """A shoe with its sole."""
+        """Return a shoe with its sole."""
         shoes = self.clothes.shoes
         rings = [(x, 0.0, (a + b) / 2 - _SOLE, wide, (b - a) / 2) for x, a, b, wide in _SHOE]
         tube = _tube(rings, around=10, squareness=2.6)
@@ -457,7 +465,7 @@ class _Tailor:
 
 
 def _height(along: float, first: Points, second: Points, third: Points) -> float:
-    """The z at a place along a limb, from 0 by 1 (elbow, knee) to 2, and beyond both ends."""
+    """Return z at a position along a limb, with 0, 1 (elbow, knee) and 2 at the given points."""
     if along < 1:
         return float(first[2] + along * (second[2] - first[2]))
     return float(second[2] + (along - 1) * (third[2] - second[2]))
