@@ -6,6 +6,7 @@ and return stays, so that what was recorded stays comparable.
 
 import dataclasses
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -16,49 +17,46 @@ from unittest import mock
 
 import numpy as np
 import torch
+from rectified_flow import RectifiedConfig, RectifiedPrior
 from torch import Tensor
 
 from cinnema import Pipeline
 from cinnema.backbones.lpips import LPIPS
 from cinnema.backbones.optical_flow import backward_flow, to_volume
 from cinnema.backbones.registry import Found, find_backbones
+from cinnema.cli.main import main
 from cinnema.core.config import config_to_dict
 from cinnema.data.augmentation import Augmentation
 from cinnema.data.clips import ClipBatch
+from cinnema.data.dataset import PackedDataset
 from cinnema.data.loading import ClipLoader
-from cinnema.data.packing.dataset import PackedDataset
-from cinnema.data.packing.preparing import prepare
+from cinnema.data.prepare import prepare
 from cinnema.data.records import Control, Item, RawClip
 from cinnema.data.wind import WIND, estimate_wind
-from cinnema.data.worlds.sky.world import Skies
+from cinnema.evaluation import assembly as evaluation_assembly
+from cinnema.evaluation.features import FeatureNetwork
+from cinnema.evaluation.known_truth.reader import EndPointReader, ReaderConfig, save_reader
+from cinnema.evaluation.validation import ValidationSettings, validate_model
 from cinnema.media.pictures import to_tensor
-from cinnema.media.videos import Video
-from cinnema.metrics.evaluation import assembly as evaluation_assembly
-from cinnema.metrics.evaluation.features import FeatureNetwork
-from cinnema.metrics.tasks.reader import EndPointReader, ReaderConfig, save_reader
-from cinnema.metrics.validation import ValidationSettings, validate_model
-from cinnema.recipes import DataConfig, Recipe, articulated_assembly, assembly
-from cinnema.recipes.articulated import ActingData, ArticulatedRecipe
-from cinnema.recipes.paper import bair, tiny
-from cinnema.recipes.paper_training import train_paper
-from cinnema.reference.training import loop as paper_loop
-from cinnema.serve.cli import main
-from cinnema.stage1 import loop as stage1_loop
-from cinnema.stage1.adversaries.adversaries import AdversariesConfig, AdversaryPhase
-from cinnema.stage1.articulated.model import ArticulatedConfig
-from cinnema.stage1.articulated.training import ArticulatedTraining
-from cinnema.stage1.model import Stage1, Stage1Config
-from cinnema.stage1.training import Stage1Training
-from cinnema.stage1.training import train as train_phase
-from cinnema.stage2 import training as stage2_training
-from cinnema.stage2.conditioning import ConditionerConfig
-from cinnema.stage2.flow import FlowConfig
-from cinnema.stage2.priors import GaussianPrior, LinearGaussianPrior
-from cinnema.stage2.rectified import RectifiedConfig, RectifiedPrior
-from cinnema.stage2.training import Stage2Training
-from cinnema.synthesis.articulated import EndPointRange
-from cinnema.synthesis.control import Drift, EndPoint
+from cinnema.media.videos import VideoFile
+from cinnema.models.control import Drift, EndPoint
+from cinnema.models.flow.conditioning import ConditionerConfig
+from cinnema.models.flow.flow import FlowConfig
+from cinnema.models.flow.priors import GaussianPrior, LinearGaussianPrior
+from cinnema.models.keypoint.model import EndPointRange
+from cinnema.models.keypoint.stage1 import KeypointConfig
+from cinnema.models.warping.stage1 import Stage1, Stage1Config
+from cinnema.paper.recipes import bair, tiny
+from cinnema.paper.training.assembly import train_paper
+from cinnema.recipes import DataConfig, KeypointRecipe, Recipe, assembly, keypoint_assembly
+from cinnema.recipes.keypoint import ActingData
+from cinnema.simulators.sky.world import Skies
 from cinnema.synthesis.residuals import load_nu, save_nu
+from cinnema.training.adversarial import AdversaryPhase, DiscriminatorsConfig
+from cinnema.training.keypoint import KeypointTraining
+from cinnema.training.stage2 import Stage2Training
+from cinnema.training.warping import Stage1Training
+from cinnema.training.warping import train as train_phase
 from golden.formula import values_of
 
 CPU = torch.device("cpu")
@@ -176,8 +174,8 @@ def _shot(made: Any) -> Shot:
     )
 
 
-def _video(frames: np.ndarray, fps: float) -> Video:
-    return Video(frames=frames, fps=fps, path=Path("golden.mp4"))
+def _video(frames: np.ndarray, fps: float) -> VideoFile:
+    return VideoFile(frames=frames, fps=fps, path=Path("golden.mp4"))
 
 
 # --- Data -----------------------------------------------------------------------------------------
@@ -305,9 +303,11 @@ def in_float32() -> Iterator[None]:
 @contextmanager
 def every_step() -> Iterator[None]:
     """The numbers of each step are written down, not of one in many."""
+    modules = [module for name, module in sys.modules.items() if name.startswith("cinnema.")]
     with ExitStack() as stack:
-        for module in (stage1_loop, stage2_training, paper_loop):
-            stack.enter_context(mock.patch.object(module, "_RECORD_EVERY", 1))
+        for module in modules:
+            if hasattr(module, "_RECORD_EVERY"):
+                stack.enter_context(mock.patch.object(module, "_RECORD_EVERY", 1))
         yield
 
 
@@ -357,13 +357,13 @@ _STAGE1 = {
     ),
     "hinge": Stage1Training(
         phase="picture", clips=16, batch_size=4, window=32, perceptual=1.0, frames=2,
-        adversaries=AdversariesConfig(
+        adversaries=DiscriminatorsConfig(
             kind="hinge", phases=_BOTH, start=4, matching=1.0, widths=(8, 8)
         ),
     ),
     "relativistic": Stage1Training(
         phase="picture", clips=16, batch_size=4, window=32, perceptual=1.0, frames=2,
-        adversaries=AdversariesConfig(
+        adversaries=DiscriminatorsConfig(
             kind="relativistic", phases=_BOTH, start=4, adaptive=True, widths=(8, 8)
         ),
     ),
@@ -417,8 +417,8 @@ def train_keypoint(
     data: Path, run: Path, *, points: bool, adversaries: bool
 ) -> tuple[dict[str, Path], Path]:
     """Train a tiny keypoint model on packed clips with the tracks "where" and "corners"."""
-    judged = AdversariesConfig(phases=_BOTH, start=4, widths=(8, 8)) if adversaries else None
-    stage1 = ArticulatedConfig(
+    judged = DiscriminatorsConfig(phases=_BOTH, start=4, widths=(8, 8)) if adversaries else None
+    stage1 = KeypointConfig(
         size=32, num_frames=4, z_dim=8, encoder_width=8, width=8, code_dim=16,
         landmarks=4 if points else 3, points=points,
     )  # fmt: skip
@@ -427,7 +427,7 @@ def train_keypoint(
         control_dim=0 if points else 3, control_scale=0.15 if points else 0.3,
     )  # fmt: skip
     twins: Any = (((0,), (1,)),) if points else ()
-    recipe = ArticulatedRecipe(
+    recipe = KeypointRecipe(
         name="golden",
         data=ActingData(
             landmarks="corners" if points else "where",
@@ -435,10 +435,10 @@ def train_keypoint(
             augmentation=Augmentation(mirror=0.5 if points else 0.0),
         ),
         stage1=stage1,
-        motion=ArticulatedTraining(
+        motion=KeypointTraining(
             clips=12, batch_size=4, moments=2, guided=0.5 if points else 0.0, twins=twins
         ),
-        picture=ArticulatedTraining(
+        picture=KeypointTraining(
             phase="picture", clips=12, batch_size=4, moments=2, perceptual=1.0, network="alex",
             twins=twins, adversaries=judged,
         ),
@@ -451,9 +451,9 @@ def train_keypoint(
         if points
         else EndPointRange(low=(0.0, 0.0, -1.0), high=(1.0, 1.0, 1.0)),
     )  # fmt: skip
-    articulated_assembly.train_stage1(recipe, data=data, run=run, device=CPU)
-    articulated_assembly.train_stage2(recipe, data=data, run=run, device=CPU)
-    weights = articulated_assembly.bundle(recipe, run=run, output=run / "golden.safetensors")
+    keypoint_assembly.train_stage1(recipe, data=data, run=run, device=CPU)
+    keypoint_assembly.train_stage2(recipe, data=data, run=run, device=CPU)
+    weights = keypoint_assembly.bundle(recipe, run=run, output=run / "golden.safetensors")
     return {name: run / name for name in ("motion", "picture", "stage2")}, weights
 
 

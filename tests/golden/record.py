@@ -1,6 +1,6 @@
 """Golden values: what the library computed before it was rebuilt, group by group.
 
-    PYTHONPATH=src:tests python tests/golden/record.py
+    PYTHONPATH=src:tests:benchmarks python tests/golden/record.py
 
 writes golden.json and golden.safetensors anew, for changes that are meant to change what is
 computed. The files in fixtures/ are of the version that was first recorded and are never made
