@@ -50,7 +50,7 @@ from cinnema.paper.recipes import bair, tiny
 from cinnema.paper.training.assembly import train_paper
 from cinnema.recipes import DataConfig, KeypointRecipe, Recipe, assembly, keypoint_assembly
 from cinnema.recipes.keypoint import ActingData
-from cinnema.simulators.sky.world import Skies
+from cinnema.simulators.sky.skies import Skies
 from cinnema.synthesis.residuals import load_nu, save_nu
 from cinnema.training.adversarial import AdversaryPhase, DiscriminatorsConfig
 from cinnema.training.keypoint import KeypointTraining
