@@ -116,6 +116,20 @@ def test_a_folder_gets_the_control_of_the_sky(run: Run, footage: Path, tmp_path:
     assert clip.tracks["wind"][1:, 0].mean() > 0.01
 
 
+def test_two_starts_train_and_test(run: Run, tmp_path: Path) -> None:
+    assert run("simulate", "sky", tmp_path / "sky", "-n", 2, "--size", 32)[0] == 0
+    entries = PackedDataset(tmp_path / "sky").manifest.clips
+    assert [entry.split for entry in entries] == ["train", "test"]
+
+
+def test_a_single_video_is_divided_in_time(run: Run, footage: Path, tmp_path: Path) -> None:
+    for path in sorted(footage.iterdir())[1:]:
+        path.unlink()
+    code, out, _ = run("prepare", "folder", footage, tmp_path / "packed", "--size", 32)
+    assert code == 0
+    assert "the end of clip0.gif is held out instead" in out
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -124,7 +124,7 @@ def test_a_folder_without_a_usable_clip_is_refused(tmp_path: Path, drift: Drift)
     with pytest.raises(UserError, match="nowhere"):
         look(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="empty holds no video"):
+    with pytest.raises(UserError, match="empty contains no video"):
         look(tmp_path / "empty")
     write_video(tmp_path / "clips" / "a.mp4", drift(T), fps=8)
     with pytest.raises(UserError, match=r"none of its 1 videos can be used.*too short"):

@@ -141,8 +141,16 @@ def test_pixels_marked_as_still_do_not_change(
 
 
 def test_every_tenth_start_is_for_testing_and_the_one_before_it_for_validation() -> None:
-    assert [split_of(start) for start in (0, 7, 8, 9, 1_000_008)] == [
+    assert [split_of(start, num_starts=1_000_009) for start in (0, 7, 8, 9, 1_000_008)] == [
         "train", "train", "validation", "test", "validation",
+    ]  # fmt: skip
+
+
+def test_of_few_starts_the_last_ones_are_held_out() -> None:
+    few = [[split_of(start, num_starts=num) for start in range(num)] for num in (1, 2, 3, 4)]
+    assert few == [
+        ["train"], ["train", "test"], ["train", "validation", "test"],
+        ["train", "train", "validation", "test"],
     ]  # fmt: skip
 
 

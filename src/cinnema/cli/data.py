@@ -1,5 +1,6 @@
 """`cinnema data`: pack data sets and simulated worlds, look at them, check them."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -10,6 +11,10 @@ from cinnema.cli.console import DONE, Progress
 from cinnema.core.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cinnema.data.dataset import PackedDataset
+    from cinnema.data.manifest import Manifest
     from cinnema.data.prepare import Prepared
     from cinnema.data.records import ClipSource, Split
 
@@ -35,13 +40,21 @@ class _Packing:
     """Number of clips at which a file counts as full. Files are what processes share out: several
     machines work together when the command is started with torchrun."""
 
-    def pack(self, source: "ClipSource", folder: Path, *, skip_bad: bool = False) -> int:
-        """Pack a source, and say on standard output what came of it.
+    def pack(
+        self,
+        source: "ClipSource",
+        folder: Path,
+        *,
+        skip_bad: bool = False,
+        finish: "Callable[[Manifest], Manifest] | None" = None,
+    ) -> int:
+        """Pack a source, and print what was packed.
 
         Args:
-            source: what to pack.
-            folder: where to.
-            skip_bad: whether what cannot be read is left out.
+            source: Source of the clips.
+            folder: Folder of the packed data set.
+            skip_bad: Whether to leave out what cannot be read.
+            finish: Called with the manifest before it is written; returns the one to write.
 
         Returns:
             The exit code.
@@ -61,11 +74,14 @@ class _Packing:
                 ranks=ranks,
                 skip_bad=skip_bad,
                 clips_per_shard=self.clips_per_shard,
+                finish=finish,
                 progress=lambda done, total: bar.reach(done, total=total),
             )
         if ranks.is_first:
             for record in result.manifest.skipped:
                 print(f"skipped {record.record}: {record.reason}", flush=True)
+            for note in result.manifest.notes:
+                print(note, flush=True)
             print(f"{folder}: {_sum_up(result)}", flush=True)
         return DONE
 
@@ -74,7 +90,7 @@ class _Packing:
 class Prepare(_Packing):
     """Pack a data set, or a folder of your own clips, into a few plain files.
 
-    The same command run again goes on where it stopped.
+    The same command run again continues where it stopped.
     """
 
     data_set: Annotated[DataSet, tyro.conf.Positional]
@@ -97,13 +113,24 @@ class Prepare(_Packing):
     stride: int | None = None
     """folder: take every which frame; what a manifest.json suggests, or 1, unless given."""
 
+    photographs: Literal["error", "frames", "ignore"] | None = None
+    """folder: what numbered pictures beside videos are: the frames of one more video, or nothing;
+    an error unless given."""
     splits: Path | None = None
     """folder: a JSON file {"train": [...], "validation": [...], "test": [...]} of videos, by their
     names; others are left out."""
 
     def run(self) -> int:
-        """Pack it, and print what came of it."""
-        return self.pack(self.find_source(), self.destination, skip_bad=self.skip_bad)
+        """Pack it, and print what was packed."""
+        from cinnema.data.sources.splits import divide_in_time
+
+        decides = self.data_set == "folder" and self.splits is None and self.split is None
+        return self.pack(
+            self.find_source(),
+            self.destination,
+            skip_bad=self.skip_bad,
+            finish=divide_in_time if decides else None,
+        )
 
     def find_source(self) -> "ClipSource":
         """Return what reads the folder.
@@ -121,7 +148,11 @@ class Prepare(_Packing):
 
     def _options(self) -> dict[str, Any]:
         """Return the options that were given, all of which this kind of data set takes."""
-        takes = {"dtdb": ["texture"], "bair": ["camera"], "folder": ["fit", "stride", "splits"]}
+        takes = {
+            "dtdb": ["texture"],
+            "bair": ["camera"],
+            "folder": ["fit", "stride", "splits", "photographs"],
+        }
         for kind, names in takes.items():
             for name in names:
                 if kind != self.data_set and getattr(self, name) is not None:
@@ -151,7 +182,8 @@ class Prepare(_Packing):
 class Simulate(_Packing):
     """Simulate a world in which everything is known, and pack it.
 
-    One start in ten is for validation and one for testing. The same seed gives the same clips.
+    One start in ten is for validation and one for testing (of fewer than ten, the last ones). The
+    same seed gives the same clips.
     push and walk need the extra `sim`.
     """
 
@@ -255,6 +287,27 @@ class Show:
         return DONE
 
 
+def open_data(path: Path, *, size: int | None = None) -> "PackedDataset":
+    """Open a packed data set or a folder of videos; show progress and notes on standard error.
+
+    Args:
+        path: The folder.
+        size: Width and height to which frames are resized when they are read; None keeps them.
+    """
+    from cinnema.data.dataset import open_dataset
+
+    with Progress(total=0) as bar:
+
+        def report(what: str, done: int, total: int) -> None:
+            bar.begin(what)
+            bar.reach(done, total=total)
+
+        dataset = open_dataset(path, size=size, progress=report)
+    for note in dataset.manifest.notes:
+        print(f"cinnema: {path}: {note}", file=sys.stderr, flush=True)
+    return dataset
+
+
 def _sum_up(result: "Prepared") -> str:
     parts = [f"{len(result.manifest.clips)} clips", f"{result.num_made} shards made"]
     if result.num_found:
@@ -265,6 +318,6 @@ def _sum_up(result: "Prepared") -> str:
 
 
 def _one_split(source: "ClipSource", split: "Split", most: int | None = None) -> "ClipSource":
-    from cinnema.data.sources.one_split import OneSplit
+    from cinnema.data.sources.splits import OneSplit
 
     return OneSplit(source, split, most)

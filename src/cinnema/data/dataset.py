@@ -1,10 +1,19 @@
-"""A folder of packed clips with random access."""
+"""Data sets: folders of packed clips with random access, and folders of videos packed on first use.
+
+A folder of videos is packed into a cache: `.cinnema-cache` beside the folder or, if that cannot be
+written, a folder of the user's (`CINNEMA_CACHE`, or `~/.cache/cinnema`).
+"""
 
 import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
@@ -20,9 +29,19 @@ from cinnema.data.manifest import (
     ShardEntry,
     list_names,
 )
+from cinnema.data.prepare import prepare
 from cinnema.data.records import Split
 from cinnema.data.shards import Shard
+from cinnema.data.sources.folder import Folder, Photographs
 from cinnema.data.sources.frames import square
+from cinnema.data.sources.splits import divide_in_time
+
+OpenProgress: TypeAlias = Callable[[str, int, int], None]
+"""Called with what is being done, the number of clips done, and the number expected in total."""
+
+_CACHE = ".cinnema-cache"
+_MIN_FRAMES, _MAX_FRAMES = 2, 300  # of a clip that is cut from a video
+_LAYOUT = 1  # of the cache; another number packs everything again
 
 # Every map holds a file open, and many systems allow a process 1024 of them.
 _MAX_MAPS = 128
@@ -56,14 +75,14 @@ class PackedDataset:
 
     Args:
         folder: Folder of the data set.
-        size: Width and height in pixels to which frames are resized when they are read; None
-            leaves them as they are stored.
+        size: Width and height in pixels to which frames are resized when they are read, if the
+            clips keep their own shape; None leaves them so.
 
     Attributes:
         folder: The folder.
         manifest: What it holds; `manifest.clips[i]` is clip i.
-        size: Width and height of the frames in pixels. Where clips keep their own shape, the
-            shortest side of any of them.
+        size: Width and height of the frames in pixels. If clips keep their own shape and `size`
+            is not given, the shortest side of any of them.
 
     Raises:
         UserError: The folder is missing, contains no packed data set or an unfinished one, or a
@@ -81,8 +100,8 @@ class PackedDataset:
         self.manifest = _read_manifest(self.folder)
         for shard in self.manifest.shards:
             _check_size(self.folder, shard)
-        self._resize_to = size
-        self.size = size or self.manifest.size or _shortest_side(self.manifest)
+        self._resize_to = size if self.manifest.size is None else None
+        self.size = self.manifest.size or size or _shortest_side(self.manifest)
         self._indices = _indices_by_split(self.manifest)
         self._shards: dict[int, Shard] = {}
         self._mapped: dict[int, None] = {}  # the shards that are mapped, the latest last
@@ -165,6 +184,132 @@ class PackedDataset:
         return self._shards[number]
 
 
+def open_dataset(
+    path: str | Path,
+    *,
+    size: int | None = None,
+    photographs: Photographs = "error",
+    cache: Path | None = None,
+    progress: OpenProgress | None = None,
+) -> PackedDataset:
+    """Open a packed data set, or a folder of videos, which is packed on first use.
+
+    A folder of videos may contain files, animated pictures, arrays and folders of frames, at any
+    depth (`cinnema.data.sources.folder.Folder`). Its clips keep their shape, up to 360 pixels high;
+    nothing is lost in encoding. Some source videos are held out for validation and testing, or
+    the ends of videos if there are fewer than three; `manifest.notes` says so. If a file changes,
+    the folder is packed again.
+
+    Args:
+        path: A folder written by `cinnema data`, or a folder of videos.
+        size: Width and height in pixels to which frames are resized when they are read, if the
+            clips keep their own shape; None leaves them so.
+        photographs: What to do with numbered pictures that are in one folder with videos: report
+            an error, take them as the frames of one more video, or ignore them.
+        cache: Folder for packed videos; defaults to one beside `path`.
+        progress: Called now and then while a folder of videos is packed.
+
+    Raises:
+        UserError: The folder is missing, damaged, or contains no video that can be read.
+
+    Example:
+        >>> clips = open_dataset("holidays", size=128)
+        >>> clips.read(0, range(17)).frames.shape
+        (17, 128, 128, 3)
+    """
+    path = Path(path)
+    if is_packed(path):
+        return PackedDataset(path, size=size)
+    source = Folder(
+        path,
+        size=None,
+        min_frames=_MIN_FRAMES,
+        max_frames=_MAX_FRAMES,
+        photographs=photographs,
+    )
+    folder = _find_cache(path, _digest(source), cache)
+    if not (folder / MANIFEST).is_file():
+        _pack_videos(source, folder, progress)
+    return PackedDataset(folder, size=size)
+
+
+def is_packed(folder: Path) -> bool:
+    """Return whether a folder is a packed data set, finished or not."""
+    if any(SHARD_NAME.fullmatch(path.name) for path in folder.glob("*.npz")):
+        return True
+    try:
+        return f'"{Manifest.FORMAT}"' in (folder / MANIFEST).read_text(encoding="utf-8")[:100]
+    except (OSError, ValueError):
+        return False
+
+
+def _pack_videos(source: Folder, folder: Path, progress: OpenProgress | None) -> None:
+    what = f"packing {source.root} into {folder}, for this and later uses"
+    left_out = source.left_out()
+
+    def finish(manifest: Manifest) -> Manifest:
+        if not manifest.clips:
+            first = manifest.skipped[0]
+            raise UserError(
+                f"{source.root}: none of its {len(manifest.skipped)} videos can be used (the "
+                f"first: {first.record}: {first.reason}); use longer or other ones"
+            )
+        skipped = tuple(f"skipped {s.record}: {s.reason}" for s in manifest.skipped)
+        skipped += tuple(
+            f"skipped {name}: the manifest says that most of its frames are duplicates"
+            for name in left_out
+        )
+        return divide_in_time(replace(manifest, notes=skipped))
+
+    prepare(
+        source,
+        folder,
+        encoding="webp",
+        skip_bad=True,
+        clips_per_shard=1,
+        finish=finish,
+        progress=None if progress is None else lambda *counts: progress(what, *counts),
+    )
+    for other in folder.parent.glob(f"{folder.name.rpartition('-')[0]}-*"):
+        if other != folder and re.fullmatch("[0-9a-f]{12}", other.name.rpartition("-")[2]):
+            shutil.rmtree(other, ignore_errors=True)  # of the same folder, with other files
+
+
+def _digest(source: Folder) -> str:
+    """Return a hash of the files, by name, size and time: reading them all would take long."""
+    paths = [source.root / item.name for item in source.items()]
+    files = [f for path in paths for f in (sorted(path.iterdir()) if path.is_dir() else [path])]
+    stats = [(str(file.relative_to(source.root)), file.stat()) for file in files]
+    about = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+    text = json.dumps([about, source.settings(), _LAYOUT])
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:12]
+
+
+def _find_cache(path: Path, digest: str, cache: Path | None) -> Path:
+    """Return the folder of a packed folder of videos: one that exists, or where it can be made."""
+    path = path.resolve()
+    place = hashlib.sha256(str(path).encode("utf-8", "surrogateescape")).hexdigest()[:8]
+    own = os.environ.get("CINNEMA_CACHE")
+    user = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "cinnema"
+    elsewhere = cache or (Path(own) if own else user)
+    options = [elsewhere / f"{path.name}-{place}-{digest}"]
+    if cache is None and not own:
+        options.insert(0, path.parent / _CACHE / f"{path.name}-{digest}")
+    for folder in options:
+        if (folder / MANIFEST).is_file():
+            return folder
+    return next((folder for folder in options if _is_writable(folder.parent)), options[-1])
+
+
+def _is_writable(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
 def _read_manifest(folder: Path) -> Manifest:
     if (folder / MANIFEST).is_file():
         return Manifest.read(folder / MANIFEST)
@@ -200,14 +345,11 @@ def _shortest_side(manifest: Manifest) -> int:
 
 
 def _resized(frames: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    if frames.shape[1:3] == (size, size):
-        return frames
-    return np.stack([square(frame, size) for frame in frames]).reshape(-1, size, size, 3)
+    small = [square(frame, size) for frame in frames]
+    return np.array(small, dtype=np.uint8).reshape(-1, size, size, 3)
 
 
 def _resized_mask(mask: NDArray[np.bool_], size: int) -> NDArray[np.bool_]:
-    if mask.shape == (size, size):
-        return mask
     shrunk = cv2.resize(mask.astype(np.uint8), (size, size), interpolation=cv2.INTER_NEAREST)
     return np.asarray(shrunk > 0)
 

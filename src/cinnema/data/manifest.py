@@ -286,6 +286,7 @@ class Manifest(Document):
         shards: The files.
         clips: All clips, shard by shard.
         skipped: Records that could not be read and were left out.
+        notes: Sentences for the user about how the data set was made.
 
     Example:
         >>> manifest = Manifest.read(Path("bair-packed/manifest.json"))
@@ -304,6 +305,7 @@ class Manifest(Document):
     shards: tuple[ShardEntry, ...]
     clips: tuple[ClipEntry, ...]
     skipped: tuple[SkippedRecord, ...]
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse a manifest whose parts contradict each other."""

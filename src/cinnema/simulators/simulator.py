@@ -73,7 +73,7 @@ class Simulator(ABC):
         return [
             Item(
                 name=f"{self.item_prefix}{start:0{self.item_digits}d}",
-                split=split_of(start),
+                split=split_of(start, num_starts=self.num_starts),
                 clips=self.futures,
             )
             for start in range(self.num_starts)
@@ -88,12 +88,21 @@ class Simulator(ABC):
         return int(item.name.removeprefix(self.item_prefix))
 
 
-def split_of(start: int) -> Split:
-    """Return the split of a start, which depends only on its number.
+def split_of(start: int, *, num_starts: int) -> Split:
+    """Return the split of a start.
+
+    Of ten starts or more it depends only on the start's number, so a larger world does not move
+    the starts of a smaller one. Of fewer starts the last one tests, and of three or more the one
+    before it validates.
 
     Args:
         start: Number of the start, from 0.
+        num_starts: Number of all starts.
     """
+    if num_starts < 10:
+        if start == num_starts - 1 and num_starts >= 2:
+            return "test"
+        return "validation" if start == num_starts - 2 and num_starts >= 3 else "train"
     return _SPLITS.get(start % 10, "train")
 
 

@@ -151,13 +151,13 @@ def test_folders_at_the_top_decide_the_split(tmp_path: Path, put: Make, splits_o
     }  # fmt: skip
 
 
-def test_else_the_names_decide_the_split(tmp_path: Path, put: Make, splits_of: Make) -> None:
-    expected = [["train"], ["train", "validation"], ["test", "train", "validation"]]
-    for number, sides in enumerate(expected):
-        put(f"{number}.npy")
-        assert sorted(splits_of(Folder(tmp_path)).values()) == sides
-    only = splits_of(Folder(tmp_path, shares=(1.0, 0.0, 0.0)))
-    assert set(only.values()) == {"train"}
+def test_otherwise_every_third_video_of_a_folder_is_held_out(
+    tmp_path: Path, put: Make, splits_of: Make
+) -> None:
+    for place in ("sea/a", "sea/b", "sea/c", "sea/d", "sky/b", "sky/c", "only/a", "z"):
+        put(f"{place}.npy", 2)
+    held_out = {k: v for k, v in splits_of(Folder(tmp_path)).items() if v != "train"}
+    assert held_out == {"sea/a.npy": "validation", "sea/d.npy": "test", "sky/b.npy": "validation"}
 
 
 def test_a_manifest_lists_the_videos_and_their_strides(
@@ -178,13 +178,49 @@ def test_a_manifest_lists_the_videos_and_their_strides(
     assert [a.fps, b.fps, c.fps] == [5, 25 / 8, 25 / 4]
     assert [counted([clip]) for clip in (a, b, c)] == [[*range(0, 80, k)] for k in (2, 8, 4)]
     assert gone == BadRecord(name="v/gone.mp4", reason="it does not exist")
+    assert [clip.label for clip in (a, b, c)] == ["v", "fire", "v"]
     before = source.settings()["manifest"]
     entries[0]["suggested_stride"] = 5
     (tmp_path / "manifest.json").write_text(json.dumps(entries))
     assert before != source.settings()["manifest"] is not None
 
 
-def test_a_manifest_of_another_program_is_passed_over(tmp_path: Path, put: Make) -> None:
+def test_without_a_size_frames_keep_their_shape_and_strides_are_noted(
+    tmp_path: Path, film: Make, clips_of: Make
+) -> None:
+    tall = film(5, height=720, width=30)
+    for name, frames in (("a.npy", tall), ("sea/b.npy", film(23)), ("sea/c.npy", film(4))):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        np.save(tmp_path / name, frames)
+    entries = [
+        {"path": "a.npy"},
+        {"path": "sea/b.npy", "suggested_stride": 4, "source": "a diary", "licence": "CC0"},
+        {"path": "sea/c.npy", "duplicate_share": 0.6},
+    ]
+    (tmp_path / "manifest.json").write_text(json.dumps(entries))
+    source = Folder(tmp_path, size=None, min_frames=2, max_frames=11)
+    assert source.left_out() == ["sea/c.npy"]
+    a, *parts = clips_of(source)
+    assert (a.frames.shape, a.stride, a.label) == ((5, 360, 15, 3), None, None)
+    assert counted(parts) == list(range(23))
+    assert [len(part.frames) for part in parts] == [11, 11, 1]
+    assert {(p.fps, p.stride, p.label, p.origin, p.licence) for p in parts} == {
+        (25.0, 4, "sea", "a diary", "CC0")
+    }
+
+
+def test_photographs_beside_videos_are_asked_about(tmp_path: Path, put: Make) -> None:
+    put("DCIM/VID_1.mp4")
+    put("DCIM")  # pictures 0.png, 1.png, ...
+    with pytest.raises(
+        UserError, match=r"DCIM contains 18 photographs \(0\.png.* beside videos \(VID_1\.mp4\)"
+    ):
+        names(Folder(tmp_path))
+    assert names(Folder(tmp_path, photographs="ignore")) == ["DCIM/VID_1.mp4"]
+    assert names(Folder(tmp_path, photographs="frames")) == ["DCIM", "DCIM/VID_1.mp4"]
+
+
+def test_a_manifest_of_another_program_is_ignored(tmp_path: Path, put: Make) -> None:
     put("a.npy")
     (tmp_path / "manifest.json").write_text('{"name": "app"}')
     assert names(Folder(tmp_path)) == ["a.npy"]
@@ -205,7 +241,7 @@ def test_a_manifest_of_another_program_is_passed_over(tmp_path: Path, put: Make)
         (b'[{"path": "a", "suggested_stride": true}]', "entry 0 has a stride of True"),
         (b'[{"path": "a"}, {"path": "./a"}]', "a is listed twice"),
         (b'{"format": "cinnema-clips"}', "is a packed data set"),
-        (b"[]", "holds no video"),
+        (b"[]", "contains no video"),
     ],
 )
 def test_a_damaged_manifest_is_named(tmp_path: Path, content: bytes, said: str) -> None:
@@ -238,7 +274,7 @@ def test_damaged_videos_are_named(
     assert (odd / "70.png").is_file()
     put("f.npy")
     cut, foreign, short, columns, odd, good = read_all(Folder(tmp_path))
-    assert cut == BadRecord(name="a.mp4", reason="it is cut short: 100 bytes of it are missing")
+    assert cut == BadRecord(name="a.mp4", reason="it is truncated: 100 bytes of it are missing")
     assert foreign == BadRecord(name="b.mp4", reason="it is not a video that can be read")
     assert (short.name, short.reason[:24]) == ("c.npy", "it is damaged or cut sho")
     assert columns == BadRecord(name="d.npz", reason="an array is stored column by column")
@@ -291,18 +327,19 @@ def test_damaged_bytes_bring_out_nothing_but_bad_records(
         content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        np.save(root / "whole.npy", np.zeros((8, 4, 4, 3), np.uint8))
+        (root / "z").mkdir()
+        np.save(root / "z" / "whole.npy", np.zeros((8, 4, 4, 3), np.uint8))
         for number in range(8 if suffix == ".png" else 1):
             damaged = suffix != ".png" or number == 5
             (root / f"a{number}{suffix}").write_bytes(content if damaged else contents[suffix])
         records = read_all(Folder(root, size=8, min_frames=8))
     assert all(isinstance(record, RawClip | BadRecord) for record in records)
-    assert records[-1].name == "whole.npy/0"
+    assert records[-1].name == "z/whole.npy/0"
 
 
 def test_other_folders_are_told_what_is_expected(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(UserError, match=r"holds no video: it needs files \(mp4,"):
+    with pytest.raises(UserError, match=r"contains no video: it needs files \(mp4,"):
         Folder(tmp_path).items()
     with pytest.raises(UserError, match="does not exist"):
         Folder(tmp_path / "none").items()
@@ -316,8 +353,6 @@ def test_other_folders_are_told_what_is_expected(tmp_path: Path) -> None:
         ({"size": 0}, "size must be at least 1"),
         ({"stride": 0}, "stride must be at least 1"),
         ({"max_frames": 5}, r"max_frames must be at least min_frames \(17\), got 5"),
-        ({"shares": (0.5, 0.1, 0.1)}, r"shares must add up to 1, got \(0.5, 0.1, 0.1\)"),
-        ({"shares": (0.0, 0.5, 0.5)}, "together below 1"),
     ],
 )
 def test_options_out_of_range_are_refused(

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from cinnema.core.errors import UserError
 from cinnema.data.records import BadRecord, RawClip
 from cinnema.data.sources.frames import (
+    Cutting,
     bad_record,
     below,
     count_pictures,
-    cut,
     numbered_pictures,
     picture_frames,
     square,
@@ -83,7 +83,9 @@ def test_a_stream_is_cut_without_loss_but_for_a_short_rest(
 ) -> None:
     most = least + more
     clips = list(
-        cut(stream(count), name="v", source="v", fps=5, size=4, min_frames=least, max_frames=most)
+        Cutting(size=4, min_frames=least, max_frames=most).cut(
+            stream(count), name="v", source="v", fps=5
+        )
     )
     if count < least:
         assert clips == [BadRecord(name="v", reason=f"it has {count} frames, fewer than {least}")]
@@ -96,13 +98,14 @@ def test_a_stream_is_cut_without_loss_but_for_a_short_rest(
 
 
 def test_without_a_longest_length_a_stream_is_one_clip() -> None:
-    (clip,) = cut(stream(50), name="v", source="s", fps=5, size=4)
+    (clip,) = Cutting(size=4).cut(stream(50), name="v", source="s", fps=5)
     assert isinstance(clip, RawClip)
     assert (clip.name, clip.source, clip.fps, len(clip.frames)) == ("v", "s", 5, 50)
 
 
 def test_damage_ends_a_stream_and_drops_the_clip_that_was_begun() -> None:
-    clips = list(cut(stream(9, bad=True), name="v", source="v", fps=5, size=4, max_frames=4))
+    frames = stream(9, bad=True)
+    clips = list(Cutting(size=4, max_frames=4).cut(frames, name="v", source="v", fps=5))
     assert lengths(clips) == [4, 4, "v/7.png"]
 
 

@@ -163,7 +163,7 @@ def test_damaged_videos_are_named(tmp_path: Path, person: Make, read_all: Make) 
     person("001_2_2")
     short, empty, gap, good = read_all(IPer(tmp_path))
     assert short == BadRecord(
-        name="001_1_1.mp4", reason="it is cut short: 500 bytes of it are missing"
+        name="001_1_1.mp4", reason="it is truncated: 500 bytes of it are missing"
     )
     assert empty == BadRecord(name="001_1_2.mp4", reason="it is empty, not a video")
     assert gap == BadRecord(name="001_2_1", reason="frame 4 is missing")

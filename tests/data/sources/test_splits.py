@@ -1,4 +1,4 @@
-"""Splits by the hash of a name."""
+"""Which videos train, validate and test: by name, by label, by a file, and in time."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cinnema.core.errors import UserError
-from cinnema.data.sources.splits import check_shares, read_splits, split_by_name
+from cinnema.data.manifest import ClipEntry, Manifest, ShardEntry
+from cinnema.data.records import Split
+from cinnema.data.sources.splits import (
+    check_shares,
+    divide_in_time,
+    read_splits,
+    split_by_label,
+    split_by_name,
+)
 
 NAMES = [f"video {k}" for k in range(1000)]
 
@@ -96,3 +104,77 @@ def test_a_file_of_splits_that_does_not_fit_is_refused(
 ) -> None:
     with pytest.raises(UserError, match=message):
         read_splits(listed(tmp_path, content), VIDEOS)
+
+
+@given(st.dictionaries(st.text(min_size=1, max_size=5), st.sampled_from("ab"), max_size=12))
+def test_every_label_of_two_videos_is_held_out_in_part(labels: dict[str, str]) -> None:
+    splits = split_by_label(labels)
+    assert splits.keys() == labels.keys()
+    if len(labels) < 3:
+        assert set(splits.values()) <= {"train"}
+        return
+    held_out = [name for name in labels if splits[name] != "train"]
+    assert 1 <= len(held_out) < len(labels)
+    if len(held_out) > 1:
+        assert {splits[name] for name in held_out} == {"validation", "test"}
+    for label in "ab":
+        of_label = [splits[name] for name in labels if labels[name] == label]
+        if len(of_label) > 1:
+            assert of_label.count("train") == len(of_label) - -(-len(of_label) // 3)
+
+
+def manifest_of(*clips: tuple[str, Split, int]) -> Manifest:
+    """Clips by source, split and number of frames, all in one shard."""
+    entries = tuple(
+        ClipEntry(
+            clip=f"{source}/{n}", source=source, split=split, frames=frames, fps=8.0, shard=0,
+            index=n,
+        )
+        for n, (source, split, frames) in enumerate(clips)
+    )  # fmt: skip
+    return Manifest(
+        name="few", encoding="png", settings={}, tracks={}, clips=entries, skipped=(),
+        shards=(ShardEntry(file="s", sha256="", bytes=1, clips=len(clips)),),
+    )  # fmt: skip
+
+
+def parts_of(manifest: Manifest) -> list[tuple[str, str, int, int]]:
+    return [(c.clip, c.split, c.first, c.frames) for c in manifest.clips]
+
+
+def test_the_end_of_a_single_video_is_held_out() -> None:
+    divided = divide_in_time(manifest_of(("a", "train", 300), ("a", "train", 60)))
+    assert parts_of(divided) == [
+        ("a/0", "train", 0, 240),
+        ("a/0@240", "validation", 240, 60),
+        ("a/1", "test", 0, 60),
+    ]
+    assert "too few videos to hold some out whole: the end of a is held out" in divided.notes[0]
+
+
+def test_of_three_videos_the_one_held_out_is_halved() -> None:
+    clips = (("a", "validation", 41), ("b", "train", 9), ("c", "train", 9))
+    divided = divide_in_time(manifest_of(*clips))  # type: ignore[arg-type]
+    assert parts_of(divided)[:2] == [("a/0", "validation", 0, 21), ("a/0@21", "test", 21, 20)]
+    assert len(divided.clips) == 4
+
+
+@given(st.lists(st.integers(1, 90), min_size=1, max_size=4))
+def test_parts_of_a_video_share_no_frame_and_lose_none(lengths: list[int]) -> None:
+    divided = divide_in_time(manifest_of(*(("a", "train", n) for n in lengths)))
+    for index, length in enumerate(lengths):
+        frames = [range(c.first, c.first + c.frames) for c in divided.clips if c.index == index]
+        assert [n for part in frames for n in part] == list(range(length))
+    order = [c.split for c in divided.clips]
+    assert order == sorted(order, key=["train", "validation", "test"].index)
+    assert len({c.clip for c in divided.clips}) == len(divided.clips)
+    total = {s: sum(c.frames for c in divided.clips if c.split == s) for s in order}
+    if sum(lengths) >= 34:  # then there is something to train on and something to test on
+        assert min(total["train"], total["test"]) >= 17
+    if sum(lengths) >= 51:
+        assert total["validation"] >= 17
+
+
+def test_a_data_set_with_a_test_split_is_left_alone() -> None:
+    manifest = manifest_of(("a", "train", 300), ("b", "test", 60))
+    assert divide_in_time(manifest) is manifest

@@ -113,7 +113,7 @@ def test_data_that_cannot_teach_are_refused(dots: PackedDataset, tmp_path: Path)
     prepare(Dots(control=None), tmp_path / "unknown")
     with pytest.raises(UserError, match="does not say where an end effector is"):
         train_reader(PackedDataset(tmp_path / "unknown"))
-    from cinnema.data.sources.one_split import OneSplit
+    from cinnema.data.sources.splits import OneSplit
 
     prepare(OneSplit(Dots(), "test"), tmp_path / "test")
     with pytest.raises(UserError, match=r"has no training clips.*--training"):

@@ -12,10 +12,10 @@ from jaxtyping import Float32
 from cinnema.core.errors import UserError
 from cinnema.data.records import BadRecord, Control, Item, RawClip, Split
 from cinnema.data.sources.frames import (
+    Cutting,
     below,
     check_at_least_one,
     check_root,
-    cut,
     picture_frames,
     square,
     subfolders,
@@ -192,7 +192,7 @@ class Bair:
             return BadRecord(name=below(folder / _POSITIONS, self.root), reason=positions)
         pictures = [folder / f"{index}.png" for index in range(_NUM_FRAMES)]
         frames = picture_frames(pictures, root=self.root)
-        clip = next(cut(frames, name=name, source=name, fps=_FPS, size=self.size))
+        clip = next(Cutting(size=self.size).cut(frames, name=name, source=name, fps=_FPS))
         if isinstance(clip, BadRecord):
             return clip
         tracks = {"end_effector": positions}

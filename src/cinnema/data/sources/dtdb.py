@@ -8,11 +8,11 @@ from typing import Any
 from cinnema.core.errors import UserError
 from cinnema.data.records import BadRecord, Item, RawClip
 from cinnema.data.sources.frames import (
+    Cutting,
     below,
     check_at_least_one,
     check_root,
     count_pictures,
-    cut,
     numbered_pictures,
     picture_frames,
     subfolders,
@@ -105,10 +105,12 @@ class DTDB:
     def read(self, item: Item) -> Iterator[RawClip | BadRecord]:
         """Yield the one clip of a video."""
         pictures = numbered_pictures(self.root / item.name, root=self.root)
-        yield from cut(
-            picture_frames(pictures, root=self.root), name=item.name, source=item.name,
-            fps=DEFAULT_FPS, size=self.size, min_frames=self.min_frames,
-        )  # fmt: skip
+        yield from Cutting(size=self.size, min_frames=self.min_frames).cut(
+            picture_frames(pictures, root=self.root),
+            name=item.name,
+            source=item.name,
+            fps=DEFAULT_FPS,
+        )
 
     def _videos(self) -> list[Path]:
         check_root(self.root)

@@ -1,16 +1,18 @@
-"""Videos and folders of pictures as clips: frame by frame, made square, cut where they are long.
+"""Videos and folders of pictures as clips: read frame by frame, resized, cut where they are long.
 
-What cannot be read becomes a `BadRecord` that ends the stream of frames; nothing here raises for
-what a file holds. For that, any exception of a decoder is caught: beside the UserErrors that are
-meant, damaged files bring out what nobody thought of (of a video without a codec, AttributeError).
+What cannot be read becomes a `BadRecord` that ends the stream of frames; the content of a file
+never raises here. For that, any exception of a decoder is caught: besides the expected UserErrors,
+damaged files cause unexpected ones (a video without a codec: AttributeError).
 """
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import BinaryIO, Literal, TypeAlias
 
 import cv2
 import numpy as np
@@ -19,7 +21,6 @@ from jaxtyping import UInt8
 from cinnema.core.errors import UserError
 from cinnema.core.files import check_input_file
 from cinnema.data.records import BadRecord, RawClip
-from cinnema.data.sources.truncation import missing_bytes
 from cinnema.media.formats import PICTURE_SUFFIXES, pictures_in
 from cinnema.media.pictures import read_photograph
 from cinnema.media.videos import iterate_frames, read_video
@@ -31,7 +32,15 @@ Frame: TypeAlias = UInt8[np.ndarray, "_ _ 3"]
 Stream: TypeAlias = Iterator[Frame | BadRecord]
 """Frames of one size; a `BadRecord` is the last of them."""
 
+MAX_HEIGHT = 360
+"""Frames that keep their own shape are scaled down to this height in pixels, if they are taller."""
+
 _NUMBERED = re.compile(r"frame_?(\d+)")
+
+# What the containers of video files begin with.
+_HEADER = 16
+_BOX_TYPES = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"styp", b"pnot"})
+_EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 
 
 def square(frame: Frame, size: int, *, fit: Fit = "stretch") -> UInt8[np.ndarray, "s s 3"]:
@@ -55,85 +64,96 @@ def square(frame: Frame, size: int, *, fit: Fit = "stretch") -> UInt8[np.ndarray
     return frame.astype(np.uint8, copy=False)
 
 
-def cut(
-    frames: Stream,
-    *,
-    name: str,
-    source: str,
-    fps: float,
-    size: int,
-    fit: Fit = "stretch",
-    min_frames: int = 1,
-    max_frames: int | None = None,
-) -> Iterator[RawClip | BadRecord]:
-    """Cut a stream of frames into consecutive clips, holding one clip at a time.
+def shrink(frame: Frame, max_height: int = MAX_HEIGHT) -> Frame:
+    """Scale a frame down to a height, if it is taller; the aspect ratio is kept.
 
     Args:
-        frames: The stream; when it ends with a `BadRecord`, so do the clips, and the clip that was
-            begun is dropped.
-        name: Of the clip; with `max_frames` that of the clips is "<name>/0", "<name>/1", ...
-        source: The source video of them all.
-        fps: Frames a second.
-        size: Width and height of the clips.
-        fit: As for `square`.
-        min_frames: A shorter remainder behind other clips is dropped; a shorter video is a
-            `BadRecord`.
-        max_frames: The length of all clips but the last; None: one clip, however long.
+        frame: Any size.
+        max_height: In pixels.
     """
-    num_clips = 0
-    kept: list[UInt8[np.ndarray, "s s 3"]] = []
-    for frame in frames:
-        if isinstance(frame, BadRecord):
-            yield frame
-            return
-        kept.append(square(frame, size, fit=fit))
-        if len(kept) == max_frames:
-            yield RawClip(name=f"{name}/{num_clips}", source=source, frames=np.stack(kept), fps=fps)
-            num_clips, kept = num_clips + 1, []
-    if len(kept) >= min_frames:
-        name = name if max_frames is None else f"{name}/{num_clips}"
-        yield RawClip(name=name, source=source, frames=np.stack(kept), fps=fps)
-    elif num_clips == 0:
-        yield BadRecord(name=name, reason=f"it has {len(kept)} frames, fewer than {min_frames}")
+    height, width = frame.shape[:2]
+    if height <= max_height:
+        return frame
+    size = (max(1, round(width * max_height / height)), max_height)
+    return np.asarray(cv2.resize(frame, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 
-def cut_video(
-    path: Path,
-    *,
-    root: Path,
-    stride: int = 1,
-    size: int,
-    fit: Fit = "stretch",
-    min_frames: int,
-    max_frames: int,
-) -> Iterator[RawClip | BadRecord]:
-    """Cut a video file into consecutive clips.
+@dataclass(frozen=True, kw_only=True)
+class Cutting:
+    """How a stream of frames becomes clips.
 
-    Args:
-        path: Whatever `cinnema.media.videos` reads.
-        root: The data set's folder; the video is called by its path below it.
-        stride: Take each `stride`-th frame; the frame rate is the file's, divided by it.
-        size: As for `cut`, and so is what follows.
+    Attributes:
+        size: Width and height of the clips in pixels; None keeps the frames' own shape, up to a
+            height of `MAX_HEIGHT`.
         fit: How frames become square.
-        min_frames: The length of the shortest clip.
-        max_frames: The length of all clips but the last.
+        min_frames: Length of the shortest clip. A shorter remainder after other clips is dropped
+            (without `size`, kept); a shorter video is a `BadRecord`.
+        max_frames: Length of all clips but the last, which are then named "<video>/0",
+            "<video>/1", ...; None makes one clip, however long.
     """
-    name = below(path, root)
-    try:
-        check_input_file(path, kind="a video")
-        missing = missing_bytes(path)
-        if missing:
-            reason = f"it is cut short: {missing} bytes of it are missing"
+
+    size: int | None
+    fit: Fit = "stretch"
+    min_frames: int = 1
+    max_frames: int | None = None
+
+    def cut(
+        self, frames: Stream, *, name: str, source: str, fps: float
+    ) -> Iterator[RawClip | BadRecord]:
+        """Cut a stream of frames into consecutive clips, holding one clip at a time.
+
+        Args:
+            frames: The stream. If it ends with a `BadRecord`, so do the clips, and the unfinished
+                clip is dropped.
+            name: Name of the clip, or of the video if it is cut into several.
+            source: The source video of all clips.
+            fps: Frames per second.
+        """
+        num_clips = 0
+        kept: list[Frame] = []
+        for frame in frames:
+            if isinstance(frame, BadRecord):
+                yield frame
+                return
+            fitted = shrink(frame) if self.size is None else square(frame, self.size, fit=self.fit)
+            kept.append(fitted)
+            if len(kept) == self.max_frames:
+                yield RawClip(
+                    name=f"{name}/{num_clips}", source=source, frames=np.stack(kept), fps=fps
+                )
+                num_clips, kept = num_clips + 1, []
+        keeps_rest = self.size is None and num_clips > 0 and len(kept) > 0
+        if len(kept) >= self.min_frames or keeps_rest:
+            name = name if self.max_frames is None else f"{name}/{num_clips}"
+            yield RawClip(name=name, source=source, frames=np.stack(kept), fps=fps)
+        elif num_clips == 0:
+            reason = f"it has {len(kept)} frames, fewer than {self.min_frames}"
             yield BadRecord(name=name, reason=reason)
+
+    def cut_video(
+        self, path: Path, *, root: Path, stride: int = 1
+    ) -> Iterator[RawClip | BadRecord]:
+        """Cut a video file into consecutive clips.
+
+        Args:
+            path: Any file that `cinnema.media.videos` reads.
+            root: Folder of the data set; the video is named by its path below it.
+            stride: Take every `stride`-th frame; the frame rate is the file's, divided by it.
+        """
+        name = below(path, root)
+        try:
+            check_input_file(path, kind="a video")
+            missing = missing_bytes(path)
+            if missing:
+                reason = f"it is truncated: {missing} bytes of it are missing"
+                yield BadRecord(name=name, reason=reason)
+                return
+            fps = read_video(path, max_frames=1).fps / stride
+        except Exception as error:
+            yield bad_record(error, path, root)
             return
-        fps = read_video(path, max_frames=1).fps / stride
-    except Exception as error:
-        yield bad_record(error, path, root)
-        return
-    yield from cut(
-        video_frames(path, root=root, stride=stride), name=name, source=name, fps=fps,
-        size=size, fit=fit, min_frames=min_frames, max_frames=max_frames,
-    )  # fmt: skip
+        frames = video_frames(path, root=root, stride=stride)
+        yield from self.cut(frames, name=name, source=name, fps=fps)
 
 
 def video_frames(path: Path, *, root: Path, stride: int) -> Stream:
@@ -270,3 +290,81 @@ def check_root(root: Path) -> None:
     if not root.is_dir():
         what = "is a file, not a folder" if root.exists() else "does not exist"
         raise UserError(f"{root} {what}: name the folder of the data set")
+
+
+def missing_bytes(path: Path) -> int:
+    """Return how many bytes a video file lacks of the length that its container states.
+
+    Decoders show what there is of a truncated file and then stop, as if it were complete. But the
+    containers state their own lengths: mp4, mov and 3gp for each box, avi, webp and wav in their
+    RIFF chunks, mkv and webm in their segment.
+
+    Args:
+        path: The file; for other formats 0 is returned.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(_HEADER)
+        if head[4:8] in _BOX_TYPES:
+            end = _end_of_chunks(file, size, _box_length)
+        elif head[:4] == b"RIFF":
+            end = _end_of_chunks(file, size, _riff_length)
+        elif head[:4] == _EBML:
+            end = _end_of_segment(file, size)
+        else:
+            end = 0
+    return max(0, end - size)
+
+
+def _end_of_chunks(file: BinaryIO, size: int, length_of: Callable[[bytes], int]) -> int:
+    """Go from chunk to chunk; the last one's end may lie behind the file's."""
+    end = 0
+    while end + 8 <= size:
+        file.seek(end)
+        length = length_of(file.read(_HEADER))
+        if length < 8:  # 0: up to the end of the file; else no chunk, but something appended
+            return min(end, size)
+        end += length
+    return end
+
+
+def _box_length(header: bytes) -> int:
+    length: int = struct.unpack_from(">I", header)[0]
+    if length == 1 and len(header) == _HEADER:  # the true one, of 64 bits, follows the type
+        length = struct.unpack_from(">Q", header, 8)[0]
+    return length
+
+
+def _riff_length(header: bytes) -> int:
+    length: int = struct.unpack_from("<I", header, 4)[0]
+    if header[:4] != b"RIFF" or length in (0, 0xFFFFFFFF):  # never filled in, as in a live stream
+        return 0
+    return 8 + length + length % 2
+
+
+def _end_of_segment(file: BinaryIO, size: int) -> int:
+    """Return where the segment of a Matroska file ends, 0 where it does not say."""
+    file.seek(4)
+    header = _element_length(file)
+    if header is None or file.tell() + header > size:
+        return 0 if header is None else file.tell() + header
+    file.seek(header, 1)
+    if file.read(4) != _SEGMENT:
+        return 0
+    length = _element_length(file)
+    return 0 if length is None else file.tell() + length
+
+
+def _element_length(file: BinaryIO) -> int | None:
+    """Read a number whose leading zero bits count its further bytes; all ones: unknown."""
+    first = file.read(1)
+    if not first or not first[0]:
+        return None
+    further = 8 - first[0].bit_length()
+    rest = file.read(further)
+    value = int.from_bytes(bytes([first[0] & (0x7F >> further)]) + rest, "big")
+    unknown = (1 << 7 * (further + 1)) - 1
+    return None if len(rest) < further or value == unknown else value

@@ -11,12 +11,11 @@ import numpy as np
 from cinnema.core.errors import UserError
 from cinnema.data.records import BadRecord, Item, RawClip, Split
 from cinnema.data.sources.frames import (
+    Cutting,
     below,
     check_at_least_one,
     check_root,
     count_pictures,
-    cut,
-    cut_video,
     numbered_pictures,
     picture_frames,
     subfolders,
@@ -132,17 +131,12 @@ class IPer:
                 yield clip
 
     def _clips(self, path: Path, name: str) -> Iterator[RawClip | BadRecord]:
+        cutting = Cutting(size=self.size, min_frames=self.min_frames, max_frames=self.max_frames)
         if path.is_dir():
             frames = picture_frames(numbered_pictures(path, root=self.root), root=self.root)
-            yield from cut(
-                frames, name=name, source=name, fps=_FPS, size=self.size,
-                min_frames=self.min_frames, max_frames=self.max_frames,
-            )  # fmt: skip
+            yield from cutting.cut(frames, name=name, source=name, fps=_FPS)
         elif path.suffix == _VIDEO:
-            yield from cut_video(
-                path, root=self.root, size=self.size, min_frames=self.min_frames,
-                max_frames=self.max_frames,
-            )  # fmt: skip
+            yield from cutting.cut_video(path, root=self.root)
         else:
             reason = "it is listed, but neither its mp4 nor its folder is there"
             yield BadRecord(name=name, reason=reason)

@@ -8,11 +8,11 @@ from typing import Any
 from cinnema.core.errors import UserError
 from cinnema.data.records import BadRecord, Item, RawClip
 from cinnema.data.sources.frames import (
+    Cutting,
     below,
     check_at_least_one,
     check_root,
     count_pictures,
-    cut,
     numbered_pictures,
     picture_frames,
     subfolders,
@@ -113,13 +113,12 @@ class Landscape:
     def read(self, item: Item) -> Iterator[RawClip | BadRecord]:
         """Yield the clips of one long video."""
         video = self.root / item.name
+        cutting = Cutting(size=self.size, min_frames=self.min_frames)
         for folder in subfolders(video):
             if self._is_long(folder):
                 frames = picture_frames(numbered_pictures(folder, root=self.root), root=self.root)
-                yield from cut(
-                    frames, name=below(folder, self.root), source=video.name, fps=DEFAULT_FPS,
-                    size=self.size, min_frames=self.min_frames,
-                )  # fmt: skip
+                name = below(folder, self.root)
+                yield from cutting.cut(frames, name=name, source=video.name, fps=DEFAULT_FPS)
 
     def _videos(self) -> list[Path]:
         check_root(self.root)

@@ -1,24 +1,30 @@
-"""Which source videos train, validate and test, where a data set does not say so itself."""
+"""Which source videos train, validate and test."""
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 from cinnema.core.errors import UserError
 from cinnema.core.files import check_input_file
-from cinnema.data.records import SPLITS, Split
+from cinnema.data.manifest import ClipEntry, Manifest
+from cinnema.data.records import SPLITS, BadRecord, ClipSource, Control, Item, RawClip, Split
+
+# Frames that the shipped models need in a row: a part of a video with fewer is of little use.
+_USEFUL = 17
 
 
 def split_by_name(names: Iterable[str], *, validation: float, test: float) -> dict[str, Split]:
     """Split videos by a hash u of their names, uniform in [0, 1): test < validation < train.
 
-    So adding a video leaves the others where they are. Only where the hash leaves a side empty is
-    it given the video next to it: of two or more videos at least one validates, of three or more
-    at least one tests (if their shares are above 0), and at least one always trains.
+    So adding a video does not move the others. If the hash leaves a split empty, it is given the
+    video with the nearest hash: of two or more videos at least one validates, of three or more at
+    least one tests (if their shares are above 0), and at least one always trains.
 
     Args:
-        names: Of the videos, or of whatever must not be torn apart (actors, say).
+        names: Names of the videos, or of groups that must stay together (actors, say).
         validation: Share that validates, in [0, 1).
         test: Share that tests; at most 1 together with `validation`.
 
@@ -41,23 +47,116 @@ def split_by_name(names: Iterable[str], *, validation: float, test: float) -> di
     }
 
 
+def split_by_label(labels: Mapping[str, str | None]) -> dict[str, Split]:
+    """Hold out every third video of each label, in the order of file names, from the first on.
+
+    Videos held out validate and test in turn. The only video of a label trains, unless that would
+    hold out none; fewer than three videos all train (see `divide_in_time`).
+
+    Args:
+        labels: The label of each video, by its name.
+
+    Returns:
+        The split of each name.
+    """
+    ordered = sorted(labels, key=lambda name: (labels[name] or "", PurePosixPath(name).stem, name))
+    splits: dict[str, Split] = dict.fromkeys(ordered, "train")
+    if len(ordered) < 3:
+        return splits
+    groups: dict[str | None, list[str]] = {}
+    for name in ordered:
+        groups.setdefault(labels[name], []).append(name)
+    several = [group for group in groups.values() if len(group) > 1] or [ordered]
+    held_out = [name for group in several for name in group[::3]]
+    for number, name in enumerate(held_out):
+        splits[name] = "test" if number % 2 else "validation"
+    return splits
+
+
+def divide_in_time(manifest: Manifest) -> Manifest:
+    """Fill empty splits with parts of source videos, where there are too few videos.
+
+    If only the test split is empty, the second half of each validation video tests. If nothing is
+    held out, the last third of each video is: first validation, then test. Parts are consecutive
+    and share no frame.
+
+    Args:
+        manifest: Of a data set whose clips lie in one or two splits.
+
+    Returns:
+        A manifest with clips in more splits, and a note that says so; the same one if all splits
+        have clips, or if a test set alone is missing and nothing validates.
+    """
+    present = {clip.split for clip in manifest.clips}
+    if not present or "test" in present:
+        return manifest
+    divided: Split = "validation" if "validation" in present else "train"
+    by_source: dict[str, list[ClipEntry]] = {}
+    for clip in manifest.clips:
+        if clip.split == divided:
+            by_source.setdefault(clip.source, []).append(clip)
+    parts = {
+        source: list(_divide(clips, _lengths(sum(c.frames for c in clips), divided)))
+        for source, clips in by_source.items()
+    }
+    rest = [clip for clip in manifest.clips if clip.split != divided]
+    note = (
+        f"too few videos to hold some out whole: the end of {', '.join(parts)} "
+        "is held out instead, with no frame in common with what is trained on"
+    )
+    clips = [*rest, *(clip for clips in parts.values() for clip in clips)]
+    clips.sort(key=lambda clip: (clip.shard, clip.index, clip.first))
+    return replace(manifest, clips=tuple(clips), notes=(*manifest.notes, note))
+
+
+def _lengths(num_frames: int, divided: Split) -> dict[Split, int]:
+    """Return how many frames of a video go to each split, in order of time."""
+    if divided == "validation":
+        return {"validation": num_frames - num_frames // 2, "test": num_frames // 2}
+    if 2 * _USEFUL <= num_frames < 3 * _USEFUL:
+        return {"train": num_frames - _USEFUL, "test": _USEFUL}
+    part = num_frames // 6 if num_frames < 2 * _USEFUL else max(num_frames // 6, _USEFUL)
+    return {"train": num_frames - 2 * part, "validation": part, "test": part}
+
+
+def _divide(clips: Sequence[ClipEntry], lengths: Mapping[Split, int]) -> Iterator[ClipEntry]:
+    """Cut consecutive clips of one video where the splits meet."""
+    splits = iter(lengths.items())
+    split, left = next(splits)
+    for clip in clips:
+        start = 0
+        while start < clip.frames:
+            while not left:
+                split, left = next(splits)
+            length = min(left, clip.frames - start)
+            yield replace(
+                clip,
+                clip=f"{clip.clip}@{start}" if start else clip.clip,
+                split=split,
+                frames=length,
+                first=clip.first + start,
+                control=clip.control if length == clip.frames else None,
+            )
+            start, left = start + length, left - length
+
+
 def read_splits(path: Path, names: Sequence[str]) -> dict[str, Split]:
     """Read which videos train, validate and test from a file.
 
-    It holds a JSON object with up to three lists, "train", "validation" and "test". A video is
-    called by its path below the folder, or by as many of its last parts as no other shares; the
-    suffix may be left out.
+    The file contains a JSON object with up to three lists, "train", "validation" and "test". A
+    video is named by its path below the folder, or by enough of its last parts to be unique; the
+    suffix may be omitted.
 
     Args:
         path: The file.
         names: Paths of all videos below their folder.
 
     Returns:
-        The split of each video that is listed, in the order of `names`; the others are left out.
+        The split of each listed video, in the order of `names`; the others are left out.
 
     Raises:
-        UserError: The file is no such object, lists a video twice, or one that is not there or
-            cannot be told from another.
+        UserError: The file has another form, lists a video twice, or a name that fits no video or
+            several.
     """
     check_input_file(path, kind="a list of splits")
     try:
@@ -92,10 +191,10 @@ def _is_called(name: str, called: str) -> bool:
 
 
 def check_shares(*, validation: float, test: float = 0.0) -> None:
-    """Raise a UserError unless something is left to train on."""
+    """Raise a UserError unless the shares leave something to train on."""
     if min(validation, test) < 0 or not validation + test < 1:
         raise UserError(
-            "the shares that validate and test must be at least 0 and together below 1, got "
+            "the shares for validation and test must be at least 0 and together below 1, got "
             f"{validation:g} and {test:g}"
         )
 
@@ -104,3 +203,67 @@ def _uniform(name: str) -> float:
     # Not hash(): that differs from one run of Python to the next.
     digest = hashlib.sha256(name.encode("utf-8")).digest()
     return int.from_bytes(digest[:6], "big") / 2**48
+
+
+@dataclass(frozen=True)
+class OneSplit:
+    """The items of one split of another source, or the first of them.
+
+    Used to simulate many futures of the test starts separately from the training starts, with the
+    split unchanged.
+
+    Args:
+        source: The other source.
+        split: The split to keep.
+        most: Largest number of items; None keeps all.
+
+    Raises:
+        UserError: `most` is below 1.
+
+    Example:
+        >>> source = OneSplit(Push(num_starts=1000, futures=32), "test", most=10)
+    """
+
+    source: ClipSource
+    split: Split
+    most: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.most is not None and self.most < 1:
+            raise UserError(
+                f"at least 1 start is needed, got {self.most}: choose a number from 1 on"
+            )
+
+    @property
+    def name(self) -> str:
+        """Name of the other source."""
+        return self.source.name
+
+    @property
+    def size(self) -> int | None:
+        """Width and height of the frames, in pixels."""
+        return self.source.size
+
+    @property
+    def control(self) -> Control | None:
+        """Control of the other source."""
+        return self.source.control
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings of the other source, and the split."""
+        return {**self.source.settings(), "split": self.split, "most": self.most}
+
+    def items(self) -> Sequence[Item]:
+        """List the items of the split.
+
+        Raises:
+            UserError: There are none; or as the other source.
+        """
+        chosen = [item for item in self.source.items() if item.split == self.split]
+        if not chosen:
+            raise UserError(f"{self.name} has nothing in the split {self.split}: choose another")
+        return chosen[: self.most]
+
+    def read(self, item: Item) -> Iterator[RawClip | BadRecord]:
+        """Yield the clips of one item."""
+        return self.source.read(item)

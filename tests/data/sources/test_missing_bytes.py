@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cinnema.data.sources.truncation import missing_bytes
+from cinnema.data.sources.frames import missing_bytes
 
 KINDS = {"mp4": "libx264", "mov": "libx264", "avi": "mpeg4", "mkv": "libx264", "webm": "libvpx-vp9"}
 
