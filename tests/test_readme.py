@@ -12,10 +12,11 @@ import torch
 from PIL import Image
 
 from cinnema.cli.main import main
+from cinnema.core.bundled import bundled_names
 from cinnema.evaluation import runner as engine
 from cinnema.evaluation.results import Evaluation
 from cinnema.media.videos import write_video
-from cinnema.models.files import bundled_names, save_model
+from cinnema.models.files import save_model
 from cinnema.models.flow.conditioning import ConditionerConfig
 from cinnema.models.flow.flow import FlowConfig
 from cinnema.models.warping.model import WarpingModel, WarpingModelConfig

@@ -46,11 +46,12 @@ def test_standard_output_is_the_paths_of_the_videos(
 
 
 def test_progress_off_a_terminal_is_plain_lines(animate: Run, photo: Path) -> None:
-    lines = animate(photo).err
+    *lines, last = animate(photo).err
     assert [line.rsplit(",", 1)[0] for line in lines] == [
         f"{photo}: 1 of 2",
         f"{photo}: 2 of 2",
     ]
+    assert last.startswith("cinnema: finished in ")
 
 
 def test_the_videos_have_the_photographs_size_and_the_length_asked_for(

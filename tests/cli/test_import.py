@@ -160,7 +160,7 @@ def test_parts_of_different_trainings_are_told(
     config.write_text(text)
     result = cinnema("import", "official", folder, "-o", tmp_path / "a.safetensors")
     assert result.code == 2
-    assert "do not fit each other" in result.err[-1]
+    assert "do not fit together" in result.err[-1]
     assert "in_size must be equal, got 64 and 128" in result.err[-1]
 
 

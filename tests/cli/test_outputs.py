@@ -1,13 +1,12 @@
 """The names of the files that are written."""
 
-import json
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cinnema.cli.outputs import all_or_none, distinct_names, write_json
+from cinnema.cli.outputs import all_or_none, distinct_names
 
 
 @pytest.mark.parametrize(
@@ -41,18 +40,18 @@ def test_no_two_photographs_share_a_name(photos: list[Path]) -> None:
     assert len(names) == len(photos) == len(set(names))
 
 
-def test_a_block_that_fails_leaves_nothing_of_what_it_wrote(tmp_path: Path) -> None:
-    file, folder = tmp_path / "file", tmp_path / "folder"
-    with pytest.raises(KeyboardInterrupt), all_or_none() as written:
+@pytest.mark.parametrize("existed", [True, False])
+def test_a_block_that_fails_leaves_nothing_of_what_it_wrote(
+    tmp_path: Path, *, existed: bool
+) -> None:
+    out = tmp_path / "out"
+    if existed:
+        out.mkdir()
+    file, folder = out / "file", out / "folder"
+    with pytest.raises(KeyboardInterrupt), all_or_none(out) as written:
+        folder.mkdir(parents=True)
         file.write_text("x")
-        folder.mkdir()
         (folder / "0000.png").write_text("x")
         written += [file, folder]
         raise KeyboardInterrupt
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_json_is_indented_and_keeps_letters(tmp_path: Path) -> None:
-    path = write_json(tmp_path / "a.json", {"file": "Îles.jpg"})
-    assert json.loads(path.read_text(encoding="utf-8")) == {"file": "Îles.jpg"}
-    assert "Îles" in path.read_text(encoding="utf-8")
+    assert list(tmp_path.rglob("*")) == ([out] if existed else [])

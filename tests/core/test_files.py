@@ -1,12 +1,19 @@
 """Files that are there in full or not at all."""
 
 import errno
+import json
 from pathlib import Path
 
 import pytest
 
 from cinnema.core.errors import UserError
-from cinnema.core.files import atomic_folder, atomic_path, check_input_file
+from cinnema.core.files import (
+    atomic_folder,
+    atomic_path,
+    check_input_file,
+    check_output_folder,
+    write_json,
+)
 
 
 def names_in(folder: Path) -> list[str]:
@@ -125,3 +132,30 @@ def test_an_input_that_is_no_file_with_content_is_named(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=complaint) as caught:
             check_input_file(path, kind="a picture")
         assert str(path) in str(caught.value)
+
+
+def test_a_failed_block_leaves_no_folder_that_it_made(tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    for make in (atomic_path, atomic_folder):
+        with pytest.raises(RuntimeError), make(tmp_path / "kept" / "a" / "b" / "file"):
+            raise RuntimeError
+    assert names_in(tmp_path / "kept") == []
+
+
+def test_a_folder_that_can_be_written_to_is_not_made(tmp_path: Path) -> None:
+    check_output_folder(tmp_path / "a" / "b")
+    check_output_folder(tmp_path)
+    assert names_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("below", ["", "deeper/still"])
+def test_a_folder_that_is_a_file_is_refused(tmp_path: Path, below: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"file.*cannot be written"):
+        check_output_folder(tmp_path / "file" / below)
+
+
+def test_json_is_indented_and_keeps_letters(tmp_path: Path) -> None:
+    path = write_json(tmp_path / "a.json", {"file": "Îles.jpg"})
+    assert json.loads(path.read_text(encoding="utf-8")) == {"file": "Îles.jpg"}
+    assert "Îles" in path.read_text(encoding="utf-8")

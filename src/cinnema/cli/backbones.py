@@ -1,4 +1,4 @@
-"""`cinnema backbones`: which networks measurements rest on, and whether they are here."""
+"""`cinnema backbones`: the networks that evaluations use, and whether they are installed."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +11,13 @@ from cinnema.cli.console import DONE
 
 @dataclass(frozen=True, kw_only=True)
 class Backbones:
-    """List the networks that `cinnema evaluate` measures with: found, checked, or how to get them.
+    """List the networks that `cinnema evaluate` uses: their files, or how to get them.
 
     Nothing is downloaded.
     """
 
     folder: Annotated[Path | None, tyro.conf.arg(name="dir")] = None
-    """Folder of the files that no package ships; CINNEMA_BACKBONES unless given."""
+    """Folder of the files that are not in a package; by default $CINNEMA_BACKBONES."""
 
     def run(self) -> int:
         """Print the list."""

@@ -1,4 +1,4 @@
-"""Errors to exit codes, and progress: a bar on a terminal, plain lines elsewhere.
+"""Exit codes, errors as one line, and progress: a bar on a terminal, plain lines elsewhere.
 
 Results (paths, tables) go to standard output, everything else to standard error.
 """
@@ -15,7 +15,7 @@ from cinnema.core.errors import UserError
 
 DONE = 0
 SOME_FAILED = 1
-"""Some of several photographs failed; an unforeseen exception ends with the same code."""
+"""Some of several photographs failed; Python ends with the same code after an exception."""
 USER_MISTAKE = 2
 INTERRUPTED = 130
 
@@ -26,11 +26,11 @@ def exit_code_of(command: Callable[[], int]) -> int:
     """Run a command and return its exit code.
 
     Args:
-        command: returns its own exit code when it comes to its end.
+        command: Returns its own exit code.
 
     Returns:
-        What `command` returned; 2 after a `UserError`, told in one line; 130 after an interruption.
-        Any other exception passes, so that its traceback is seen and Python ends with 1.
+        What `command` returned; 2 after a `UserError`, which is printed as one line; 130 after an
+        interruption. Other exceptions pass, so that Python prints their traceback and ends with 1.
     """
     warnings.showwarning = _report_warning
     try:
@@ -42,7 +42,7 @@ def exit_code_of(command: Callable[[], int]) -> int:
         print("cinnema: interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader (`head`, a pager) has left: that is no error, and nobody is there to tell it.
+        # The reader (`head`, a pager) has closed the pipe, which is not an error.
         with suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
@@ -54,20 +54,20 @@ def report_error(error: UserError) -> None:
 
 
 def _report_warning(message: Warning | str, *_: object, **__: object) -> None:
-    """Print a warning as one line: where in the code it arose says nothing to a user."""
+    """Print a warning as one line, without the place in the code that it arose in."""
     print(f"cinnema: warning: {' '.join(str(message).split())}", file=sys.stderr, flush=True)
 
 
 class Progress:
-    """How far a command has come.
+    """The progress of a command: a bar on standard error, or a line for each step off a terminal.
 
-    On a terminal this is a bar on standard error; elsewhere a plain line for each step.
+    The times shown are those since this object was made.
 
     Args:
-        total: steps to the end.
+        total: Number of steps.
 
     Attributes:
-        count: steps that are done or skipped.
+        count: Number of steps that are done or skipped.
 
     Example:
         >>> with Progress(total=8) as progress:
@@ -90,7 +90,7 @@ class Progress:
         self._is_terminal = console.is_terminal
         self._total, self.count = total, 0
         self._description = ""
-        self._start = self._told = time.monotonic()
+        self._start = self._last_line = time.monotonic()
         self._bar = Bar(
             TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
             TimeElapsedColumn(), TimeRemainingColumn(), console=console,
@@ -101,39 +101,45 @@ class Progress:
         self._task = self._bar.add_task("", total=total)
 
     def begin(self, description: str) -> None:
-        """Name what the next steps are about."""
+        """Set the description of the next steps."""
         self._description = description
         self._bar.update(self._task, description=description)
 
     def advance(self, steps: int = 1) -> None:
-        """Count steps that are done."""
+        """Count steps as done."""
         self.count += steps
         self._bar.update(self._task, completed=self.count)
         if not self._is_terminal:
-            self._tell()
+            self._print_line()
 
     def reach(self, count: int, *, total: int) -> None:
-        """Go to a count of a total that may change.
+        """Set the count and the total.
 
-        Elsewhere than on a terminal this prints a line only now and then, and at the end.
+        Off a terminal this prints a line every ten seconds, and at the end.
         """
         self.count, self._total = count, total
         self._bar.update(self._task, completed=count, total=total)
-        is_due = time.monotonic() - self._told > _SECONDS_BETWEEN_LINES or count >= total
+        is_due = time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES or count >= total
         if not self._is_terminal and is_due:
-            self._tell()
+            self._print_line()
 
-    def _tell(self) -> None:
-        self._told = time.monotonic()
-        seconds = self._told - self._start
+    def _print_line(self) -> None:
+        self._last_line = time.monotonic()
+        seconds = self._last_line - self._start
         print(
             f"{self._description}: {self.count} of {self._total}, {seconds:.1f} s",
             file=sys.stderr,
             flush=True,
         )
 
+    def finish(self) -> None:
+        """Print how long everything took."""
+        self._bar.stop()
+        seconds = time.monotonic() - self._start
+        print(f"cinnema: finished in {seconds:.1f} s", file=sys.stderr, flush=True)
+
     def skip_to(self, count: int) -> None:
-        """Go on to a count without a word: what lay between could not be done."""
+        """Set the count to that after steps that failed, without printing a line."""
         self.count = count
         self._bar.update(self._task, completed=count)
 
@@ -148,5 +154,5 @@ class Progress:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         self._bar.stop()

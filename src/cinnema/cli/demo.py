@@ -9,26 +9,35 @@ from typing import Annotated
 import tyro
 
 from cinnema.cli.animate import Animate
-from cinnema.cli.console import USER_MISTAKE
+from cinnema.cli.console import DONE
+from cinnema.cli.options import Device, Folder, Weights
+from cinnema.media.formats import pictures_in
 
 
 @dataclass(frozen=True, kw_only=True)
 class Demo:
-    """Animate the example photographs that come with the package."""
+    """Animate the example photographs of the package."""
 
-    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("demo")
+    output: Folder = Path("demo")
     """Folder for the videos; those of an earlier demo are replaced."""
     num_samples: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 4
-    """How many futures of each photograph."""
+    """Number of futures of each photograph."""
     seed: int = 0
-    """Which futures."""
-    weights: str = "landscape"
-    """Name of bundled weights, or a weights file."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1 or mps."""
+    """Seed of the futures, at least 0."""
+    weights: Weights = "landscape"
+    """Weights to use: the name of bundled ones or a file."""
+    device: Device = "auto"
+    """Device to compute on; auto takes a GPU if there is one."""
 
     def run(self) -> int:
-        """Animate and say where the videos lie."""
+        """Animate, and print where the videos are."""
+        photos = pictures_in(example_folder())
+        print(
+            f"cinnema: {self.num_samples} futures of {len(photos)} photographs, with the weights "
+            f"{self.weights}; about 10 s each on a CPU",
+            file=sys.stderr,
+            flush=True,
+        )
         code = Animate(
             photos=(example_folder(),),
             output=self.output,
@@ -38,8 +47,12 @@ class Demo:
             device=self.device,
             overwrite=True,
         ).run()
-        if code != USER_MISTAKE:
-            print(f"The videos lie in {self.output.resolve()}", file=sys.stderr)
+        if code == DONE:
+            print("cinnema: open these videos first:", file=sys.stderr)
+            for photo in photos:
+                grid = self.output.resolve() / f"{photo.stem}_s{self.seed}_grid.mp4"
+                about = f"{photo.stem}, top left, and {self.num_samples} futures of it"
+                print(f"  {grid}  ({about})", file=sys.stderr, flush=True)
         return code
 
 

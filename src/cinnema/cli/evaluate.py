@@ -128,7 +128,7 @@ class Evaluate:
         return FeatureCache(self.cache or Path(base) / "cinnema")
 
     def _write(self, evaluation: "Evaluation") -> None:
-        from cinnema.cli.outputs import write_json
+        from cinnema.core.files import write_json
 
         if self.json_file is not None:
             write_json(self.json_file, evaluation.to_dict(), overwrite=True)

@@ -1,62 +1,27 @@
-"""`cinnema extend`: futures that are longer than the clip that a model knows."""
+"""`cinnema extend`: `cinnema animate`, with the defaults for videos longer than one clip."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Annotated, ClassVar, Literal
 
-from cinnema.cli.jobs import Renderer, find_photos, plan, run_jobs
-from cinnema.cli.options import (
-    ControlOptions,
-    Folder,
-    Photos,
-    RenderingOptions,
-    SamplingOptions,
-    at_least,
-)
-from cinnema.core.files import check_input_file
+import tyro
 
-if TYPE_CHECKING:
-    from cinnema.synthesis.animation import Animation
-    from cinnema.synthesis.pipeline import Pipeline
+from cinnema.cli.animate import Animate
+from cinnema.cli.options import Folder
 
 
 @dataclass(frozen=True, kw_only=True)
-class Extend(ControlOptions, RenderingOptions, SamplingOptions):
-    """Animate photographs for longer than a clip, without drift, or as the paper does."""
+class Extend(Animate):
+    """Animate photographs for longer than one clip: animate with --extension and 48 frames."""
 
-    photos: Photos
-    """Photographs (JPEG, PNG, WebP, BMP, TIFF), or folders of them."""
-    frames: int = 48
-    """Frames of a video."""
-    method: Literal["continuous", "paper", "onward"] = "continuous"
-    """continuous: warps of the photograph of at most 1.5 clips, faded one into the other, so that
-    nothing drifts. paper: decoded again from each clip's last frame with the same dynamics.
-    onward: the motion leads on from the photograph, ever further."""
+    extension: Annotated[
+        Literal["onward", "continuous", "paper"], tyro.conf.arg(aliases=["--method"])
+    ] = "continuous"
+    """How a video continues after one clip of the model (16 frames at 8 per second with the bundled
+    weights). onward: the motion continues, ever further from the photograph. continuous: warps of
+    the photograph that are at most 1.5 clips old, faded one into the other, so that nothing drifts.
+    paper: decoded again from each clip's last frame with the same nu."""
     output: Folder = Path("extended")
-    """Folder, made if missing; the names are those of animate."""
+    """Folder to write to, made if missing; the names are those of animate."""
 
-    def run(self) -> int:
-        """Animate all photographs, print the paths of the videos, and return the exit code."""
-        at_least({"--frames": (self.frames, 1)})
-        self.check_sampling()
-        self.check_rendering()
-        control = self.control()
-        photos, num_failed = find_photos(self.photos)
-        seed, samples = self.numbers()
-        jobs = plan(photos, folder=self.output, tag=f"s{seed}", samples=samples, options=self)
-
-        def prepare(pipeline: "Pipeline") -> Renderer:
-            def videos(photo: Path) -> "Iterator[Animation]":
-                return pipeline.iterate(
-                    check_input_file(photo, kind="a picture"),
-                    num_frames=self.frames,
-                    extension=self.method,
-                    eta=control,
-                    **self.sampling(),
-                    **self.rendering(),
-                )
-
-            return Renderer(videos)
-
-        return run_jobs(self, jobs, prepare, files={"given_nu": self.nu}, num_failed=num_failed)
+    default_frames: ClassVar[int] = 48

@@ -1,4 +1,4 @@
-"""`cinnema import`: weights of other programs as weights files."""
+"""`cinnema import`: checkpoints of other programs converted to weights files."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,27 +15,28 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Import:
-    """Turn a folder of the 2021 paper's checkpoints into one weights file.
+    """Convert a folder of the 2021 paper's checkpoints to one weights file.
 
     The folder is that of one data set, with stage1 and stage2 (or stage2_control) as published.
-    Nothing in the files is run; optimiser states are left out, spectral norm is folded in.
+    No code in the files is run. Optimiser states are left out; spectral norms are folded into the
+    weights.
     """
 
     layout: Annotated[Literal["official"], tyro.conf.Positional, tyro.conf.arg(metavar="official")]
-    """How the folder is laid out; the paper's own way is the only one there is."""
+    """Layout of the folder; that of the paper's checkpoints is the only one."""
     folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
-    """The data set's folder, or its stage2 or stage2_control."""
+    """Folder of one data set, or its stage2 or stage2_control."""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="NAME.safetensors")]
     """The weights file to write."""
     name: str | None = None
-    """What the weights are called; the output's name unless given."""
+    """Name of the weights; by default that of the output file."""
     control: bool = False
-    """Of two stages 2, take the one that hears where the robot's arm is to be."""
+    """Take the stage 2 that is conditioned on the robot's end point, where there are two."""
     log_det: Literal["exact", "published"] = "exact"
-    """Likelihoods: exact, or published for those of the released code, whose leaky ReLU leaves
-    log(0.9) out for each negative entry. Videos are the same."""
+    """How likelihoods are computed: exact, or published as in the released code, whose leaky ReLU
+    omits log(0.9) for each negative entry. Videos are the same."""
     overwrite: bool = False
-    """Replace a file that is there already."""
+    """Replace an existing file."""
 
     def run(self) -> int:
         """Read, check and write, and print the path of the weights file."""
@@ -63,4 +64,4 @@ class Import:
                 flow=networks.flow,
             )
         except UserError as error:
-            raise UserError(f"{self.folder}: its parts do not fit each other: {error}") from error
+            raise UserError(f"{self.folder}: its parts do not fit together: {error}") from error

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from cinnema.cli.console import DONE
+from cinnema.core.bundled import find_weights
+from cinnema.core.files import check_input_file
 
 if TYPE_CHECKING:
     from rich.tree import Tree
@@ -19,16 +21,18 @@ if TYPE_CHECKING:
 class Info:
     """Show what a weights file holds: its parts, their sizes, its configuration and its card."""
 
-    weights: Annotated[str, tyro.conf.Positional] = "landscape"
-    """Name of bundled weights, or a weights file."""
+    weights: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME|FILE")] = "landscape"
+    """Name of bundled weights (landscape, robot, person), or a weights file."""
 
     def run(self) -> int:
-        """Print it."""
+        """Print what the file holds."""
+        path = find_weights(self.weights)
+        check_input_file(path, kind="a weights file")
         from rich.console import Console
 
         from cinnema.models.files import load_model
 
-        loaded = load_model(self.weights)
+        loaded = load_model(path)
         console = Console(highlight=False, soft_wrap=True)
         for name, value in _facts(loaded):
             console.print(f"{name:<12}{value}", markup=False)
@@ -42,10 +46,10 @@ def card_summary(weights: Path | None) -> str | None:
     """Return the first paragraph of a model card.
 
     Args:
-        weights: the weights file; its card lies beside it, under the same name with .md.
+        weights: The weights file; its card is beside it, with the same name and the suffix .md.
 
     Returns:
-        The first paragraph that is no heading, as one line; None if there is no card.
+        The first paragraph that is not a heading, as one line; None if there is no card.
     """
     if weights is None or not weights.with_suffix(".md").is_file():
         return None

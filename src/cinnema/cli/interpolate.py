@@ -1,13 +1,13 @@
-"""`cinnema interpolate`: from one motion of a photograph to another, step by step."""
+"""`cinnema interpolate`: motions of one photograph that lead from one to another."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from cinnema.cli.jobs import Renderer, plan, run_jobs
+from cinnema.cli.jobs import Renderer, check_photo, plan, run_jobs
 from cinnema.cli.options import ControlOptions, Folder, RenderingOptions, at_least
 from cinnema.core.files import check_input_file
 
@@ -18,27 +18,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Interpolate(ControlOptions, RenderingOptions):
-    """Animate one photograph by motions that lead from one to another."""
+    """Animate one photograph with motions that lead step by step from one to another."""
 
     photo: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="PHOTO")]
     """A photograph (JPEG, PNG, WebP, BMP, TIFF)."""
     start: Annotated[str, tyro.conf.arg(metavar="NUMBER|FILE")] = "0"
-    """Where to begin: a sample's number within the seed, or a nu file of an earlier call."""
+    """First motion: the number of a sample of the seed, or a nu file of an earlier call."""
     end: Annotated[str, tyro.conf.arg(metavar="NUMBER|FILE")] = "1"
-    """Where to end."""
+    """Last motion."""
     steps: int = 5
-    """How many videos, both ends among them, from 2 to 100."""
+    """Number of videos, including both ends, from 2 to 100."""
     seed: int = 0
-    """Of the ends that are numbers; at least 0."""
+    """Seed of the ends that are numbers, at least 0."""
     temperature: float = 1.0
     """Factor on the ends that are numbers, at least 0."""
-    frames: int = 16
-    """Frames of a video (of a pingpong loop: of the way there)."""
-    loop: Literal["none", "pingpong", "crossfade"] = "none"
-    """How the end joins the beginning."""
     output: Folder = Path("interpolated")
-    """Folder, made if missing. Of sky.jpg it gets the videos sky_between_00.mp4 and so on, beside
-    each its JSON and nu, and sky_between_grid.mp4."""
+    """Folder to write to, made if missing. For sky.jpg these are the videos sky_between_00.mp4 and
+    so on, each with its JSON and nu, and sky_between_grid.mp4."""
 
     def run(self) -> int:
         """Render all steps, print the paths of the videos, and return the exit code."""
@@ -46,11 +42,11 @@ class Interpolate(ControlOptions, RenderingOptions):
             "--steps": (self.steps, 2),
             "--seed": (self.seed, 0),
             "--temperature": (self.temperature, 0),
-            "--frames": (self.frames, 1 if self.loop == "none" else 2),
         })  # fmt: skip
         self.check_rendering()
-        control = self.control()
+        check_photo(self.photo)
         start, end = _end(self.start), _end(self.end)
+        control = self.control()
         samples = tuple(range(self.steps))
         jobs = plan([self.photo], folder=self.output, tag="between", samples=samples, options=self)
 
@@ -64,8 +60,6 @@ class Interpolate(ControlOptions, RenderingOptions):
                     seed=self.seed,
                     temperature=self.temperature,
                     eta=control,
-                    num_frames=self.frames,
-                    loop=self.loop,
                     **self.rendering(),
                 )
 
@@ -77,7 +71,7 @@ class Interpolate(ControlOptions, RenderingOptions):
 
 
 def _end(text: str) -> int | Path:
-    """Return a sample's number, or a nu file that is there."""
+    """Return the number of a sample, or the path of a nu file that exists."""
     if text.isdecimal():
         return int(text)
     return check_input_file(text, kind="a nu file or a sample's number")

@@ -1,4 +1,4 @@
-"""Videos of one or several inputs: planned, rendered one at a time, written; some may fail."""
+"""Videos of one or several inputs: named, rendered one at a time, and written; some may fail."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,8 +7,17 @@ from typing import TYPE_CHECKING
 
 from cinnema.cli.console import DONE, SOME_FAILED, USER_MISTAKE, Progress, report_error
 from cinnema.cli.options import RenderingOptions
-from cinnema.cli.outputs import Outputs, check_folder, distinct_names, refuse_existing
+from cinnema.cli.outputs import (
+    Outputs,
+    describe_call,
+    distinct_names,
+    refuse_existing,
+    write_sample,
+)
+from cinnema.core.bundled import find_weights
 from cinnema.core.errors import UserError
+from cinnema.core.files import check_input_file, check_output_folder
+from cinnema.media.formats import VIDEO_SUFFIXES, find_pictures
 
 if TYPE_CHECKING:
     from cinnema.synthesis.animation import Animation
@@ -18,11 +27,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Renderer:
-    """What makes the videos, once the model is there.
+    """How the videos of an input are made, once the model is loaded.
 
     Attributes:
-        videos: of an input, all its samples, one at a time; everything is checked at the call.
-        motion: what the videos' motion is from, to be shown beside them.
+        videos: Returns the samples of an input, one at a time; errors are raised at the call.
+        motion: The motion of another video that they have, shown beside them in the grid.
     """
 
     videos: "Callable[[Path], Iterator[Animation]]"
@@ -30,30 +39,42 @@ class Renderer:
 
 
 def find_photos(inputs: Sequence[Path]) -> tuple[list[Path], int]:
-    """Return the photographs, each once, and how many of the inputs hold none.
+    """Return the photographs, each once, and the number of inputs that cannot be used.
+
+    The errors of the latter are printed. No file is decoded.
 
     Args:
-        inputs: files and folders.
+        inputs: Files and folders.
 
     Raises:
-        UserError: nothing is named.
+        UserError: There is no input.
     """
-    from cinnema.media.formats import find_pictures
-
     if not inputs:
-        raise UserError(
-            "no photograph is named: give files or folders, as in cinnema animate a.jpg"
-        )
+        raise UserError("no photograph is named: give files or folders, as cinnema animate a.jpg")
     found: dict[Path, Path] = {}
     num_failed = 0
     for path in inputs:
         try:
             for photo in find_pictures([path]):
-                found.setdefault(photo.resolve(), photo)
+                found.setdefault(check_photo(photo).resolve(), photo)
         except UserError as error:
             report_error(error)
             num_failed += 1
     return list(found.values()), num_failed
+
+
+def check_photo(path: Path) -> Path:
+    """Return the path of a photograph.
+
+    Raises:
+        UserError: There is no such file, it is empty, or it is a video.
+    """
+    if path.suffix.lower() in VIDEO_SUFFIXES:
+        raise UserError(
+            f"{path} is a video, and this takes photographs: cinnema edit changes the motion of a "
+            f"video, cinnema transfer PHOTO --motion {path} gives it to a photograph"
+        )
+    return check_input_file(path, kind="a picture")
 
 
 def plan(
@@ -64,17 +85,17 @@ def plan(
     samples: tuple[int, ...],
     options: RenderingOptions,
 ) -> list[Outputs]:
-    """Name everything that will be written, and make sure that it can be.
+    """Return the names of all files that will be written, and check that they can be.
 
     Args:
-        inputs: photographs or videos.
-        folder: of the files.
-        tag: what their names have after the input's.
-        samples: their numbers.
-        options: of the command.
+        inputs: Photographs or videos.
+        folder: Folder of the files, which is not made yet.
+        tag: Part of the files' names, after the input's.
+        samples: Numbers of the samples.
+        options: Options of the command.
 
     Raises:
-        UserError: something is there already, or the folder cannot be written to.
+        UserError: A file exists, or the folder cannot be written to.
     """
     jobs = [
         Outputs(source, name, folder, options.format, tag, samples)
@@ -82,7 +103,7 @@ def plan(
     ]
     if not options.overwrite:
         refuse_existing(path for job in jobs for path in job.all())
-    check_folder(folder)
+    check_output_folder(folder)
     return jobs
 
 
@@ -97,36 +118,24 @@ def run_jobs(
     """Render and write all jobs, print the paths of the videos, and return the exit code.
 
     Args:
-        options: of the command.
-        jobs: what `plan` returned.
-        prepare: does with the model what all jobs share.
-        files: what went in beside the inputs, by the name that the JSON calls it.
-        num_failed: inputs of which there was nothing to plan.
+        options: Options of the command.
+        jobs: What `plan` returned.
+        prepare: Called once with the loaded model, for the work that all jobs share.
+        files: Other files that are read, by the name that they have in the JSON.
+        num_failed: Number of inputs that could not be planned.
 
     Raises:
-        UserError: the weights or the device are at fault, or `prepare` fails.
+        UserError: The weights or the device cannot be used, or `prepare` fails.
     """
     num_inputs = len(jobs) + num_failed
-    if jobs:
-        num_failed += _run_all(options, jobs, prepare, files)
-    if num_failed == 0:
-        return DONE
-    return SOME_FAILED if num_failed < num_inputs else USER_MISTAKE
-
-
-def _run_all(
-    options: RenderingOptions,
-    jobs: Sequence[Outputs],
-    prepare: "Callable[[Pipeline], Renderer]",
-    files: Mapping[str, Path | None],
-) -> int:
-    from cinnema.core.devices import choose_device
-    from cinnema.synthesis.pipeline import Pipeline
-
-    pipeline = Pipeline.from_pretrained(options.weights, device=choose_device(options.device))
-    renderer = prepare(pipeline)
-    num_failed = 0
+    weights = find_weights(options.weights)
     with Progress(total=sum(len(job.samples) for job in jobs)) as progress:
+        progress.begin(f"loading {options.weights}")
+        from cinnema.core.devices import choose_device
+        from cinnema.synthesis.pipeline import Pipeline
+
+        pipeline = Pipeline.from_pretrained(weights, device=choose_device(options.device))
+        renderer = prepare(pipeline)
         for job in jobs:
             end = progress.count + len(job.samples)
             try:
@@ -135,7 +144,10 @@ def _run_all(
                 report_error(error)
                 num_failed += 1
             progress.skip_to(end)
-    return num_failed
+        progress.finish()
+    if num_failed == 0:
+        return DONE
+    return SOME_FAILED if num_failed < num_inputs else USER_MISTAKE
 
 
 def _run(
@@ -147,8 +159,7 @@ def _run(
     files: Mapping[str, Path | None],
     progress: Progress,
 ) -> None:
-    """Write all samples of one input, holding one video at a time, and their grid."""
-    from cinnema.cli.samples import describe_call, write_sample
+    """Write all samples of one input, holding one video in memory at a time, and their grid."""
     from cinnema.media.grids import VideoGrid
     from cinnema.media.videos import write_video
 

@@ -9,8 +9,8 @@ import tyro
 
 from cinnema.cli.console import DONE, Progress, report_error
 from cinnema.cli.options import at_least
-from cinnema.cli.outputs import check_folder
 from cinnema.core.errors import UserError
+from cinnema.core.files import check_output_folder
 
 if TYPE_CHECKING:
     from cinnema.data.dataset import PackedDataset
@@ -100,7 +100,7 @@ class Measure:
         })  # fmt: skip
         for path in (self.output, self.regressor):
             if path is not None and not path.exists():
-                check_folder(path.parent)  # not after minutes of measuring
+                check_output_folder(path.parent)  # not after minutes of measuring
 
     def _measure(self, loaded: "LoadedModel", clips: "PackedDataset") -> "TaskResult":
         from cinnema.core.devices import choose_device
@@ -159,7 +159,7 @@ class Measure:
     ) -> None:
         if self.output is None:
             return
-        from cinnema.cli.outputs import sha256_of, write_json
+        from cinnema.core.files import sha256_of, write_json
 
         files = {"training": self.training, "regressor": self.regressor}
         values: dict[str, Any] = {

@@ -1,86 +1,123 @@
-"""Options that several commands share, and what their words mean."""
+"""Options that several commands share, and how their values are parsed."""
 
 import math
+import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import tyro
 
+from cinnema.core.bundled import find_weights
 from cinnema.core.errors import UserError
 from cinnema.core.files import check_input_file
+from cinnema.media.formats import MAX_FPS, MAX_GIF_FPS
 
 if TYPE_CHECKING:
     from cinnema.models.control import Drift, EndPoint
+    from cinnema.synthesis.pipeline import Pipeline
+    from cinnema.synthesis.transfer import Motion
 
 Photos = Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PHOTO...")]
 Folder = Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="DIR")]
+Weights = Annotated[str, tyro.conf.arg(metavar="NAME|FILE")]
+Device = Annotated[str, tyro.conf.arg(metavar="{auto,cpu,cuda,cuda:N,mps}")]
 
 
 @dataclass(frozen=True, kw_only=True)
 class RenderingOptions:
-    """How videos are rendered and written; what follows has its own options beside these."""
+    """How videos are rendered and written."""
 
+    num_frames: Annotated[int | None, tyro.conf.arg(aliases=["--frames"])] = None
+    """Frames of a video; a pingpong loop shows them forwards, then backwards."""
+    seconds: float | None = None
+    """Length of a video in seconds, instead of --num-frames."""
     fps: float = 8.0
-    """Frames a second."""
+    """Frames per second."""
+    loop: Literal["none", "pingpong", "crossfade"] = "none"
+    """How the end of a video joins its beginning."""
+    extension: Literal["onward", "continuous", "paper"] = "onward"
+    """How a video continues after one clip of the model (16 frames at 8 per second with the bundled
+    weights). onward: the motion continues, ever further from the photograph. continuous: warps of
+    the photograph that are at most 1.5 clips old, faded one into the other, so that nothing drifts.
+    paper: decoded again from each clip's last frame with the same nu."""
     motion_strength: float = 1.0
-    """Factor on all displacements: 0 stands still, 1 as in training."""
-    size: str = "native"
-    """Of the videos: native (the photograph's), model (what the networks see) or WxH in pixels."""
+    """Factor on all displacements: 0 does not move, 1 moves as the training data."""
+    size: Annotated[str, tyro.conf.arg(metavar="{native,model,WxH}")] = "native"
+    """Size of the frames: native (the photograph's), model (the networks'), or width and height in
+    pixels, as 640x360."""
     keep_still: Annotated[Path | None, tyro.conf.arg(metavar="MASK.png")] = None
-    """A picture of the photograph's size, white where nothing may move."""
+    """Picture of the photograph's size, white where nothing may move."""
     format: Literal["mp4", "gif", "webp", "png", "npy"] = "mp4"
-    """Of the videos; png is a folder of frames. The grid of png and npy is an mp4."""
-    weights: str = "landscape"
-    """Name of bundled weights, or a weights file."""
+    """File format of the videos; png writes a folder of frames. With png and npy the grid is an
+    mp4."""
+    weights: Weights = "landscape"
+    """Weights to use: the name of bundled ones (landscape, robot, person) or a file."""
     overwrite: bool = False
-    """Replace what is there already."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1 or mps."""
+    """Replace existing files."""
+    device: Device = "auto"
+    """Device to compute on; auto takes a GPU if there is one."""
+
+    default_frames: ClassVar[int] = 16
+
+    @property
+    def frames(self) -> int:
+        """Number of frames: as given, or as many as the seconds have."""
+        if self.seconds is not None:
+            return max(1, round(self.seconds * self.fps))
+        return self.default_frames if self.num_frames is None else self.num_frames
 
     def check_rendering(self) -> None:
-        """Raise a UserError for the first option out of its range, before torch is loaded."""
-        at_least({"--motion-strength": (self.motion_strength, 0)})
+        """Raise a UserError for the first option that is out of range, before torch is imported."""
+        limit = MAX_GIF_FPS if self.format == "gif" else MAX_FPS
+        if not 0 < self.fps <= limit:
+            raise UserError(
+                f"--fps must be above 0 and at most {limit:g} for {self.format}, got {self.fps:g}"
+            )
+        if self.seconds is not None:
+            if self.num_frames is not None:
+                raise UserError("--seconds and --num-frames both give the length: leave one out")
+            if not 0 < self.seconds < math.inf:
+                raise UserError(f"--seconds must be above 0, got {self.seconds:g}")
+        at_least({
+            "--num-frames": (self.frames, 1 if self.loop == "none" else 2),
+            "--motion-strength": (self.motion_strength, 0),
+        })  # fmt: skip
         parse_size(self.size)
-        self._check_fps()
         if self.keep_still is not None:
             check_input_file(self.keep_still, kind="a mask")
+        find_weights(self.weights)
 
     def rendering(self) -> dict[str, Any]:
-        """Return them as the pipeline takes them."""
+        """Return the options under the names of the pipeline's arguments."""
         return {
+            "num_frames": self.frames,
             "fps": self.fps,
+            "loop": self.loop,
+            "extension": self.extension,
             "motion_strength": self.motion_strength,
             "size": parse_size(self.size),
             "keep_still": self.keep_still,
         }
 
-    def _check_fps(self) -> None:
-        from cinnema.media.formats import MAX_FPS, MAX_GIF_FPS
-
-        limit = MAX_GIF_FPS if self.format == "gif" else MAX_FPS
-        if not 0 < self.fps <= limit:
-            raise UserError(
-                f"--fps must be above 0 and up to {limit:g} for {self.format}, got {self.fps:g}"
-            )
-
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingOptions:
-    """Which motions are drawn."""
+    """Which futures are drawn."""
 
     num_samples: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 4
-    """How many futures of each photograph; the first ones are the same whatever the number."""
+    """Number of futures of each photograph. The first ones do not depend on the number."""
     seed: int = 0
-    """Which futures; at least 0."""
+    """Seed of the futures, at least 0."""
     temperature: float = 1.0
-    """Spread of the futures, at least 0: 0 is the most typical one, 1 as spread as in training."""
+    """Standard deviation of the residuals, at least 0: 0 gives the most typical future, 1 varies as
+    in training."""
     nu: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """Dynamics that an earlier call saved, its temperature and control included: one video a
-    photograph; --seed and -n do not count."""
+    """File (.nu.safetensors) of an earlier call whose motion is repeated, with its control: one
+    video for each photograph. --seed, --num-samples and --temperature are then not used."""
 
     def check_sampling(self) -> None:
-        """Raise a UserError for the first option out of its range."""
+        """Raise a UserError for the first option that is out of range."""
         at_least({
             "--num-samples": (self.num_samples, 1),
             "--seed": (self.seed, 0),
@@ -90,7 +127,7 @@ class SamplingOptions:
             check_input_file(self.nu, kind="a nu file")
 
     def sampling(self) -> dict[str, Any]:
-        """Return them as the pipeline takes them."""
+        """Return the options under the names of the pipeline's arguments."""
         return {
             "num_samples": self.num_samples,
             "seed": self.seed,
@@ -99,7 +136,7 @@ class SamplingOptions:
         }
 
     def numbers(self) -> tuple[int, tuple[int, ...]]:
-        """Return the seed and the samples' numbers: of a nu file, its own."""
+        """Return the seed and the numbers of the samples; of a nu file, those stored in it."""
         if self.nu is None:
             return self.seed, tuple(range(self.num_samples))
         from cinnema.synthesis.residuals import load_nu
@@ -110,44 +147,86 @@ class SamplingOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ControlOptions:
-    """What a model that takes a control is told of the motion."""
+    """The control of the motion, for models that are conditioned on one."""
 
     direction: Annotated[str | None, tyro.conf.arg(metavar="DEGREES")] = None
-    """Where what moves drifts to, for weights that can be told: counter-clockwise from the right,
-    0 (or 0deg) right, 90 up, 180 left, 270 down; below 0 as in --direction=-45."""
+    """Direction of the drift, for weights with a drift as control (landscape): degrees
+    counter-clockwise from the right: 0 right, 90 up, 180 left, 270 down. Negative ones with an
+    equals sign: --direction=-45."""
     speed: float | None = None
-    """How fast, as a factor on the typical speed (0.15 picture sizes in a clip of 2 seconds with
-    the bundled weights); needs --direction, or a video whose own direction is kept."""
+    """Speed of the drift, as a factor on the typical speed (0.15 picture sizes in a clip of 2
+    seconds with the bundled weights). Needs --direction, unless a video gives it."""
     end_point: Annotated[str | None, tyro.conf.arg(metavar="X,Y,Z")] = None
-    """Where the robot's end effector is at the last frame, in metres, for weights of a robot."""
+    """Position of the robot's end effector at the last frame, in metres, for weights with an end
+    point as control (robot)."""
 
     def control(self) -> "Drift | EndPoint | None":
-        """Return the control that was asked for; None if none was.
+        """Return the control that the options give; None if they give none.
 
         Raises:
-            UserError: one does not parse, or both kinds were asked for.
+            UserError: A value does not parse, or both kinds are given.
         """
-        from cinnema.models.control import Drift
-
-        steered = self.direction is not None or self.speed is not None
+        is_drift = self.direction is not None or self.speed is not None
+        if self.end_point is not None and is_drift:
+            raise UserError(
+                "--end-point cannot go with --direction or --speed, as no model takes both: "
+                "leave one out"
+            )
         if self.end_point is not None:
-            if steered:
-                raise UserError(
-                    "--end-point cannot go with --direction or --speed, as no model takes both: "
-                    "leave one out"
-                )
             return parse_end_point(self.end_point, option="--end-point")
-        if not steered:
+        if not is_drift:
             return None
         direction = None if self.direction is None else parse_direction(self.direction)
+        from cinnema.models.control import Drift
+
         return Drift(direction=direction, speed=self.speed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueryOptions:
+    """Which clip of a video gives the motion."""
+
+    start: Annotated[float, tyro.conf.arg(metavar="SECONDS")] = 0.0
+    """Time in the video at which the clip begins."""
+    query_fps: float | None = None
+    """Frames per second of the video, if its file states none (a folder of frames or an array, of
+    which otherwise every frame is used) or a wrong one."""
+    query_end_point: Annotated[str | None, tyro.conf.arg(metavar="X,Y,Z")] = None
+    """Position of the robot's end effector at the last frame of the video, in metres, for weights
+    with an end point as control (robot)."""
+
+    def check_query(self, video: Path) -> None:
+        """Raise a UserError if an option is out of range, or the video is not a file or folder."""
+        at_least({"--start": (self.start, 0)})
+        if video.suffix.lower() in (".jpg", ".jpeg", ".bmp", ".tif", ".tiff"):
+            raise UserError(
+                f"{video} is a photograph, and this takes a video: to animate it, "
+                f"cinnema animate {video}"
+            )
+        if not video.is_dir():
+            check_input_file(video, kind="a video")
+        if self.query_end_point is not None:
+            parse_end_point(self.query_end_point, option="--query-end-point")
+
+    def read(self, pipeline: "Pipeline", video: Path, *, steered: bool) -> "Motion":
+        """Read the motion of a video, and print what was read of it to standard error."""
+        given = self.query_end_point
+        motion = pipeline.read_motion(
+            video,
+            start=self.start,
+            query_fps=self.query_fps,
+            steered=steered,
+            query_eta=None if given is None else parse_end_point(given, option="--query-end-point"),
+        )
+        print(f"cinnema: {motion.said}", file=sys.stderr, flush=True)
+        return motion
 
 
 def at_least(limits: dict[str, tuple[float, float]]) -> None:
     """Raise a UserError for the first option that is below its least value, or not finite.
 
     Args:
-        limits: of each option its value and the least one.
+        limits: Value and least value of each option, by the option's name.
     """
     for name, (value, least) in limits.items():
         if not least <= value < math.inf:
@@ -155,7 +234,7 @@ def at_least(limits: dict[str, tuple[float, float]]) -> None:
 
 
 def parse_size(text: str) -> Literal["native", "model"] | tuple[int, int]:
-    """Return what --size means.
+    """Return the size that --size gives.
 
     Args:
         text: native, model, or width and height in pixels as 640x360.
@@ -164,7 +243,7 @@ def parse_size(text: str) -> Literal["native", "model"] | tuple[int, int]:
         The word, or (width, height).
 
     Raises:
-        UserError: it is none of these.
+        UserError: It is not one of these.
 
     Example:
         >>> parse_size("640x360")
@@ -183,13 +262,13 @@ def parse_size(text: str) -> Literal["native", "model"] | tuple[int, int]:
 
 
 def parse_direction(text: str) -> float:
-    """Return degrees.
+    """Return the degrees that --direction gives.
 
     Args:
-        text: a number, with or without deg after it.
+        text: A number, with or without deg after it.
 
     Raises:
-        UserError: it is none, or not finite.
+        UserError: It is not a finite number.
 
     Example:
         >>> parse_direction("30deg")
@@ -208,21 +287,21 @@ def parse_direction(text: str) -> float:
 
 
 def parse_end_point(text: str, *, option: str) -> "EndPoint":
-    """Return a point.
+    """Return the point that an option gives.
 
     Args:
-        text: three numbers with commas between them, in metres.
-        option: what it was given to, for the message.
+        text: Three numbers separated by commas, in metres.
+        option: Name of the option, for the message.
 
     Raises:
-        UserError: it is none.
+        UserError: It is not three numbers.
     """
-    from cinnema.models.control import EndPoint
-
     try:
         x, y, z = (float(part) for part in text.split(","))
     except ValueError:
         raise UserError(
             f"{option} must be x, y and z in metres as in 0.6,0.0,0.25, got {text!r}"
         ) from None
+    from cinnema.models.control import EndPoint
+
     return EndPoint(x=x, y=y, z=z)

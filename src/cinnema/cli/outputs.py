@@ -1,37 +1,40 @@
-"""The files that commands write: their names, and that a sample has all of them.
+"""The files that commands write: their names, and the samples in them.
 
-For each sample of SKY.jpg that `cinnema animate` draws with seed 0, `SKY_s0_00.mp4` and beside it
-`SKY_s0_00.json` and `SKY_s0_00.nu.safetensors`; for all of them, `SKY_s0_grid.mp4`. Other commands
-have another tag than `s0`.
+A sample of SKY.jpg that `cinnema animate` draws with seed 0 is `SKY_s0_00.mp4`, with
+`SKY_s0_00.json` and `SKY_s0_00.nu.safetensors` beside it; `SKY_s0_grid.mp4` shows all samples.
+Other commands have another tag than `s0`.
 """
 
-import json
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from hashlib import file_digest
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from cinnema import __version__
 from cinnema.core.errors import UserError
-from cinnema.core.files import atomic_path
+from cinnema.core.files import sha256_of, write_json
 
-_GRID_FORMATS = ("mp4", "gif", "webp")  # a grid is to be looked at: no frames, no arrays
+if TYPE_CHECKING:
+    from cinnema.synthesis.animation import Animation
+    from cinnema.synthesis.pipeline import Pipeline
+
+_GRID_FORMATS = ("mp4", "gif", "webp")  # of the others, players show nothing
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """Where the files of one photograph, or of one video, go.
+    """The names of the files that one photograph or video gives.
 
     Attributes:
-        source: the photograph or video.
-        name: what its files' names begin with; no two inputs of a call share it.
-        folder: of the files.
-        format: of the videos: mp4, gif, webp, png or npy.
-        tag: what the names have next, as s0 for seed 0.
-        samples: their numbers.
+        source: The photograph or video.
+        name: First part of the names, different for all inputs of a call.
+        folder: Folder of the files.
+        format: Format of the videos: mp4, gif, webp, png or npy.
+        tag: Next part of the names, as s0 for seed 0.
+        samples: Numbers of the samples, the last part of the names.
     """
 
     source: Path
@@ -42,29 +45,29 @@ class Outputs:
     samples: tuple[int, ...]
 
     def video(self, sample: int) -> Path:
-        """Return what `write_video` is asked to write."""
+        """Return the path that `write_video` takes for a sample."""
         return self._beside(sample, f".{self.format}")
 
     def written_video(self, sample: int) -> Path:
-        """Return what `write_video` then has written: of png, a folder."""
+        """Return the path that `write_video` writes to: with png, a folder."""
         return self._beside(sample, "" if self.format == "png" else f".{self.format}")
 
     def sidecar(self, sample: int) -> Path:
-        """Return the path of the JSON file."""
+        """Return the path of a sample's JSON file."""
         return self._beside(sample, ".json")
 
     def nu(self, sample: int) -> Path:
-        """Return the path of nu."""
+        """Return the path of a sample's nu file."""
         return self._beside(sample, ".nu.safetensors")
 
     @property
     def grid(self) -> Path:
-        """The video that shows all samples beside the first frame."""
+        """Path of the video that shows all samples beside the photograph."""
         suffix = self.format if self.format in _GRID_FORMATS else "mp4"
         return self.folder / f"{self.name}_{self.tag}_grid.{suffix}"
 
     def all(self) -> Iterator[Path]:
-        """Yield every file and folder that will be written."""
+        """Yield the path of every file and folder that will be written."""
         for sample in self.samples:
             yield self.written_video(sample)
             yield self.sidecar(sample)
@@ -76,17 +79,17 @@ class Outputs:
 
 
 def distinct_names(photos: Sequence[Path]) -> list[str]:
-    """Return a name for each photograph, as short as it can be without two being the same.
+    """Return a short name for each photograph, all different.
 
-    That is the file's name without its suffix; where several share it, the folder's name comes
-    before it, then the suffix after it, then a number. Capitals make no difference, as on some
-    disks they make none.
+    It is the file's name without its suffix. Where several share it, the folder's name is put
+    before it, then the suffix after it, then a number. Names that differ in capitals only count as
+    the same, as some file systems do not distinguish them.
 
     Args:
-        photos: files, each once.
+        photos: Files, each once.
 
     Returns:
-        As many names, in the same order.
+        One name for each, in the same order.
 
     Example:
         >>> distinct_names([Path("may/sky.jpg"), Path("june/sky.jpg"), Path("sea.jpg")])
@@ -124,7 +127,7 @@ def _numbered(names: Sequence[str]) -> list[str]:
 
 
 def refuse_existing(paths: Iterable[Path]) -> None:
-    """Raise a UserError for the first of the paths that is there already."""
+    """Raise a UserError for the first of the paths that exists."""
     for path in paths:
         if path.exists():
             raise UserError(
@@ -132,29 +135,18 @@ def refuse_existing(paths: Iterable[Path]) -> None:
             )
 
 
-def check_folder(folder: Path) -> None:
-    """Make a folder, and try whether files can be made in it.
-
-    Raises:
-        UserError: it is a file, or cannot be made or written to.
-    """
-    with suppress(_Tried), atomic_path(folder / "writable"):
-        raise _Tried
-
-
-class _Tried(Exception):  # noqa: N818 - no error: it makes `atomic_path` leave nothing behind
-    """The folder took the file."""
-
-
 @contextmanager
-def all_or_none() -> Iterator[list[Path]]:
-    """Hand out a list; what it names is removed again if the block does not end well.
+def all_or_none(folder: Path) -> Iterator[list[Path]]:
+    """Yield a list of paths, which are removed again if the block raises.
+
+    Args:
+        folder: The folder that they are in; it is removed too if the block made it.
 
     Example:
-        >>> with all_or_none() as written:
-        ...     written.append(write_video(path, frames, fps=8))
+        >>> with all_or_none(folder) as written:
+        ...     written.append(write_video(folder / "sky.mp4", frames, fps=8))
     """
-    written: list[Path] = []
+    is_new, written = not folder.exists(), list[Path]()
     try:
         yield written
     except BaseException:
@@ -163,30 +155,85 @@ def all_or_none() -> Iterator[list[Path]]:
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
+        if is_new:
+            with suppress(OSError):  # others have written to it, or it was never made
+                folder.rmdir()
         raise
 
 
-def write_json(path: Path, values: dict[str, Any], *, overwrite: bool = False) -> Path:
-    """Write values as indented JSON, in full or not at all.
+def describe_call(
+    job: Outputs, pipeline: "Pipeline", files: Mapping[str, Path | None]
+) -> dict[str, Any]:
+    """Return the entries that the JSON files of all samples of one input have.
 
     Args:
-        path: where to.
-        values: what JSON can hold; tuples become lists.
-        overwrite: whether a file that is there already may be replaced.
+        job: The input, which exists, and its files.
+        pipeline: The pipeline that animates it.
+        files: Other files that were read, by name; None where there is none.
 
     Returns:
-        `path`.
+        JSON values: the version, the weights and the files that were read, with their hashes.
+    """
+    given = {"source": job.source, **files}
+    return {
+        "cinnema": __version__,
+        "weights": {"name": pipeline.name, "sha256": pipeline.sha256},
+        **{name: _describe_file(path) for name, path in given.items() if path is not None},
+    }
+
+
+def write_sample(
+    job: Outputs, animation: "Animation", about: dict[str, Any], *, overwrite: bool
+) -> Path:
+    """Write the video, JSON and nu of a sample; if one fails, none is left.
+
+    Args:
+        job: The names of the files.
+        animation: The sample.
+        about: What `describe_call` returned.
+        overwrite: Whether existing files may be replaced.
+
+    Returns:
+        The video, or the folder of its frames.
 
     Raises:
-        UserError: it exists or cannot be written.
+        UserError: A file exists or cannot be written, or the disk is full.
     """
-    text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
-    with atomic_path(path, overwrite=overwrite) as partial:
-        partial.write_text(text, encoding="utf-8")
-    return path
+    from cinnema.media.videos import write_video
+    from cinnema.synthesis.residuals import save_nu
+
+    sample = animation.sample
+    with all_or_none(job.folder) as written:
+        frames, path = animation.frames, job.video(sample)
+        video = write_video(path, frames, fps=animation.fps, overwrite=overwrite)
+        written.append(video)
+        save_nu(job.nu(sample), animation, overwrite=overwrite)
+        written.append(job.nu(sample))
+        values = {
+            **about,
+            "seed": animation.seed,
+            "sample": sample,
+            "settings": animation.settings,
+            "output": _describe_output(job, animation),
+        }
+        write_json(job.sidecar(sample), values, overwrite=overwrite)
+    return video
 
 
-def sha256_of(path: Path) -> str:
-    """Return a file's SHA-256, 64 hexadecimal digits."""
-    with path.open("rb") as file:
-        return file_digest(file, "sha256").hexdigest()
+def _describe_output(job: Outputs, animation: "Animation") -> dict[str, Any]:
+    num_frames, height, width, _ = animation.frames.shape
+    return {
+        "video": job.written_video(animation.sample).name,
+        "nu": job.nu(animation.sample).name,
+        "format": job.format,
+        "width": width,
+        "height": height,
+        "num_frames": num_frames,
+        "fps": animation.fps,
+    }
+
+
+def _describe_file(path: Path) -> dict[str, str]:
+    if path.is_dir():  # of frames
+        return {"folder": path.absolute().name}
+    return {"file": path.name, "sha256": sha256_of(path)}

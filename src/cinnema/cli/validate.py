@@ -26,8 +26,8 @@ class Validate:
 
     def run(self) -> int:
         """Print the table, and write the JSON file if one is named."""
-        from cinnema.cli.outputs import write_json
         from cinnema.core.devices import use_threads
+        from cinnema.core.files import write_json
         from cinnema.recipes.assembly import validate
 
         use_threads(self.threads)

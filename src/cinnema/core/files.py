@@ -1,34 +1,36 @@
-"""Files that are there in full or not at all.
+"""Files that are written completely or not at all.
 
 Everything is written beside its target, flushed to the disk and then renamed, so that neither a
 crash nor a full disk leaves half a file under a name that somebody reads.
 """
 
 import errno
+import json
 import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from hashlib import file_digest
 from pathlib import Path
+from typing import Any
 
 from cinnema.core.errors import UserError
 
-# EFBIG: the file system's (or ulimit's) largest file; to the user it is the same want of space.
+# EFBIG: the limit of the file system or of ulimit; to the user it is the same lack of space.
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 @contextmanager
 def atomic_path(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """Hand out a temporary path that becomes `path` when the block ends well.
+    """Yield a temporary path that is renamed to `path` when the block ends without an error.
 
-    The temporary file lies in the same folder, exists already (empty) and has the same suffix. It
-    is flushed and renamed at the end, and removed if the block raises. Missing parent folders are
-    made.
+    The temporary file exists (empty), in the same folder and with the same suffix. If the block
+    raises, it is removed. Missing parent folders are made, and removed again after an error.
 
     Args:
-        path: where the file shall be.
-        overwrite: whether a file that is there already may be replaced.
+        path: The file to write.
+        overwrite: Whether an existing file may be replaced.
 
     Yields:
         The path to write to.
@@ -46,8 +48,8 @@ def atomic_path(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
     if path.is_dir():
         raise UserError(f"{path} is a folder, so no file can have its name: choose another name")
     partial = _partial_name(path)
-    with _disk_errors(path):
-        with _making(path):
+    with _disk_errors(path), _parents(path):
+        with _permission_errors(path):
             partial.touch(exist_ok=False)
         try:
             yield partial
@@ -61,14 +63,14 @@ def atomic_path(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """Hand out a temporary folder that becomes `path` when the block ends well.
+    """Yield a temporary folder that is renamed to `path` when the block ends without an error.
 
-    The folder's counterpart of `atomic_path`. With `overwrite` the old folder goes, with
-    **everything** in it, after the new one is complete.
+    As `atomic_path`, for folders. With `overwrite` the old folder and **everything** in it is
+    removed once the new one is complete.
 
     Args:
-        path: where the folder shall be.
-        overwrite: whether a folder that is there already may be replaced.
+        path: The folder to write.
+        overwrite: Whether an existing folder may be replaced.
 
     Yields:
         The folder to write into.
@@ -82,8 +84,8 @@ def atomic_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path
     if path.exists() and not path.is_dir():
         raise UserError(f"{path} is a file, so no folder can have its name: choose another name")
     partial, old = _partial_name(path), _partial_name(path)
-    with _disk_errors(path):
-        with _making(path):
+    with _disk_errors(path), _parents(path):
+        with _permission_errors(path):
             partial.mkdir()
         try:
             yield partial
@@ -96,23 +98,49 @@ def atomic_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path
         finally:
             shutil.rmtree(partial, ignore_errors=True)
             if old.exists() and not path.exists():
-                old.rename(path)  # the new folder did not get its name: keep the old one
+                old.rename(path)  # the new folder could not be renamed: keep the old one
         shutil.rmtree(old, ignore_errors=True)
         _flush(path.parent)
 
 
-def check_input_file(path: str | Path, *, kind: str) -> Path:
-    """Return `path` if it is a file with something in it.
+def write_json(path: str | Path, values: dict[str, Any], *, overwrite: bool = False) -> Path:
+    """Write values as indented JSON, completely or not at all.
 
     Args:
-        path: the file.
-        kind: what it should be, with its article ("a picture"), for the message.
+        path: The file to write.
+        values: JSON values; tuples become lists.
+        overwrite: Whether an existing file may be replaced.
 
     Returns:
         `path` as a `Path`.
 
     Raises:
-        UserError: it is missing, a folder, empty, or may not be read.
+        UserError: The file exists or cannot be written.
+    """
+    text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+    with atomic_path(path, overwrite=overwrite) as partial:
+        partial.write_text(text, encoding="utf-8")
+    return Path(path)
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file, 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
+
+
+def check_input_file(path: str | Path, *, kind: str) -> Path:
+    """Return `path` if it is a file that can be read and is not empty.
+
+    Args:
+        path: The file.
+        kind: What it should be, with its article ("a picture"), for the message.
+
+    Returns:
+        `path` as a `Path`.
+
+    Raises:
+        UserError: It is missing, a folder, empty, or cannot be read.
     """
     path = Path(path)
     if path.is_dir():
@@ -129,6 +157,25 @@ def check_input_file(path: str | Path, *, kind: str) -> Path:
     return path
 
 
+def check_output_folder(folder: str | Path) -> None:
+    """Raise a UserError unless files can be written to a folder, which need not exist yet.
+
+    Args:
+        folder: The folder; nothing is made.
+
+    Raises:
+        UserError: It is a file, or it or the folder that it would be made in cannot be written to.
+    """
+    folder = Path(folder)
+    path = folder.absolute() / "file"
+    while not path.parent.exists():
+        path = path.parent
+    partial = _partial_name(path)
+    with _permission_errors(folder):
+        partial.touch(exist_ok=False)
+    partial.unlink()
+
+
 def _refuse_existing(path: Path, *, overwrite: bool) -> None:
     if not overwrite and path.exists():
         raise UserError(f"{path} exists already: choose another name or allow overwriting")
@@ -140,10 +187,24 @@ def _partial_name(path: Path) -> Path:
 
 
 @contextmanager
-def _making(path: Path) -> Iterator[None]:
-    """Make `path`'s folder, and turn any failure to make something there into a UserError."""
-    try:
+def _parents(path: Path) -> Iterator[None]:
+    """Make the folders that `path` lies in, and remove them again if the block raises."""
+    missing = [folder for folder in path.parents if not folder.exists()]
+    with _permission_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):  # somebody else has written to one meanwhile
+            for folder in missing:
+                folder.rmdir()
+        raise
+
+
+@contextmanager
+def _permission_errors(path: Path) -> Iterator[None]:
+    """Turn any failure to make `path` into a UserError, but for a full disk."""
+    try:
         yield
     except OSError as error:
         if error.errno in _NO_SPACE:
@@ -158,8 +219,8 @@ def _making(path: Path) -> Iterator[None]:
 def _disk_errors(path: Path) -> Iterator[None]:
     """Turn a full disk into a UserError that names `path`.
 
-    Other errors pass: the block may read other files, and their trouble is not `path`'s.
-    PyAV's errors are not always an OSError but carry its number.
+    Other errors pass, as the block may read other files. PyAV's errors are not always an OSError
+    but carry its number.
     """
     try:
         yield

@@ -1,23 +1,18 @@
 """Model files: one safetensors file holds a model, its configuration tells which kind it is."""
 
-import re
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from cinnema.core.bundled import find_weights
 from cinnema.core.config import config_from_dict, config_to_dict
 from cinnema.core.devices import one_thread
 from cinnema.core.errors import UserError
 from cinnema.core.weights import WeightsFile, load_weights, save_weights
 from cinnema.models.base import VideoModel
 from cinnema.models.warping.model import WarpingModel
-
-_BUNDLED = Path(__file__).parents[1] / "weights"
-_SUFFIX = ".safetensors"
-_HUB_FILE = "model.safetensors"
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,50 +75,9 @@ def load_model(name_or_path: str | Path) -> LoadedModel:
         >>> load_model("landscape").model.size
         128
     """
-    path = _find(name_or_path)
+    path = find_weights(name_or_path)
     file = load_weights(path)
     return LoadedModel(model=_build(file, path), sha256=file.sha256, path=path)
-
-
-def bundled_names() -> list[str]:
-    """Return the names of the weights that come with the package."""
-    return sorted(path.stem for path in _BUNDLED.glob(f"*{_SUFFIX}"))
-
-
-def _find(name_or_path: str | Path) -> Path:
-    path, name = Path(name_or_path), str(name_or_path)
-    if path.is_file():
-        return path
-    if name in bundled_names():
-        return _BUNDLED / f"{name}{_SUFFIX}"
-    if isinstance(name_or_path, str) and path.suffix != _SUFFIX and not path.exists():
-        if _HUB_ID.fullmatch(name):
-            return _from_hub(name)
-        if "/" not in name and "\\" not in name:
-            known = ", ".join(bundled_names()) or "none"
-            raise UserError(
-                f"{name!r} is neither a bundled model (there is: {known}) nor a file: "
-                "give one of these names or the path of a weights file"
-            )
-    return path  # reading it says what is wrong
-
-
-def _from_hub(hub_id: str) -> Path:
-    try:
-        from huggingface_hub import hf_hub_download
-    except ImportError:
-        raise UserError(
-            f"{hub_id} is no file here, and the hub needs an extra: "
-            "pip install 'cinnema[hub]', or name a file"
-        ) from None
-    try:
-        return Path(hf_hub_download(hub_id, _HUB_FILE))
-    except Exception as error:  # of a dozen kinds: network, rights, a name that is not there
-        reason = str(error).strip().splitlines()
-        raise UserError(
-            f"{hub_id} could not be had from the hub ({reason[0] if reason else 'no reason'}): "
-            "check the name and the network, or name a file"
-        ) from error
 
 
 def load_warping_model(name_or_path: str | Path, *, purpose: str) -> WarpingModel:

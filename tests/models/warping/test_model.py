@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from cinnema.core.bundled import bundled_names
 from cinnema.core.config import config_to_dict
 from cinnema.core.errors import UserError
 from cinnema.core.weights import save_weights
-from cinnema.models.files import bundled_names, load_model, save_model
+from cinnema.models.files import load_model, save_model
 from cinnema.models.flow.flow import FlowConfig
 from cinnema.models.warping.model import WarpingModel, WarpingModelConfig
 from cinnema.synthesis.pipeline import Pipeline

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from cinnema.cli.outputs import sha256_of
 from cinnema.core.errors import UserError
+from cinnema.core.files import sha256_of
 
 Letter = Literal["A", "B"]
 Side = Literal["left", "right"]

@@ -1,0 +1,71 @@
+"""Where weights files are: those of the package by their names, files, and the Hugging Face hub."""
+
+import difflib
+import re
+from pathlib import Path
+
+from cinnema.core.errors import UserError
+
+_BUNDLED = Path(__file__).parents[1] / "weights"
+_SUFFIX = ".safetensors"
+_HUB_FILE = "model.safetensors"
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+
+def bundled_names() -> list[str]:
+    """Return the names of the weights that are part of the package."""
+    return sorted(path.stem for path in _BUNDLED.glob(f"*{_SUFFIX}"))
+
+
+def find_weights(name_or_path: str | Path) -> Path:
+    """Return the path of a weights file, without opening it.
+
+    Args:
+        name_or_path: One of `bundled_names`, a file, or a hub id "owner/name" (needs the extra
+            `hub`), whose model.safetensors is downloaded. A file of that name takes precedence.
+
+    Returns:
+        The path; of a path that was given, it may not exist.
+
+    Raises:
+        UserError: There is no model of that name, here or on the hub.
+
+    Example:
+        >>> find_weights("landscape").name
+        'landscape.safetensors'
+    """
+    path, name = Path(name_or_path), str(name_or_path)
+    if path.is_file():
+        return path
+    if name in bundled_names():
+        return _BUNDLED / f"{name}{_SUFFIX}"
+    if isinstance(name_or_path, str) and path.suffix != _SUFFIX and not path.exists():
+        if _HUB_ID.fullmatch(name):
+            return _from_hub(name)
+        if "/" not in name and "\\" not in name:
+            known = bundled_names()
+            nearest = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {nearest[0]}?" if nearest else "name one of these or a file"
+            raise UserError(
+                f"{name!r} is neither the name of bundled weights ({', '.join(known) or 'none'}) "
+                f"nor a file: {hint}"
+            )
+    return path
+
+
+def _from_hub(hub_id: str) -> Path:
+    try:
+        from huggingface_hub import hf_hub_download
+    except ImportError:
+        raise UserError(
+            f"{hub_id} is not a file, and to load from the hub an extra is needed: "
+            "pip install 'cinnema[hub]', or name a file"
+        ) from None
+    try:
+        return Path(hf_hub_download(hub_id, _HUB_FILE))
+    except Exception as error:  # of many types: network, access rights, unknown name
+        reason = str(error).strip().splitlines()
+        raise UserError(
+            f"{hub_id} could not be downloaded ({reason[0] if reason else 'no reason given'}): "
+            "check the name and the network, or name a file"
+        ) from error
