@@ -1,21 +1,23 @@
-"""ActNorm as the published networks have it: a shift, then a factor."""
+"""The published ActNorm, of the flow and of the patch discriminator."""
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from cinnema.core.errors import UserError
+from cinnema.models.flow.transforms import Transform
 
 
-class ActNorm(nn.Module):
+class ActNorm(Transform):
     """Shift and scale every channel: y = scale * (x + loc).
 
-    Until `fit` is called it is the identity. The flag `initialized` travels with the weights.
+    It is a layer for feature maps and a bijection of vectors. Until it is initialised it is the
+    identity. The flag `initialized` is saved with the weights.
 
-    Source: Kingma and Dhariwal, "Glow", 2018, section 3.1. The released code fits itself to the
-    first batch it meets, in the flow even in evaluation; we do it on demand because a model must
-    not change when used. `cinnema.models.flow.ActNorm` keeps the factor's logarithm, so published
-    weights, which are factors and may be negative, do not load into it.
+    Source: Kingma and Dhariwal, "Glow", 2018, section 3.1. The released code initialises it with
+    the first batch, in the flow even in evaluation mode; we do so on demand, because a model must
+    not change when it is used. `cinnema.models.flow.ActNorm` stores the logarithm of the scale, so
+    published weights, some of which are negative, do not load into it.
 
     Example:
         >>> norm = ActNorm(2)
@@ -24,7 +26,7 @@ class ActNorm(nn.Module):
         ([-2.0, -8.0], 1)
 
     Args:
-        num_channels: Number of channels.
+        num_channels: Number of channels, or dimensions of a vector.
     """
 
     initialized: UInt8[Tensor, ""]
@@ -35,21 +37,47 @@ class ActNorm(nn.Module):
         self.scale = nn.Parameter(torch.ones(1, num_channels, 1, 1))
         self.register_buffer("initialized", torch.tensor(0, dtype=torch.uint8))
 
+    @property
+    def is_initialised(self) -> bool:
+        """Whether shift and scale were set from data, here or before the weights were saved."""
+        return bool(self.initialized)
+
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        """Shift and scale."""
+        """Shift and scale feature maps."""
         return self.scale * (x + self.loc)
+
+    def to_residual(
+        self, z: Float[Tensor, "b z"], c: Float[Tensor, "b c"]
+    ) -> tuple[Float[Tensor, "b z"], Float[Tensor, " b"]]:
+        """Shift and scale vectors; log_det = sum(log abs scale)."""
+        del c
+        nu = self.scale.flatten() * (z + self.loc.flatten())
+        return nu, self.scale.abs().log().sum().expand(len(z))
+
+    def to_latent(
+        self, nu: Float[Tensor, "b z"], c: Float[Tensor, "b c"]
+    ) -> tuple[Float[Tensor, "b z"], Float[Tensor, " b"]]:
+        """Invert `to_residual`; log_det = -sum(log abs scale)."""
+        del c
+        z = nu / self.scale.flatten() - self.loc.flatten()
+        return z, -self.scale.abs().log().sum().expand(len(nu))
+
+    def initialise(self, z: Float[Tensor, "b z"], c: Float[Tensor, "b c"]) -> None:
+        """Set shift and scale from a batch of vectors (see `fit`)."""
+        del c
+        self.fit(z)
 
     @torch.no_grad()
     def fit(self, x: Float[Tensor, "b c *size"]) -> None:
-        """Choose shift and factor such that this batch gets mean 0 and deviation 1.
+        """Set shift and scale so that the channels of a batch have mean 0 and deviation 1.
 
-        The published rule: loc = -mean and scale = 1 / (deviation + 1e-6), over all but channels.
+        As published: loc = -mean and scale = 1 / (deviation + 1e-6), over all axes but channels.
 
         Args:
-            x: At least two values in a channel, finite.
+            x: Feature maps or vectors, with at least two finite values in each channel.
 
         Raises:
-            UserError: With fewer values, or with values that are not finite.
+            UserError: There are fewer values, or values that are not finite.
         """
         values = x.movedim(1, 0).flatten(1)
         if values.shape[1] < 2:

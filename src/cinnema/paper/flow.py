@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from cinnema.models.flow.couplings import AffineCoupling, Half
 from cinnema.models.flow.flow import NormalizingFlow
-from cinnema.models.flow.transforms import Compose, LeakyReLU, Permutation, Transform
+from cinnema.models.flow.transforms import Compose, LeakyReLU, Permutation
 from cinnema.paper.actnorm import ActNorm
 
 # With a control, the couplings of every fourth block depend on the latent too.
@@ -120,43 +120,7 @@ def _block(config: PaperFlowConfig, *, sees_latent: bool) -> Compose:
     shuffle = Permutation(config.in_channels)
     # The released couplings leave the halves swapped; the permutation here includes the swap.
     shuffle.order.add_(half).remainder_(config.in_channels)
-    return Compose(
-        [VectorActNorm(config.in_channels), activation, Compose([second, first]), shuffle]
-    )
-
-
-class VectorActNorm(ActNorm, Transform):
-    """The published ActNorm as a bijection of vectors: nu = scale * (z + loc).
-
-    Args:
-        num_channels: Number of dimensions.
-    """
-
-    def to_residual(
-        self, z: Float[Tensor, "b z"], c: Float[Tensor, "b c"]
-    ) -> tuple[Float[Tensor, "b z"], Float[Tensor, " b"]]:
-        """Normalise; log_det = sum(log abs scale)."""
-        del c
-        nu = self.scale.flatten() * (z + self.loc.flatten())
-        return nu, self.scale.abs().log().sum().expand(len(z))
-
-    def to_latent(
-        self, nu: Float[Tensor, "b z"], c: Float[Tensor, "b c"]
-    ) -> tuple[Float[Tensor, "b z"], Float[Tensor, " b"]]:
-        """Undo the normalisation; log_det = -sum(log abs scale)."""
-        del c
-        z = nu / self.scale.flatten() - self.loc.flatten()
-        return z, -self.scale.abs().log().sum().expand(len(nu))
-
-    @property
-    def is_initialised(self) -> bool:
-        """Whether it has been fitted, here or before the weights were saved."""
-        return bool(self.initialized)
-
-    def initialise(self, z: Float[Tensor, "b z"], c: Float[Tensor, "b c"]) -> None:
-        """See `ActNorm.fit`."""
-        del c
-        self.fit(z)
+    return Compose([ActNorm(config.in_channels), activation, Compose([second, first]), shuffle])
 
 
 class PublishedLeakyReLU(LeakyReLU):

@@ -21,7 +21,8 @@ from cinnema.models.flow.transforms import (
     Permutation,
     Transform,
 )
-from cinnema.paper.flow import PaperFlow, PaperFlowConfig, VectorActNorm
+from cinnema.paper.actnorm import ActNorm as PaperActNorm
+from cinnema.paper.flow import PaperFlow, PaperFlowConfig
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -64,8 +65,8 @@ def paper_flow(z_dim: int, c_dim: int, *, control: bool = False) -> PaperFlow:
         )  # fmt: skip
 
 
-def paper_actnorm(z_dim: int) -> VectorActNorm:
-    norm = VectorActNorm(z_dim)
+def paper_actnorm(z_dim: int) -> PaperActNorm:
+    norm = PaperActNorm(z_dim)
     with torch.no_grad():
         norm.scale[:, ::2] *= -1  # trained factors may have either sign
     return norm
