@@ -18,6 +18,7 @@ from cinnema.paper import build
 from cinnema.paper.control import draw_end_point, end_point_one_hots
 from cinnema.paper.model import PaperModel, PaperModelConfig
 from cinnema.paper.spectral import SpectralWeight
+from cinnema.synthesis.animation import Animation
 from cinnema.synthesis.pipeline import Pipeline
 from cinnema.synthesis.residuals import load_nu, save_nu
 
@@ -219,13 +220,57 @@ def test_a_control_that_does_not_fit_is_refused(
 # --- Photographs ----------------------------------------------------------------------------------
 
 
-def test_frames_are_those_of_the_decoder(painting: Pipeline, photograph: Photographs) -> None:
-    image = photograph(64, 64)
-    for animation in painting.animate(image, num_samples=2, num_frames=8, seed=4):
-        expected = by_hand(painting.model, image, animation.nu)
+SEED = 4
+
+
+@pytest.fixture(scope="module")
+def square() -> np.ndarray:
+    return np.random.default_rng(1).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def pair(painting: Pipeline, square: np.ndarray) -> list[Animation]:
+    """Two samples of one photograph, one clip each."""
+    return list(painting.animate(square, num_samples=2, num_frames=8, seed=SEED))
+
+
+def test_frames_are_those_of_the_decoder(
+    painter: PaperModel, square: np.ndarray, pair: list[Animation]
+) -> None:
+    for animation in pair:
+        expected = by_hand(painter, square, animation.nu)
         assert np.abs(animation.frames.astype(int) - expected).max() <= 1
         note = "frames are painted at 64x64 px; fps is how fast they are shown"
         assert animation.settings["note"] == note
+    assert not np.array_equal(pair[0].frames, pair[1].frames)
+
+
+def test_longer_videos_are_decoded_again_from_the_last_frame_with_the_same_nu(
+    painting: Pipeline, painter: PaperModel, square: np.ndarray, pair: list[Animation]
+) -> None:
+    (animation,) = painting.animate(square, num_samples=1, num_frames=11, seed=SEED)
+    assert np.array_equal(animation.frames[:8], pair[0].frames)
+    again = by_hand(painter, animation.frames[7], animation.nu)
+    assert np.abs(animation.frames[8:].astype(int) - again[:3]).max() <= 6  # x0 in 8 bits
+
+
+def test_a_pingpong_plays_forwards_and_backwards(
+    painting: Pipeline, square: np.ndarray, pair: list[Animation]
+) -> None:
+    (both,) = painting.animate(square, num_samples=1, num_frames=4, seed=SEED, loop="pingpong")
+    there = pair[0].frames[:4]
+    assert np.array_equal(both.frames, np.concatenate([there, there[2:0:-1]]))
+
+
+def test_pixels_that_are_kept_still_are_those_of_the_photograph(
+    painting: Pipeline, square: np.ndarray, pair: list[Animation]
+) -> None:
+    mask = np.zeros((64, 64), bool)
+    mask[:, 40:] = True
+    (kept,) = painting.animate(square, num_samples=1, num_frames=2, seed=SEED, keep_still=mask)
+    assert np.array_equal(kept.frames[:, :, 40:], np.stack([square[:, 40:]] * 2))
+    assert np.array_equal(kept.frames[:, :, :40], pair[0].frames[:2, :, :40])
+    assert kept.settings["keep_still"] is True
 
 
 def test_at_another_size_frames_are_resized_and_the_note_says_so(
@@ -243,51 +288,6 @@ def test_at_another_size_frames_are_resized_and_the_note_says_so(
     assert "resized" not in model.settings["note"]
 
 
-def test_longer_videos_are_decoded_again_from_the_last_frame_with_the_same_nu(
-    painting: Pipeline, photograph: Photographs
-) -> None:
-    image = photograph(64, 64)
-    (animation,) = painting.animate(image, num_samples=1, num_frames=19)
-    model = painting.model
-    x0, clips = to_tensor(image)[None], []
-    with torch.no_grad():
-        for _ in range(3):
-            z, _ = model.to_latent(animation.nu[None], model.condition(x0))
-            clips.append(model.decode(x0, z)[0])
-            x0 = clips[-1][-1:]
-    expected = np.stack([to_pixels(frame) for frame in torch.cat(clips)[:19]])
-    assert np.abs(animation.frames.astype(int) - expected).max() <= 1
-
-
-def test_a_sample_is_the_same_whatever_the_number_of_samples(
-    painting: Pipeline, photograph: Photographs
-) -> None:
-    many, few = (
-        painting.animate(photograph(64, 64), num_samples=n, num_frames=3, seed=7) for n in (3, 2)
-    )
-    for a, b in zip(many, few, strict=False):
-        assert np.array_equal(a.frames, b.frames)
-    assert not np.array_equal(many[0].frames, many[1].frames)
-
-
-def test_a_pingpong_goes_there_and_back(painting: Pipeline, photograph: Photographs) -> None:
-    image = photograph(64, 64)
-    (there,) = painting.animate(image, num_samples=1, num_frames=4)
-    (both,) = painting.animate(image, num_samples=1, num_frames=4, loop="pingpong")
-    assert np.array_equal(both.frames, np.concatenate([there.frames, there.frames[2:0:-1]]))
-
-
-def test_what_is_kept_still_is_the_photograph(painting: Pipeline, photograph: Photographs) -> None:
-    image = photograph(64, 96)
-    mask = np.zeros((64, 96), bool)
-    mask[:, 48:] = True
-    (free,) = painting.animate(image, num_samples=1, num_frames=2)
-    (kept,) = painting.animate(image, num_samples=1, num_frames=2, keep_still=mask)
-    assert np.array_equal(kept.frames[:, :, 48:], np.stack([image[:, 48:]] * 2))
-    assert np.array_equal(kept.frames[:, :, :48], free.frames[:, :, :48])
-    assert kept.settings["keep_still"] is True
-
-
 @pytest.mark.parametrize(
     ("options", "match"),
     [
@@ -298,14 +298,14 @@ def test_what_is_kept_still_is_the_photograph(painting: Pipeline, photograph: Ph
         ({"eta": torch.zeros(3)}, "takes no control"),
     ],
 )
-def test_what_a_decoder_cannot_do_is_told(
+def test_options_that_a_decoder_does_not_support_are_refused(
     painting: Pipeline, photograph: Photographs, options: dict[str, Any], match: str
 ) -> None:
     with pytest.raises(UserError, match=match):
         painting.iterate(photograph(64, 64), **options)
 
 
-def test_each_sample_draws_a_control_of_its_own_unless_it_is_told_one(
+def test_each_sample_draws_its_own_control_unless_one_is_given(
     controlled: PaperModel, photograph: Photographs
 ) -> None:
     pipe, image = Pipeline(controlled), photograph(64, 64)
