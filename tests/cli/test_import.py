@@ -167,4 +167,4 @@ def test_parts_of_different_trainings_are_told(
 def test_commands_for_models_that_warp_say_so(cinnema: Run, imported: Path, tmp_path: Path) -> None:
     result = cinnema("validate", imported, "--data", tmp_path)
     assert result.code == 2
-    assert "paints its frames" in result.err[-1]
+    assert "decodes its frames" in result.err[-1]

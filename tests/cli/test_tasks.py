@@ -205,7 +205,7 @@ def test_a_direction_and_a_speed_reach_the_model(task: Run, photo: Path, tmp_pat
         (["--direction", "0", "--speed", "9"], ["speed", "from 0 to", "right from -0.3 to 0.3"]),
         (["--speed", "1"], ["direction"]),
         (["--end-point", "1,2"], ["--end-point", "'1,2'"]),
-        (["--end-point", "1,2,3"], ["cannot be told the end point", "drift", "right from"]),
+        (["--end-point", "1,2,3"], ["has no end point as its control", "drift", "right from"]),
         (["--end-point", "1,2,3", "--direction", "0"], ["--end-point cannot go with"]),
     ],
 )

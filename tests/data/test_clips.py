@@ -17,7 +17,7 @@ from cinnema.data.clips import (
     real_item,
     varied,
 )
-from cinnema.models.warp import warp
+from cinnema.models.layers import warp
 from data.small_crops import GRID, NUM_FRAMES, SIZE, crops_of, values_of
 
 

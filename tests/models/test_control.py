@@ -15,7 +15,14 @@ from torch import Tensor
 from cinnema.core.errors import UserError
 from cinnema.media.pictures import to_tensor
 from cinnema.media.videos import VideoFile
-from cinnema.models.control import ControlSpec, Drift, EndPoint, aimed, as_drift, resolve
+from cinnema.models.control import (
+    ControlSpec,
+    Drift,
+    EndPoint,
+    as_drift,
+    correct_control,
+    resolve_control,
+)
 from cinnema.models.warping.model import WarpingModel
 from cinnema.paper.model import END_POINT_SPEC
 from cinnema.synthesis.pipeline import Pipeline
@@ -31,7 +38,7 @@ SPEC = ControlSpec(
 
 
 def eta_of(pipe: Pipeline, control: Any, size: tuple[int, int] = (64, 64)) -> torch.Tensor:
-    return resolve(control, pipe.model.control, model=pipe.name, size=size)
+    return resolve_control(control, pipe.model.control, model=pipe.name, size=size)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +66,7 @@ def test_a_direction_is_that_of_the_picture_as_it_is_seen(steered: Pipeline) -> 
 def test_what_is_seen_of_a_drift_is_what_was_asked_for(
     direction: float, speed: float, size: tuple[int, int]
 ) -> None:
-    eta = resolve(Drift(direction=direction, speed=speed), SPEC, model="a", size=size)
+    eta = resolve_control(Drift(direction=direction, speed=speed), SPEC, model="a", size=size)
     seen = as_drift(eta, SPEC, size=size)
     assert seen.speed == pytest.approx(speed, rel=1e-4)
     assert seen.direction is not None
@@ -69,8 +76,8 @@ def test_what_is_seen_of_a_drift_is_what_was_asked_for(
 def test_what_a_drift_does_not_name_is_the_videos_own(steered: Pipeline) -> None:
     own = torch.tensor([0.0, -0.06])
     spec, name = steered.model.control, steered.name
-    turned = resolve(Drift(direction=0), spec, model=name, size=(64, 64), measured=own)
-    faster = resolve(Drift(speed=1), spec, model=name, size=(64, 64), measured=own)
+    turned = resolve_control(Drift(direction=0), spec, model=name, size=(64, 64), measured=own)
+    faster = resolve_control(Drift(speed=1), spec, model=name, size=(64, 64), measured=own)
     torch.testing.assert_close(turned, torch.tensor([0.06, 0.0]), atol=1e-6, rtol=0)
     torch.testing.assert_close(faster, torch.tensor([0.0, -0.15]), atol=1e-6, rtol=0)
 
@@ -122,8 +129,8 @@ def test_a_nu_file_brings_its_drift(
         (Drift(direction=0, speed=-1), "speed: must be from 0 to 2 .*got -1"),
         (Drift(direction=0, speed=float("nan")), "speed.*nan"),
         (Drift(direction=float("inf")), "direction: must be finite"),
-        (Drift(speed=1), "direction: a speed needs one"),
-        (EndPoint(x=0, y=0, z=0), "cannot be told the end point.*drift.*right from -0.3 to 0.3"),
+        (Drift(speed=1), "direction: a speed needs a direction"),
+        (EndPoint(x=0, y=0, z=0), "has no end point as its control.*drift.*right from -0.3 to 0.3"),
         (torch.tensor([0.0, 0.31]), "down is 0.31, out of the range.*down from -0.3 to 0.3"),
         (torch.zeros(3), "takes 2 finite numbers.*right from -0.3"),
         (torch.tensor([0.0, torch.nan]), "takes 2 finite numbers"),
@@ -155,15 +162,15 @@ def test_the_fastest_speed_is_told_for_the_direction_and_the_pictures_shape(
 
 def test_an_end_point_has_the_range_of_the_training_set() -> None:
     point = EndPoint(x=0.6, y=0.0, z=0.25)
-    eta = resolve(point, END_POINT_SPEC, model="arm", size=(64, 64))
+    eta = resolve_control(point, END_POINT_SPEC, model="arm", size=(64, 64))
     torch.testing.assert_close(eta, torch.tensor([0.6, 0.0, 0.25]))
     for corner in (END_POINT_SPEC.low, END_POINT_SPEC.high):
         END_POINT_SPEC.require(torch.tensor(corner), model="arm")
     far = EndPoint(x=0.6, y=0.0, z=0.5)
     with pytest.raises(UserError, match=r"z is 0.5, out of .* z from 0.1915 to 0.3171"):
-        resolve(far, END_POINT_SPEC, model="arm", size=(64, 64))
-    with pytest.raises(UserError, match=r"cannot be told the drift: .* end point in metres"):
-        resolve(Drift(direction=0), END_POINT_SPEC, model="arm", size=(64, 64))
+        resolve_control(far, END_POINT_SPEC, model="arm", size=(64, 64))
+    with pytest.raises(UserError, match=r"has no drift as its control: .* end point in metres"):
+        resolve_control(Drift(direction=0), END_POINT_SPEC, model="arm", size=(64, 64))
 
 
 def test_the_drift_of_a_video_is_read_off_it(steered: Pipeline, drifting: VideoFile) -> None:
@@ -197,7 +204,7 @@ def test_aiming_makes_up_for_what_a_model_does_with_what_it_is_told() -> None:
     def read(told: Tensor) -> Tensor:
         return 0.7 * told + bias
 
-    told = aimed(read, asked, SPEC)
+    told = correct_control(read, asked, SPEC)
     before, after = ((read(t) - asked).norm(dim=1) for t in (asked, told))
     assert bool((after < 0.1 * before).all())
 
@@ -208,12 +215,12 @@ def test_aiming_never_makes_worse_and_stays_near_the_range() -> None:
     def contrary(told: Tensor) -> Tensor:
         return -3 * told
 
-    assert torch.equal(aimed(contrary, asked, SPEC), asked)
+    assert torch.equal(correct_control(contrary, asked, SPEC), asked)
 
     def deaf(told: Tensor) -> Tensor:
         return 0 * told
 
-    told = aimed(deaf, asked, SPEC)
+    told = correct_control(deaf, asked, SPEC)
     assert torch.equal(told, asked)  # nothing it could be told is nearer
 
 
@@ -224,6 +231,6 @@ def test_aiming_goes_no_further_than_it_may() -> None:
     def slow(told: Tensor) -> Tensor:
         return 0.5 * told
 
-    told = aimed(slow, asked, SPEC, reach=reach)
+    told = correct_control(slow, asked, SPEC, max_correction=reach)
     assert float((told - asked)[0].norm()) == pytest.approx(0.03, abs=1e-6)
     assert float((told - asked)[1].norm()) > 0.1

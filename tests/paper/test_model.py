@@ -380,7 +380,7 @@ def test_a_query_of_a_robot_comes_with_its_end_point(controlled: PaperModel) -> 
     assert same.settings["query"]["eta_is"] == "given"
     with pytest.raises(UserError, match=r"must be told the end point of the query.*x from 0.4264"):
         pipe.read_motion(arm)
-    with pytest.raises(UserError, match="end point of a video cannot be read off its frames"):
+    with pytest.raises(UserError, match="end point of a video cannot be estimated from its frames"):
         pipe.edit(arm, eta=OTHER)
-    with pytest.raises(UserError, match=r"cannot be told the drift.*end point"):
+    with pytest.raises(UserError, match=r"has no drift as its control.*end point"):
         pipe.transfer(motion, motion.query.x0, eta=Drift(direction=0))

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from cinnema.models.warp import warp
+from cinnema.models.layers import warp
 from cinnema.simulators.sky import SkyMotion, SkyScene, draw_motion, draw_scene, scene
 from cinnema.simulators.sky.motion import draw_deformation
 from cinnema.simulators.sky.tiles import Draws, pixel_centres

@@ -56,7 +56,7 @@ def test_a_control_that_a_model_does_not_have_is_told(
 ) -> None:
     with pytest.raises(UserError, match="takes no control"):
         pipe.edit(drifting, eta=Drift(direction=0))
-    with pytest.raises(UserError, match=r"cannot be told the end point.*right from"):
+    with pytest.raises(UserError, match=r"has no end point as its control.*right from"):
         steered.edit(drifting, eta=EndPoint(x=0, y=0, z=0))
     with pytest.raises(UserError, match=r"speed.*from 0 to"):
         steered.edit(drifting, eta=Drift(direction=0, speed=9))

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cinnema.media.pictures import to_pixels, to_tensor
-from cinnema.models.warp import warp
+from cinnema.models.layers import warp
 from cinnema.models.warping.rendering import cut
 from cinnema.synthesis import native
 from cinnema.synthesis.native import NativeRenderer, refine_mask

@@ -10,7 +10,7 @@ from cinnema.backbones.lpips import LPIPS
 from cinnema.data.scenes import SceneCrops
 from cinnema.evaluation.motion import pictures, seen_flow
 from cinnema.evaluation.scores import ClipScore, Metric
-from cinnema.models.warp import warp
+from cinnema.models.layers import warp
 from cinnema.models.warping.stage1 import Stage1
 
 RECONSTRUCTION_MEASURES = (

@@ -1,7 +1,7 @@
-"""What every model of the two stages can do, whatever its networks are.
+"""The interface of all video models, and the base class of those with two stages.
 
-Tasks and measurements that need no more than this work with any model: the warping one that
-cinnema trains, and the painting one of 2021 that is imported.
+Tasks and metrics that need no more than `VideoModel` work with any model: the warping and the
+keypoint model that cinnema trains, and the networks of 2021, which are imported.
 """
 
 from abc import ABC, abstractmethod
@@ -14,20 +14,23 @@ from torch import Tensor, nn
 
 from cinnema.core.errors import UserError
 from cinnema.models.control import ControlSpec
+from cinnema.models.flow.conditioning import Conditioner
+from cinnema.models.flow.flow import ConditionalFlow
 
 
 class VideoModel(nn.Module, ABC):
-    """Video to z to nu, and nu to z to video, given the first frame and a control.
+    """Maps a video to z to nu, and nu to z to a video, given the first frame and a control.
 
         z  = encode(X)                 video latent: the mean of q(z | X), or a draw from it
-        c  = condition(x0, eta)        what the flow is told
+        c  = condition(x0, eta)        what the flow is conditioned on
         nu = to_residual(z, c)         the bijection, and its inverse to_latent
         X^ = decode(x0, z)             the frames that follow x0
 
-    An implementer owes: every map treats the clips of a batch alone, so that a batch of one gives
-    the same; none draws random numbers but from a generator that it is given; `to_latent` undoes
-    `to_residual` up to rounding; `decode` returns exactly `num_frames` frames. One that takes a
-    control says in `control` what it means, and if it cannot do without, draws one in `draw_eta`.
+    An implementer owes: every map treats the clips of a batch independently, so that a batch of
+    one gives the same result; random numbers are drawn only from a generator that is passed in;
+    `to_latent` inverts `to_residual` up to rounding; `decode` returns exactly `num_frames` frames.
+    A model with a control describes it in `control`, and if the control is required, implements
+    `draw_eta`.
 
     Example:
         >>> c = model.condition(x0)
@@ -35,8 +38,8 @@ class VideoModel(nn.Module, ABC):
         >>> video = model.decode(x0, z)
 
     Attributes:
-        config: What the model is made of, a pydantic dataclass; it goes into the weights file.
-        stored_dtype: What floating weights are rounded to in a file.
+        config: Configuration of the model, a pydantic dataclass; it is stored in the weights file.
+        stored_dtype: Data type of floating-point weights in a file.
     """
 
     config: Any
@@ -48,17 +51,17 @@ class VideoModel(nn.Module, ABC):
         config: Any,  # noqa: ANN401 - each kind of model has its own
         state: Mapping[str, Tensor],
     ) -> "VideoModel":
-        """Build a model of weights that are there already.
+        """Build a model from existing weights.
 
         Args:
-            config: What it is made of.
-            state: Exactly its state dict's entries; the model takes the tensors themselves.
+            config: Configuration of the model.
+            state: Exactly the entries of its state dict; the model uses these tensors themselves.
 
         Returns:
-            The model in evaluation mode, frozen.
+            The model in evaluation mode, without gradients.
 
         Raises:
-            RuntimeError: The entries are others.
+            RuntimeError: Entries are missing, unexpected or of the wrong shape.
         """
         model = cls(config)
         model.load_state_dict(state, assign=True)
@@ -67,17 +70,17 @@ class VideoModel(nn.Module, ABC):
     @property
     @abstractmethod
     def name(self) -> str:
-        """What the weights are called."""
+        """Name of the weights."""
 
     @property
     @abstractmethod
     def size(self) -> int:
-        """Width and height of the pictures that the networks see, in pixels."""
+        """Width and height of the pictures that the networks take, in pixels."""
 
     @property
     @abstractmethod
     def num_frames(self) -> int:
-        """T, the frames after x0 that `decode` returns."""
+        """T, the number of frames after x0 that `decode` returns."""
 
     @property
     @abstractmethod
@@ -86,68 +89,68 @@ class VideoModel(nn.Module, ABC):
 
     @property
     def fps(self) -> float | None:
-        """Frames a second of its clips; None where it takes frames as they come."""
+        """Frames a second of the clips; None if the model knows no frame rate."""
         return None
 
     @property
     def control(self) -> ControlSpec | None:
-        """What eta means; None where the model takes no control."""
+        """Description of the control eta; None if the model has no control."""
         return None
 
     @property
     def control_dim(self) -> int:
-        """Length of eta; 0 where the model takes none."""
+        """Length of eta; 0 if the model has no control."""
         return 0 if self.control is None else len(self.control.labels)
 
     def draw_eta(self, *, generator: torch.Generator) -> Float[Tensor, " e"] | None:
-        """Return a control for who asks for none in particular.
+        """Draw a control at random, for models that need one.
 
         Args:
-            generator: On the CPU; it is left alone by a model that needs no control.
+            generator: On the CPU; not used if the control is optional.
 
         Returns:
-            `control_dim` numbers; None where the model can do without.
+            `control_dim` numbers; None if the control is optional or there is none.
         """
         del generator
         if self.control is not None and not self.control.optional:
-            raise NotImplementedError(f"{type(self).__name__} must say which controls there are")
+            raise NotImplementedError(f"{type(self).__name__} must implement draw_eta")
         return None
 
     def read_control(
         self, video: Float[Tensor, "b t1 3 h w"]
     ) -> tuple[Float[Tensor, "b e"], Float[Tensor, " b"]]:
-        """Estimate the control of clips from what is seen in them.
+        """Estimate the control of clips from their frames.
 
         Args:
             video: x0 and the T frames after it, in [-1, 1], at the model's size.
 
         Returns:
-            eta, and how far it tells the motion, in [0, 1].
+            eta, and how well it describes the motion, from 0 to 1.
 
         Raises:
-            UserError: The model takes no control, or it cannot be read off a video.
+            UserError: The model takes no control, or it cannot be estimated from a video.
         """
         del video
         if self.control is None:
             raise UserError(f"the model {self.name} takes no control: leave it out")
         raise UserError(
-            f"the {self.control.name} of a video cannot be read off its frames: give it, "
+            f"the {self.control.name} of a video cannot be estimated from its frames: give it, "
             f"{self.control.describe()}"
         )
 
-    def aim(
+    def corrected_control(
         self, x0: Float[Tensor, "b 3 h w"], nu: Float[Tensor, "b z"], eta: Float[Tensor, "b e"]
     ) -> Float[Tensor, "b e"]:
-        """Return what to tell the flow so that these residuals do what eta says.
+        """Return the control to condition the flow on, so that these residuals follow eta.
 
         Args:
             x0: First frames in [-1, 1], at the model's size.
-            nu: Residuals, temperature included.
-            eta: What was asked for.
+            nu: Residuals, multiplied by the temperature.
+            eta: The requested control.
 
         Returns:
-            eta itself for a model that cannot read its own control off z; else see
-            `cinnema.models.control.aimed`.
+            eta unchanged if the model cannot estimate its control from z; otherwise see
+            `cinnema.models.control.correct_control`.
         """
         del x0, nu
         return eta
@@ -160,52 +163,52 @@ class VideoModel(nn.Module, ABC):
 
         Args:
             video: x0 and the T frames after it, in [-1, 1], at the model's size.
-            generator: On the CPU: for a draw from q(z | X), as the flow was trained on; the mean
+            generator: On the CPU, for a draw from q(z | X), which the flow is trained on; the mean
                 of q if None.
 
         Raises:
-            UserError: Another number of frames or another size.
+            UserError: The number of frames or the size is wrong.
         """
 
     @abstractmethod
     def condition(
         self, x0: Float[Tensor, "b 3 h w"], eta: Float[Tensor, "b e"] | None = None
     ) -> Float[Tensor, "b c"]:
-        """Return what the flow is told.
+        """Return the condition of the flow.
 
         Args:
             x0: First frames in [-1, 1], at the model's size.
-            eta: The control; None where the model takes none.
+            eta: The control; None if the model has none, or to leave an optional one open.
 
         Raises:
-            UserError: A control is missing, or given to a model that takes none.
+            UserError: A required control is missing, or the model has none.
         """
 
     @abstractmethod
     def to_latent(
         self, nu: Float[Tensor, "b z"], c: Float[Tensor, "b c"]
     ) -> tuple[Float[Tensor, "b z"], Float[Tensor, " b"]]:
-        """Put x0 and eta into a residual: z, and log abs det d z / d nu in nats."""
+        """Map residuals to latents: z, and log abs det d z / d nu in nats."""
 
     @abstractmethod
     def to_residual(
         self, z: Float[Tensor, "b z"], c: Float[Tensor, "b c"]
     ) -> tuple[Float[Tensor, "b z"], Float[Tensor, " b"]]:
-        """Take x0 and eta out of a latent: nu, and log abs det d nu / d z in nats."""
+        """Map latents to residuals: nu, and log abs det d nu / d z in nats."""
 
     @abstractmethod
     def decode(
         self, x0: Float[Tensor, "b 3 h w"], z: Float[Tensor, "b z"]
     ) -> Float[Tensor, "b t 3 h w"]:
-        """Return the T frames that follow x0, values in [-1, 1].
+        """Return the T frames that follow x0, in [-1, 1].
 
         Args:
             x0: First frames in [-1, 1], at the model's size.
-            z: How they go on.
+            z: Latents.
         """
 
     def require_clips(self, video: Float[Tensor, "b t1 3 h w"]) -> None:
-        """Raise a UserError unless these clips are as long and as large as the model's.
+        """Raise a UserError unless clips have the model's length and size.
 
         Args:
             video: x0 and the frames after it.
@@ -216,3 +219,105 @@ class VideoModel(nn.Module, ABC):
                 f"the model {self.name} encodes clips of shape {expected}, got "
                 f"{tuple(video.shape[1:])}: resample or resize them"
             )
+
+
+class TwoStageModel(VideoModel):
+    """A model of cinnema: a stage 1, a conditioner and a flow.
+
+    An implementer owes, besides what a `VideoModel` does, a config with `name`, `stage1`,
+    `conditioner` and `flow` that `require_matching_parts` accepts.
+
+    Args:
+        config: Configuration of the model.
+        stage1: Video encoder and decoder, built from `config.stage1`.
+    """
+
+    stored_dtype: ClassVar[torch.dtype] = torch.bfloat16
+
+    def __init__(
+        self,
+        config: Any,  # noqa: ANN401 - each kind of model has its own
+        stage1: nn.Module,
+    ) -> None:
+        super().__init__()
+        self.config, self.stage1 = config, stage1
+        self.conditioner = Conditioner(config.conditioner)
+        self.flow = ConditionalFlow(config.flow)
+
+    @property
+    def name(self) -> str:
+        """Name of the weights."""
+        return str(self.config.name)
+
+    @property
+    def size(self) -> int:
+        """Width and height of the pictures that the networks take, in pixels."""
+        return int(self.config.stage1.size)
+
+    @property
+    def num_frames(self) -> int:
+        """T, the number of frames after x0 that `decode` returns."""
+        return int(self.config.stage1.num_frames)
+
+    @property
+    def z_dim(self) -> int:
+        """Length of z and nu."""
+        return int(self.config.stage1.z_dim)
+
+    @property
+    def fps(self) -> float:
+        """Frames a second of the clips."""
+        return float(self.config.stage1.fps)
+
+    def to_latent(
+        self, nu: Float[Tensor, "b z"], c: Float[Tensor, "b c"]
+    ) -> tuple[Float[Tensor, "b z"], Float[Tensor, " b"]]:
+        """Map residuals to latents: z, and log abs det d z / d nu in nats."""
+        return self.flow.to_latent(nu, c)
+
+    def to_residual(
+        self, z: Float[Tensor, "b z"], c: Float[Tensor, "b c"]
+    ) -> tuple[Float[Tensor, "b z"], Float[Tensor, " b"]]:
+        """Map latents to residuals: nu, and log abs det d nu / d z in nats."""
+        return self.flow.to_residual(z, c)
+
+    def add_noise(
+        self, mean: Float[Tensor, "b z"], generator: torch.Generator | None
+    ) -> Float[Tensor, "b z"]:
+        """Draw from q(z | X), which has a fixed standard deviation.
+
+        Args:
+            mean: Mean of q(z | X).
+            generator: On the CPU; the mean is returned unchanged if None.
+        """
+        if generator is None:
+            return mean
+        noise = torch.randn(mean.shape, generator=generator).to(mean)
+        out: Tensor = mean + self.config.stage1.noise * noise
+        return out
+
+
+def require_matching_parts(
+    config: Any,  # noqa: ANN401 - each kind of model has its own
+    more: Mapping[str, tuple[int, int]] | None = None,
+) -> None:
+    """Raise a UserError unless stage 1, the conditioner and the flow of a config fit together.
+
+    Args:
+        config: Configuration of a `TwoStageModel`.
+        more: Further pairs of numbers that have to be equal, by their names.
+    """
+    pairs = {
+        "flow.z_dim and stage1.z_dim": (config.flow.z_dim, config.stage1.z_dim),
+        "flow.condition_dim and the conditioner's columns": (
+            config.flow.condition_dim,
+            config.conditioner.out_dim,
+        ),
+        "conditioner.feature_dim and stage1.feature_dim": (
+            config.conditioner.feature_dim,
+            config.stage1.feature_dim,
+        ),
+    }
+    for names, (mine, other) in {**pairs, **(more or {})}.items():
+        if mine != other:
+            raise UserError(f"{names} must be equal, got {mine} and {other}: change one")

@@ -1,4 +1,4 @@
-"""Controls: what a model can be told of the motion to come, and how people say it."""
+"""Controls eta of a model: what they mean, their ranges, and the forms in which users give them."""
 
 import math
 from collections.abc import Callable
@@ -12,24 +12,24 @@ from torch import Tensor
 from cinnema.core.errors import UserError
 
 DRIFT = "drift"
-"""Where what moves drifts to over one clip."""
+"""Name of the control of a landscape: the displacement of what moves over one clip."""
 
 END_POINT = "end point"
-"""Where the robot's end effector is at the last frame."""
+"""Name of the control of a robot: the position of its end effector at the last frame."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ControlSpec:
-    """What the control eta of a model means, and which values it takes.
+    """Meaning and range of a model's control eta.
 
     Attributes:
         name: "drift" or "end point".
-        labels: Of each entry.
-        unit: Of all entries.
-        low: Least value of each entry.
-        high: Largest value of each entry.
-        typical: Size of an entry in the training data; of a drift, what speed 1 is.
-        optional: Whether the model can do without.
+        labels: Name of each entry.
+        unit: Unit of all entries.
+        low: Minimum of each entry.
+        high: Maximum of each entry.
+        typical: Typical size of an entry in the training data; for a drift, the size at speed 1.
+        optional: Whether the model also works without a control.
 
     Example:
         >>> spec = ControlSpec(
@@ -57,14 +57,14 @@ class ControlSpec:
         return f"{self.name} in {self.unit}: {', '.join(ranges)}"
 
     def require(self, eta: Tensor, *, model: str) -> Tensor:
-        """Return eta as float32 on the CPU.
+        """Check a control and return it as float32 on the CPU.
 
         Args:
-            eta: What was asked for.
-            model: The model's name, for the message.
+            eta: The control, one number for each label.
+            model: Name of the model, for the message.
 
         Raises:
-            UserError: It has another length, is not finite, or is out of range.
+            UserError: It has the wrong length, is not finite, or is out of range.
         """
         num = len(self.labels)
         if eta.shape != (num,) or not bool(eta.isfinite().all()):
@@ -75,27 +75,26 @@ class ControlSpec:
         eta = eta.detach().float().cpu()
         entries = zip(self.labels, eta.tolist(), self.low, self.high, strict=True)
         for label, value, low, high in entries:
-            slack = 1e-5 * (high - low)  # what float32 makes of a bound is no mistake
+            slack = 1e-5 * (high - low)  # a bound may be rounded in float32
             if not low - slack <= value <= high + slack:
                 raise UserError(
-                    f"eta: {label} is {value:.4g}, out of the range of the model {model}, which "
-                    f"is told the {self.describe()}"
+                    f"eta: {label} is {value:.4g}, out of the range of the model {model}, whose "
+                    f"control is the {self.describe()}"
                 )
         return eta
 
 
 @dataclass(frozen=True, kw_only=True)
 class Drift:
-    """A control that says where to, and how fast, as one sees it.
+    """A drift by its direction and speed in the picture.
 
     Attributes:
-        direction: In degrees, counter-clockwise from the right as on a clock face of mathematics:
-            0 is to the right, 90 up, 180 to the left, 270 or -90 down. None keeps the video's own,
-            where there is a video.
-        speed: As a factor on the typical speed of the training data (`ControlSpec.typical`, for
-            the bundled weights 0.15 picture sizes in a clip of 2 seconds); 0 stands still. A
-            picture size is the side of a square of the picture's area. None keeps the video's own,
-            and is 1 where there is none.
+        direction: In degrees, counter-clockwise from the right: 0 is to the right, 90 up, 180 to
+            the left, 270 or -90 down. None keeps the direction of the video, if there is one.
+        speed: Factor on the typical speed of the training data (`ControlSpec.typical`, for the
+            bundled weights 0.15 picture sizes in a clip of 2 seconds); 0 stands still. A picture
+            size is the side of a square of the picture's area. None keeps the speed of the video,
+            and is 1 without a video.
     """
 
     direction: float | None = None
@@ -104,7 +103,7 @@ class Drift:
 
 @dataclass(frozen=True, kw_only=True)
 class EndPoint:
-    """A control that says where the robot's end effector is at the clip's last frame.
+    """Position of the robot's end effector at the clip's last frame.
 
     Attributes:
         x: In metres.
@@ -118,58 +117,59 @@ class EndPoint:
 
 
 Control: TypeAlias = Float[Tensor, " e"] | Drift | EndPoint
-"""eta itself, or what it is to mean"""
+"""A control as the user gives it: eta itself, a drift or an end point."""
 
 
-_ROUNDS = 4
-# How far beyond its range a control may be told in order to have what was asked for, as a share of
-# the range.
-_BEYOND = 0.25
+_NUM_CORRECTIONS = 4
+# How far a corrected control may leave its range, as a share of the range.
+_MARGIN = 0.25
 
 
-def aimed(
-    read: Callable[[Float[Tensor, "b e"]], Float[Tensor, "b e"]],
+def correct_control(
+    measure: Callable[[Float[Tensor, "b e"]], Float[Tensor, "b e"]],
     eta: Float[Tensor, "b e"],
     spec: ControlSpec,
     *,
-    reach: Float[Tensor, "b 1"] | None = None,
+    max_correction: Float[Tensor, "b 1"] | None = None,
 ) -> Float[Tensor, "b e"]:
-    """Return what to tell a model so that its motion has the control that was asked for.
+    """Return a control whose resulting motion measures as the requested control.
 
-    A flow follows a control in the mean; for one residual it misses by a little. What it does can
-    be read off z, so the miss is told on top, a few times, and the best is kept:
+    A flow follows its control on average; the motion of a single residual deviates a little. The
+    deviation can be measured from z and is added to the control, a few times over:
 
-        told_0 = eta,   told_(k+1) = told_k + eta - read(told_k).
+        eta_0 = eta,   eta_(k+1) = eta_k + eta - measure(eta_k),
+
+    and the eta_k of the smallest deviation is returned.
 
     Args:
-        read: The control that the motion has when the model is told one.
-        eta: What was asked for.
-        spec: Of the control, for its range.
-        reach: How far from eta a model may be told at most; as far as a quarter of the range
-            beyond its bounds if None.
+        measure: Returns the control that the motion has, given the control that the flow is
+            conditioned on.
+        eta: The requested control.
+        spec: Description of the control, for its range.
+        max_correction: Largest distance of the result from eta. Defaults to a quarter of the range
+            beyond its bounds.
 
     Returns:
-        One row for each of eta, never worse than eta itself.
+        One row for each row of eta, whose deviation is never larger than that of eta itself.
     """
     low, high = (eta.new_tensor(bound) for bound in (spec.low, spec.high))
-    room = _BEYOND * (high - low)
-    best = told = eta
+    margin = _MARGIN * (high - low)
+    best = tried = eta
     least = torch.full_like(eta[:, :1], torch.inf)
-    for _ in range(_ROUNDS):
-        miss = eta - read(told)
-        size = miss.norm(dim=1, keepdim=True)
-        best = torch.where(size < least, told, best)
+    for _ in range(_NUM_CORRECTIONS):
+        deviation = eta - measure(tried)
+        size = deviation.norm(dim=1, keepdim=True)
+        best = torch.where(size < least, tried, best)
         least = torch.minimum(size, least)
-        told = torch.minimum(torch.maximum(told + miss, low - room), high + room)
-        if reach is not None:
-            away = told - eta
-            told = eta + away * (reach / away.norm(dim=1, keepdim=True).clamp_min(1e-9)).clamp_max(
-                1
-            )
+        tried = torch.minimum(torch.maximum(tried + deviation, low - margin), high + margin)
+        if max_correction is not None:
+            away = tried - eta
+            share = max_correction / away.norm(dim=1, keepdim=True).clamp_min(1e-9)
+            tried = eta + away * share.clamp_max(1)
     return best
 
 
-def resolve(
+def resolve_control(
     control: Control,
     spec: ControlSpec | None,
     *,
@@ -177,28 +177,27 @@ def resolve(
     size: tuple[int, int],
     measured: Float[Tensor, " e"] | None = None,
 ) -> Float[Tensor, " e"]:
-    """Return eta of what was asked for.
+    """Convert a control to eta.
 
     Args:
-        control: What was asked for.
-        spec: What the model takes; None for a model without a control.
-        model: Its name, for messages.
-        size: Height and width of the picture as it is seen.
-        measured: eta of a video, of which a drift keeps what it does not name.
+        control: The control as the user gave it.
+        spec: Description of the model's control; None for a model without one.
+        model: Name of the model, for messages.
+        size: Height and width of the picture in pixels.
+        measured: eta of a video, which gives a drift's direction or speed where it is None.
 
     Raises:
-        UserError: The model has no control, has another one, or this one is out of range.
+        UserError: The model takes no control or a different one, or the value is out of range.
     """
-    asked = DRIFT if isinstance(control, Drift) else END_POINT
+    requested = DRIFT if isinstance(control, Drift) else END_POINT
     if spec is None:
-        what = "eta" if isinstance(control, Tensor) else f"the {asked}"
+        what = "eta" if isinstance(control, Tensor) else f"the {requested}"
         raise UserError(f"{what}: the model {model} takes no control: leave it out")
     if isinstance(control, Tensor):
         return spec.require(control, model=model)
-    if asked != spec.name:
+    if requested != spec.name:
         raise UserError(
-            f"the model {model} cannot be told the {asked}: what it is told is the "
-            f"{spec.describe()}"
+            f"the model {model} has no {requested} as its control: it has the {spec.describe()}"
         )
     if isinstance(control, EndPoint):
         return spec.require(torch.tensor([control.x, control.y, control.z]), model=model)
@@ -206,12 +205,12 @@ def resolve(
 
 
 def as_drift(eta: Float[Tensor, " 2"], spec: ControlSpec, *, size: tuple[int, int]) -> Drift:
-    """Return how a drift is seen: the inverse of `resolve`.
+    """Return direction and speed of a drift; the inverse of `resolve_control`.
 
     Args:
         eta: Right and down, in picture widths and heights.
-        spec: The model's control.
-        size: Height and width of the picture.
+        spec: Description of the model's control.
+        size: Height and width of the picture in pixels.
     """
     wide, tall = _stretch(size)
     x, y = float(eta[0]) / wide, -float(eta[1]) / tall
@@ -223,28 +222,28 @@ def as_drift(eta: Float[Tensor, " 2"], spec: ControlSpec, *, size: tuple[int, in
 def _drift_eta(
     drift: Drift, spec: ControlSpec, *, size: tuple[int, int], measured: Tensor | None
 ) -> Tensor:
-    kept = None if measured is None else as_drift(measured, spec, size=size)
-    direction = drift.direction if drift.direction is not None or kept is None else kept.direction
-    speed = drift.speed if drift.speed is not None or kept is None else kept.speed
+    own = None if measured is None else as_drift(measured, spec, size=size)
+    direction = drift.direction if drift.direction is not None or own is None else own.direction
+    speed = drift.speed if drift.speed is not None or own is None else own.speed
     if direction is None:
-        raise UserError("direction: a speed needs one: say where to, from 0 to 360 degrees")
+        raise UserError("direction: a speed needs a direction: give it, from 0 to 360 degrees")
     if not math.isfinite(direction):
         raise UserError(f"direction: must be finite, in degrees, got {direction}: 0 is right")
     speed = 1.0 if speed is None else speed
     angle = math.radians(direction)
     wide, tall = _stretch(size)
-    way = (spec.typical * math.cos(angle) * wide, -spec.typical * math.sin(angle) * tall)
+    unit = (spec.typical * math.cos(angle) * wide, -spec.typical * math.sin(angle) * tall)
     limits = (
-        (high if w > 0 else low, w) for w, low, high in zip(way, spec.low, spec.high, strict=True)
+        (high if u > 0 else low, u) for u, low, high in zip(unit, spec.low, spec.high, strict=True)
     )
-    most = min(limit / w for limit, w in limits if abs(w) > 1e-9)
-    if not 0 <= speed <= most * (1 + 1e-5):
+    fastest = min(limit / u for limit, u in limits if abs(u) > 1e-9)
+    if not 0 <= speed <= fastest * (1 + 1e-5):
         raise UserError(
-            f"speed: must be from 0 to {most:.3g} in the direction of {direction:g} degrees on a "
-            f"picture of {size[1]}x{size[0]} pixels, got {speed:.3g}; 1 is {spec.typical:g} "
-            f"picture sizes a clip, and the model is told the {spec.describe()}"
+            f"speed: must be from 0 to {fastest:.3g} in the direction of {direction:g} degrees on "
+            f"a picture of {size[1]}x{size[0]} pixels, got {speed:.3g}; 1 is {spec.typical:g} "
+            f"picture sizes a clip, and the control of the model is the {spec.describe()}"
         )
-    return torch.tensor([speed * w for w in way])
+    return torch.tensor([speed * u for u in unit])
 
 
 def _stretch(size: tuple[int, int]) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""Model files: one safetensors file holds a model, its configuration tells which kind it is."""
+"""Weights files: one safetensors file holds one model, with its configuration as metadata."""
 
 from dataclasses import dataclass
 from importlib import import_module
@@ -17,12 +17,12 @@ from cinnema.models.warping.model import WarpingModel
 
 @dataclass(frozen=True, eq=False)
 class LoadedModel:
-    """A model and where it is from.
+    """A model and the file that it was loaded from.
 
     Attributes:
         model: In evaluation mode, float32, on the CPU.
-        sha256: Of its file, 64 hexadecimal digits; empty for a model from memory.
-        path: Its file; None for a model from memory.
+        sha256: SHA-256 of the file, 64 hexadecimal digits; empty for a model from memory.
+        path: The file; None for a model from memory.
     """
 
     model: VideoModel
@@ -31,14 +31,14 @@ class LoadedModel:
 
 
 def save_model(path: str | Path, model: VideoModel, *, overwrite: bool = False) -> str:
-    """Write a model to one file: its weights, and its configuration in the metadata.
+    """Write a model to one file, its weights and its configuration.
 
-    The warping model's weights are rounded to bfloat16, those of the painting one are kept.
+    Weights are rounded to the model's `stored_dtype`.
 
     Args:
-        path: Where to; ".safetensors" by custom.
-        model: On any device.
-        overwrite: Whether a file that is there already may be replaced.
+        path: The file, usually with the ending ".safetensors".
+        model: A model on any device.
+        overwrite: Whether an existing file may be replaced.
 
     Returns:
         The file's SHA-256, 64 hexadecimal digits.
@@ -61,15 +61,15 @@ def load_model(name_or_path: str | Path) -> LoadedModel:
 
     Args:
         name_or_path: "landscape" or another name of `bundled_names`; a file that `save_model`
-            wrote; or a hub id "owner/name" (needs the extra `hub`), of which model.safetensors is
-            taken. What exists as a file is taken for a file.
+            wrote; or a hub id "owner/name" (needs the extra `hub`), whose model.safetensors is
+            downloaded. A file of that name takes precedence.
 
     Returns:
-        The model, its hash and its file. The configuration in the file tells which kind of model
-        it is.
+        The model, its hash and its file. The configuration in the file determines the kind of
+        model.
 
     Raises:
-        UserError: There is no such name or file, or the file holds something else.
+        UserError: There is no such name or file, or the file is not a weights file.
 
     Example:
         >>> load_model("landscape").model.size
@@ -81,11 +81,11 @@ def load_model(name_or_path: str | Path) -> LoadedModel:
 
 
 def load_warping_model(name_or_path: str | Path, *, purpose: str) -> WarpingModel:
-    """Load a model as `load_model` does, for what only one that warps the photograph can do.
+    """Load a model with `load_model`, and require that it is a warping model.
 
     Args:
-        name_or_path: As for `load_model`.
-        purpose: What it is wanted for, as in "measuring the flow", for the message.
+        name_or_path: As in `load_model`.
+        purpose: What it is needed for, as in "measuring the flow", for the message.
 
     Raises:
         UserError: There is no such model, or it is of another kind.
@@ -93,15 +93,14 @@ def load_warping_model(name_or_path: str | Path, *, purpose: str) -> WarpingMode
     model = load_model(name_or_path).model
     if not isinstance(model, WarpingModel):
         raise UserError(
-            f"{name_or_path} holds a model that paints its frames, and {purpose} needs one that "
-            "warps the photograph: name other weights, as landscape"
+            f"{name_or_path} is a model that decodes its frames, and {purpose} needs one that "
+            "warps the photograph: name other weights, for example landscape"
         )
     return model
 
 
-# By the configuration's field `kind`: the module, its configuration and its model. The module is
-# imported when a file needs it, so that the networks of 2021 cost nothing to others. Files of the
-# first version have no such field and hold a warping model.
+# Module, class of the configuration and class of the model, by the configuration's field `kind`. A
+# module is imported when a file needs it. The first version had no such field, and one kind.
 _KINDS: dict[str, tuple[str, str, str]] = {
     "warping": ("cinnema.models.warping.model", "WarpingModelConfig", "WarpingModel"),
     "painting": ("cinnema.paper.model", "PaperModelConfig", "PaperModel"),
@@ -113,7 +112,7 @@ def _build(file: WeightsFile, path: Path) -> VideoModel:
     kind = file.config.get("kind", "warping")
     if kind not in _KINDS:
         raise UserError(
-            f"{path} holds a model of kind {kind!r}, and this version knows {', '.join(_KINDS)}: "
+            f"{path} holds a model of kind {kind!r}, and this version reads {', '.join(_KINDS)}: "
             "update cinnema, or name another file"
         )
     module_name, config_name, model_name = _KINDS[kind]
@@ -125,6 +124,6 @@ def _build(file: WeightsFile, path: Path) -> VideoModel:
     except (RuntimeError, ValidationError) as error:
         first = str(error).split("\n\t")[1:2]
         raise UserError(
-            f"{path} does not hold the weights that its configuration asks for "
+            f"{path} does not hold the weights that its configuration describes "
             f"({first[0].strip()[:200] if first else error}): name another file or save it again"
         ) from error

@@ -82,7 +82,7 @@ class DecodedScene(Scene):
         video: Tensor | None = None
         latents: list[Tensor] = []
         while video is None or len(video) < self._settings.num_frames:
-            told = None if control is None else self._model.aim(x0, row, control)
+            told = None if control is None else self._model.corrected_control(x0, row, control)
             z, _ = self._model.to_latent(row, self._model.condition(x0, told))
             clip = self._model.decode(x0, z)
             x0 = clip[:, -1 - self._overlap]

@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from cinnema.media.pictures import to_pixels, to_tensor
-from cinnema.models.warp import fill
+from cinnema.models.layers import fill
 
 _Mode: TypeAlias = Literal["bilinear", "bicubic"]
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cinnema.media.pictures import Mask, Photograph, resize_for_model, to_tensor
 from cinnema.models.base import VideoModel
-from cinnema.models.control import Control, resolve
+from cinnema.models.control import Control, resolve_control
 from cinnema.models.files import LoadedModel, load_model
 from cinnema.synthesis.animation import Animation
 from cinnema.synthesis.draws import Draw, Nu, drawn, given
@@ -362,7 +362,7 @@ class Pipeline:
         if control is None:
             return None
         model = self.model
-        return resolve(
+        return resolve_control(
             control, model.control, model=model.name, size=look.frame_size, measured=measured
         )
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from cinnema.core.devices import one_thread
 from cinnema.core.errors import UserError
 from cinnema.models.base import VideoModel
-from cinnema.models.control import DRIFT, Control, as_drift, resolve
+from cinnema.models.control import DRIFT, Control, as_drift, resolve_control
 from cinnema.synthesis.draws import Draw
 from cinnema.synthesis.path import carry_way, has_way
 from cinnema.synthesis.queries import Query, batch_of
@@ -127,7 +127,7 @@ def _own_control(
     """Return eta~ on the CPU, and what there is to tell of it."""
     spec, size = model.control, query.x0.shape[:2]
     if eta is not None:
-        own = resolve(eta, spec, model=model.name, size=size)
+        own = resolve_control(eta, spec, model=model.name, size=size)
         return own, {"eta": own.tolist(), "eta_is": "given"}
     if not steered and (spec is None or spec.optional):
         return None, {}

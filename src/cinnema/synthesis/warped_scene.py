@@ -75,7 +75,7 @@ class WarpedScene(Scene):
         told = None
         if eta is not None:
             asked = eta[None].to(self._device)
-            told = model.aim_on(self._features, self._layers.moving, row, asked)
+            told = model.corrected_control_on(self._features, self._layers.moving, row, asked)
         z, _ = model.to_latent(row, model.condition_on(self._features, told))
         coefficients = model.stage1.motion(z, self._features.joint) * settings.motion_strength
         trajectory = Trajectory(model.stage1.basis, coefficients)

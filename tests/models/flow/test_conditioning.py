@@ -48,7 +48,7 @@ def test_dropout_acts_in_training_only() -> None:
 
 
 def test_features_of_another_model_are_refused() -> None:
-    with pytest.raises(UserError, match="reads 16 channels, got 15"):
+    with pytest.raises(UserError, match="takes 16 channels, got 15"):
         _conditioner()(torch.zeros(1, 15, 8, 8))
     with pytest.raises(UserError, match="at least 4x4 features, got 3x3"):
         _conditioner()(torch.zeros(1, 16, 3, 3))

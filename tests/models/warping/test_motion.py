@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from cinnema.models.layers import ResidualBlock
 from cinnema.models.warping import motion
-from cinnema.models.warping.motion import MotionDecoder, MotionEncoder, ResidualBlock, TemporalBasis
+from cinnema.models.warping.motion import MotionDecoder, MotionEncoder, TemporalBasis
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:

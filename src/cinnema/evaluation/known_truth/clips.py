@@ -191,7 +191,7 @@ def aimed_at(
         etas: A control for each.
     """
     eta = torch.stack(list(etas)).to(x0)
-    return model.condition(x0, model.aim(x0, nu, eta))
+    return model.condition(x0, model.corrected_control(x0, nu, eta))
 
 
 def own_etas(model: VideoModel, clips: Sequence[RealClip]) -> Etas | None:

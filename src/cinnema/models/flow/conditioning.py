@@ -1,4 +1,4 @@
-"""The condition of the flow: what of x0, and of the control, decides how it will move."""
+"""The condition of the flow, computed from the features of x0 and the control."""
 
 import torch
 from jaxtyping import Float
@@ -10,25 +10,25 @@ from torch.nn import functional
 from cinnema.core.errors import UserError
 
 POOLED = 8
-"""Rows and columns of the features that the conditioner reads."""
+"""Rows and columns of the features that the conditioner takes."""
 
 _MIN_SIZE = 4
-# In typical sizes of eta: a smaller one has hardly a direction.
+# Size of eta, in typical sizes, below which its direction hardly counts.
 _SMALL = 0.1
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class ConditionerConfig:
-    """What the conditioner is made of.
+    """Sizes and options of the conditioner.
 
     Attributes:
-        feature_dim: Channels of stage 1's joint features.
+        feature_dim: Channels of stage 1's features of x0.
         width: Channels of its layers, a multiple of 8.
-        condition_dim: Columns of c that x0 fills.
+        condition_dim: Number of columns of c that depend on x0.
         dropout: Probability that a channel of the features, or a number before the last layer, is
             dropped in training, from 0 to below 1.
-        control_dim: Length of eta; 0 where the flow takes no control.
-        control_scale: Typical size of eta's entries, above 0; they are divided by it.
+        control_dim: Length of eta; 0 if the flow takes no control.
+        control_scale: Typical size of eta's entries, above 0; eta is divided by it.
     """
 
     feature_dim: int = Field(default=96, ge=1)
@@ -40,23 +40,25 @@ class ConditionerConfig:
 
     @property
     def out_dim(self) -> int:
-        """Columns of c, which the flow's config has to match.
+        """Number of columns of c, equal to the flow's `condition_dim`.
 
-        Those of x0; and with a control eta, its direction, its size, and whether it is given.
+        With a control these are `condition_dim` for x0, and then eta, its direction, the logarithm
+        of its size, and whether it is given.
         """
         return self.condition_dim + (2 * self.control_dim + 2 if self.control_dim else 0)
 
 
 class Conditioner(nn.Module):
-    """Features of x0 to c: averaged to 8 x 8, a residual convolution, halved to 4 x 4, a layer.
+    """Maps features of x0 and the control to c.
 
-    With a control c ends with eta, eta / |eta| (nearly), the logarithm of |eta| and a 1; or with
-    zeros where the control is left out, for which training leaves out some. Direction and
-    logarithm let the flow steer slow motions as surely as fast ones.
+    Features are averaged to 8 x 8, pass a residual convolution, are halved to 4 x 4, and a linear
+    layer follows. With a control, c ends with eta, eta / |eta| (nearly), the logarithm of |eta| and
+    a 1, or with zeros if the control is left out, as training does for some clips. With direction
+    and logarithm, slow motions are controlled as accurately as fast ones.
 
-    Source: the paper's conditioning encoder is trained apart as an auto-encoder of pictures. We
-    read stage 1's features of x0 and train along with the flow, because c then holds what matters
-    for motion and no second backbone is run.
+    Source: the paper's conditioning encoder is trained separately, as an auto-encoder of pictures.
+    We take stage 1's features of x0 and train together with the flow, because c then holds what
+    matters for motion and no second backbone is needed.
 
     Example:
         >>> conditioner = Conditioner(ConditionerConfig()).eval()
@@ -64,7 +66,7 @@ class Conditioner(nn.Module):
         torch.Size([2, 128])
 
     Args:
-        config: Its sizes.
+        config: Sizes and options.
     """
 
     def __init__(self, config: ConditionerConfig) -> None:
@@ -90,14 +92,14 @@ class Conditioner(nn.Module):
         """Return the condition of each picture.
 
         Args:
-            joint: Stage 1's `SceneFeatures.joint`, 4 rows and columns or more; already pooled
-                features (`pool_features`) give the same condition.
+            joint: Stage 1's features of x0, with at least 4 rows and columns; features that were
+                pooled by `pool_features` give the same condition.
             eta: The control; None leaves it out.
-            given: 1 where eta counts, 0 where it is left out; it counts everywhere if None.
+            given: 1 where eta is given, 0 where it is left out; 1 everywhere if None.
 
         Raises:
-            UserError: The channels are not the config's, or the map is smaller than 4 x 4; eta is
-                of another length, or the config has none.
+            UserError: The number of channels is wrong, the map is smaller than 4 x 4, eta has the
+                wrong length, or there is no control.
         """
         self._require_shape(joint)
         x = pool_features(joint).to(self.enter.weight.dtype)
@@ -106,32 +108,34 @@ class Conditioner(nn.Module):
         h = self.halve(functional.silu(self.norm1(h)))
         h = self.drop(functional.silu(self.norm2(h)).flatten(1))
         c: Tensor = self.leave(h)
-        controlled = self._controlled(c, eta, given)
+        controlled = self._control_columns(c, eta, given)
         return c if controlled is None else torch.cat([c, controlled], dim=1)
 
-    def _controlled(self, c: Tensor, eta: Tensor | None, given: Tensor | None) -> Tensor | None:
-        """Return the columns of the control; None for a config without one."""
+    def _control_columns(
+        self, c: Tensor, eta: Tensor | None, given: Tensor | None
+    ) -> Tensor | None:
+        """Return the columns of c that depend on the control; None without one."""
         length = self.config.control_dim
         if eta is not None and eta.shape != (len(c), length):
             raise UserError(
-                f"eta: {length} numbers of control are taken for each of {len(c)} pictures, got "
+                f"eta: the control has {length} numbers for each of {len(c)} pictures, got "
                 f"{tuple(eta.shape)}: " + ("give as many" if length else "leave it out")
             )
         if not length:
             return None
         if eta is None:
             return c.new_zeros(len(c), self.config.out_dim - self.config.condition_dim)
-        counts = c.new_ones(len(c), 1) if given is None else given.to(c)[:, None]
+        is_given = c.new_ones(len(c), 1) if given is None else given.to(c)[:, None]
         scaled = eta.to(c) / self.config.control_scale
         size = scaled.norm(dim=1, keepdim=True)
         direction = scaled / (size + _SMALL)
-        loudness = 0.5 * (size / _SMALL + 1).log()
-        return torch.cat([scaled, direction, loudness, torch.ones_like(counts)], dim=1) * counts
+        log_size = 0.5 * (size / _SMALL + 1).log()
+        return torch.cat([scaled, direction, log_size, torch.ones_like(is_given)], dim=1) * is_given
 
     def _require_shape(self, joint: Tensor) -> None:
         if joint.shape[1] != self.config.feature_dim:
             raise UserError(
-                f"joint: this conditioner reads {self.config.feature_dim} channels, got "
+                f"joint: this conditioner takes {self.config.feature_dim} channels, got "
                 f"{joint.shape[1]}; conditioner and stage 1 must come from the same training"
             )
         if joint.shape[-1] < _MIN_SIZE:
@@ -142,7 +146,7 @@ class Conditioner(nn.Module):
 
 
 def pool_features(joint: Float[Tensor, "b f h h"]) -> Float[Tensor, "b f 8 8"]:
-    """Average features to the 8 x 8 that the conditioner reads; a second time changes nothing."""
+    """Average features to the 8 x 8 that the conditioner takes; pooled ones stay as they are."""
     if joint.shape[-1] == POOLED:
         return joint
     pooled: Tensor = functional.adaptive_avg_pool2d(joint, POOLED)

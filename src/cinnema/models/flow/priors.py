@@ -1,4 +1,4 @@
-"""Priors on latents: the interface they share, and the baselines a flow has to beat."""
+"""Priors on latents: their common interface, and two baselines for the flow."""
 
 import math
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from cinnema.core.errors import UserError
 from cinnema.models.flow.flow import require_temperature
 from cinnema.models.flow.transforms import STD_FLOOR
 
-# Ridge penalties to choose from, relative to the number of rows: from none to "ignore c".
+# Ridge penalties to choose from, relative to the number of rows.
 _PENALTIES = tuple(10 ** (exponent / 4) for exponent in range(-24, 17))
 
 
 @runtime_checkable
 class LatentPrior(Protocol):
-    """What a distribution of latents given a condition offers; `ConditionalFlow` does too."""
+    """A distribution of latents given a condition; `ConditionalFlow` is one."""
 
     def log_prob(self, z: Float[Tensor, "b z"], c: Float[Tensor, "b c"]) -> Float[Tensor, " b"]:
         """Log-density of each latent given its condition, in nats."""
@@ -111,9 +111,8 @@ class GaussianPrior:
 class LinearGaussianPrior:
     """z = mean + (c - centre) weight + noise: ridge regression and a full-covariance Gaussian.
 
-    Both the penalty and the noise are taken from errors on rows that the regression has not seen
-    (in closed form), so that a regression with more columns than rows does not believe itself
-    exact. That makes it a baseline worth beating.
+    The penalty and the noise are estimated from leave-one-out errors (in closed form), so that a
+    regression with more columns than rows does not underestimate its noise.
 
     Example:
         >>> c = torch.randn(100, 2)
@@ -125,8 +124,8 @@ class LinearGaussianPrior:
         centre: Mean of the conditions, float64.
         weight: Slope, float64.
         residual: Distribution of z - (c - centre) weight.
-        penalty: The ridge penalty chosen, relative to the number of rows, for columns of c scaled
-            to deviation 1.
+        penalty: The chosen ridge penalty, relative to the number of rows, for columns of c scaled
+            to standard deviation 1.
     """
 
     centre: Float[Tensor, " c"]
@@ -142,14 +141,14 @@ class LinearGaussianPrior:
         *,
         groups: Int[Tensor, " b"] | None = None,
     ) -> "LinearGaussianPrior":
-        """Fit slope and noise; the penalty has the least error on rows left out.
+        """Fit slope and noise; the penalty is the one with the smallest leave-one-out error.
 
         Args:
             z: At least two rows, finite.
             c: Their conditions, finite, any number of columns.
-            groups: The source of each row, for instance the video a clip is cut from. A source is
-                left out as a whole, since clips of one video predict each other too well. Every
-                row is its own source if None. At least two different ones.
+            groups: The source of each row, for instance the video that a clip is cut from; at
+                least two different ones. Sources are left out as a whole, because clips of one
+                video predict each other too well. Each row is its own source if None.
 
         Raises:
             UserError: With fewer than two rows or sources, or values that are not finite.
@@ -161,7 +160,7 @@ class LinearGaussianPrior:
         centre, scale, mean = c.mean(dim=0), _floored_std(c), z.mean(dim=0)
         ridge = _Ridge((c - centre) / scale, z - mean, labels)
         errors = {penalty: ridge.errors_left_out(penalty) for penalty in _PENALTIES}
-        # Divided by each deviation, so that no dimension's scale decides for the others.
+        # Divided by standard deviations, so that all dimensions count alike.
         costs = {p: (e / _floored_std(z)).square().sum().item() for p, e in errors.items()}
         penalty = min(costs, key=costs.__getitem__)
         return cls(
@@ -203,15 +202,16 @@ class LinearGaussianPrior:
 def shrunk_covariance(
     deviations: Float[Tensor, "b z"],
 ) -> tuple[Float[Tensor, "z z"], float]:
-    """Covariance of rows with mean 0, pulled towards its diagonal just as much as noise asks.
+    """Covariance of rows with mean 0, shrunk towards its diagonal.
 
     With R the correlation matrix of n rows in p dimensions,
 
         C = (1 - rho) R + rho I,   rho from the oracle approximating shrinkage,
 
-    and every row and column multiplied by its deviation again. Working on correlations keeps the
-    scale of each dimension, which shrinkage towards a multiple of I would not.
-    Positive definite for every n of at least 1; deviations are at least `STD_FLOOR`.
+    and every row and column is multiplied by its standard deviation again. Shrinking correlations
+    keeps the scale of each dimension, which shrinkage towards a multiple of I would not. The
+    result is positive definite for every n of at least 1; standard deviations are at least
+    `STD_FLOOR`.
 
     Source: Chen, Wiesel, Eldar and Hero, "Shrinkage algorithms for MMSE covariance estimation",
     2010, equation 23.
@@ -230,9 +230,9 @@ def shrunk_covariance(
     excess = trace_of_square - trace.square() / z_dim
     numerator = (1 - 2 / z_dim) * trace_of_square + trace.square()
     denominator = (num_rows + 1 - 2 / z_dim) * excess
-    # excess = 0 is a correlation that already is a multiple of I: full shrinkage changes nothing.
+    # excess = 0: the correlation is a multiple of I already, and full shrinkage changes nothing.
     rho = min(1.0, (numerator / denominator).item()) if denominator > 0 else 1.0
-    # The diagonal is 1 by construction, or less for a dimension at the floor: 1 there as well.
+    # The diagonal is 1, or less for a dimension whose standard deviation was raised: set it to 1.
     shrunk = (1 - rho) * correlation
     shrunk.fill_diagonal_(1.0)
     return shrunk * std * std[:, None], rho

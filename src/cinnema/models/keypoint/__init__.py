@@ -1,1 +1,1 @@
-"""The model whose latent describes paths of keypoints: a robot's arm, a person."""
+"""The keypoint model, whose latent describes paths of keypoints: a robot's arm, a person."""

@@ -1,6 +1,6 @@
-"""p(x0, z) at any moment: x0 warped, and painted where the warp cannot know.
+"""The decoder p(x0, z) of single frames: x0 is warped, and a pixel decoder fills in the rest.
 
-The decoder is told the moment, so that training renders a few frames of each clip and not all.
+Each frame is decoded from its time, so training can decode a few frames of each clip.
 """
 
 import math
@@ -14,44 +14,46 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cinnema.models.keypoint.keypoints import PointMotion, draw_points
-from cinnema.models.warp import warp
-from cinnema.models.warping.motion import ResidualBlock
+from cinnema.models.layers import ResidualBlock, warp
 
-# Flow is counted in this many picture sizes, so that the layer that gives it has unit scale.
+# Unit of the flow in picture sizes, so that the output of its layer has unit scale.
 _FLOW_UNIT = 0.1
 _NUM_FREQUENCIES = 8
-# Channels of the map that z and the moment lay over the coarsest features.
+# Channels of the map of z and time that is added to the coarsest features.
 _LAID_DIM = 48
-# The bias of the gate: untrained, an eighth of a pixel is painted.
+# Bias of the gate: at initialisation the pixel decoder has a share of an eighth.
 _GATE_BIAS = -2.0
 
 
 Way = Literal["warp and paint", "paint", "warp"]
-"""How frames are made: x0 warped, and painted where a gate says so; or one of the two alone."""
+"""How frames are made: by warping x0 and painting pixels, mixed by a gate, or by one of the two.
+
+The names are those of weights files.
+"""
 
 
 class Scene(NamedTuple):
-    """What the decoder knows of x0.
+    """First frames and their features.
 
     Attributes:
         x0: The first frames.
-        maps: Features at a half, a quarter, an eighth and a sixteenth of its size.
+        maps: Features at a half, a quarter, an eighth and a sixteenth of the size.
     """
 
     x0: Float[Tensor, "b 3 h w"]
     maps: tuple[Float[Tensor, "b _ _ _"], ...]
 
     def repeated(self, num: int) -> "Scene":
-        """Return every clip's scene `num` times in a row."""
+        """Return the scene of each clip `num` times in a row."""
         return Scene(_repeated(self.x0, num), tuple(_repeated(m, num) for m in self.maps))
 
 
 class Posture(NamedTuple):
-    """Where points of a body are, x and y in picture widths and heights.
+    """Positions of keypoints, x and y in picture widths and heights.
 
     Attributes:
         start: In x0.
-        now: In the frame to be rendered.
+        now: In the frame to be decoded.
     """
 
     start: Float[Tensor, "n k 2"]
@@ -59,12 +61,13 @@ class Posture(NamedTuple):
 
 
 class Rendering(NamedTuple):
-    """A frame, and what it was made of.
+    """A decoded frame and its parts.
 
     Attributes:
         frame: (1 - gate) * warped + gate * painted.
-        warped: x0, moved by the flow; x0 itself where nothing is warped.
-        flow: Backward, in picture sizes, at half of the frame's size; 0 where nothing is warped.
+        warped: x0, warped by the flow; x0 itself for a decoder that only paints.
+        flow: Backward flow in picture sizes, at half of the frame's size; 0 for a decoder that
+            only paints.
     """
 
     frame: Float[Tensor, "n 3 h w"]
@@ -73,7 +76,7 @@ class Rendering(NamedTuple):
 
 
 class SceneEncoder(nn.Module):
-    """x0 to features at four scales, by convolutions learnt here.
+    """Maps x0 to features at four scales, by learned convolutions.
 
     Args:
         widths: Channels at a half, a quarter, an eighth and a sixteenth of the size, multiples
@@ -90,7 +93,7 @@ class SceneEncoder(nn.Module):
         self.norms = nn.ModuleList(nn.GroupNorm(8, width) for width in widths)
 
     def forward(self, x0: Float[Tensor, "b 3 h w"]) -> Scene:
-        """Return the scene of each picture in [-1, 1]."""
+        """Return the features of pictures in [-1, 1]."""
         h = self.enter(functional.pixel_unshuffle(x0, 2))
         maps: list[Tensor] = []
         for level, (block, norm) in enumerate(zip(self.blocks, self.norms, strict=True)):
@@ -102,14 +105,14 @@ class SceneEncoder(nn.Module):
 
 
 class MomentCode(nn.Module):
-    """What a clip does, and a moment, to what happens then: a vector that modulates the decoder.
+    """Maps z, keypoints and a time to the code that modulates the decoder.
 
-    The moment is given as sines and cosines of half waves, so that the code goes on smoothly from
+    The time enters as sines and cosines of half waves, so that the code changes smoothly from
     frame to frame.
 
     Args:
-        in_dim: Length of what is known of each moment: z, and where the landmarks are by then.
-        hidden_dim: Of its layers.
+        in_dim: Length of its input at each time: z and the displacement of the keypoints.
+        hidden_dim: Width of its layers.
         code_dim: Length of the code.
     """
 
@@ -130,10 +133,10 @@ class MomentCode(nn.Module):
     def forward(
         self, known: Float[Tensor, "b n k"], times: Float[Tensor, "b n"]
     ) -> Float[Tensor, "b n g"]:
-        """Return the code of each clip at each of its moments.
+        """Return the code of each clip at each of its times.
 
         Args:
-            known: z, and what it says of each moment.
+            known: z and the displacement of the keypoints at each time.
             times: In clips: 0 is x0, 1 the last frame.
         """
         phase = times.float()[..., None] * self.frequencies.float()
@@ -148,8 +151,8 @@ class ModulatedBlock(nn.Module):
     Source: FiLM (Perez et al., 2018), placed as in ADM (Dhariwal and Nichol, 2021).
 
     Args:
-        in_dim: Channels that come in, a multiple of 8.
-        out_dim: Channels that go out, a multiple of 8.
+        in_dim: Number of input channels, a multiple of 8.
+        out_dim: Number of output channels, a multiple of 8.
         code_dim: Length of the code.
     """
 
@@ -166,7 +169,7 @@ class ModulatedBlock(nn.Module):
     def forward(
         self, x: Float[Tensor, "n c h w"], code: Float[Tensor, "n g"]
     ) -> Float[Tensor, "n d h w"]:
-        """Return what the block makes of maps, each by its own code."""
+        """Return the output for feature maps, each modulated by its own code."""
         scale, shift = self.modulate(code)[..., None, None].chunk(2, dim=1)
         h = self.norm1(self.conv0(functional.silu(self.norm0(x))))
         h = self.conv1(functional.silu(h * (1 + scale) + shift))
@@ -175,20 +178,20 @@ class ModulatedBlock(nn.Module):
 
 
 class MomentDecoder(nn.Module):
-    """A scene and the code of a moment to the frame at that moment.
+    """Decodes the features of x0 and the code of a time to the frame at that time.
 
     From the coarsest features up, every scale is modulated by the code and joined with x0's
-    features; at half of the size a backward flow comes out, x0 is warped by it, and a last layer
-    paints and gates: frame = (1 - gate) * warped + gate * painted. The last layers work on 2 x 2
-    blocks of pixels.
+    features. At half of the size it outputs a backward flow, by which x0 is warped, and a last
+    layer outputs pixels and a gate: frame = (1 - gate) * warped + gate * painted. The last layers
+    work on 2 x 2 blocks of pixels.
 
     Args:
         widths: Channels of the scene's maps.
         code_dim: Length of the code.
-        way: "paint" is a gate of 1 and nothing warped, "warp" a gate of 0; what is not needed has
-            no weights.
-        num_points: Points of the body whose place is known: each is drawn on a map at every scale
-            but the coarsest, as it is in x0 and as it is now, and what is warped may follow it.
+        way: "warp and paint", "paint" (a gate of 1, no flow) or "warp" (a gate of 0); layers that
+            are not needed are left out.
+        num_points: Number of keypoints. Each is drawn on a map at every scale but the coarsest, at
+            its position in x0 and at its position now, and the flow may follow it.
     """
 
     def __init__(
@@ -229,13 +232,13 @@ class MomentDecoder(nn.Module):
 
     @property
     def last(self) -> Tensor:
-        """The weight of the layer that frames come out of."""
+        """The weight of the output layer."""
         return self.flow.weight if self.way == "warp" else self.leave.weight
 
     def forward(
         self, scene: Scene, code: Float[Tensor, "n g"], posture: Posture | None = None
     ) -> Rendering:
-        """Return one frame for each row of scene, code, and posture if there are points."""
+        """Return one frame for each row of scene, code and, with keypoints, posture."""
         h = self._features(scene, functional.silu(code), posture)
         if self.way == "paint":
             painted = self._painted(h, scene.x0)
@@ -275,7 +278,7 @@ class MomentDecoder(nn.Module):
 
 
 def _drawn(posture: Posture, *, like: Tensor) -> Float[Tensor, "n _ i j"]:
-    """The points, as they are in x0 and as they are now, on maps of a size."""
+    """Draw the keypoints, in x0 and now, on maps of the size of `like`."""
     return _last(draw_points(torch.cat(posture, dim=1), size=like.shape[-1]).to(like))
 
 

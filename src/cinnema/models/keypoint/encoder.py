@@ -1,4 +1,4 @@
-"""q(z | X) of pixels: every frame beside x0, then all frames together."""
+"""The encoders q(z | X): each frame together with x0 becomes a vector, all vectors become z."""
 
 from typing import NamedTuple
 
@@ -8,24 +8,23 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cinnema.models.keypoint.keypoints import PointFinder
-from cinnema.models.warping.motion import ResidualBlock
+from cinnema.models.layers import ResidualBlock
 
 FRAME_DIM = 96
-"""Length of the vector that each frame becomes."""
+"""Length of the vector of each frame."""
 
-# Rows and columns that the frames are brought down to before they become vectors.
+# Rows and columns of the feature maps from which the vectors are computed.
 _COARSEST = 4
 _GROUPS = 4
 _HIDDEN_DIM = 512
 
 
 class Seen(NamedTuple):
-    """What is seen in the frames of clips.
+    """Per-frame features of clips.
 
     Attributes:
-        vectors: Of each frame, in order.
-        maps: Where each point may be in the frames that are looked at, as logarithms of
-            probabilities; None where no points are looked for.
+        vectors: One vector for each frame, in order.
+        maps: Log-probability maps of each keypoint in each frame; None without keypoints.
     """
 
     vectors: Float[Tensor, "b _ v"]
@@ -33,20 +32,20 @@ class Seen(NamedTuple):
 
 
 class ClipReader(nn.Module):
-    """Vectors of all frames at once to z, of unit root mean square.
+    """Base class of the encoders: maps the vectors of all frames to z, of unit root mean square.
 
     Args:
         in_dim: Length of all vectors together.
         z_dim: Length of z.
-        learns_spread: Whether it tells a variance for each number of z as well; z is then as large
-            as it comes.
+        learns_std: Whether it also outputs the variance of each number of z; z is then not
+            normalised.
     """
 
     read: nn.Sequential
 
-    def __init__(self, *, in_dim: int, z_dim: int, learns_spread: bool) -> None:
+    def __init__(self, *, in_dim: int, z_dim: int, learns_std: bool) -> None:
         super().__init__()
-        self.learns_spread = learns_spread
+        self.learns_std = learns_std
         self.read = nn.Sequential(
             nn.LayerNorm(in_dim),
             nn.SiLU(),
@@ -56,11 +55,11 @@ class ClipReader(nn.Module):
             nn.Linear(_HIDDEN_DIM, _HIDDEN_DIM),
             nn.LayerNorm(_HIDDEN_DIM),
             nn.SiLU(),
-            nn.Linear(_HIDDEN_DIM, 2 * z_dim if learns_spread else z_dim),
+            nn.Linear(_HIDDEN_DIM, 2 * z_dim if learns_std else z_dim),
         )
 
     def forward(self, video: Float[Tensor, "b t1 3 h w"]) -> Float[Tensor, "b z"]:
-        """Return z, before any noise.
+        """Return the mean of q(z | X).
 
         Args:
             video: x0 and the T frames after it, in [-1, 1].
@@ -68,7 +67,7 @@ class ClipReader(nn.Module):
         return self.distribution(self.look(video).vectors)[0]
 
     def look(self, video: Float[Tensor, "b t1 3 h w"]) -> Seen:
-        """Return what is seen in the frames, each beside x0.
+        """Return the features of the frames, each computed together with x0.
 
         Args:
             video: x0 and the T frames after it, in [-1, 1].
@@ -78,32 +77,32 @@ class ClipReader(nn.Module):
     def distribution(
         self, vectors: Float[Tensor, "b t v"]
     ) -> tuple[Float[Tensor, "b z"], Float[Tensor, "b z"] | None]:
-        """Return z, and the logarithm of its variance if that is learned.
+        """Return the mean of q(z | X), and the logarithm of its variance if that is learned.
 
         Args:
-            vectors: Of what was seen in all frames.
+            vectors: `Seen.vectors` of all frames.
         """
         z: Tensor = self.read(vectors.flatten(1)).float()
-        if self.learns_spread:
+        if self.learns_std:
             mean, log_variance = z.chunk(2, dim=1)
             return mean.to(vectors.dtype), log_variance
         return _of_unit_size(z).to(vectors.dtype), None
 
 
 class ClipEncoder(ClipReader):
-    """Frames 1..T and x0 to z, with no notion of what moves.
+    """Encodes x0 and frames 1..T without keypoints.
 
-    Each frame is seen beside x0 at half of the size, by the same convolutions; a perceptron then
-    reads the T vectors at once. As what acts is one body, z needs no map: where it is in x0 the
-    decoder sees for itself.
+    Each frame, joined with x0, passes the same convolutions at half of the size; a perceptron then
+    maps the T vectors to z. z needs no spatial map, as there is one body, whose position in x0 the
+    decoder sees.
 
     Args:
         size: Width and height of the frames, in pixels, a power of 2 from 32 on.
         num_frames: T.
         z_dim: Length of z.
         width: Channels after the first convolution, a multiple of 8.
-        learns_spread: Whether it tells a variance for each number of z as well; z is then as large
-            as it comes.
+        learns_std: Whether it also outputs the variance of each number of z; z is then not
+            normalised.
 
     Example:
         >>> encoder = ClipEncoder(size=64, num_frames=16, z_dim=64, width=24)
@@ -118,9 +117,9 @@ class ClipEncoder(ClipReader):
         num_frames: int,
         z_dim: int,
         width: int,
-        learns_spread: bool = False,
+        learns_std: bool = False,
     ) -> None:
-        super().__init__(in_dim=FRAME_DIM * num_frames, z_dim=z_dim, learns_spread=learns_spread)
+        super().__init__(in_dim=FRAME_DIM * num_frames, z_dim=z_dim, learns_std=learns_std)
         layers: list[nn.Module] = [nn.Conv2d(6, width, 3, padding=1), *_settled(width)]
         side = size // 2
         while side > _COARSEST:
@@ -133,7 +132,7 @@ class ClipEncoder(ClipReader):
         self.gather = nn.Linear(width * _COARSEST**2, FRAME_DIM)
 
     def look(self, video: Float[Tensor, "b t1 3 h w"]) -> Seen:
-        """Return a vector for each of the frames 1..T, seen beside x0."""
+        """Return a vector for each of the frames 1..T."""
         num_clips, num_frames = video.shape[0], video.shape[1] - 1
         half = functional.avg_pool2d(video.flatten(0, 1), 2).unflatten(0, video.shape[:2])
         first = half[:, :1].expand(-1, num_frames, -1, -1, -1)
@@ -143,11 +142,11 @@ class ClipEncoder(ClipReader):
 
 
 class PointClipEncoder(ClipReader):
-    """Every second frame to z, by where points of a body are in each.
+    """Encodes every second frame through maps of the keypoints.
 
-    Each frame, beside x0, becomes a map for every point that says where it may be; maps become a
-    vector, vectors of neighbouring moments are compared, and a perceptron reads them all at once.
-    A map that leaves it open which of two feet is which is settled by the frames around it.
+    Each frame, joined with x0, becomes a probability map for each keypoint; the maps become a
+    vector, vectors of neighbouring frames are compared, and a perceptron maps all of them to z. A
+    map that does not tell a left foot from a right one is resolved by the frames around it.
 
     Args:
         size: Width and height of the frames, in pixels, a power of 2 from 32 on; maps are a
@@ -155,10 +154,10 @@ class PointClipEncoder(ClipReader):
         num_frames: T.
         z_dim: Length of z.
         width: Channels of the first layers, a multiple of 8.
-        num_points: k.
+        num_points: k, number of keypoints.
 
     Attributes:
-        looked_at: Which of the frames 0..T.
+        looked_at: Indices of the encoded frames, among 0..T.
 
     Example:
         >>> encoder = PointClipEncoder(size=64, num_frames=16, z_dim=64, width=24, num_points=18)
@@ -169,9 +168,9 @@ class PointClipEncoder(ClipReader):
     def __init__(
         self, *, size: int, num_frames: int, z_dim: int, width: int, num_points: int
     ) -> None:
-        # A path of eight waves is known from half of the frames, for half of the work.
+        # Half of the frames determine a path of eight waves, at half of the cost.
         looked_at = (*range(0, num_frames, 2), num_frames)
-        super().__init__(in_dim=FRAME_DIM * len(looked_at), z_dim=z_dim, learns_spread=False)
+        super().__init__(in_dim=FRAME_DIM * len(looked_at), z_dim=z_dim, learns_std=False)
         self.looked_at = looked_at
         self.enter = nn.Sequential(
             nn.Conv2d(24, width, 3, padding=1), ResidualBlock(width), *_settled(width)
@@ -189,7 +188,7 @@ class PointClipEncoder(ClipReader):
         )
 
     def look(self, video: Float[Tensor, "b t1 3 h w"]) -> Seen:
-        """Return a vector and maps for each of the frames that are looked at."""
+        """Return a vector and maps for each of the encoded frames."""
         video = video[:, list(self.looked_at)]
         blocks = functional.pixel_unshuffle(video.flatten(0, 1), 2).unflatten(0, video.shape[:2])
         first = blocks[:, :1].expand_as(blocks)
@@ -212,10 +211,10 @@ class PointClipEncoder(ClipReader):
 
 
 class PathEncoder(nn.Module):
-    """The true path of landmarks to z: what the clip encoder is taught to read off pixels.
+    """Encodes the true path of landmarks to z, as a target for the encoder of pixels.
 
     Args:
-        num_landmarks: Numbers that say where the body is in a frame.
+        num_landmarks: Number of landmark coordinates in a frame.
         num_frames: T.
         z_dim: Length of z.
     """
@@ -235,11 +234,11 @@ class PathEncoder(nn.Module):
     def forward(
         self, start: Float[Tensor, "b l"], path: Float[Tensor, "b t l"]
     ) -> Float[Tensor, "b z"]:
-        """Return z, of unit root mean square.
+        """Return z, with unit root mean square.
 
         Args:
-            start: Where the landmarks are in x0, about 0, at unit scale.
-            path: How far they are from there in frames 1..T, at unit scale.
+            start: Landmarks in x0, centred at 0, at unit scale.
+            path: Displacement of the landmarks from x0 in frames 1..T, at unit scale.
         """
         known = torch.cat([start[:, None], path], dim=1).flatten(1)
         z: Tensor = self.pass_on(known) + self.layers(known)
@@ -252,5 +251,5 @@ def _of_unit_size(z: Float[Tensor, "b z"]) -> Float[Tensor, "b z"]:
 
 
 def _settled(width: int) -> tuple[nn.Module, nn.Module]:
-    """Keep the scale from layer to layer: without, so deep a stack learns next to nothing."""
+    """Normalise and activate; without the normalisation so deep a stack hardly trains."""
     return nn.GroupNorm(_GROUPS, width), nn.SiLU()

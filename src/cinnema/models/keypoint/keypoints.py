@@ -1,4 +1,4 @@
-"""Landmarks as points of the picture: seen as maps, drawn as maps, and what moves with them."""
+"""Keypoints of a picture: finding them on maps, drawing them on maps, and the flow they cause."""
 
 from collections.abc import Sequence
 from typing import TypeAlias
@@ -8,28 +8,28 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cinnema.models.warping.motion import ResidualBlock
+from cinnema.models.layers import ResidualBlock
 
 Limb: TypeAlias = tuple[int, ...]
 Twins: TypeAlias = tuple[tuple[Limb, Limb], ...]
-"""Pairs of limbs that look alike, each the numbers of its points, in the same order."""
+"""Pairs of symmetric limbs, each the indices of its keypoints, in the same order."""
 
 _HIDDEN_DIM = 64
-# Standard deviation of a drawn point, in picture sizes: 2 pixels at 64.
-_SPREAD = 0.03
+# Standard deviation of a drawn keypoint, in picture sizes: 2 pixels at 64.
+_DRAWN_STD = 0.03
 
 
 def sides_apart(
     track: Float[Tensor, "b t l"], twins: Twins
 ) -> Float[Tensor, "b t l"]:  # fmt: skip
-    """Let the first limb of each pair be the one that lies further left in x0, as a whole.
+    """Exchange symmetric limbs so that the first of each pair lies further left in x0.
 
-    A small picture does not show which hand is the left one, so that asking for it would teach
-    the mean of both.
+    A small picture does not show which hand is the left one; trained on true labels, a model would
+    predict the mean of both.
 
     Args:
-        track: Points frame by frame, x and y in turn; none where none are known.
-        twins: Pairs of limbs.
+        track: Keypoints of each frame, x and y in turn; may be empty.
+        twins: Pairs of symmetric limbs.
     """
     if not twins or not track.shape[2]:
         return track
@@ -45,25 +45,25 @@ def sides_apart(
 
 
 def draw_points(points: Float[Tensor, "*n k 2"], *, size: int) -> Float[Tensor, "*n k s s"]:
-    """Draw each point as a Gaussian of height 1 on a map of its own.
+    """Draw each keypoint as a Gaussian of height 1 on its own map.
 
     Args:
         points: x and y, in picture widths and heights.
         size: Rows and columns of the maps.
     """
     places = (torch.arange(size, device=points.device, dtype=torch.float32) + 0.5) / size
-    apart = (places - points.float()[..., None]) / _SPREAD
+    apart = (places - points.float()[..., None]) / _DRAWN_STD
     across, down = torch.exp(-0.5 * apart.square()).unbind(dim=-2)
     return (down[..., :, None] * across[..., None, :]).to(points.dtype)
 
 
 def expected_points(maps: Float[Tensor, "*n k s s"]) -> Float[Tensor, "*n k 2"]:
-    """Return the mean place under each map's softmax, x and y in picture widths and heights.
+    """Return the mean position under each map's softmax, x and y in picture widths and heights.
 
     Source: spatial soft arg max (Levine et al., 2016).
 
     Args:
-        maps: Logarithms of probabilities, up to a constant.
+        maps: Log-probabilities, up to a constant.
     """
     size = maps.shape[-1]
     share = maps.float().flatten(-2).softmax(dim=-1).unflatten(-1, (size, size))
@@ -73,33 +73,33 @@ def expected_points(maps: Float[Tensor, "*n k s s"]) -> Float[Tensor, "*n k 2"]:
 
 
 def map_distance(maps: Float[Tensor, "*n k s s"], points: Float[Tensor, "*n k 2"]) -> Tensor:
-    """Return how far maps are from seeing points where they are: a divergence, nats a point.
+    """Return the mean divergence of maps from the true keypoints, in nats a keypoint.
 
-        KL(p || softmax(maps)),   p the point, shared out among the four cells about it
+        KL(p || softmax(maps)),   p the keypoint, distributed over the four nearest cells
 
-    Where two limbs look alike a map can say that it is one or the other, which no pair of numbers
-    can.
+    Unlike a pair of coordinates, a map can express that a keypoint is at one of two positions, as
+    for symmetric limbs.
 
     Args:
-        maps: Logarithms of probabilities, up to a constant.
-        points: x and y, in picture widths and heights; what is outside counts at the edge.
+        maps: Log-probabilities, up to a constant.
+        points: x and y, in picture widths and heights; moved to the edge if outside.
     """
     size = maps.shape[-1]
     cells = torch.arange(size, device=maps.device, dtype=torch.float32)
     place = (points.float() * size - 0.5).clamp(0, size - 1)
     across, down = (1 - (place[..., None] - cells).abs()).clamp_min(0).unbind(dim=-2)
     true = (down[..., :, None] * across[..., None, :]).flatten(-2)
-    told = maps.float().flatten(-2).log_softmax(dim=-1)
-    return functional.kl_div(told, true, reduction="none").sum(dim=-1).mean()
+    predicted = maps.float().flatten(-2).log_softmax(dim=-1)
+    return functional.kl_div(predicted, true, reduction="none").sum(dim=-1).mean()
 
 
 class PointFinder(nn.Module):
-    """Features at three scales to a map of each point, at the finest: where it may be.
+    """Maps features at three scales to a log-probability map of each keypoint, at the finest scale.
 
     Args:
-        widths: Channels at the finest, the middle and the coarsest of three scales, each half of
-            the last.
-        num_points: k.
+        widths: Channels at the finest, the middle and the coarsest scale; each scale has half the
+            size of the one before.
+        num_points: k, number of keypoints.
     """
 
     def __init__(self, *, widths: Sequence[int], num_points: int) -> None:
@@ -115,7 +115,7 @@ class PointFinder(nn.Module):
         middle: Float[Tensor, "b _ _ _"],
         coarse: Float[Tensor, "b _ _ _"],
     ) -> Float[Tensor, "b k s s"]:
-        """Return logarithms of probabilities, up to a constant."""
+        """Return log-probabilities, up to a constant."""
         size = fine.shape[-2:]
         enlarged = [functional.interpolate(h, size, mode="nearest") for h in (middle, coarse)]
         h = self.block(self.mix(torch.cat([fine, *enlarged], dim=1)))
@@ -124,16 +124,18 @@ class PointFinder(nn.Module):
 
 
 class PointMotion(nn.Module):
-    """The flow of what moves with points: every place follows one of them, some, or none.
+    """Backward flow as a mixture of the motions of keypoints.
 
-        flow(p) = sum_k m_k(p) (x0's point k - point k),   m = softmax(layer(h)), one m for "none"
+        flow(p) = sum_k m_k(p) (keypoint k in x0 - keypoint k now),   m = softmax(layer(h)),
+
+    with one more m for no motion.
 
     Source: the sparse motions of Siarohin et al., "First Order Motion Model" (2019), without
-    their local turns: between the two ends of a limb the mixture turns by itself.
+    their local rotations: between the two ends of a limb the mixture rotates by itself.
 
     Args:
         in_dim: Channels of the features.
-        num_points: k.
+        num_points: k, number of keypoints.
     """
 
     def __init__(self, *, in_dim: int, num_points: int) -> None:

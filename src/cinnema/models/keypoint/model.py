@@ -1,4 +1,4 @@
-"""The model of what acts before a still camera: a robot's arm, a person."""
+"""The keypoint model: both stages, as one file of weights holds them."""
 
 from typing import Literal
 
@@ -9,24 +9,24 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from cinnema.core.errors import UserError
-from cinnema.models.control import END_POINT, ControlSpec, aimed
+from cinnema.models.base import TwoStageModel, require_matching_parts
+from cinnema.models.control import END_POINT, ControlSpec, correct_control
 from cinnema.models.flow.conditioning import ConditionerConfig
 from cinnema.models.flow.flow import FlowConfig
 from cinnema.models.keypoint.decoder import Scene
 from cinnema.models.keypoint.stage1 import KeypointConfig, KeypointStage1
-from cinnema.models.two_stage import TwoStageModel, require_fit
 
 END_POINT_DIM = 3
-"""Numbers of an end point: x, y and z in metres."""
+"""Length of an end point: x, y and z in metres."""
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class EndPointRange:
-    """Where an end point can be.
+    """Range of end points.
 
     Attributes:
-        low: Least x, y and z, in metres.
-        high: Greatest x, y and z, in metres.
+        low: Minimum of x, y and z, in metres.
+        high: Maximum of x, y and z, in metres.
     """
 
     low: tuple[float, float, float]
@@ -34,24 +34,25 @@ class EndPointRange:
 
     @property
     def centre(self) -> tuple[float, ...]:
-        """The middle, which the conditioner takes for 0."""
+        """The middle, which is subtracted before the conditioner."""
         return tuple((a + b) / 2 for a, b in zip(self.low, self.high, strict=True))
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class KeypointModelConfig:
-    """Everything that makes an `KeypointModel`, weights apart.
+    """Sizes and options of a `KeypointModel`.
 
     Attributes:
-        kind: What tells its file from that of another model.
-        name: What the weights are called.
-        stage1: Clip encoder and decoder.
-        conditioner: What the flow sees of x0 and of the control.
-        flow: Its `z_dim` is stage 1's, its `condition_dim` the conditioner's.
-        end_point: Where the end effector can be sent to; None for a model without a control.
+        kind: Marks the kind of model in a weights file.
+        name: Name of the weights.
+        stage1: Video encoder and decoder.
+        conditioner: Network that computes the flow's condition from x0 and the control.
+        flow: Conditional flow; its `z_dim` is that of stage 1, its `condition_dim` the number of
+            columns of the conditioner.
+        end_point: Range of the control; None for a model without a control.
 
     Raises:
-        ValueError: The parts do not fit each other.
+        ValueError: The parts do not fit together.
     """
 
     kind: Literal["articulated"] = "articulated"
@@ -64,11 +65,11 @@ class KeypointModelConfig:
     def __post_init__(self) -> None:
         wanted = 0 if self.end_point is None else END_POINT_DIM
         pair = (self.conditioner.control_dim, wanted)
-        require_fit(self, {"conditioner.control_dim and the numbers of end_point": pair})
+        require_matching_parts(self, {"conditioner.control_dim and the numbers of end_point": pair})
 
 
 class KeypointModel(TwoStageModel):
-    """Clip encoder, decoder, conditioner and flow: nu to z to video, and video to z to nu.
+    """Animates articulated bodies before a still camera: a robot's arm, a person.
 
     Example:
         >>> model = load_model("robot").model
@@ -77,7 +78,7 @@ class KeypointModel(TwoStageModel):
         >>> video = model.decode(x0, z)
 
     Args:
-        config: What it is made of.
+        config: Configuration of the model.
     """
 
     config: KeypointModelConfig
@@ -88,7 +89,7 @@ class KeypointModel(TwoStageModel):
 
     @property
     def control(self) -> ControlSpec | None:
-        """Where the end effector is at the last frame, which may be left out; None without."""
+        """Position of the end effector at the last frame, optional; None without a control."""
         where = self.config.end_point
         if where is None:
             return None
@@ -105,29 +106,29 @@ class KeypointModel(TwoStageModel):
     def encode(
         self, video: Float[Tensor, "b t1 3 h w"], *, generator: torch.Generator | None = None
     ) -> Float[Tensor, "b z"]:
-        """Return z of clips, from their pixels.
+        """Return z of clips from their pixels.
 
         Args:
             video: x0 and the T frames after it, in [-1, 1], at the model's size.
-            generator: For a draw from q(z | X); the mean of q if None.
+            generator: On the CPU, for a draw from q(z | X); the mean of q if None.
 
         Raises:
-            UserError: Another number of frames or another size.
+            UserError: The number of frames or the size is wrong.
         """
         self.require_clips(video)
-        return self.drawn(self.stage1.encode(video), generator)
+        return self.add_noise(self.stage1.encode(video), generator)
 
     def read_landmarks(
         self, x0: Float[Tensor, "b 3 h w"], z: Float[Tensor, "b z"]
     ) -> Float[Tensor, "b t1 l"]:
-        """Return the path that z tells, frame by frame from x0 on, in the landmarks' unit.
+        """Predict the landmarks of x0 and of each frame after it from z, in their unit.
 
-        For a robot the end effector in metres, for a person the joints in picture widths and
-        heights, x and y in turn: what the model means to show, without looking at a frame.
+        For a robot these are the end effector in metres, for a person the joints in picture widths
+        and heights, x and y in turn. No frame is decoded.
 
         Args:
             x0: First frames in [-1, 1], at the model's size.
-            z: How they go on.
+            z: Latents.
         """
         times = torch.arange(self.num_frames + 1, device=x0.device) / self.num_frames
         start = self.stage1.places(self.stage1.scene(x0))
@@ -137,17 +138,18 @@ class KeypointModel(TwoStageModel):
     def read_control(
         self, video: Float[Tensor, "b t1 3 h w"]
     ) -> tuple[Float[Tensor, "b e"], Float[Tensor, " b"]]:
-        """Estimate where the end effector is at the last frame, from what z tells of its path.
+        """Estimate the position of the end effector at the last frame from z.
 
         Args:
             video: x0 and the T frames after it, in [-1, 1], at the model's size.
 
         Returns:
-            eta, in metres, within the range of the control; and how far it tells the motion, 1.
+            eta, in metres, clamped to the range of the control; and how well it describes the
+            motion, which is 1.
 
         Raises:
-            UserError: The model takes no control, or tells no end effector; another number of
-                frames or another size.
+            UserError: The model takes no control or has no end effector, or the number of frames
+                or the size is wrong.
         """
         if self.config.end_point is None or self.config.stage1.landmarks != END_POINT_DIM:
             return super().read_control(video)
@@ -157,15 +159,15 @@ class KeypointModel(TwoStageModel):
         )
         return eta.clamp(low, high), eta.new_ones(len(eta))
 
-    def aim(
+    def corrected_control(
         self, x0: Float[Tensor, "b 3 h w"], nu: Float[Tensor, "b z"], eta: Float[Tensor, "b e"]
     ) -> Float[Tensor, "b e"]:
-        """Return what to tell the flow so that these residuals end where eta says.
+        """Return the control to condition the flow on, so that these residuals end where eta says.
 
         Args:
             x0: First frames in [-1, 1], at the model's size.
-            nu: Residuals, temperature included.
-            eta: The end points that were asked for, in metres.
+            nu: Residuals, multiplied by the temperature.
+            eta: The requested end points, in metres.
 
         Raises:
             UserError: The model takes no control.
@@ -175,24 +177,23 @@ class KeypointModel(TwoStageModel):
         if self.config.stage1.landmarks != END_POINT_DIM:
             return eta
 
-        def end(told: Tensor) -> Tensor:
-            z, _ = self.to_latent(nu, self.condition(x0, told))
+        def end(tried: Tensor) -> Tensor:
+            z, _ = self.to_latent(nu, self.condition(x0, tried))
             return self.read_landmarks(x0, z)[:, -1]
 
-        return aimed(end, eta, self.control)
+        return correct_control(end, eta, self.control)
 
     def condition(
         self, x0: Float[Tensor, "b 3 h w"], eta: Float[Tensor, "b e"] | None = None
     ) -> Float[Tensor, "b c"]:
-        """Return what the flow is told of a first frame.
+        """Return the condition of the flow.
 
         Args:
             x0: First frames in [-1, 1], at the model's size.
-            eta: x, y and z of the end effector at the last frame in metres, for a model with a
-                control; None leaves it to nu.
+            eta: x, y and z of the end effector at the last frame in metres; None leaves it open.
 
         Raises:
-            UserError: The model takes no control, or one of another length.
+            UserError: The model takes no control, or eta has the wrong length.
         """
         scene: Scene = self.stage1.scene(x0)
         c: Tensor = self.conditioner(self.stage1.features(scene), self._centred(eta))
@@ -201,11 +202,11 @@ class KeypointModel(TwoStageModel):
     def decode(
         self, x0: Float[Tensor, "b 3 h w"], z: Float[Tensor, "b z"]
     ) -> Float[Tensor, "b t 3 h w"]:
-        """Return the T frames that follow x0, values in [-1, 1].
+        """Return the T frames that follow x0, in [-1, 1].
 
         Args:
             x0: First frames in [-1, 1], at the model's size.
-            z: How they go on.
+            z: Latents.
         """
         return self.stage1.decode(x0, z).clamp(-1, 1)
 

@@ -1,4 +1,4 @@
-"""Stage 1 of what acts before a still camera: pixels in, z, and x0 warped and painted."""
+"""Stage 1 of the keypoint model: the video encoder q(z | X) and the decoder p(x0, z)."""
 
 import math
 import warnings
@@ -31,38 +31,40 @@ from cinnema.models.keypoint.encoder import (
 from cinnema.models.keypoint.keypoints import PointFinder, expected_points
 
 LANDMARK_UNIT = 0.1
-"""Landmarks are counted in this much of their unit: metres of an arm, widths of a picture."""
+"""Scale of landmarks inside the networks, in their unit: metres for an arm, else picture widths."""
 
 _PLACE_DIM = 16
-# Places about the middle of a picture, brought to unit scale for the conditioner.
+# Factor that brings positions, centred at the middle of the picture, to unit scale.
 _PLACE_SCALE = 4.0
-# Functions of time on which a landmark's path is written.
+# Number of basis functions of time for the path of a landmark.
 _NUM_WAVES = 8
-# Channels by width: at a half, a quarter, an eighth, a sixteenth of the size.
+# Channels in multiples of `width`: at a half, a quarter, an eighth, a sixteenth of the size.
 _GROWTH = (1, 2, 3, 4)
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class KeypointConfig:
-    """What stage 1 is made of.
+    """Sizes and options of stage 1.
 
     Attributes:
         size: Width and height of the frames in pixels: 32, 64, 128 or 256.
-        num_frames: T, frames after x0.
-        fps: Frames a second of the clips it is trained on.
+        num_frames: T, number of frames after x0.
+        fps: Frame rate of the training clips, in frames a second.
         z_dim: Length of z.
-        noise: Standard deviation of q(z | X), fixed; z has unit root mean square. Where the spread
-            is learned, stage 1 has no use for it, and stage 2 adds it to the mean.
-        spread: Of q(z | X): "fixed" to `noise`, or "learned" with a weight on its divergence from
-            N(0, I), as in the paper; z then is as large as it comes.
-        encoder_width: Channels of the clip encoder's first layer, a multiple of 8.
+        noise: Fixed standard deviation of q(z | X), whose mean has unit root mean square. If the
+            standard deviation is learned, only stage 2 uses `noise`, and adds it to the mean.
+        spread: Standard deviation of q(z | X): "fixed" to `noise`, or "learned" with a penalty on
+            the divergence from N(0, I), as in the paper; z is then not normalised.
+        encoder_width: Channels of the encoder's first layer, a multiple of 8.
         width: Channels of the decoder at half of the size, a multiple of 8; 2, 3 and 4 times as
-            many further down.
-        code_dim: Length of what the decoder hears of z at a moment.
-        decoder: How it makes frames: by warping x0 and painting where the warp cannot know, by
-            painting alone, as in the paper, or by warping alone.
-        landmarks: Numbers that say where the body is in a frame, which z has to tell: x, y and z
-            of an arm's end, or x and y of each joint. 0 where none are known.
+            many at smaller scales.
+        code_dim: Length of the code that modulates the decoder.
+        decoder: How frames are made: by warping x0 and a pixel decoder ("warp and paint"), by the
+            pixel decoder alone, as in the paper ("paint"), or by warping alone ("warp").
+        landmarks: Number of landmark coordinates that z has to predict: x, y and z of an arm's
+            end, or x and y of each joint; 0 without landmarks.
+        points: Whether landmarks are keypoints of the picture, x and y in turn, which the encoder
+            finds and the decoder draws.
     """
 
     size: Literal[32, 64, 128, 256] = 64
@@ -81,22 +83,22 @@ class KeypointConfig:
     def __post_init__(self) -> None:
         if self.points and (self.landmarks == 0 or self.landmarks % 2):
             raise UserError(
-                f"landmarks must be an even number, x and y of each point, got {self.landmarks}: "
-                "give twice as many as there are points, or points=False"
+                f"landmarks must be an even number, x and y of each keypoint, got "
+                f"{self.landmarks}: give two for each keypoint, or points=False"
             )
         if self.points and self.spread != "fixed":
             raise UserError(
-                f"spread must be fixed where z is that of points, got {self.spread}: leave it out"
+                f"spread must be fixed with points=True, got {self.spread}: leave it out"
             )
 
     @property
     def num_points(self) -> int:
-        """Landmarks that are points of the picture."""
+        """Number of keypoints of the picture."""
         return self.landmarks // 2 if self.points else 0
 
     @property
     def feature_dim(self) -> int:
-        """Channels of the features of x0 that the conditioner reads."""
+        """Channels of the features of x0 that the conditioner takes."""
         return self.widths[2] + self.widths[3] + 2 * self.num_points
 
     @property
@@ -106,12 +108,13 @@ class KeypointConfig:
 
 
 class Posterior(NamedTuple):
-    """q(z | X) = N(mean, deviation^2).
+    """q(z | X) = N(mean, std^2).
 
     Attributes:
-        mean: z without noise.
-        log_variance: Of each number, in nats; None where the deviation is fixed.
-        noise: The fixed deviation.
+        mean: Mean of z.
+        log_variance: Logarithm of the variance of each number; None if the standard deviation is
+            fixed.
+        noise: The fixed standard deviation.
     """
 
     mean: Float[Tensor, "b z"]
@@ -119,10 +122,10 @@ class Posterior(NamedTuple):
     noise: float
 
     def drawn(self, noise: Float[Tensor, "b z"]) -> Float[Tensor, "b z"]:
-        """Return mean + deviation * noise.
+        """Return mean + std * noise.
 
         Args:
-            noise: Standard normal.
+            noise: Standard normal numbers.
         """
         noise = noise.to(self.mean)
         if self.log_variance is None:
@@ -132,7 +135,7 @@ class Posterior(NamedTuple):
     def divergence(self) -> Float[Tensor, " b"]:
         """Return KL(q(z | X) || N(0, I)) = sum_z (mean^2 + variance - 1 - log variance) / 2, nats.
 
-        0 where the deviation is fixed: there is nothing to keep it from.
+        0 if the standard deviation is fixed.
         """
         if self.log_variance is None:
             return self.mean.new_zeros(len(self.mean)).float()
@@ -141,13 +144,12 @@ class Posterior(NamedTuple):
 
 
 class Moments(NamedTuple):
-    """What the decoder makes of clips at some moments.
+    """Decoded frames of clips at some times.
 
     Attributes:
-        frames: Values about [-1, 1].
-        warped: x0 moved by the flow, without what is painted.
-        landmarks: How far each landmark is from where it is in x0, in its unit; l is 0 where the
-            model knows none.
+        frames: The frames, roughly in [-1, 1].
+        warped: x0 warped by the flow, without the pixel decoder.
+        landmarks: Displacement of each landmark from x0, in its unit; l is 0 without landmarks.
     """
 
     frames: Float[Tensor, "b n 3 h w"]
@@ -156,14 +158,14 @@ class Moments(NamedTuple):
 
 
 class KeypointStage1(nn.Module):
-    """A video VAE for bodies: z says how one acts, x0 who and where.
+    """The video VAE of the keypoint model: z describes the motion, x0 appearance and position.
 
-    Source: the paper's encoder reads pixels and its decoder paints all frames at once. We let z
-    tell the path of landmarks where they are known, which is what makes so small a z learn the
-    motion first; warp x0 where that suffices; and render one moment at a time.
+    Source: the paper's encoder reads pixels and its decoder generates all frames at once. We
+    predict the path of landmarks from z where they are labelled, so that so small a z learns
+    motion first; warp x0 where that suffices; and decode one frame at a time.
 
     Args:
-        config: What it is made of.
+        config: Sizes and options.
 
     Example:
         >>> model = KeypointStage1(KeypointConfig()).eval()
@@ -208,22 +210,22 @@ class KeypointStage1(nn.Module):
             )
 
     def encode(self, video: Float[Tensor, "b t1 3 h w"]) -> Float[Tensor, "b z"]:
-        """Return z of clips, without noise.
+        """Return the mean of q(z | X) of clips.
 
         Args:
             video: x0 and the T frames after it, in [-1, 1].
 
         Returns:
-            z, of unit root mean square over its length where the spread is fixed.
+            z, with unit root mean square if the standard deviation is fixed.
         """
         z: Tensor = self.encoder(video)
         return z
 
     def encode_path(self, places: Float[Tensor, "b t1 l"]) -> Float[Tensor, "b z"]:
-        """Return z of bodies whose points are known, without noise and without a look at a frame.
+        """Return z of clips from their keypoints, without looking at their frames.
 
         Args:
-            places: Of the points in x0 and the T frames after it, x and y in turn.
+            places: Keypoints in x0 and the T frames after it, x and y in turn.
         """
         start = (places[:, 0] - 0.5) * _PLACE_SCALE
         path = (places[:, 1:] - places[:, :1]) / LANDMARK_UNIT
@@ -235,22 +237,22 @@ class KeypointStage1(nn.Module):
         """Return q(z | X) of clips.
 
         Args:
-            vectors: Of the encoder.
+            vectors: `Seen.vectors` of the encoder.
         """
         mean, log_variance = self.encoder.distribution(vectors)
         return Posterior(mean, log_variance, self.config.noise)
 
     def latent_parts(self) -> dict[str, nn.Module]:
-        """Return the networks that decide z and the features of x0, by name."""
+        """Return by name the networks that z and the features of x0 depend on."""
         parts: dict[str, nn.Module] = {"encoder": self.encoder, "scene": self.scene}
         if self.config.points:
             parts |= {"find": self.find, "path_encoder": self.path_encoder}
         return parts
 
     def features(self, scene: Scene) -> Float[Tensor, "b f i j"]:
-        """Return the features of x0 that decide how it may go on, at an eighth of its size.
+        """Return the features of x0 for the conditioner, at an eighth of its size.
 
-        Where the landmarks are points, their places are the last channels, the same everywhere.
+        With keypoints, the last channels are their coordinates, constant over the picture.
         """
         eighth, sixteenth = scene.maps[2:]
         enlarged = nn.functional.interpolate(sixteenth, eighth.shape[-2:], mode="nearest")
@@ -261,26 +263,26 @@ class KeypointStage1(nn.Module):
         return torch.cat(seen, dim=1)
 
     def place_maps(self, scene: Scene) -> Float[Tensor, "b k i j"]:
-        """Return where each point may be in x0, as logarithms of probabilities."""
+        """Return a log-probability map of each keypoint in x0."""
         maps: Tensor = self.find(*scene.maps[1:])
         return maps
 
     def places(self, scene: Scene) -> Float[Tensor, "b l"]:
-        """Return where the landmarks are in x0, in their unit, as far as its features tell."""
+        """Predict the landmarks in x0 from its features, in their unit."""
         if self.config.points:
             return expected_points(self.place_maps(scene)).flatten(1)
         out: Tensor = self.place(self.features(scene)) * LANDMARK_UNIT
         return out
 
     def path(self, z: Float[Tensor, "b z"], times: Float[Tensor, "b n"]) -> Float[Tensor, "b n l"]:
-        """Return how far the landmarks are from where they are in x0, in their unit.
+        """Return the displacement of the landmarks from x0, in their unit.
 
-        Linear in z, so that z comes to hold it: a sum of s and of sines that vanish at x0,
+        Linear in z, so that z learns to hold the path; the basis functions are 0 at x0:
 
             path(s) = sum_k a_k(z) B_k(s),   B_0(s) = s,  B_k(s) = sin(pi k s / 2).
 
         Args:
-            z: How the clips go on.
+            z: Latents.
             times: s, in clips: 0 is x0, 1 the last frame.
         """
         waves = torch.arange(1, _NUM_WAVES, device=times.device, dtype=torch.float32)
@@ -290,7 +292,7 @@ class KeypointStage1(nn.Module):
         return torch.einsum("blk,bnk->bnl", weights, basis) * LANDMARK_UNIT
 
     def look(self, video: Float[Tensor, "b t1 3 h w"]) -> Seen:
-        """Return what the encoder sees in the frames of clips.
+        """Return the encoder's features of the frames of clips.
 
         Args:
             video: x0 and the T frames after it, in [-1, 1].
@@ -298,10 +300,10 @@ class KeypointStage1(nn.Module):
         return self.encoder.look(video)
 
     def seen_path(self, vectors: Float[Tensor, "b t v"]) -> Float[Tensor, "b t l"]:
-        """Return how far the landmarks have come in each frame, as that frame alone shows.
+        """Predict the displacement of the landmarks in each frame from that frame alone.
 
         Args:
-            vectors: Of the encoder.
+            vectors: `Seen.vectors` of the encoder.
         """
         out: Tensor = self.path_of_frames(vectors) * LANDMARK_UNIT
         return out
@@ -313,14 +315,13 @@ class KeypointStage1(nn.Module):
         times: Float[Tensor, "b n"],
         known: Float[Tensor, "b n1 l"] | None = None,
     ) -> Moments:
-        """Return the frames of clips at some of their moments.
+        """Decode the frames of clips at some of their times.
 
         Args:
-            scene: Of x0, `scene(x0)`.
-            z: How the clips go on.
+            scene: Features of x0, `scene(x0)`.
+            z: Latents.
             times: In clips: 0 is x0, 1 the last frame.
-            known: Where the points are in x0, and then at each moment, if that is to be drawn and
-                not what z says.
+            known: Keypoints in x0 and at each time. Defaults to those predicted from x0 and z.
         """
         path = self.path(z, times)
         num = times.shape[1]
@@ -338,11 +339,11 @@ class KeypointStage1(nn.Module):
     def told(
         self, scene: Scene, path: Float[Tensor, "b n l"]
     ) -> Float[Tensor, "b n1 l"]:  # fmt: skip
-        """Return where the landmarks are in x0, and then along a path.
+        """Return the predicted landmarks in x0, and then along a path.
 
         Args:
-            scene: Of x0.
-            path: How far they are from there, at some moments.
+            scene: Features of x0.
+            path: Displacement of the landmarks from x0, at some times.
         """
         start = self.places(scene)[:, None]
         return torch.cat([start, start + path], dim=1)
@@ -350,11 +351,11 @@ class KeypointStage1(nn.Module):
     def decode(
         self, x0: Float[Tensor, "b 3 h w"], z: Float[Tensor, "b z"]
     ) -> Float[Tensor, "b t 3 h w"]:
-        """Return the T frames that follow x0, values about [-1, 1].
+        """Return the T frames that follow x0, roughly in [-1, 1].
 
         Args:
-            x0: First frames in [-1, 1], of the model's size.
-            z: How they go on.
+            x0: First frames in [-1, 1], at the model's size.
+            z: Latents.
         """
         times = torch.arange(1, self.config.num_frames + 1, device=x0.device) / float(
             self.config.num_frames
@@ -376,12 +377,12 @@ def _new_encoder(config: KeypointConfig) -> ClipReader:
         num_frames=config.num_frames,
         z_dim=config.z_dim,
         width=config.encoder_width,
-        learns_spread=config.spread == "learned",
+        learns_std=config.spread == "learned",
     )
 
 
 def _posture(places: Float[Tensor, "b n1 l"]) -> Posture:
-    """x0's points beside those of every moment, a row for each."""
+    """Return the keypoints of x0 and of each time, one row for each time."""
     points = places.unflatten(2, (-1, 2))
     start = points[:, :1].expand_as(points[:, 1:])
     return Posture(start.flatten(0, 1), points[:, 1:].flatten(0, 1))

@@ -1,1 +1,1 @@
-"""The model that warps the given picture, for natural motion: skies and water."""
+"""The warping model, which moves the pixels of the first frame: skies and water."""

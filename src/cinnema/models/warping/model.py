@@ -1,4 +1,4 @@
-"""A whole model: both stages in one file."""
+"""The warping model: both stages, as one file of weights holds them."""
 
 import numpy as np
 import torch
@@ -10,32 +10,34 @@ from torch import Tensor
 from cinnema.backbones.optical_flow import backward_flow, to_volume
 from cinnema.core.errors import UserError
 from cinnema.media.pictures import to_pixels
-from cinnema.models.control import DRIFT, ControlSpec, aimed
+from cinnema.models.base import TwoStageModel, require_matching_parts
+from cinnema.models.control import DRIFT, ControlSpec, correct_control
 from cinnema.models.flow.conditioning import ConditionerConfig
 from cinnema.models.flow.flow import FlowConfig
-from cinnema.models.two_stage import TwoStageModel, require_fit
 from cinnema.models.warping.drift import DRIFT_DIM, apparent_drift, drift_of
 from cinnema.models.warping.motion import GRID
 from cinnema.models.warping.stage1 import SceneFeatures, Stage1, Stage1Config
 
-# Of the control, in its typical size: training has seen little beyond.
+# Largest drift, in typical sizes: training has seen few that are faster.
 _FASTEST = 2.0
-# A drift may be told longer or shorter, and more to a side, by this share of it.
-_CORRECTION = 0.7
+# Maximum relative correction of the requested drift. Where the flow of a residual can hardly be
+# turned or sped up, a larger correction does harm elsewhere.
+_MAX_CORRECTION = 0.7
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class WarpingModelConfig:
-    """Everything that makes a `WarpingModel`, weights apart.
+    """Sizes and options of a `WarpingModel`.
 
     Attributes:
-        name: What the weights are called.
+        name: Name of the weights.
         stage1: Video encoder and warping decoder.
-        conditioner: What the flow sees of x0.
-        flow: Its `z_dim` is stage 1's, its `condition_dim` the conditioner's.
+        conditioner: Network that computes the flow's condition from x0 and the control.
+        flow: Conditional flow; its `z_dim` is that of stage 1, its `condition_dim` the number of
+            columns of the conditioner.
 
     Raises:
-        ValueError: The parts do not fit each other.
+        ValueError: The parts do not fit together.
     """
 
     name: str
@@ -44,7 +46,7 @@ class WarpingModelConfig:
     flow: FlowConfig
 
     def __post_init__(self) -> None:
-        require_fit(self)
+        require_matching_parts(self)
         if self.conditioner.control_dim not in (0, DRIFT_DIM):
             raise UserError(
                 f"conditioner.control_dim must be 0 or {DRIFT_DIM}, the drift to the right and "
@@ -53,9 +55,9 @@ class WarpingModelConfig:
 
 
 class WarpingModel(TwoStageModel):
-    """Stage 1, the conditioner and the flow: nu to z to video, and video to z to nu.
+    """Animates natural scenes, as skies and water, by warping the first frame.
 
-    Its networks compute; `Pipeline` is what animates photographs with it.
+    This class holds the networks; `Pipeline` animates photographs with it.
 
     Example:
         >>> model = load_model("landscape").model
@@ -63,7 +65,7 @@ class WarpingModel(TwoStageModel):
         >>> z, log_det = model.to_latent(nu, c)
 
     Args:
-        config: What it is made of.
+        config: Configuration of the model.
     """
 
     config: WarpingModelConfig
@@ -74,7 +76,7 @@ class WarpingModel(TwoStageModel):
 
     @property
     def control(self) -> ControlSpec | None:
-        """The drift of what moves over one clip, which may be left out; None without a control."""
+        """The mean drift of what moves over one clip, optional; None for weights without it."""
         conditioner = self.config.conditioner
         if not conditioner.control_dim:
             return None
@@ -92,30 +94,30 @@ class WarpingModel(TwoStageModel):
     def encode(
         self, video: Float[Tensor, "b t1 3 h w"], *, generator: torch.Generator | None = None
     ) -> Float[Tensor, "b z"]:
-        """Return z of clips, by their optical flow back to x0.
+        """Return z of clips, from their optical flow back to x0.
 
         Args:
             video: x0 and the T frames after it, in [-1, 1], at the model's size.
-            generator: For a draw from q(z | X); the mean of q if None.
+            generator: On the CPU, for a draw from q(z | X); the mean of q if None.
 
         Raises:
-            UserError: Another number of frames or another size.
+            UserError: The number of frames or the size is wrong.
         """
-        return self.drawn(self.stage1.encode(self._flow_of(video)), generator)
+        return self.add_noise(self.stage1.encode(self._flow_of(video)), generator)
 
     def read_control(
         self, video: Float[Tensor, "b t1 3 h w"]
     ) -> tuple[Float[Tensor, "b e"], Float[Tensor, " b"]]:
-        """Estimate where what moves drifts to in clips, by their optical flow and the mask of x0.
+        """Estimate the drift of clips from their optical flow and the mask of x0.
 
         Args:
             video: x0 and the T frames after it, in [-1, 1], at the model's size.
 
         Returns:
-            eta, and how far it tells the motion, in [0, 1]: see `drift_of`.
+            eta, and how well it describes the motion, from 0 to 1: see `drift_of`.
 
         Raises:
-            UserError: The model takes no control; another number of frames or another size.
+            UserError: The model takes no control, or the number of frames or the size is wrong.
         """
         if self.control is None:
             return super().read_control(video)
@@ -123,53 +125,51 @@ class WarpingModel(TwoStageModel):
         moving = torch.sigmoid(self.stage1.mask(features.joint, features.fine))
         return drift_of(self._flow_of(video), moving[:, 0])
 
-    def aim(
+    def corrected_control(
         self, x0: Float[Tensor, "b 3 h w"], nu: Float[Tensor, "b z"], eta: Float[Tensor, "b e"]
     ) -> Float[Tensor, "b e"]:
-        """Return what to tell the flow so that these residuals drift as eta says.
+        """Return the control to condition the flow on, so that these residuals drift as eta says.
 
         Args:
             x0: First frames in [-1, 1], at the model's size.
-            nu: Residuals, temperature included.
-            eta: The drift that was asked for.
+            nu: Residuals, multiplied by the temperature.
+            eta: The requested drift.
 
         Raises:
             UserError: The model takes no control.
         """
         features = self.stage1.scene(x0)
         moving = torch.sigmoid(self.stage1.mask(features.joint, features.fine))
-        return self.aim_on(features, moving, nu, eta)
+        return self.corrected_control_on(features, moving, nu, eta)
 
-    def aim_on(
+    def corrected_control_on(
         self,
         features: SceneFeatures,
         moving: Float[Tensor, "b 1 i j"],
         nu: Float[Tensor, "b z"],
         eta: Float[Tensor, "b e"],
     ) -> Float[Tensor, "b e"]:
-        """Aim at a drift of first frames that have been read already.
+        """Return the corrected control of first frames whose features are known.
 
         Args:
             features: `stage1.scene(x0)`.
             moving: 1 where something may move, 0 where nothing may.
-            nu: As in `aim`.
-            eta: As in `aim`.
+            nu: As in `corrected_control`.
+            eta: As in `corrected_control`.
         """
         if self.control is None:
             raise UserError(f"the model {self.name} takes no control: leave it out")
 
-        def drift(told: Tensor) -> Tensor:
-            z, _ = self.to_latent(nu, self.condition_on(features, told))
+        def drift(tried: Tensor) -> Tensor:
+            z, _ = self.to_latent(nu, self.condition_on(features, tried))
             flow = self.stage1.basis.clip(self.stage1.motion(z, features.joint))
             return apparent_drift(flow.float(), moving[:, 0].float())
 
-        # Where the flow of a residual can hardly be turned or sped up, telling it ever more does
-        # harm elsewhere.
-        reach = _CORRECTION * eta.norm(dim=1, keepdim=True)
-        return aimed(drift, eta, self.control, reach=reach)
+        max_correction = _MAX_CORRECTION * eta.norm(dim=1, keepdim=True)
+        return correct_control(drift, eta, self.control, max_correction=max_correction)
 
     def _flow_of(self, video: Tensor) -> Tensor:
-        """Return the flow of clips back to x0, block means, as stage 1 reads it."""
+        """Return the flow of clips back to x0, as block means, which stage 1 encodes."""
         self.require_clips(video)
         size = (self.size, self.size)
         volumes = [
@@ -180,22 +180,22 @@ class WarpingModel(TwoStageModel):
     def condition(
         self, x0: Float[Tensor, "b 3 h w"], eta: Float[Tensor, "b e"] | None = None
     ) -> Float[Tensor, "b c"]:
-        """Return what the flow is told of a first frame.
+        """Return the condition of the flow.
 
         Args:
             x0: First frames in [-1, 1], at the model's size.
-            eta: Where what moves drifts to over the clip, (right, down) in picture widths and
-                heights, for a model with a control; None leaves it to nu.
+            eta: The drift over the clip, (right, down) in picture widths and heights; None leaves
+                it open.
 
         Raises:
-            UserError: The model takes no control, or one of another length.
+            UserError: The model takes no control, or eta has the wrong length.
         """
         return self.condition_on(self.stage1.scene(x0), eta)
 
     def condition_on(
         self, features: SceneFeatures, eta: Float[Tensor, "b e"] | None = None
     ) -> Float[Tensor, "b c"]:
-        """Return what the flow is told of a first frame that has been read already.
+        """Return the condition of the flow for first frames whose features are known.
 
         Args:
             features: `stage1.scene(x0)`.
@@ -209,10 +209,10 @@ class WarpingModel(TwoStageModel):
     def decode(
         self, x0: Float[Tensor, "b 3 h w"], z: Float[Tensor, "b z"]
     ) -> Float[Tensor, "b t 3 h w"]:
-        """Return the T frames that follow x0, values in [-1, 1].
+        """Return the T frames that follow x0, in [-1, 1].
 
         Args:
             x0: First frames in [-1, 1], at the model's size.
-            z: How they move.
+            z: Latents.
         """
         return self.stage1.decode(x0, z).clamp(-1, 1)

@@ -1,13 +1,12 @@
 """The motion of a clip: optical flow on a basis in time, its latent code z, and back.
 
-The encoder reads a video through its optical flow, not its pixels, so that z says how things
-move and nothing of what they look like. The flow of every point is written on K functions of
-time that vanish at time 0:
+The encoder reads the optical flow of a video, not its pixels, so that z describes motion and not
+appearance. The flow of every point is a combination of K functions of time that are 0 at time 0:
 
     F(p, s) = sum_k c_k(p) B_k(s),   B_0(s) = s,  B_k(s) = sin(pi k s),   s = t / T
 
-Four of them keep most of the motion of clouds, drop the estimator's jitter, and can be evaluated
-at any time, so that frame rates are free.
+Four functions keep most of the motion of clouds, drop the jitter of the flow estimator, and can be
+evaluated at any time, so that any frame rate is possible.
 """
 
 import math
@@ -19,19 +18,21 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-# Coefficients are companded by asinh(c / _UNIT) before the encoder: slow and fast clips alike.
+from cinnema.models.layers import ResidualBlock
+
+# Coefficients are compressed by asinh(c / _UNIT) before the encoder, for slow and fast clips.
 _UNIT = 0.02
 
 GRID = 16
-"""Rows and columns of the flow that z stands for."""
+"""Rows and columns of the flow that z encodes."""
 
 
 class TemporalBasis(nn.Module):
-    """Functions of time on which flow is written; all are 0 at time 0.
+    """Basis functions of time for optical flow; all are 0 at time 0.
 
     Args:
         num_basis: K, 1 or more: constant velocity and K - 1 sines.
-        num_frames: T, frames of a clip after x0; time is in clips.
+        num_frames: T, frames of a clip after x0. Time is measured in clips.
 
     Example:
         >>> basis = TemporalBasis(num_basis=4, num_frames=16)
@@ -56,7 +57,7 @@ class TemporalBasis(nn.Module):
         )
 
     def fit(self, flow: Float[Tensor, "b 2 t h w"]) -> Float[Tensor, "b k 2 h w"]:
-        """Return the coefficients of least squares of a flow sampled at the T frames."""
+        """Return the least-squares coefficients of a flow at the T frames."""
         return torch.einsum("kt,bcthw->bkchw", self.inverse.to(flow.dtype), flow)
 
     def clip(self, coefficients: Float[Tensor, "b k 2 h w"]) -> Float[Tensor, "b 2 t h w"]:
@@ -67,7 +68,7 @@ class TemporalBasis(nn.Module):
     def at(
         self, coefficients: Float[Tensor, "b k 2 h w"], times: Float[Tensor, " b"]
     ) -> Float[Tensor, "b 2 h w"]:
-        """Return the flow at one time for each clip, in clips (1 is the last frame)."""
+        """Return the flow of each clip at its own time, in clips (1 is the last frame)."""
         weights = self._functions(times.double()).to(coefficients.dtype)
         return torch.einsum("bk,bkchw->bchw", weights, coefficients)
 
@@ -76,7 +77,7 @@ class TemporalBasis(nn.Module):
         fn: Callable[[Tensor], Tensor],
         recurse: bool = True,  # noqa: FBT001, FBT002 - torch's own
     ) -> "TemporalBasis":
-        """Follow the module to a device, but stay float32: rounded once is rounded for good."""
+        """Move with the module to a device, but stay float32: rounding could not be undone."""
         samples, inverse = self.samples, self.inverse
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self.samples, self.inverse = (
@@ -90,27 +91,8 @@ class TemporalBasis(nn.Module):
         return torch.stack([times, *sines], dim=-1)
 
 
-class ResidualBlock(nn.Module):
-    """GroupNorm, SiLU, 3x3 convolution, twice, added to the input; starts as the identity."""
-
-    def __init__(self, channels: int, *, groups: int = 8) -> None:
-        super().__init__()
-        self.norm0 = nn.GroupNorm(groups, channels)
-        self.conv0 = nn.Conv2d(channels, channels, 3, padding=1)
-        self.norm1 = nn.GroupNorm(groups, channels)
-        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
-        nn.init.zeros_(self.conv1.weight)
-
-    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        """Return x plus what the two convolutions add."""
-        h = self.conv0(functional.silu(self.norm0(x)))
-        h = self.conv1(functional.silu(self.norm1(h)))
-        out: Tensor = x + h
-        return out
-
-
 class MotionEncoder(nn.Module):
-    """q(z | X): flow coefficients to z, of unit root mean square, laid out on a 4 x 4 grid.
+    """q(z | X): maps flow coefficients to z on a 4 x 4 grid, with unit root mean square.
 
     Args:
         num_basis: K of the temporal basis.
@@ -129,7 +111,7 @@ class MotionEncoder(nn.Module):
         self.leave = nn.Conv2d(width, z_dim // 16, 1)
 
     def forward(self, coefficients: Float[Tensor, "b k 2 16 16"]) -> Float[Tensor, "b z"]:
-        """Return z, before any noise."""
+        """Return the mean of q(z | X)."""
         x = torch.asinh(rearrange(coefficients, "b k c h w -> b (k c) h w") / _UNIT)
         h = self.fine(self.enter(x))
         h = self.middle(self.down0(h))
@@ -139,9 +121,9 @@ class MotionEncoder(nn.Module):
 
 
 class MotionDecoder(nn.Module):
-    """z and the features of x0 to flow coefficients on a 16 x 16 grid.
+    """Maps z and the features of x0 to flow coefficients on a 16 x 16 grid.
 
-    Untrained, it moves hardly anything.
+    At initialisation the flow is almost 0.
 
     Args:
         num_basis: K of the temporal basis.
@@ -170,14 +152,14 @@ class MotionDecoder(nn.Module):
         """Return the coefficients of the backward flow, in picture widths and heights.
 
         Args:
-            z: The motion.
-            features: Of x0; 16 x 16 for pictures of 128 x 128, brought to that from other sizes.
+            z: Latents.
+            features: Features of x0; 16 x 16 for pictures of 128 x 128, other sizes are pooled.
         """
         code = rearrange(z, "b (c h w) -> b c h w", h=4, w=4)
         seen = functional.adaptive_avg_pool2d(self.from_features(features), GRID)
         h = self.from_z(code) + functional.adaptive_avg_pool2d(seen, 4)
         h = self.coarse(h)
-        # One gain for the whole clip: slow and fast motions share the shape of their fields.
+        # One gain for the whole clip: slow and fast motions share the shape of their flow fields.
         gain = torch.exp(2 * torch.tanh(self.gain(h).mean(dim=(2, 3))))[..., None, None]
         h = self.middle(_double(h) + functional.adaptive_avg_pool2d(seen, 8))
         h = self.fine(self.join(torch.cat([_double(h), seen], dim=1)))

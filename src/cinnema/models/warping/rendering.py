@@ -1,8 +1,8 @@
-"""From x0 and a flow to a frame: two layers, a warp, and a gated painted residual.
+"""From x0 and a flow to a frame: two layers, a warp, and a gated residual of a U-Net.
 
-x0 is cut into what may move and what stays. The moving layer is continued under the still one
-(`fill`), warped by the flow, always from x0 so that blur does not pile up, and laid over the still
-picture; the painter then repairs: frame = composite + gate * residual.
+x0 is split into a moving and a still layer. The moving layer is continued under the still one
+(`fill`), warped by the flow, always from x0 so that blur does not accumulate, and composited over
+the still picture. The painter then repairs the composite: frame = composite + gate * residual.
 """
 
 from dataclasses import dataclass
@@ -12,18 +12,17 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cinnema.models.warp import fill, warp
-from cinnema.models.warping.motion import ResidualBlock
+from cinnema.models.layers import ResidualBlock, fill, warp
 
 
 @dataclass(frozen=True)
 class Layers:
-    """A picture cut in two.
+    """A picture as a moving and a still layer.
 
     Attributes:
-        x0: The picture itself, in [-1, 1].
+        x0: The picture, in [-1, 1].
         moving: 1 where it may move, 0 where it must stay.
-        plate: The moving layer alone, continued under the still one.
+        plate: The moving layer, continued under the still one.
     """
 
     x0: Float[Tensor, "b 3 h w"]
@@ -31,30 +30,33 @@ class Layers:
     plate: Float[Tensor, "b 3 h w"]
 
     def composite(self, flow: Float[Tensor, "b 2 _ _"]) -> Float[Tensor, "b 3 h w"]:
-        """Return the frame that the flow makes of the two layers."""
+        """Return the composite of the warped moving layer and the still one."""
         return torch.lerp(self.x0, warp(self.plate, flow), self.moving)
 
 
 def cut(x0: Float[Tensor, "b 3 h w"], moving: Float[Tensor, "b 1 i j"]) -> Layers:
-    """Cut a picture into its moving and its still layer.
+    """Split a picture into its moving and its still layer.
 
     Args:
         x0: The picture, in [-1, 1].
         moving: 1 where it may move, 0 where it must stay; of any resolution.
+
+    Returns:
+        The two layers at the picture's resolution.
     """
     moving = _to(moving, x0)
-    # What is only half sure to be sky should not colour the sky behind the hills, but where
-    # nothing is surer it has to do.
+    # Pixels that are only half moving should not colour the plate, except where there are no
+    # others.
     seen = (2 * moving - 1).clamp_min(0).square() * 0.98 + moving.square() * 0.02
     return Layers(x0=x0, moving=moving, plate=fill(x0, seen))
 
 
 class MaskHead(nn.Module):
-    """Features of x0 at strides 8, 4 and 2 to the logit of "this may move".
+    """Maps features of x0 at strides 8, 4 and 2 to the logit of the moving mask.
 
     Args:
         feature_dim: Channels of the joint features, at stride 8.
-        fine_dims: Channels at strides 2 and 4.
+        fine_dims: Channels of the features at strides 2 and 4.
         width: Channels of its layers; half of them at stride 2.
     """
 
@@ -74,8 +76,8 @@ class MaskHead(nn.Module):
         """Return the logits at half of x0's size.
 
         Args:
-            features: Of stride 8.
-            fine: Of strides 2 and 4.
+            features: Joint features, at stride 8.
+            fine: Features at strides 2 and 4.
         """
         h = functional.silu(self.at16(self.enter(features)))
         for join, finer in ((self.join32, fine[1]), (self.join64, fine[0])):
@@ -86,10 +88,10 @@ class MaskHead(nn.Module):
 
 
 class Painter(nn.Module):
-    """A small U-Net that repairs a composite: where layers part, stretch or come from outside.
+    """A small U-Net that repairs a composite where layers part, stretch or enter from outside.
 
-    It works on 2 x 2 blocks of pixels (space to depth), which costs a quarter of what single
-    pixels would. Untrained, it adds nothing.
+    It works on 2 x 2 blocks of pixels (space to depth), at a quarter of the cost of single pixels.
+    At initialisation its output is 0.
 
     Args:
         width: Channels at half of the full size; 3/2 and 2 times as many at a quarter, an eighth.
@@ -112,12 +114,12 @@ class Painter(nn.Module):
     def forward(
         self, layers: Layers, composite: Float[Tensor, "b 3 h w"], flow: Float[Tensor, "b 2 _ _"]
     ) -> Float[Tensor, "b 3 h w"]:
-        """Return gate * residual, to be added to the composite.
+        """Return gate * residual, which is added to the composite.
 
         Args:
             layers: The two layers of x0.
-            composite: What the warp made of them; height and width are multiples of 8.
-            flow: The backward flow that did, in picture widths and heights.
+            composite: `layers.composite(flow)`; height and width are multiples of 8.
+            flow: The backward flow, in picture widths and heights.
         """
         blocks = functional.pixel_unshuffle(torch.cat([composite, layers.x0], dim=1), 2)
         moving = functional.avg_pool2d(layers.moving, 2)

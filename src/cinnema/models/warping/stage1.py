@@ -14,21 +14,22 @@ from cinnema.backbones.efficientnet import FEATURE_CHANNELS, EfficientNetLite0
 from cinnema.models.warping.motion import MotionDecoder, MotionEncoder, TemporalBasis
 from cinnema.models.warping.rendering import Layers, MaskHead, Painter, cut
 
-# Of the backbone's five feature maps, on natural pictures: the learned layers want unit scale.
+# Standard deviations of the backbone's five feature maps on photographs: inputs are divided by
+# them, as the learned layers expect unit scale.
 _FEATURE_DEVIATIONS = (8.5, 9.0, 6.3, 4.0, 1.5)
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class Stage1Config:
-    """What stage 1 is made of.
+    """Sizes and options of stage 1.
 
     Attributes:
-        size: Width and height of the pictures that the networks see, in pixels, a multiple of 32.
-        num_frames: T, frames after x0.
-        fps: Frames a second at which those T frames are meant to be seen.
-        num_basis: K, functions of time on which the flow of a point is written.
+        size: Width and height of the networks' input pictures in pixels, a multiple of 32.
+        num_frames: T, number of frames after x0.
+        fps: Frame rate of these T frames, in frames a second.
+        num_basis: K, number of basis functions of time for the flow.
         z_dim: Length of z; a multiple of 16, since z lies on a 4 x 4 grid.
-        noise: Standard deviation of q(z | X), fixed; z has unit root mean square.
+        noise: Fixed standard deviation of q(z | X); its mean has unit root mean square.
         encoder_width: Channels of the motion encoder, a multiple of 8.
         motion_width: Channels of the motion decoder, a multiple of 8.
         feature_dim: Channels of the joint features of x0, a multiple of 8.
@@ -49,16 +50,16 @@ class Stage1Config:
     painter_width: int = Field(default=32, ge=16, multiple_of=16)
 
     def as_dict(self) -> dict[str, int | float]:
-        """Return the fields as plain values, for a weights file's metadata."""
+        """Return the fields as plain values."""
         return asdict(self)
 
 
 class SceneFeatures(NamedTuple):
-    """What the networks know of a first frame.
+    """Features of a first frame.
 
     Attributes:
-        joint: Features of strides 8, 16 and 32, brought together at stride 8: 16 x 16 for a
-            picture of 128 x 128.
+        joint: Features of strides 8, 16 and 32, joined at stride 8: 16 x 16 for a picture of
+            128 x 128.
         fine: The backbone's features of strides 2 and 4.
     """
 
@@ -67,9 +68,10 @@ class SceneFeatures(NamedTuple):
 
 
 class SceneEncoder(nn.Module):
-    """x0 to features: an ImageNet backbone, frozen, and one learned layer that joins its scales.
+    """Features of x0: a frozen ImageNet backbone, and one learned layer that joins its scales.
 
-    The backbone comes with random weights; whoever builds a model to train loads ImageNet's.
+    The backbone is built with random weights; code that builds a model for training loads the
+    ImageNet weights.
 
     Args:
         feature_dim: Channels of the joint features.
@@ -81,10 +83,10 @@ class SceneEncoder(nn.Module):
         self.join = nn.Conv2d(sum(FEATURE_CHANNELS[2:]), feature_dim, 1)
 
     def forward(self, x0: Float[Tensor, "b 3 h w"]) -> SceneFeatures:
-        """Return the features of x0.
+        """Compute the features of x0.
 
         Args:
-            x0: Pictures in [-1, 1] of the model's size.
+            x0: Pictures in [-1, 1], at the model's size.
         """
         with torch.no_grad():
             stride2, stride4, stride8, stride16, stride32 = self.backbone(x0)
@@ -101,13 +103,13 @@ class SceneEncoder(nn.Module):
 
 
 class Stage1(nn.Module):
-    """The video VAE of cinnema: flow in, z, and x0 warped by the flow that z stands for.
+    """The video VAE of the warping model: encodes optical flow to z, decodes by warping x0.
 
-    Source: the paper's encoder reads pixels and its decoder paints every frame. We read optical
-    flow and warp x0, because on natural motion that is sharper and learnt in hours.
+    Source: the paper's encoder reads pixels and its decoder generates every pixel. We read optical
+    flow and warp x0, because on natural motion that is sharper and trains in hours.
 
     Args:
-        config: What it is made of.
+        config: Sizes and options.
 
     Example:
         >>> model = Stage1(Stage1Config()).eval()
@@ -138,27 +140,27 @@ class Stage1(nn.Module):
         self.painter = Painter(width=config.painter_width)
 
     def encode(self, flow: Float[Tensor, "b 2 t 16 16"]) -> Float[Tensor, "b z"]:
-        """Return z of a clip, without noise, from its backward flow.
+        """Return the mean of q(z | X) of a clip from its backward flow.
 
         Args:
             flow: From frames 1..T to x0, in picture widths and heights.
 
         Returns:
-            z, of unit root mean square over its length.
+            z, with unit root mean square.
         """
         z: Tensor = self.encoder(self.basis.fit(flow))
         return z
 
     def latent_parts(self) -> dict[str, nn.Module]:
-        """Return the networks that decide z and the features of x0, by name."""
+        """Return by name the networks that z and the features of x0 depend on."""
         return {"encoder": self.encoder, "join": self.scene.join}
 
     def layers(self, x0: Float[Tensor, "b 3 h w"], features: SceneFeatures) -> Layers:
-        """Cut x0 into its moving and its still layer, at the model's size."""
+        """Split x0 into its moving and its still layer, at the model's size."""
         return cut(x0, torch.sigmoid(self.mask(features.joint, features.fine)))
 
     def frame(self, layers: Layers, flow: Float[Tensor, "b 2 16 16"]) -> Float[Tensor, "b 3 h w"]:
-        """Render one frame for each clip from its layers and its flow at one time."""
+        """Render one frame of each clip from its layers and its flow at one time."""
         composite = layers.composite(flow)
         painted: Tensor = self.painter(layers, composite, flow)
         return composite + painted
@@ -166,11 +168,11 @@ class Stage1(nn.Module):
     def decode(
         self, x0: Float[Tensor, "b 3 h w"], z: Float[Tensor, "b z"]
     ) -> Float[Tensor, "b t 3 h w"]:
-        """Return the T frames that follow x0, at the model's size, values about [-1, 1].
+        """Return the T frames that follow x0, at the model's size, roughly in [-1, 1].
 
         Args:
-            x0: First frames in [-1, 1], of the model's size.
-            z: How they move.
+            x0: First frames in [-1, 1], at the model's size.
+            z: Latents.
         """
         features = self.scene(x0)
         flow = self.basis.clip(self.motion(z, features.joint))

@@ -1,30 +1,30 @@
-"""Moving pictures along a flow: backward warping, and filling what a layer does not show."""
+"""What the warping and the keypoint model are built from: warp, fill and a residual block."""
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
-# Halvings: 128 px come down to 1 px; of larger pictures the average of what is left is taken.
+# Halvings in `fill`: 128 pixels become 1; of larger pictures the rest is averaged.
 _MAX_LEVELS = 7
-# Places are looked up within so many half pictures of the middle.
+# Sampling positions are clamped to this, in halves of a picture from its centre.
 _FARTHEST = 1e3
 
 
 def warp(
     picture: Float[Tensor, "b c h w"], flow: Float[Tensor, "b 2 i j"]
 ) -> Float[Tensor, "b c h w"]:
-    """Sample a picture where a backward flow points: out(p) = picture(p + flow(p)).
+    """Warp a picture by a backward flow: out(p) = picture(p + flow(p)), bilinearly.
 
-    Beyond its edges the picture goes on as its mirror image, which suits clouds and water better
-    than the repeated last row.
+    Beyond its edges the picture is continued by reflection, which suits clouds and water better
+    than repeating the last row.
 
     Args:
-        picture: What is sampled, bilinearly.
-        flow: In picture widths (x) and heights (y); brought to the picture's size bicubically.
+        picture: The picture to warp.
+        flow: In picture widths (x) and heights (y), resized bicubically to the picture.
 
     Returns:
-        The picture as warped; where any flow is not finite, no number anywhere.
+        The warped picture; NaN everywhere if any flow is not finite.
 
     Example:
         >>> picture = torch.arange(8.0).reshape(1, 1, 1, 8)
@@ -33,7 +33,7 @@ def warp(
         [0.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
     """
     height, width = picture.shape[-2:]
-    # Places in bfloat16 would be off by a quarter of a pixel at 128 px, and by more above.
+    # Positions in bfloat16 would be off by a quarter of a pixel at 128 pixels, and by more above.
     precise = torch.promote_types(picture.dtype, torch.float32)
     flow = flow.to(precise)
     if flow.shape[-2:] != (height, width):
@@ -46,30 +46,30 @@ def warp(
     grid = torch.stack([x + flow[:, 0], y + flow[:, 1]], dim=-1).mul(2).sub(1)
     warped = functional.grid_sample(
         picture.to(precise),
-        # torch's reflection of what is no number leads out of the picture's memory.
+        # torch's reflection of NaN reads outside of the picture's memory.
         grid.nan_to_num(nan=0.0).clamp(-_FARTHEST, _FARTHEST),
         mode="bilinear",
         padding_mode="reflection",
         align_corners=False,
     )
-    # What is no number must be seen: a training has to stop there.
+    # NaN has to show in the result, so that training stops.
     return (warped + 0 * flow.sum()).to(picture.dtype)
 
 
 def fill(
     picture: Float[Tensor, "b c h w"], weight: Float[Tensor, "b 1 h w"]
 ) -> Float[Tensor, "b c h w"]:
-    """Continue a layer under what hides it: where `weight` is 0, a smooth guess from around.
+    """Fill the hidden parts of a layer smoothly from their surroundings.
 
-    Pull-push (Gortler et al., "The Lumigraph", 1996): averages of ever larger neighbourhoods,
-    weighted by `weight`, stand in where the finer ones see nothing.
+    Pull-push (Gortler et al., "The Lumigraph", 1996): where a neighbourhood is hidden, its value
+    is an average over a larger neighbourhood, weighted by `weight`.
 
     Args:
         picture: The layer, with any finite values where it is hidden.
-        weight: 1 where the layer is seen, 0 where it is hidden. Between, the two are mixed.
+        weight: 1 where the layer is visible, 0 where it is hidden; in between, the two are mixed.
 
     Returns:
-        The picture itself where `weight` is 1; 0 everywhere where nothing is seen at all.
+        The picture itself where `weight` is 1; 0 everywhere if nothing is visible.
     """
     return _pull_push(picture * weight, weight, _MAX_LEVELS)
 
@@ -80,10 +80,34 @@ def _pull_push(weighted: Tensor, weight: Tensor, levels: int) -> Tensor:
         return weighted + (1 - weight) * (weighted.sum(dim=(2, 3), keepdim=True) / seen)
     size = weighted.shape[-2:]
     half = ((size[0] + 1) // 2, (size[1] + 1) // 2)
-    # Weights grow towards 1 with every level, so a few seen pixels speak for their surroundings.
+    # Weights grow towards 1 with every level, so a few visible pixels fill their surroundings.
     coarse_weight = functional.adaptive_avg_pool2d(weight, half)
     coarse = functional.adaptive_avg_pool2d(weighted, half)
     boost = (4 * coarse_weight).clamp(max=1) / coarse_weight.clamp_min(1e-6)
     guess = _pull_push(coarse * boost, coarse_weight * boost, levels - 1)
     guess = functional.interpolate(guess, size, mode="bilinear", align_corners=False)
     return weighted + (1 - weight) * guess
+
+
+class ResidualBlock(nn.Module):
+    """GroupNorm, SiLU, 3x3 convolution, twice, added to the input; starts as the identity.
+
+    Args:
+        channels: Number of channels, a multiple of `groups`.
+        groups: Groups of each GroupNorm.
+    """
+
+    def __init__(self, channels: int, *, groups: int = 8) -> None:
+        super().__init__()
+        self.norm0 = nn.GroupNorm(groups, channels)
+        self.conv0 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.norm1 = nn.GroupNorm(groups, channels)
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        nn.init.zeros_(self.conv1.weight)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        """Return x plus the output of the second convolution."""
+        h = self.conv0(functional.silu(self.norm0(x)))
+        h = self.conv1(functional.silu(self.norm1(h)))
+        out: Tensor = x + h
+        return out

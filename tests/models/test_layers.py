@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from cinnema.backbones.optical_flow import backward_flow
-from cinnema.models import warp as warping
-from cinnema.models.warp import fill, warp
+from cinnema.models import layers
+from cinnema.models.layers import fill, warp
 
 
 def noise(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -128,7 +128,7 @@ def test_what_nobody_sees_is_filled_with_grey() -> None:
 
 
 def test_the_examples_run() -> None:
-    assert doctest.testmod(warping).failed == 0
+    assert doctest.testmod(layers).failed == 0
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
