@@ -1,7 +1,7 @@
-"""What `cinnema animate` costs from a cold start: seconds and peak memory.
+"""Time and peak memory of `cinnema animate` from a cold start.
 
-One photograph of 1280x720 pixels, 4 samples of 16 frames, a fresh process for each run, imports
-and writing included:
+One photograph of 1280x720 pixels, 4 samples of 16 frames; a new process for each run, including
+imports and writing:
 
     python benchmarks/animate.py [--runs 3] [--weights landscape]
 """
@@ -15,16 +15,16 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from machine import RSS_UNIT, num_cores
 from PIL import Image
 
 from cinnema.cli.demo import example_folder
 
 _WIDTH, _HEIGHT = 1280, 720
-_RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, KiB on Linux
 
 
 class Cost(NamedTuple):
-    """Wall-clock seconds, seconds on all cores together, and peak memory in bytes."""
+    """Wall-clock seconds, seconds of processor time, and peak memory in bytes."""
 
     wall: float
     processor: float
@@ -36,8 +36,7 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--weights", default="landscape")
     options = parser.parse_args()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    print(f"cinnema animate, {_WIDTH}x{_HEIGHT}, 4 samples of 16 frames, {cores} cores")
+    print(f"cinnema animate, {_WIDTH}x{_HEIGHT}, 4 samples of 16 frames, {num_cores()} cores")
     print("  run   wall s    cpu s  peak GB")
     with tempfile.TemporaryDirectory() as folder:
         photo = _photograph(Path(folder))
@@ -51,7 +50,7 @@ def main() -> int:
 
 
 def _photograph(folder: Path) -> Path:
-    """Cut a photograph of 1280x720 out of the first example."""
+    """Crop the first example to 1280x720."""
     path = folder / "photograph.jpg"
     with Image.open(sorted(example_folder().glob("*.jpg"))[0]) as example:
         height = round(example.height * _WIDTH / example.width)
@@ -65,13 +64,13 @@ def _measure(photo: Path, output: Path, *, weights: str) -> Cost:
     command += ["-n", "4", "--frames", "16", "--weights", weights, "-o", str(output)]
     start = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        # wait4 tells of this child alone; getrusage(RUSAGE_CHILDREN) keeps the largest of all.
+        # wait4 returns the usage of this child; RUSAGE_CHILDREN is the maximum over all children.
         _, status, usage = os.wait4(process.pid, 0)
         wall = time.perf_counter() - start
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
-    return Cost(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * _RSS_UNIT)
+    return Cost(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * RSS_UNIT)
 
 
 def _max(costs: list[Cost]) -> Cost:

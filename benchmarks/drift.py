@@ -1,16 +1,16 @@
-"""How long videos drift: sharpness, still regions and seams by frame, one way beside the other.
+"""Drift of long videos: sharpness, still regions and seams by frame, for each kind of extension.
 
-Each photograph is extended by the same samples in every way of `cinnema extend`:
+Each photograph is extended with the same samples by every method of `cinnema extend`:
 
     python benchmarks/drift.py [--frames 120] [--samples 1] [--weights landscape] [PHOTO ...]
 
-- sharpness: mean absolute Laplacian of a frame over that of x0; 1 is as sharp.
-- still LPIPS: LPIPS (AlexNet) between x0 and the frame where nothing may move, which should be 0;
-  the moving regions are x0's in both.
-- step: mean absolute change from the frame before, in grey levels: a seam would stand out.
-- away: mean absolute difference from x0, in grey levels: what drifts grows without end.
+- sharpness: mean absolute Laplacian of a frame, divided by that of x0.
+- still LPIPS: LPIPS (AlexNet) between x0 and the frame in the regions that must not move; 0 is
+  ideal.
+- step: mean absolute change from the previous frame, in grey levels; large at a seam.
+- away: mean absolute difference from x0, in grey levels; it keeps growing if the video drifts.
 
-Means over photographs and samples. Without photographs, the examples of the package.
+Values are means over photographs and samples. The default photographs are the package's examples.
 """
 
 import argparse
@@ -33,12 +33,12 @@ from cinnema.synthesis.native import refine_mask
 from cinnema.synthesis.pipeline import Pipeline
 
 METHODS = ("continuous", "paper", "onward")
-_WIDTH = 320  # of the frames: enough for LPIPS, and a long video stays small
-_STILL = 0.01  # of the mask: what moves less does not move by a level
+_WIDTH = 320  # of the frames, in pixels
+_STILL = 0.01  # mask values below this move by less than one grey level
 
 
 class Measured(NamedTuple):
-    """Of one frame."""
+    """Measurements of one frame."""
 
     sharpness: float
     still: float
@@ -74,7 +74,7 @@ def main() -> int:
 
 
 def marks(num_frames: int) -> list[int]:
-    """Frames that are told of: every clip's middle, its end, and the frame after it."""
+    """Return the frames to report: each clip's middle, its end, and the frame after it."""
     clip = 16
     ends = [i for end in range(clip, num_frames + 1, clip) for i in (end - clip // 2, end, end + 1)]
     return sorted({i for i in (1, *ends, num_frames) if i <= num_frames})
@@ -83,7 +83,7 @@ def marks(num_frames: int) -> list[int]:
 def extended(
     pipe: Pipeline, photo: Path, method: str, options: argparse.Namespace
 ) -> Iterator[tuple[Animation, ndarray]]:
-    """Yield the videos of a photograph, and what in it must stand still."""
+    """Yield the videos of a photograph, and the region that must not move."""
     picture = cv2.imread(str(photo))
     height, width, _ = picture.shape
     size = (_WIDTH, round(_WIDTH * height / width))
@@ -95,7 +95,7 @@ def extended(
 
 @torch.inference_mode()
 def still_region(pipe: Pipeline, x0: ndarray) -> ndarray:
-    """Where the model's mask says that nothing moves."""
+    """Return the region in which the model's mask allows no motion."""
     stage1 = pipe.model.stage1
     features = stage1.scene(to_tensor(resize_for_model(x0, pipe.model.size))[None])
     moving = torch.sigmoid(stage1.mask(features.joint, features.fine))[0, 0].numpy()

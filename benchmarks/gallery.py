@@ -1,11 +1,11 @@
-"""The gallery of docs/gallery: each task as a small animated picture, from the example photographs.
+"""Makes the animated pictures of docs/gallery, one for each task, from the example photographs.
 
     python benchmarks/gallery.py [--weights landscape] [--output docs/gallery]
         [--push PACKED] [--walk PACKED]
 
-What weights without a control cannot do is left out, and said so; so are `robot` and `person`
-without a folder of packed test clips, as `cinnema data simulate push` and `walk` make them, whose
-first frames are starts. The pictures together stay below 10 MB.
+Tasks that the weights do not support are skipped with a message. `robot` and `person` need packed
+test clips (`cinnema data simulate push` or `walk`), whose first frames serve as photographs. The
+exit code is 1 if the pictures are larger than 10 MB in total.
 """
 
 import argparse
@@ -26,8 +26,8 @@ from cinnema.synthesis.animation import Animation
 from cinnema.synthesis.pipeline import Pipeline
 from cinnema.synthesis.settings import Extension
 
-_CELL = (288, 180)  # width and height: photographs are cut to this shape
-_MOST = 10_000_000  # bytes of all pictures
+_CELL = (288, 180)  # width and height of the cropped photographs
+_MOST = 10_000_000  # largest total size, in bytes
 _FPS = 8.0
 _GAP = 4  # pixels between cells
 
@@ -46,7 +46,7 @@ def main() -> int:
     total = 0
     for name, (make, needs_control) in TASKS.items():
         if needs_control and not steered:
-            print(f"{name}: left out, {pipe.name} cannot be told the drift")
+            print(f"{name}: skipped, {pipe.name} has no control of the drift")
             continue
         path = options.output / f"{name}.webp"
         write_video(path, make(pipe, photos), fps=_FPS, overwrite=True)
@@ -57,19 +57,19 @@ def main() -> int:
         "person": ("person", options.walk),
     }.items():
         if folder is None:
-            print(f"{name}: left out, there are no starts (--push, --walk)")
+            print(f"{name}: skipped without packed clips (--push, --walk)")
             continue
         path = options.output / f"{name}.webp"
         body = Pipeline.from_pretrained(weights)
-        write_video(path, acting(body, starts_of(folder)), fps=_FPS, overwrite=True)
+        write_video(path, futures_of_starts(body, starts_of(folder)), fps=_FPS, overwrite=True)
         total += path.stat().st_size
         print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
-    print(f"together {total / 1e6:.2f} MB")
+    print(f"total: {total / 1e6:.2f} MB")
     return int(total > _MOST)
 
 
 def cut(path: Path) -> ndarray:
-    """Cut the middle of a photograph to the cells' shape."""
+    """Crop the centre of a photograph to the shape of a cell."""
     pixels = read_photograph(path)
     height, width, _ = pixels.shape
     across, down = _CELL
@@ -81,17 +81,17 @@ def cut(path: Path) -> ndarray:
 
 
 def futures(pipe: Pipeline, photos: Sequence[ndarray]) -> ndarray:
-    """Three futures of each photograph, a row each."""
+    """Three futures of each photograph."""
     return stacked(
         [row(photo, frames(pipe.iterate(photo, num_samples=3, seed=1))) for photo in photos]
     )
 
 
 def long(pipe: Pipeline, photos: Sequence[ndarray]) -> ndarray:
-    """48 frames: without drift, and the paper's way."""
+    """48 frames, extended continuously and as in the paper."""
     return stacked(
         [
-            row(photo, [extended(pipe, photo, way) for way in ("continuous", "paper")])
+            row(photo, [extended(pipe, photo, method) for method in ("continuous", "paper")])
             for photo in photos[:2]
         ]
     )
@@ -102,7 +102,7 @@ def extended(pipe: Pipeline, photo: ndarray, method: Extension) -> ndarray:
 
 
 def transferred(pipe: Pipeline, photos: Sequence[ndarray]) -> ndarray:
-    """A video, and another photograph that moves like it."""
+    """A video, and other photographs with its motion."""
     (source,) = pipe.animate(photos[-1], num_samples=1, seed=0)
     motion = pipe.read_motion(as_video(source))
     return stacked(
@@ -126,7 +126,7 @@ def drifting(pipe: Pipeline, photo: ndarray, degrees: float) -> Animation:
 
 
 def edited(pipe: Pipeline, photos: Sequence[ndarray]) -> ndarray:
-    """A video that drifts to the right, and the same video told to drift elsewhere."""
+    """A video that drifts to the right, and the same video with other directions."""
     rows = []
     for photo in photos[:2]:
         source = drifting(pipe, photo, 0)
@@ -137,13 +137,13 @@ def edited(pipe: Pipeline, photos: Sequence[ndarray]) -> ndarray:
 
 
 def between(pipe: Pipeline, photos: Sequence[ndarray]) -> ndarray:
-    """From one sample to another in five steps, after the photograph."""
+    """Five steps from one sample to another."""
     steps = frames(pipe.interpolate(photos[0], start=0, end=3, steps=5, seed=1))
     return stacked([row(photos[0], steps[:2]), joined(steps[2:], axis=2)])
 
 
 def starts_of(folder: Path, *, num: int = 4) -> list[ndarray]:
-    """The first frames of some packed test clips, each of another source."""
+    """Return the first frames of packed test clips from different sources."""
     dataset = PackedDataset(folder)
     first: dict[str, int] = {}
     for index in dataset.indices("test").tolist():
@@ -151,16 +151,16 @@ def starts_of(folder: Path, *, num: int = 4) -> list[ndarray]:
     return [dataset.read(index).frames[0] for index in list(first.values())[:num]]
 
 
-def acting(pipe: Pipeline, starts: Sequence[ndarray]) -> ndarray:
-    """Three futures of each start; told to end left and right, where the weights can be told."""
+def futures_of_starts(pipe: Pipeline, starts: Sequence[ndarray]) -> ndarray:
+    """Three futures of each start, and two with a given end point if the weights have a control."""
     rows = []
     for start in starts:
         videos = frames(pipe.iterate(start, num_samples=3, seed=1))
         if pipe.model.control is not None:
             videos += [
-                told.frames
+                steered.frames
                 for x in (-0.2, 0.2)
-                for told in pipe.iterate(
+                for steered in pipe.iterate(
                     start, num_samples=1, seed=1, eta=EndPoint(x=x, y=0.0, z=0.05)
                 )
             ]
@@ -177,19 +177,19 @@ def frames(animations: Iterable[Animation]) -> list[ndarray]:
 
 
 def as_video(animation: Animation) -> VideoFile:
-    """The photograph and what follows it, as a query."""
+    """Return the photograph and the frames after it as a query."""
     whole = np.concatenate([animation.x0[None], animation.frames])
     return VideoFile(frames=whole, fps=animation.fps, path=Path("animation"))
 
 
 def row(photo: ndarray, videos: Sequence[ndarray]) -> ndarray:
-    """Lay the photograph, standing still, and videos beside each other."""
+    """Concatenate the photograph and videos horizontally."""
     still = np.broadcast_to(photo, videos[0].shape)
     return joined([still, *videos], axis=2)
 
 
 def stacked(rows: Sequence[ndarray]) -> ndarray:
-    """Lay rows of one width one below the other."""
+    """Concatenate rows vertically."""
     return joined(rows, axis=1)
 
 

@@ -1,21 +1,20 @@
-"""Clips a second from packed data, beside the reference's way of reading them.
+"""Speed of loading packed data, compared with the released code's folders of PNG frames.
 
-The same synthetic skies are packed in every encoding, and written as folders of PNG frames. The
+The same synthetic skies are packed in every encoding and written as folders of PNG frames. The
 reference reads such a folder with cv2.imread and resizes each frame in floats, in torch's
-DataLoader. All ways end at the same tensors, which is checked first: batches of floats in [-1, 1],
-windows of 17 frames anywhere in clips of 30. Everything is in the page cache, so that decoding is
-measured and no disk. "CPU ms" is the processor's time for a clip without workers, which other
-programs on the machine disturb least; the ratio is that of two workers each.
+DataLoader. All loaders produce the same tensors (checked first): batches of floats in [-1, 1],
+random windows of 17 frames of clips of 30. All files are in the page cache, so decoding is measured
+and not the disk. "CPU ms" is processor time per clip without workers, which depends little on other
+programs; the last column compares two workers each.
 
     python benchmarks/loading.py [--clips 24] [--seconds 1] [--rounds 3]
 
-A second row of the reference reads frames of 256 pixels, as those of iPER are; packed data hold
-them at the size of training.
+A second row of the reference reads frames of 256 pixels, as in iPER; packed data are stored at the
+training size.
 """
 
 import argparse
 import itertools
-import os
 import statistics
 import sys
 import tempfile
@@ -29,6 +28,7 @@ import cv2
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
+from machine import num_cores
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -48,13 +48,13 @@ _WORKERS = (0, 1, 2)
 _SEED = 0
 _FRAME = Control(name="frame", kind="position", labels=("t",), unit="frames")
 
-# Starts the endless batches that so many workers prepare.
 Start = Callable[[int], Iterator[object]]
+"""Starts an endless iterator of batches with a number of workers."""
 
 
 @dataclass(frozen=True)
 class _Folders:
-    """A source of clips in folders of frames; its control says which frame a window ends with."""
+    """A source of clips in folders of frames; its control is the number of the frame."""
 
     root: Path
     size: int
@@ -83,18 +83,18 @@ class _Folders:
 
 
 class Speed(NamedTuple):
-    """Clips a second by the clock, and milliseconds of this process's processor time a clip."""
+    """Clips per second of wall-clock time, and milliseconds of processor time per clip."""
 
     rate: float
     cost: float
 
 
 class _FrameFolders(Dataset[Float[Tensor, "t 3 s s"]]):
-    """Folders of PNG frames, as the reference reads them.
+    """Folders of PNG frames, read as in the released code.
 
     Args:
-        root: Folder of folders, one a clip.
-        size: Width and height that frames are resized to, in pixels.
+        root: Folder with one folder per clip.
+        size: Height and width to which frames are resized, in pixels.
     """
 
     def __init__(self, root: Path, *, size: int) -> None:
@@ -115,10 +115,12 @@ class _FrameFolders(Dataset[Float[Tensor, "t 3 s s"]]):
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Measure the loading of clips.")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--clips", type=int, default=24)
-    parser.add_argument("--seconds", type=float, default=1.0, help="of each measurement")
-    parser.add_argument("--rounds", type=int, default=3, help="the median is shown")
+    parser.add_argument("--seconds", type=float, default=1.0, help="duration of each measurement")
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="number of measurements, of which the median is shown"
+    )
     parser.add_argument("--sizes", type=int, nargs="+", default=[64, 128])
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -127,14 +129,14 @@ def main() -> int:
         large = Path(folder) / "large"
         _write_skies(large, clips=options.clips)
         for size in options.sizes:
-            ways, bytes_of = _ways(Path(folder) / str(size), large, size=size)
-            speeds = _measure(ways, seconds=options.seconds, rounds=options.rounds)
+            loaders, bytes_of = _loaders(Path(folder) / str(size), large, size=size)
+            speeds = _measure(loaders, seconds=options.seconds, rounds=options.rounds)
             Console(width=100).print(_table(speeds, bytes_of, size=size))
     return 0
 
 
-def _ways(root: Path, large: Path, *, size: int) -> tuple[dict[str, Start], dict[str, int]]:
-    """Every way to load the clips, by its name, and the bytes of its data."""
+def _loaders(root: Path, large: Path, *, size: int) -> tuple[dict[str, Start], dict[str, int]]:
+    """Return every loader of the clips by name, and the size of its data in bytes."""
     packed = {}
     for encoding in ENCODINGS:
         prepare(_Folders(large, size), root / encoding, encoding=encoding)
@@ -143,13 +145,13 @@ def _ways(root: Path, large: Path, *, size: int) -> tuple[dict[str, Start], dict
         _write_frames(packed["raw"].read(index).frames, root / "folders" / entry.clip)
     _check(packed, root / "folders", size=size)
     places = {"reference": root / "folders", f"reference, {_LARGE} px": large}
-    ways = {name: _reference(place, size) for name, place in places.items()}
+    loaders = {name: _reference(place, size) for name, place in places.items()}
     for encoding, dataset in packed.items():
         places[f"packed {encoding}"] = root / encoding
-        ways[f"packed {encoding}"] = _packed(dataset)
+        loaders[f"packed {encoding}"] = _packed(dataset)
     places["packed png, augmented"] = root / "png"
-    ways["packed png, augmented"] = _packed(packed["png"], augmentation=PAPER["landscape"])
-    return ways, {name: _bytes_in(place) for name, place in places.items()}
+    loaders["packed png, augmented"] = _packed(packed["png"], augmentation=PAPER["landscape"])
+    return loaders, {name: _bytes_in(place) for name, place in places.items()}
 
 
 def _packed(dataset: PackedDataset, augmentation: Augmentation | None = None) -> Start:
@@ -169,7 +171,7 @@ def _packed(dataset: PackedDataset, augmentation: Augmentation | None = None) ->
 def _reference(root: Path, size: int) -> Start:
     def start(num_workers: int) -> Iterator[object]:
         folders = _FrameFolders(root, size=size)
-        # An endless sampler, so that no time goes into starting workers for each epoch.
+        # An endless sampler, so that workers are not restarted for each epoch.
         order = np.random.default_rng(_SEED).permutation(len(folders)).tolist()
         return iter(
             DataLoader(
@@ -189,7 +191,7 @@ def _one_thread(_: int) -> None:
 
 
 def _check(packed: Mapping[Encoding, PackedDataset], folders: Path, *, size: int) -> None:
-    """All ways must end at the same numbers; JPEG, which loses some, near them."""
+    """Check that all loaders produce the same numbers, or nearly the same for JPEG."""
     reference = _FrameFolders(folders, size=size)
     for encoding, dataset in packed.items():
         loader = ClipLoader(dataset, batch_size=_BATCH, num_frames=_WINDOW, num_workers=0)
@@ -200,17 +202,17 @@ def _check(packed: Mapping[Encoding, PackedDataset], folders: Path, *, size: int
             if (encoding == "jpeg" and error.mean() > 0.05) or (
                 encoding != "jpeg" and error.max() > 1e-6
             ):
-                raise SystemExit(f"{encoding} does not hold the frames of the folders")
+                raise SystemExit(f"{encoding} does not contain the frames of the folders")
 
 
 def _measure(
-    ways: Mapping[str, Start], *, seconds: float, rounds: int
+    loaders: Mapping[str, Start], *, seconds: float, rounds: int
 ) -> dict[tuple[str, int], Speed]:
-    """The speed of each way and number of workers: the median of rounds over all of them."""
+    """Return the median speed of each loader and number of workers; loaders take turns."""
     speeds: dict[tuple[str, int], list[Speed]] = {}
     for _ in range(rounds):
-        for name, num_workers in itertools.product(ways, _WORKERS):
-            speed = _speed(ways[name](num_workers), warm=2 + 2 * num_workers, seconds=seconds)
+        for name, num_workers in itertools.product(loaders, _WORKERS):
+            speed = _speed(loaders[name](num_workers), warm=2 + 2 * num_workers, seconds=seconds)
             speeds.setdefault((name, num_workers), []).append(speed)
     return {
         key: Speed(*(statistics.median(values) for values in zip(*of_rounds, strict=True)))
@@ -219,7 +221,7 @@ def _measure(
 
 
 def _speed(batches: Iterator[object], *, warm: int, seconds: float) -> Speed:
-    """The speed when the batches that were prepared beforehand have been used up."""
+    """Return the speed after the prefetched batches have been used up."""
     for _ in range(warm):
         next(batches)
     begin, processor, clips = time.perf_counter(), time.process_time(), 0
@@ -233,8 +235,7 @@ def _speed(batches: Iterator[object], *, warm: int, seconds: float) -> Speed:
 def _table(
     speeds: Mapping[tuple[str, int], Speed], bytes_of: Mapping[str, int], *, size: int
 ) -> Table:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    table = Table(title=f"Clips a second: {_WINDOW} frames of {size} px, {cores} cores")
+    table = Table(title=f"Clips per second: {_WINDOW} frames of {size} px, {num_cores()} cores")
     names = ["MB", "CPU ms", *(f"{num} workers" for num in _WORKERS), "against reference"]
     table.add_column("")
     for name in names:
@@ -271,7 +272,7 @@ def _write_frames(frames: UInt8[np.ndarray, "t h w 3"], folder: Path) -> None:
 def _read_rgb(path: Path) -> UInt8[np.ndarray, "h w 3"]:
     picture = cv2.imread(str(path))
     if picture is None:
-        raise SystemExit(f"{path} cannot be read")
+        raise SystemExit(f"cannot read {path}")
     return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), dtype=np.uint8)
 
 

@@ -1,9 +1,9 @@
-"""Clips a second of stage 1's training with one process and with several, started by torchrun.
+"""Speed of stage-1 training with one and with several processes, started by torchrun.
 
-Each process has one thread (on a GPU, one GPU). "same batch" shares the recipe's batch among them,
-as `torchrun -m cinnema train` does; "batch each" gives every process as many clips as one alone
-has. Clips are made up, so that only steps are measured. Rounds take turns, and the median is shown
-with the lowest and highest; the load is that of the machine, others included, when a round began.
+Each process has one thread, or one GPU. "same batch" divides the recipe's batch among the
+processes, as `torchrun -m cinnema train` does; "batch each" gives every process a whole batch.
+Clips are random numbers, so that only steps are measured. Configurations take turns; the median,
+minimum and maximum are shown, and the load of the machine at the start of each round.
 
     python benchmarks/scaling.py --processes 1 2
 """
@@ -19,6 +19,7 @@ import time
 from typing import Any
 
 import torch
+from machine import load
 from rich.console import Console
 from rich.table import Table
 
@@ -33,10 +34,10 @@ _WARM_UP = 2
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Measure the scaling of training.")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--steps", type=int, default=8, help="of each measurement")
+    parser.add_argument("--steps", type=int, default=8, help="number of steps of each measurement")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
@@ -44,18 +45,18 @@ def main() -> int:
     if options.worker:
         _work(options)
         return 0
-    ways = {("same batch", n): options.batch for n in options.processes}
-    ways |= {("batch each", n): n * options.batch for n in options.processes if n > 1}
-    found: dict[tuple[str, int], list[dict[str, Any]]] = {way: [] for way in ways}
+    batches = {("same batch", n): options.batch for n in options.processes}
+    batches |= {("batch each", n): n * options.batch for n in options.processes if n > 1}
+    found: dict[tuple[str, int], list[dict[str, Any]]] = {name: [] for name in batches}
     for _ in range(options.rounds):
-        for (name, processes), batch in ways.items():
+        for (name, processes), batch in batches.items():
             found[name, processes].append(_start(options, processes=processes, batch=batch))
-    Console(width=100).print(_table(found, ways))
+    Console(width=100).print(_table(found, batches))
     return 0
 
 
 def _start(options: argparse.Namespace, *, processes: int, batch: int) -> dict[str, Any]:
-    load = os.getloadavg()[0]
+    before = load()
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc-per-node", str(processes), __file__, "--worker", "--batch", str(batch)]
     command += ["--steps", str(options.steps), "--device", options.device]
@@ -63,7 +64,7 @@ def _start(options: argparse.Namespace, *, processes: int, batch: int) -> dict[s
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(done.stderr)
-    return json.loads(done.stdout.splitlines()[-1]) | {"load": load}
+    return json.loads(done.stdout.splitlines()[-1]) | {"load": before}
 
 
 def _work(options: argparse.Namespace) -> None:
@@ -94,7 +95,7 @@ def _seconds_of_step(take: Any, ranks: Ranks, *, steps: int) -> float:  # noqa: 
 
 
 def _seconds_of_averaging(model: Stage1, ranks: Ranks, *, device: torch.device) -> float:
-    """Of the gradients alone, with nobody late."""
+    """Return the time to average the gradients when all processes are ready."""
     trained = [p for p in model.parameters() if p.requires_grad]
     gradients = [torch.zeros(p.shape, device=device) for p in trained]
     times = []
@@ -109,13 +110,13 @@ def _seconds_of_averaging(model: Stage1, ranks: Ranks, *, device: torch.device) 
 
 
 def _table(
-    found: dict[tuple[str, int], list[dict[str, Any]]], ways: dict[tuple[str, int], int]
+    found: dict[tuple[str, int], list[dict[str, Any]]], batches: dict[tuple[str, int], int]
 ) -> Table:
     table = Table(title="stage 1, phase motion, at the recipe's size", box=None)
-    for column in ("", "processes", "batch", "clips/s", "low", "high", "times one", "averaging"):
+    for column in ("", "processes", "batch", "clips/s", "low", "high", "speed-up", "averaging"):
         table.add_column(column, justify="right" if column else "left")
     table.add_column("load", justify="right")
-    medians = {way: statistics.median(r["rate"] for r in rounds) for way, rounds in found.items()}
+    medians = {key: statistics.median(r["rate"] for r in rounds) for key, rounds in found.items()}
     one = medians.get(("same batch", 1))
     for (name, processes), rounds in found.items():
         rates = [r["rate"] for r in rounds]
@@ -123,7 +124,7 @@ def _table(
         table.add_row(
             name,
             str(processes),
-            str(ways[name, processes]),
+            str(batches[name, processes]),
             f"{median:.1f}",
             f"{min(rates):.1f}",
             f"{max(rates):.1f}",

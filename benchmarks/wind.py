@@ -1,10 +1,10 @@
-"""How well the wind is read from pictures: on synthetic skies, where it is known, and on real ones.
+"""Accuracy of the wind estimated from frames, on synthetic skies (where it is known) and real ones.
 
     python benchmarks/wind.py [--skies 200] [--size 128] [--seed 90210] [--data FOLDER]
 
-The synthetic skies are test starts of a seed of their own, which nothing was tuned on. FOLDER holds
-real clips and their manifest.json; of each cloud scene clips of 17 frames at its suggested stride
-are looked at, whole and by halves.
+The synthetic skies are test starts of a seed on which nothing was tuned. FOLDER contains real clips
+and their manifest.json; from each cloud scene clips of 17 frames at its suggested stride are
+measured, whole and by halves.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from cinnema.media.videos import iterate_frames
 from cinnema.simulators.sky import Skies
 
 _FRAMES = 17
-# Below this speed, in picture sizes per clip, a direction means nothing: one pixel of 128.
+# Smallest speed at which a direction is meaningful, in picture sizes per clip: one pixel of 128.
 _SLOWEST = 1 / 128
 _CLIPS_A_SCENE = 4
 
@@ -39,14 +39,16 @@ class Estimate(NamedTuple):
 
     @property
     def error(self) -> float:
-        """Of the direction, in degrees, 0 to 180."""
+        """Error of the direction, in degrees, 0 to 180."""
         return angle_between(self.known, self.found)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Measure the estimate of the wind.")
-    parser.add_argument("--skies", type=int, default=200, help="synthetic skies with wind")
-    parser.add_argument("--size", type=int, default=128, help="their width and height in pixels")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--skies", type=int, default=200, help="number of synthetic skies")
+    parser.add_argument(
+        "--size", type=int, default=128, help="height and width of the synthetic skies, in pixels"
+    )
     parser.add_argument("--seed", type=int, default=90210)
     parser.add_argument("--data", type=Path, help="folder of real clips with a manifest.json")
     options = parser.parse_args()
@@ -66,8 +68,10 @@ def report_skies(num: int, *, size: int, seed: int) -> None:
         estimate = Estimate(known, over_clip(wind), float(wind.confidence.mean()))
         (estimates if np.linalg.norm(known) > _SLOWEST else calm).append(estimate)
     print(f"{num} synthetic skies at {size} px, seed {seed}, test starts, {_FRAMES} frames")
-    print(f"({len(calm)} of them drift by less than {_SLOWEST:.4f} a clip and are left out; their")
-    print(f"confidence is {np.mean([e.confidence for e in calm] or [0]):.2f} on average)")
+    print(
+        f"({len(calm)} of them drift by less than {_SLOWEST:.4f} per clip and are excluded; their"
+    )
+    print(f"mean confidence is {np.mean([e.confidence for e in calm] or [0]):.2f})")
     print("confidence      kept   direction error, degrees   speed")
     print("                        median    90%   under 10   correlation")
     print_row("all", estimates, estimates)
@@ -101,8 +105,8 @@ def print_row(name: str, some: list[Estimate], all_of_them: list[Estimate]) -> N
 
 
 def report_scenes(root: Path) -> None:
-    print("\nscene            clips  direction   speed      confidence  halves differ by")
-    print("                       degrees     a clip                 degrees")
+    print("\nscene            clips  direction   speed      confidence  difference of halves")
+    print("                       degrees     per clip                degrees")
     for scene in find_scenes(root, textures=("clouds",)):
         clips = list(scene_clips(scene))
         winds = [estimate_wind(clip) for clip in clips]
@@ -120,7 +124,7 @@ def report_scenes(root: Path) -> None:
 
 
 def scene_clips(scene: Scene) -> Iterator[NDArray[np.uint8]]:
-    """Whole pictures made square, a few clips spread over the scene."""
+    """Yield a few clips spread over the scene, resized to squares."""
     frames = [
         cv2.resize(frame, (256, 256), interpolation=cv2.INTER_AREA)
         for index, frame in enumerate(iterate_frames(scene.path))
@@ -132,7 +136,7 @@ def scene_clips(scene: Scene) -> Iterator[NDArray[np.uint8]]:
 
 
 def over_clip(wind: Wind) -> NDArray[np.float64]:
-    """Displacement over the whole clip, in picture sizes; 16 steps, of whatever length."""
+    """Return the displacement over a clip of 16 steps, in picture sizes."""
     return np.asarray(wind.mean, dtype=np.float64) * (_FRAMES - 1)
 
 
