@@ -77,23 +77,7 @@ def read_official(
     """
     stage2 = _stage2_folder(Path(folder), control=control)
     config = _Config.read(stage2 / _STAGE2_CONFIG)
-    first = config.section("First_stage_model", mark="checkpoint_decoder")
-    stage1 = _folder_of(_STAGE1_CONFIG, named=first, stage2=stage2, default="stage1")
-    stage1_config = _Config.read(stage1 / _STAGE1_CONFIG)
-    decoder_file = _checkpoint(stage1, first.values.get("checkpoint_decoder", "best_PFVD_GEN"))
-    decoder = _load(
-        Decoder,
-        "decoder",
-        stage1_config.section("Decoder", mark="channel_factor"),
-        decoder_file,
-    )
-    encoder_file = _checkpoint(stage1, first.values.get("checkpoint_encoder", "best_PFVD_ENC"))
-    video_encoder = _load(
-        VideoEncoder,
-        "video_encoder",
-        stage1_config.section("Encoder", mark="res_type_encoder"),
-        encoder_file,
-    )
+    (decoder, decoder_file), (video_encoder, encoder_file) = _load_stage1(config, stage2=stage2)
     image_encoder, image_file = _load_image_encoder(config, stage2=stage2)
     flow_file = _checkpoint(stage2, "cINN")
     flow_section = _flow_section(
@@ -198,6 +182,21 @@ def _load(kind: type[_Network], component: str, section: _Section, file: Path) -
             )
     network.load_state_dict({k: v.to(expected[k].dtype) for k, v in state.items()}, assign=True)
     return network.eval()
+
+
+def _load_stage1(
+    config: _Config, *, stage2: Path
+) -> tuple[tuple[Decoder, Path], tuple[VideoEncoder, Path]]:
+    named = config.section("First_stage_model", mark="checkpoint_decoder")
+    folder = _folder_of(_STAGE1_CONFIG, named=named, stage2=stage2, default="stage1")
+    stage1 = _Config.read(folder / _STAGE1_CONFIG)
+    decoder_file = _checkpoint(folder, named.values.get("checkpoint_decoder", "best_PFVD_GEN"))
+    section = stage1.section("Decoder", mark="channel_factor")
+    decoder = _load(Decoder, "decoder", section, decoder_file)
+    encoder_file = _checkpoint(folder, named.values.get("checkpoint_encoder", "best_PFVD_ENC"))
+    section = stage1.section("Encoder", mark="res_type_encoder")
+    video_encoder = _load(VideoEncoder, "video_encoder", section, encoder_file)
+    return (decoder, decoder_file), (video_encoder, encoder_file)
 
 
 def _load_image_encoder(config: _Config, *, stage2: Path) -> tuple[ImageEncoder, Path]:
