@@ -1,8 +1,7 @@
-"""A rectified flow of latents: the prior to compare a cINN with at equal size.
+"""A rectified flow of latents: a prior of equal size to compare with the cINN.
 
-A network learns the velocity of straight lines from noise to latents. Drawing follows it in small
-steps, and so does the likelihood; both are as exact as the steps are small, where a cINN's are
-exact at once.
+A network learns the velocity of straight lines from noise to latents. Samples and likelihoods are
+integrals of the velocity, approximated in steps, whereas a cINN computes them exactly.
 """
 
 import math
@@ -19,7 +18,7 @@ from cinnema.models.flow.couplings import ConditionedNetwork
 from cinnema.models.flow.flow import require_temperature
 from cinnema.models.flow.priors import GaussianPrior
 
-# The network reads sines and cosines of pi t, 2 pi t and so on.
+# The network takes sines and cosines of pi t, 2 pi t, and so on.
 _NUM_FREQUENCIES = 8
 
 PositiveCount = Annotated[int, Field(ge=1)]
@@ -32,15 +31,15 @@ class RectifiedConfig:
     Attributes:
         z_dim: Number of latent dimensions.
         condition_dim: Number of condition columns; 0 makes the prior unconditional.
-        hidden_dim: Width of the velocity's network.
-        depth: Number of its hidden layers after the first.
+        hidden_dim: Width of the velocity network.
+        depth: Number of hidden layers after the first.
         dropout: Probability of dropping a hidden unit in training, from 0 to below 1.
-        num_steps: Steps of Heun's method from noise to latent, or back; each asks the network
-            twice.
-        seed: Of the first weights.
+        num_steps: Number of steps of Heun's method from noise to latent or back; each evaluates
+            the network twice.
+        seed: Seed of the initial weights.
 
     Raises:
-        ValueError: On a field that is unknown or out of range.
+        ValueError: A field is unknown or out of range.
     """
 
     z_dim: PositiveCount
@@ -53,29 +52,28 @@ class RectifiedConfig:
 
 
 class RectifiedPrior(nn.Module):
-    """p(z | c) by a velocity v: dx / dt = v(x, t, c) carries x_0 = nu ~ N(0, I) to x_1 = z.
+    """p(z | c) defined by a velocity v: dx / dt = v(x, t, c) maps x_0 = nu ~ N(0, I) to x_1 = z.
 
-    Trained, the velocity at x_t = (1 - t) nu + t z is the mean of z - nu over all pairs whose line
-    passes there: the loss is E ||v(x_t, t, c) - (z - nu)||^2, with nu and t drawn afresh. Like a
-    cINN it is a bijection for every c, whose density follows from the divergence along the path:
+    The velocity at x_t = (1 - t) nu + t z is trained to be the mean of z - nu over all pairs whose
+    line passes through x_t: the loss is E ||v(x_t, t, c) - (z - nu)||^2 with random nu and t. Like
+    a cINN it is a bijection for every c; its density follows from the divergence along the path:
 
         log p(z | c) = log N(nu; 0, I) - int_0^1 tr d v(x_t, t, c) / d x_t dt.
 
-    The divergence is exact, from z_dim passes backward, so that a likelihood costs about
-    z_dim times as much as a sample.
+    The divergence is exact and needs z_dim backward passes, so a likelihood costs about z_dim times
+    as much as a sample.
 
-    All this happens to whitened latents, L^-1 (z - shift), with `shift` and `spread` L set by
-    `initialise`; and the network gives what v is beyond that of a standard normal,
+    The flow acts on whitened latents, L^-1 (z - shift), with `shift` and the Cholesky factor
+    `spread` L set by `initialise`. The network is added to the velocity of a standard normal,
 
         v(x, t, c) = (2 t - 1) / ((1 - t)^2 + t^2) x + network(x, t, c),
 
-    so that an untrained prior is the Gaussian of the latents, as it is for a cINN with its ActNorms
-    but better, and small deviations along some directions need not be learned.
+    so an untrained prior is a Gaussian fit to the latents.
 
-    Source: Liu et al., "Flow Straight and Fast" (rectified flow), 2023, equations 1 and 2; the
-    density is that of Chen et al., "Neural Ordinary Differential Equations", 2018, equation 8;
-    Heun's method as in Karras et al., "Elucidating the Design Space", 2022, algorithm 1; what
-    need not be learned is left to a formula as in their section 5.
+    Source: Liu et al., "Flow Straight and Fast" (rectified flow), 2023, equations 1 and 2; Chen et
+    al., "Neural Ordinary Differential Equations", 2018, equation 8, for the density; Karras et al.,
+    "Elucidating the Design Space", 2022, algorithm 1, for Heun's method, and section 5 for the
+    analytical part of the velocity.
 
     Example:
         >>> prior = RectifiedPrior(RectifiedConfig(z_dim=4, condition_dim=2, hidden_dim=8)).eval()
@@ -85,7 +83,7 @@ class RectifiedPrior(nn.Module):
         (torch.Size([8, 4]), torch.Size([8]))
 
     Args:
-        config: Its sizes.
+        config: Sizes and options.
     """
 
     shift: Tensor
@@ -108,14 +106,14 @@ class RectifiedPrior(nn.Module):
 
     @torch.no_grad()
     def initialise(self, z: Float[Tensor, "b z"], c: Float[Tensor, "b c"]) -> None:
-        """Set mean and covariance for whitening from one batch, see `GaussianPrior`.
+        """Set mean and covariance for whitening from one batch (see `GaussianPrior`).
 
         Args:
-            z: Latents as they will be trained on, at least two rows, finite.
+            z: Training latents, at least two rows, finite.
             c: Their conditions.
 
         Raises:
-            UserError: With fewer than two rows, values that are not finite, or a wrong shape.
+            UserError: There are fewer than two rows, values that are not finite, or a wrong shape.
         """
         self._require_shapes(z, c)
         gaussian = GaussianPrior.fit(z, c)
@@ -129,20 +127,20 @@ class RectifiedPrior(nn.Module):
         *,
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, ""]:
-        """Return the mean squared error of the velocity, a dimension, at one time of each row.
+        """Return the mean squared error of the velocity per dimension, at a random time per row.
 
         Args:
             z: Latents.
             c: Conditions.
-            generator: Draws nu and t, on its own device; torch's global one if None.
+            generator: Source of nu and t. Defaults to torch's global generator.
 
         Raises:
-            UserError: If a shape is not the config's.
+            UserError: A shape does not match the config.
         """
         self._require_shapes(z, c)
         device = z.device if generator is None else generator.device
         nu = torch.randn(z.shape, generator=generator, device=device, dtype=z.dtype).to(z)
-        # One time in each of b stretches of time: less noise than times drawn apart.
+        # One time in each of b equal intervals (stratified), which reduces the variance.
         place = torch.rand(len(z), generator=generator, device=device, dtype=z.dtype).to(z)
         t = (torch.arange(len(z)).to(z) + place) / len(z)
         target = self._whitened(z) - nu
@@ -152,15 +150,15 @@ class RectifiedPrior(nn.Module):
     def to_latent(
         self, nu: Float[Tensor, "b z"], c: Float[Tensor, "b c"], *, num_steps: int | None = None
     ) -> Float[Tensor, "b z"]:
-        """Follow the velocity from a residual to its latent.
+        """Integrate the velocity from residuals to latents.
 
         Args:
             nu: Residuals.
             c: Conditions.
-            num_steps: Of Heun's method; the config's if None.
+            num_steps: Number of steps of Heun's method. Defaults to the config's.
 
         Raises:
-            UserError: If a shape is not the config's, or there is no step.
+            UserError: A shape does not match the config, or `num_steps` is less than 1.
         """
         self._require_shapes(nu, c)
         x = nu
@@ -171,15 +169,15 @@ class RectifiedPrior(nn.Module):
     def to_residual(
         self, z: Float[Tensor, "b z"], c: Float[Tensor, "b c"], *, num_steps: int | None = None
     ) -> Float[Tensor, "b z"]:
-        """Follow the velocity back from a latent to its residual: `to_latent` undone, nearly.
+        """Integrate the velocity back from latents to residuals; approximately inverts `to_latent`.
 
         Args:
             z: Latents.
             c: Conditions.
-            num_steps: Of Heun's method; the config's if None.
+            num_steps: Number of steps of Heun's method. Defaults to the config's.
 
         Raises:
-            UserError: If a shape is not the config's, or there is no step.
+            UserError: A shape does not match the config, or `num_steps` is less than 1.
         """
         self._require_shapes(z, c)
         x = self._whitened(z)
@@ -191,15 +189,15 @@ class RectifiedPrior(nn.Module):
     def log_prob(
         self, z: Float[Tensor, "b z"], c: Float[Tensor, "b c"], *, num_steps: int | None = None
     ) -> Float[Tensor, " b"]:
-        """Log-density of each latent given its condition, in nats; not differentiable.
+        """Return the log-density of each latent given its condition, in nats; not differentiable.
 
         Args:
             z: Latents.
             c: Conditions.
-            num_steps: Of Heun's method; the config's if None.
+            num_steps: Number of steps of Heun's method. Defaults to the config's.
 
         Raises:
-            UserError: If a shape is not the config's, or there is no step.
+            UserError: A shape does not match the config, or `num_steps` is less than 1.
         """
         self._require_shapes(z, c)
         x = self._whitened(z)
@@ -227,12 +225,12 @@ class RectifiedPrior(nn.Module):
         Args:
             c: Conditions.
             temperature: Factor on nu; 1 samples the model.
-            generator: Draws nu on its own device; torch's global one if None.
-            num_steps: Of Heun's method; the config's if None.
+            generator: Source of nu. Defaults to torch's global generator.
+            num_steps: Number of steps of Heun's method. Defaults to the config's.
 
         Raises:
-            UserError: If the temperature is negative or not finite, the shape not the config's, or
-                there is no step.
+            UserError: The temperature is negative or not finite, the shape does not match the
+                config, or `num_steps` is less than 1.
         """
         require_temperature(temperature)
         device = c.device if generator is None else generator.device
@@ -249,7 +247,7 @@ class RectifiedPrior(nn.Module):
         return [(i / num, (i + 1) / num) for i in range(num)]
 
     def _slope(self, x: Tensor, here: float, there: float, c: Tensor) -> Tensor:
-        """Return the mean of the velocities at both ends of a step (Heun)."""
+        """Return the mean of the velocities at both ends of a step (Heun's method)."""
         first = self.velocity_at(x, here, c)
         second = self.velocity_at(x + (there - here) * first, there, c)
         return 0.5 * (first + second)
