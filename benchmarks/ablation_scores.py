@@ -1,4 +1,4 @@
-"""How the ladder keeps its scores: a line for each row and seed, and the tables made of them."""
+"""Scores of the ablation study: a file with one line per row and seed, and tables."""
 
 import dataclasses
 import json
@@ -18,7 +18,7 @@ from cinnema.evaluation.statistics.bootstrap import (
 )
 
 Scores = dict[str, list[list[float] | None]]
-"""By measure: for each clip what is summed above and below, or None where there is no such."""
+"""By metric: numerator and denominator of each clip, or None where it is not defined."""
 
 Found = dict[tuple[str, int], dict[str, Any]]
 """Lines of the file, by row and seed."""
@@ -26,12 +26,12 @@ Found = dict[tuple[str, int], dict[str, Any]]
 
 @dataclasses.dataclass(frozen=True)
 class Metric:
-    """A column.
+    """A column of the tables.
 
     Attributes:
-        name: Among the scores.
-        title: Above the column.
-        digits: Shown behind the point.
+        name: Key of the scores.
+        title: Heading.
+        digits: Number of decimals.
     """
 
     name: str
@@ -49,7 +49,7 @@ def num_parameters(network: nn.Module) -> int:
 
 
 def read(path: Path, settings: dict[str, Any]) -> Found:
-    """Return the lines of a file that were made with these settings, by row and seed."""
+    """Return the lines of a file with these settings, by row and seed."""
     if not path.exists():
         return {}
     lines = [json.loads(line) for line in path.read_text().splitlines()]
@@ -57,7 +57,7 @@ def read(path: Path, settings: dict[str, Any]) -> Found:
 
 
 def sums_of(lines: Iterable[dict[str, Any]], measure: str) -> ClusteredSums | None:
-    """Sum a measure over clips and seeds; None where a row has no such measure."""
+    """Sum a metric over clips and seeds; None if a clip has no value."""
     sums = ClusteredSums(2)
     for line in lines:
         for clip, pair in zip(line["clips"], line["scores"][measure], strict=True):
@@ -74,7 +74,7 @@ def table(
     *,
     against: str,
 ) -> str:
-    """Return the scores, and how far each row is from one of them, clip by clip, as Markdown."""
+    """Return tables of the scores, and of paired differences from one row, as Markdown."""
     by_row = {row: [line for (name, _), line in found.items() if name == row] for row in rows}
     by_row = {row: lines for row, lines in by_row.items() if lines}
     sums = {
@@ -127,7 +127,7 @@ def _shown(estimate: Estimate, form: str) -> str:
 def _seeds(
     lines: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]], measure: Metric
 ) -> str:
-    """Return the difference of the first measure for each seed: what chance does in training."""
+    """Return the difference of the first metric for each seed."""
     other = {line["seed"]: sums_of([line], measure.name) for line in others}
     gaps = []
     for line in lines:

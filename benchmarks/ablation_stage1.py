@@ -1,4 +1,4 @@
-"""Rows of the ladder's stage 1: the recipe with one thing changed, trained in small and scored."""
+"""Rows of the ablation of stage 1: the recipe with one change, trained at small size and scored."""
 
 import argparse
 import dataclasses
@@ -29,15 +29,15 @@ RECIPES = {"person": person, "robot": robot}
 STAGE1_MEASURES = (
     Metric("lpips", "LPIPS"),
     Metric("moved", "L1 where moved"),
-    Metric("told", "landmarks told"),
-    Metric("probed", "landmarks read off z"),
+    Metric("predicted", "landmarks predicted"),
+    Metric("probed", "landmarks probed from z"),
 )
 
-# Shares of a clip at which frames and landmarks are scored.
+# Times at which frames and landmarks are scored, as shares of a clip.
 _SHOWN = (0.25, 0.5, 0.75, 1.0)
-_MOVED = 0.1  # change of a level, of 2, from which a pixel is said to have moved
-_LPIPS_SIZE = 64  # smaller frames are enlarged to it, as AlexNet sees little in 32 pixels
-_PROBED = 512  # training windows on which landmarks are read off z
+_MOVED = 0.1  # smallest change of a pixel that counts as motion, in a range of 2
+_LPIPS_SIZE = 64  # smaller frames are enlarged to it, because AlexNet needs more than 32 pixels
+_PROBED = 512  # training windows of the linear probe from z to landmarks
 
 Change = Callable[[KeypointRecipe], KeypointRecipe]
 
@@ -51,7 +51,7 @@ def _model(**options: Any) -> Change:  # noqa: ANN401
 def _with_stage1(
     recipe: KeypointRecipe, stage1: KeypointConfig, *, data: ActingData
 ) -> KeypointRecipe:
-    """The recipe of another stage 1; landmarks that are no points cannot be mirrored."""
+    """Return the recipe with another stage 1, without mirroring if landmarks are not points."""
     if stage1.landmarks and not stage1.points and recipe.stage1.points:
         augmentation = dataclasses.replace(data.augmentation, mirror=0.0)
         data = dataclasses.replace(data, augmentation=augmentation)
@@ -76,7 +76,7 @@ def _without_augmentation(recipe: KeypointRecipe) -> KeypointRecipe:
 
 
 def _with_adversaries(recipe: KeypointRecipe) -> KeypointRecipe:
-    """Both discriminators, as in the paper; they begin when half of the clips have been seen."""
+    """Return the recipe with both discriminators, from half of the training on."""
     config = DiscriminatorsConfig(
         phases=(AdversaryPhase(module="spatial"), AdversaryPhase(module="temporal")),
         start=recipe.motion.clips // 2,
@@ -99,7 +99,7 @@ STAGE1_ROWS: dict[str, Change] = {
 
 
 def small_recipe(options: argparse.Namespace, *, seed: int) -> KeypointRecipe:
-    """The recipe with narrower layers and smaller frames."""
+    """Return the recipe with narrower layers and smaller frames."""
     recipe = RECIPES[options.recipe]()
     stage1 = dataclasses.replace(
         recipe.stage1, size=options.size, width=options.width, encoder_width=options.width
@@ -136,7 +136,7 @@ def stage1_row(options: argparse.Namespace, row: str, *, seed: int) -> dict[str,
 
 
 def frozen_row(options: argparse.Namespace) -> dict[str, Any]:
-    """x0 at every time: what a stage 1 that has learned nothing shows."""
+    """Score x0 repeated at every time."""
     return {
         "parameters": 0,
         "seconds": 0.0,
@@ -148,17 +148,17 @@ def frozen_row(options: argparse.Namespace) -> dict[str, Any]:
 def stage1_scores(
     model: KeypointStage1 | None, recipe: KeypointRecipe, dataset: PackedDataset
 ) -> dict[str, Any]:
-    """Score reconstructions of test clips; without a model, the first frame held still."""
+    """Score reconstructions of test clips, or their repeated first frames if `model` is None."""
     clips = held_out_clips(recipe, dataset, split="test")
     num_frames = recipe.stage1.num_frames
     at = [round(share * num_frames) for share in _SHOWN]
     times = torch.tensor(at).expand(len(clips.video), -1) / num_frames
     real, x0 = clips.video[:, at], clips.video[:, :1]
-    told, path = None, _path(clips, recipe, at)
+    predicted, path = None, _path(clips, recipe, at)
     probe = next(training_loader(_plain(recipe), dataset, _PROBED, seed=1))
     probe_path = _path(probe, recipe, at).flatten(1)
     if model is None:
-        made, told = x0.expand_as(real), torch.zeros_like(path)
+        made, predicted = x0.expand_as(real), torch.zeros_like(path)
         read_off = probe_path.mean(dim=0).expand(len(path), -1)
     else:
         z, probe_z = (
@@ -171,8 +171,8 @@ def stage1_scores(
             ]
         )
         if model.config.landmarks:
-            told = model.path(z, times)
-        # Linear, and as much of it as helps on windows left out: the same reader for every row.
+            predicted = model.path(z, times)
+        # A linear probe with regularisation chosen on held-out windows, the same for every row.
         reader = LinearGaussianPrior.fit(probe_path, probe_z)
         read_off = reader.sample(z, temperature=0.0)
     moved = ((real - x0).abs().mean(dim=2) > _MOVED).float()
@@ -180,7 +180,9 @@ def stage1_scores(
     scores = {
         "lpips": pairs(_lpips(made, real)),
         "moved": pairs((error * moved).sum(dim=(1, 2, 3)), moved.sum(dim=(1, 2, 3))),
-        "told": [None] * len(path) if told is None else pairs(_mean_error(told, path)),
+        "predicted": (
+            [None] * len(path) if predicted is None else pairs(_mean_error(predicted, path))
+        ),
         "probed": pairs(_mean_error(read_off.view_as(path), path)),
     }
     return {"clips": [f"clip {i}" for i in clips.index.tolist()], "scores": scores}

@@ -1,4 +1,4 @@
-"""Rows of the ladder's stage 2: priors of latents of one frozen stage 1, of about equal size."""
+"""Rows of the ablation of stage 2: priors of about equal size, for one frozen stage 1."""
 
 import argparse
 import copy
@@ -39,7 +39,7 @@ STAGE2_MEASURES = (
 
 @dataclasses.dataclass(frozen=True)
 class Pools:
-    """What a frozen stage 1 makes of clips; `clips` are the names of those to test on."""
+    """Latents and features of a frozen stage 1; `clips` are the names of the test clips."""
 
     train: LatentPool
     validation: LatentPool
@@ -50,7 +50,7 @@ class Pools:
 
 Prior = ConditionalFlow | PaperFlow | RectifiedPrior
 Build = Callable[[int, int, int], Prior]
-"""A prior from the length of z, the columns of c, and a seed."""
+"""Builds a prior from the length of z, the number of condition columns, and a seed."""
 
 _NUM_BLOCKS, _HIDDEN = 6, 128
 
@@ -66,7 +66,7 @@ def _flow(network: Callable[..., nn.Module] = ConditionedNetwork, **options: Any
 
 
 def _published(z_dim: int, condition_dim: int, seed: int) -> Prior:
-    """The published flow, with the right log-determinant: the wrong one has the same gradient."""
+    """Build the published flow, with exact log-determinants, which have the same gradient."""
     torch.manual_seed(seed)
     return PaperFlow(
         PaperFlowConfig(
@@ -105,7 +105,7 @@ FITTED = ("Gaussian", "linear-Gaussian")
 
 
 def encode_pools(options: argparse.Namespace) -> Pools:
-    """Encode windows with the stage 1 that is given, once for all rows."""
+    """Encode windows with the given stage 1, once for all rows."""
     recipe = RECIPES[options.recipe]()
     recipe = dataclasses.replace(
         recipe, data=dataclasses.replace(recipe.data, validation_clips=options.held_out)
@@ -166,7 +166,7 @@ def stage2_row(options: argparse.Namespace, pools: Pools, row: str, *, seed: int
 
 
 def _fitted(row: str, pools: Pools) -> tuple[Any, Callable[[LatentPool], Tensor]]:
-    """A Gaussian in closed form; what it is told of x0 are its features in four quarters."""
+    """Fit a Gaussian, conditioned on the features of x0 averaged over quarters."""
 
     def condition(pool: LatentPool) -> Tensor:
         return functional.adaptive_avg_pool2d(pool.joint.float(), 2).flatten(1)
@@ -180,7 +180,7 @@ def _fitted(row: str, pools: Pools) -> tuple[Any, Callable[[LatentPool], Tensor]
 def fit(
     prior: Prior, conditioner: Conditioner, pools: Pools, options: argparse.Namespace, *, seed: int
 ) -> None:
-    """Train as stage 2 does; kept are the averaged weights that were best on validation clips."""
+    """Train as stage 2 does, and keep the averaged weights that are best on validation clips."""
     networks = nn.ModuleList([conditioner, prior])
     generator = torch.Generator().manual_seed(seed)
     batch, total = options.batch, options.clips // options.batch
@@ -230,7 +230,7 @@ def _objective(prior: Prior, z: Tensor, c: Tensor, generator: torch.Generator) -
 
 @torch.no_grad()
 def _held_out(prior: Prior, conditioner: Conditioner, pools: Pools) -> float:
-    """What is minimised, on the validation split, with the same draws at every look."""
+    """Return the objective on the validation split, always with the same random draws."""
     prior.eval(), conditioner.eval()
     generator, pool = torch.Generator().manual_seed(0), pools.validation
     c, rows = conditioner(pool.joint.float()), torch.arange(len(pool))
@@ -254,10 +254,10 @@ def stage2_scores(
     *,
     num_samples: int = 16,
 ) -> Scores:
-    """Likelihood of test latents, and how near drawn ones come to them.
+    """Score the likelihood of test latents and the distance of samples from them.
 
-    The energy score is E|Z - z| - E|Z - Z'| / 2, of which the true distribution has the least
-    (Gneiting and Raftery, 2007); distances are divided by sqrt(dim z).
+    The energy score E|Z - z| - E|Z - Z'| / 2 is minimal for the true distribution (Gneiting and
+    Raftery, 2007); distances are divided by sqrt(dim z).
     """
     pool, generator = pools.test, torch.Generator().manual_seed(0)
     z, c = _draw(pool, torch.arange(len(pool)), pools.noise, generator), condition(pool)

@@ -1,12 +1,12 @@
-"""The ablation ladder: choices of the model taken back one by one, each trained in small.
+"""The ablation study: variants of the model that differ in one choice, each trained at small size.
 
     python benchmarks/ablations.py stage1 --data walk --seeds 0 1 --out stage1.jsonl
     python benchmarks/ablations.py stage2 --data walk --stage1 motion.safetensors --out stage2.jsonl
 
-All rows of a stage see the same number of clips, in the same order for the same seed, and are
-scored on the same windows of the test split, one of each clip. FILE holds the scores of every
-clip, a line for each row and seed; rows that it has are not trained again, so that the command can
-be stopped, and rows can be run one by one (`--rows`). The tables have 95 % intervals over clips.
+All rows of a stage are trained on the same number of clips, in the same order for the same seed,
+and scored on the same windows of the test split, one per clip. The output file contains the scores
+of every clip, one line per row and seed. Rows in the file are not trained again, so the command can
+be interrupted, and rows can be run separately (`--rows`). Tables have 95 % intervals over clips.
 """
 
 import argparse
@@ -48,7 +48,7 @@ def _require_known(rows: Sequence[str], known: Mapping[str, object]) -> None:
     unknown = [row for row in rows if row not in known]
     if unknown:
         raise UserError(
-            f"--rows: there is no {unknown[0]}, rows are {', '.join(known)}: name some of them"
+            f"--rows: there is no {unknown[0]}, rows are {', '.join(known)}: choose from them"
         )
 
 
@@ -85,7 +85,7 @@ def _add(
     seed: int,
     make: Callable[[], dict[str, Any]],
 ) -> None:
-    """Make a row and write it down, unless the file has it."""
+    """Compute a row and append it to the file, unless the file contains it."""
     if (row, seed) in read(options.out, settings):
         return
     print(f"{row}, seed {seed}", file=sys.stderr, flush=True)
@@ -100,20 +100,28 @@ def _parser() -> argparse.ArgumentParser:
     for name in ("stage1", "stage2"):
         stage = stages.add_parser(name)
         stage.add_argument("--data", type=Path, required=True, help="folder of packed clips")
-        stage.add_argument("--out", type=Path, required=True, help="JSON lines, added to")
+        stage.add_argument(
+            "--out", type=Path, required=True, help="file of JSON lines to append to"
+        )
         stage.add_argument("--recipe", choices=RECIPES, default="person")
-        stage.add_argument("--rows", nargs="+", help="names of rows; all if left out")
+        stage.add_argument("--rows", nargs="+", help="names of rows; default: all")
         stage.add_argument("--seeds", type=int, nargs="+", default=[0])
-        stage.add_argument("--held-out", type=int, default=128, help="clips of a split, scored")
+        stage.add_argument(
+            "--held-out", type=int, default=128, help="number of scored clips of a split"
+        )
     stage1, stage2 = stages.choices["stage1"], stages.choices["stage2"]
-    stage1.add_argument("--clips", type=int, default=6000, help="seen in training")
-    stage1.add_argument("--batch", type=int, default=8, help="clips in a step")
-    stage1.add_argument("--size", type=int, default=32, help="of the frames, in pixels")
+    stage1.add_argument("--clips", type=int, default=6000, help="number of training clips")
+    stage1.add_argument("--batch", type=int, default=8, help="clips per step")
+    stage1.add_argument(
+        "--size", type=int, default=32, help="height and width of the frames, in pixels"
+    )
     stage1.add_argument("--width", type=int, default=16, help="channels of the first layers")
-    stage2.add_argument("--clips", type=int, default=192_000, help="drawn in training")
-    stage2.add_argument("--batch", type=int, default=128, help="latents in a step")
-    stage2.add_argument("--stage1", type=Path, required=True, help="weights of the recipe's")
-    stage2.add_argument("--pool", type=int, default=4000, help="windows encoded to train on")
+    stage2.add_argument("--clips", type=int, default=192_000, help="number of training latents")
+    stage2.add_argument("--batch", type=int, default=128, help="latents per step")
+    stage2.add_argument(
+        "--stage1", type=Path, required=True, help="weights of the recipe's stage 1"
+    )
+    stage2.add_argument("--pool", type=int, default=4000, help="number of encoded training windows")
     return parser
 
 

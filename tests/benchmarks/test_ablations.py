@@ -1,4 +1,4 @@
-"""The ablation ladder: rows that differ in one thing, a file that is added to, honest tables."""
+"""The ablation study: rows that differ in one choice, a file that is appended to, and tables."""
 
 import argparse
 import dataclasses
@@ -98,7 +98,7 @@ def test_rows_of_stage_1_are_scored_once_and_shown_together(
     assert lines[:3] == first
     names = ["frozen first frame", "ours", "no landmarks", "warps only"]
     assert [line["row"] for line in lines] == names
-    assert lines[2]["scores"]["told"] == [None] * 4
+    assert lines[2]["scores"]["predicted"] == [None] * 4
     assert len(lines[1]["scores"]["lpips"]) == len(set(lines[1]["clips"])) == 4
     shown = capsys.readouterr().out
     assert "| minus ours |" in shown
@@ -161,7 +161,7 @@ def test_the_published_log_determinant_needs_no_row_as_it_has_the_same_gradient(
     other.load_state_dict(flow.state_dict())
     z, c = torch.randn(3, 64), torch.randn(3, 48)
     losses = [-one.log_prob(z, c).mean() for one in (flow, other)]
-    assert losses[0] > losses[1] + 1  # the likelihood that is told is another
+    assert losses[0] > losses[1] + 1  # the reported likelihoods differ
     for loss in losses:
         loss.backward()
     for a, b in zip(flow.parameters(), other.parameters(), strict=True):
