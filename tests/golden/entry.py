@@ -40,11 +40,13 @@ from cinnema.evaluation.validation import ValidationSettings, validate_model
 from cinnema.media.pictures import to_tensor
 from cinnema.media.videos import VideoFile
 from cinnema.models.control import Drift, EndPoint
+from cinnema.models.files import save_model
 from cinnema.models.flow.conditioning import ConditionerConfig
 from cinnema.models.flow.flow import FlowConfig
 from cinnema.models.flow.priors import GaussianPrior, LinearGaussianPrior
 from cinnema.models.keypoint.model import EndPointRange
 from cinnema.models.keypoint.stage1 import KeypointConfig
+from cinnema.models.warping.model import WarpingModel, WarpingModelConfig
 from cinnema.models.warping.stage1 import Stage1, Stage1Config
 from cinnema.paper.recipes import bair, tiny
 from cinnema.paper.training.assembly import train_paper
@@ -475,7 +477,22 @@ def _formula_weights(model: Any) -> Any:
 # --- Measuring ------------------------------------------------------------------------------------
 
 
-def evaluate(weights: str, data: Path, json_file: Path, *options: object) -> Numbers:
+def save_tiny_landscape(path: Path) -> Path:
+    """Write a landscape of 64 px and 4 frames that takes a drift, with weights of a formula."""
+    conditioner = ConditionerConfig(feature_dim=8, width=8, condition_dim=4, control_dim=2)
+    config = WarpingModelConfig(
+        name="golden",
+        stage1=_TINY,
+        conditioner=conditioner,
+        flow=FlowConfig(
+            z_dim=16, condition_dim=conditioner.out_dim, num_blocks=2, hidden_dim=16, depth=1
+        ),
+    )
+    save_model(path, _formula_weights(WarpingModel(config)))
+    return path
+
+
+def evaluate(weights: str | Path, data: Path, json_file: Path, *options: object) -> Numbers:
     """Run `cinnema evaluate` without VGG16, and with pixels for what I3D would say."""
     ends = FeatureNetwork(
         name="pixels",
@@ -503,7 +520,9 @@ def evaluate(weights: str, data: Path, json_file: Path, *options: object) -> Num
     return {"rows": rows, "curves": values["curves"]}
 
 
-def measure(task: str, weights: str, data: Path, json_file: Path, *options: object) -> Numbers:
+def measure(
+    task: str, weights: str | Path, data: Path, json_file: Path, *options: object
+) -> Numbers:
     """Run `cinnema measure`; return its numbers in order, whatever they are called."""
     command("measure", task, weights, data, "-o", json_file, "--device", "cpu", *options)
     numbers = json.loads(json_file.read_text())["numbers"]
@@ -540,8 +559,20 @@ def validate(weights: str, data: Path, cache: Path) -> Numbers:
         lpips=LPIPS.load("alex"),
         settings=settings,
     )
-    values = report.to_dict()
-    return {name: value for name, value in values.items() if name not in ("settings", "seconds")}
+    # Intervals are computed otherwise since the first recording, and counted sources were scenes.
+    parts = {"inversion": report.inversion.to_dict()}
+    for name, part in report.breakdowns().items():
+        parts[name] = _values_of(part.to_dict())
+    return parts
+
+
+def _values_of(numbers: Any) -> Any:
+    """Return nested dictionaries with what is a value in them, without its interval and counts."""
+    if not isinstance(numbers, dict):
+        return None
+    if "value" in numbers:
+        return numbers["value"]
+    return {name: _values_of(value) for name, value in numbers.items()}
 
 
 @torch.no_grad()

