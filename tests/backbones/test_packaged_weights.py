@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cinnema.backbones.packaged_weights import find_packaged_file, load_numpy_pickle
+from cinnema.backbones.packaged_weights import PackagedFile, load_numpy_pickle
 from cinnema.core.errors import UserError
 
 
@@ -65,4 +65,4 @@ def test_a_file_that_is_no_pickle_is_named(tmp_path: Path) -> None:
 
 def test_a_missing_file_of_an_installed_package_names_the_way_out() -> None:
     with pytest.raises(UserError, match="pip install --no-deps numpy"):
-        find_packaged_file("numpy", "no", "such.file", requirement="numpy")
+        PackagedFile("numpy", ("no", "such.file"), "numpy").find()

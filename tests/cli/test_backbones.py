@@ -42,4 +42,4 @@ def test_a_users_files_are_found_and_another_one_is_told(
 def test_a_folder_that_is_none_is_told(cinnema: Callable[..., Any], tmp_path: Path) -> None:
     result = cinnema("backbones", "--dir", tmp_path / "none")
     assert result.code == 2
-    assert "is no folder: name one that holds the networks' files" in result.err[-1]
+    assert "is not a folder: name one with the networks' files" in result.err[-1]

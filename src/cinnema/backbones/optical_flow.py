@@ -1,8 +1,8 @@
-"""Optical flow back to the first frame, by OpenCV's DIS: the motion that stage 1 learns from.
+"""Optical flow back to the first frame, with OpenCV's DIS: the input of the warping stage 1.
 
-Kroeger et al., "Fast Optical Flow using Dense Inverse Search" (ECCV 2016). Sign and unit are the
-same everywhere: the flow of frame t points from a pixel p of frame t to where that pixel was in
-frame 0, so that x_t(p) ~= x_0(p + flow_t(p)); channel 0 is x (to the right), channel 1 is y (down).
+Kroeger et al., "Fast Optical Flow using Dense Inverse Search" (ECCV 2016). The flow of frame t
+points from a pixel p of frame t to its position in frame 0, so that x_t(p) ~= x_0(p + flow_t(p));
+channel 0 is x (to the right), channel 1 is y (down).
 """
 
 from collections.abc import Iterator
@@ -15,11 +15,10 @@ from numpy import ndarray
 
 from cinnema.core.errors import UserError
 
-# Below this size DIS has too few scales and patches to work with.
+# Smaller frames have too few scales and patches for DIS.
 _MIN_SIZE = 32
 
-# A round trip that misses its start by this much (pixels, and share of its length) has a
-# confidence of 1/e.
+# Forward-backward error (pixels, plus share of the flow's length) of a confidence of 1/e.
 _TOLERANCE_PIXELS = 1.0
 _TOLERANCE_SHARE = 0.1
 
@@ -29,21 +28,22 @@ def backward_flow(
 ) -> Float32[ndarray, "_ rows columns 2"]:
     """Estimate the flow from every later frame back to frame 0.
 
-    Each estimate starts from that of the frame before, so that motions larger than DIS could
-    find at once are followed. About 2.5 ms a frame at 128 x 128. Deterministic: OpenCV runs on
-    one thread meanwhile, for the stripes that its threads search influence the result.
+    Each estimate is initialised with that of the frame before, so that motions too large for one
+    search are followed. About 2.5 ms a frame at 128 x 128. Deterministic: OpenCV runs on one
+    thread, as the result depends on how the frame is split among its threads.
 
     Args:
         frames: RGB frames, at least 2.
         size: Working height and width, each at least 32; frames of another size are resized
-            (without regard to their aspect).
+            (without keeping their aspect ratio).
 
     Returns:
         The flow of frames 1 to t - 1 in pixels of the working size, so that
         x_t(p) ~= x_0(p + flow_t(p)), with x in channel 0 and y in channel 1.
 
     Raises:
-        UserError: Fewer than 2 frames, not RGB in uint8, or a working size below 32.
+        UserError: There are fewer than 2 frames, they are not RGB in uint8, or the working size is
+            below 32.
 
     Example:
         >>> still = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), dtype=np.uint8)
@@ -58,21 +58,21 @@ def backward_flow(
 def flow_confidence(
     frames: UInt8[ndarray, "t h w 3"], flow: Float32[ndarray, "_ rows columns 2"]
 ) -> Float32[ndarray, "_ rows columns"]:
-    """Say how far the flow can be trusted: whether the way back leads to the start again.
+    """Return the confidence of the flow: how well it agrees with the flow in the other direction.
 
-    With g_t the flow from frame 0 to frame t, the miss is e = |flow_t(p) + g_t(p + flow_t(p))|,
-    and the confidence is exp(-(e / (1 + 0.1 |flow_t(p)|))^2). It falls where something appears,
-    vanishes or leaves the picture. About as costly as the flow itself.
+    With g_t the flow from frame 0 to frame t, the error is e = |flow_t(p) + g_t(p + flow_t(p))|,
+    and the confidence is exp(-(e / (1 + 0.1 |flow_t(p)|))^2). It is low where something appears,
+    vanishes or leaves the picture. It takes about as long as the flow.
 
     Args:
-        frames: The frames that `backward_flow` saw.
-        flow: What it returned; its height and width are the working size.
+        frames: The frames that were given to `backward_flow`.
+        flow: The flow that it returned; its height and width are the working size.
 
     Returns:
-        Confidences in [0, 1], 0 wherever the flow points out of the picture.
+        Confidences in [0, 1], 0 where the flow points out of the picture.
 
     Raises:
-        UserError: As `backward_flow`, or a flow of another number of frames.
+        UserError: As in `backward_flow`, or the flow has another number of frames.
     """
     rows, columns = flow.shape[1:3]
     grey = _working_frames(frames, (rows, columns))
@@ -87,24 +87,23 @@ def flow_confidence(
     for t, (back, forth) in enumerate(zip(flow, forward, strict=True)):
         x, y = grid_x + back[..., 0], grid_y + back[..., 1]
         there = cv2.remap(forth, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        miss = np.linalg.norm(back + there, axis=-1)
+        error = np.linalg.norm(back + there, axis=-1)
         tolerance = _TOLERANCE_PIXELS + _TOLERANCE_SHARE * np.linalg.norm(back, axis=-1)
         is_inside = (x >= 0) & (x <= columns - 1) & (y >= 0) & (y <= rows - 1)
-        confidence[t] = np.exp(-np.square(miss / tolerance)) * is_inside
+        confidence[t] = np.exp(-np.square(error / tolerance)) * is_inside
     return confidence
 
 
 def to_volume(
     flow: Float32[ndarray, "t h w 2"], *, grid: int = 16
 ) -> Float32[ndarray, "2 t {grid} {grid}"]:
-    """Average the flow over blocks and express it in widths and heights of the picture.
+    """Average the flow over blocks, in units of the picture's width and height.
 
-    So the volume does not depend on the working size: a flow of 0.1 in channel 0 moves by a
-    tenth of the width.
+    The volume does not depend on the working size: 0.1 in channel 0 is a tenth of the width.
 
     Args:
-        flow: As `backward_flow` returns it, in pixels.
-        grid: Blocks along each side; must divide height and width.
+        flow: What `backward_flow` returned, in pixels.
+        grid: Number of blocks along each side; it must divide height and width.
 
     Returns:
         The block means, x / width in channel 0 and y / height in channel 1.
@@ -128,7 +127,7 @@ def to_volume(
 
 
 def _working_frames(frames: ndarray, size: tuple[int, int]) -> list[ndarray]:
-    """Check the frames and turn them to grey at the working size."""
+    """Check the frames, and convert them to grey at the working size."""
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8:
         raise UserError(
             "optical flow takes uint8 frames of shape (t, h, w, 3), got "
@@ -155,25 +154,25 @@ def _working_frame(frame: ndarray, size: tuple[int, int]) -> ndarray:
 
 
 def _flow_chain(*, moving: list[ndarray], fixed: list[ndarray]) -> ndarray:
-    """Flow of each pair, moving(p) ~= fixed(p + flow(p)), each started from the one before."""
+    """Return the flow of each pair, moving(p) ~= fixed(p + flow(p)), starting from the last one."""
     dis = _estimator()
     flows: list[ndarray] = []
     with _one_thread():
         for a, b in zip(moving, fixed, strict=True):
-            # DIS writes into the start it is given.
+            # DIS overwrites its initial flow.
             start = flows[-1].copy() if flows else np.zeros((*a.shape, 2), np.float32)
             flows.append(dis.calc(a, b, start))
     return np.stack(flows)
 
 
 def _estimator() -> cv2.DISOpticalFlow:
-    """DIS as chosen by measurements on clouds, fire and water, and on drifts that are known.
+    """Return DIS with settings chosen on videos of clouds, fire and water, and on known drifts.
 
     The preset "medium" (down to half size, 25 descents, patches of 8 every 3 pixels) has the
-    lowest photometric error that 3 ms can buy. A smaller delta (intensity) and larger gamma
-    (gradients) in its refinement serve clouds of low contrast: they follow edges, not grey
-    levels, and their error on a known drift is a quarter lower. Equalising the contrast beforehand
-    raised the error.
+    lowest photometric error of those that take 3 ms. A smaller delta (intensity) and larger gamma
+    (gradients) in its refinement make clouds of low contrast follow edges rather than grey levels,
+    and lower the error on a known drift by a quarter. Equalising the contrast beforehand raised the
+    error.
     """
     dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     dis.setVariationalRefinementDelta(1.0)

