@@ -572,7 +572,8 @@ def _values_of(numbers: Any) -> Any:
     if not isinstance(numbers, dict):
         return None
     if "value" in numbers:
-        return float(f"{numbers['value']:.12g}")
+        value = numbers["value"]
+        return None if value is None else float(f"{value:.12g}")
     return {name: _values_of(value) for name, value in numbers.items()}
 
 
