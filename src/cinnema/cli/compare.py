@@ -1,4 +1,4 @@
-"""`cinnema compare`: which of two sets of videos do people prefer, when they do not know."""
+"""`cinnema compare`: which of two sets of videos people prefer in a blind comparison."""
 
 import sys
 from contextlib import suppress
@@ -14,29 +14,29 @@ from cinnema.core.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class Compare:
-    """Show blind pairs of videos in a browser, and write down which ones are chosen.
+    """Show blind pairs of videos in a browser, and record which ones are chosen.
 
-    The arrows choose left or right, the space bar replays, u undoes. Every answer is in the CSV
-    file at once; run the same command again to go on. Ctrl-C ends.
+    The arrow keys choose left or right, the space bar replays, u undoes. Every answer is written to
+    the CSV file at once; the same command run again continues. Ctrl-C ends.
     """
 
     a: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="A")] = None
     """Folder of videos (mp4 with H.264, webp or gif)."""
     b: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="B")] = None
-    """Folder of the videos to compare them with: pairs have the same name, or, if no name is in
-    both, the same place in the order of names."""
+    """Folder of the videos to compare them with. Pairs have the same name or, if no name is in
+    both folders, the same position in the order of names."""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="CSV")] = Path("results.csv")
     """File of the answers."""
     question: str = "Which looks more real?"
-    """What is asked."""
+    """The question that is asked."""
     pairs: int | None = None
-    """Show so many pairs at most, chosen at random; all unless given."""
+    """Greatest number of pairs, chosen at random; by default all."""
     seed: int = 0
-    """Of the order of pairs, and of which video is on the left."""
+    """Seed of the order of the pairs, and of which video is on the left."""
     port: int = 0
-    """Port on this machine; 0 takes one that is free."""
+    """Port on this machine; 0 takes a free one."""
     summary: Annotated[Path | None, tyro.conf.arg(metavar="CSV")] = None
-    """Only print what the answers in this file say."""
+    """Only print a summary of the answers in this file."""
 
     def run(self) -> int:
         """Serve until Ctrl-C, then print what the answers say."""

@@ -1,4 +1,4 @@
-"""`cinnema data`: pack data sets and simulated worlds, look at them, check them."""
+"""`cinnema data`: data sets and simulations as packed clips; contact sheets and checksums."""
 
 import sys
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ import tyro
 
 from cinnema.cli.console import DONE, Progress
 from cinnema.core.errors import UserError
+from cinnema.core.files import check_input_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,21 +22,22 @@ if TYPE_CHECKING:
 DataSet = Literal["bair", "landscape", "iper", "dtdb", "folder"]
 World = Literal["push", "walk", "sky"]
 
-_STARTS_FOR_ONE = 10  # of so many starts at least one is of any split
+_STARTS_FOR_ONE = 10  # of ten starts, every split has at least one
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Packing:
-    """How clips are packed, whatever they come from."""
+    """How clips of any source are packed."""
 
     size: int | None = None
-    """Width and height of the frames, in pixels; what is usual for the data set unless given."""
+    """Width and height of the frames, in pixels; by default the usual one of the data set."""
     encoding: Literal["png", "jpeg", "webp", "raw"] = "png"
-    """png and webp lose nothing, jpeg (quality 95) is smaller, raw is read fastest."""
+    """Format of the frames: png and webp are lossless, jpeg (quality 95) is smaller, raw is read
+    fastest."""
     split: Literal["train", "validation", "test"] | None = None
-    """Pack this side of the split only."""
+    """Pack only this split; by default all."""
     workers: int = 1
-    """Processes on this machine."""
+    """Number of processes on this machine."""
     clips_per_shard: int = 64
     """Number of clips at which a file counts as full. Files are what processes share out: several
     machines work together when the command is started with torchrun."""
@@ -94,34 +96,34 @@ class Prepare(_Packing):
     """
 
     data_set: Annotated[DataSet, tyro.conf.Positional]
-    """What the folder holds: BAIR (tfrecords or converted), Landscape, iPER or DTDB as they are
-    published, or any folder of videos, gifs, arrays (npz, npy) and folders of frames."""
+    """Kind of the source: BAIR (tfrecords or converted), Landscape, iPER or DTDB as published, or
+    any folder of videos, GIFs, arrays (npz, npy) and folders of frames."""
     source: Annotated[Path, tyro.conf.Positional]
-    """The folder."""
+    """Folder to pack."""
     destination: Annotated[Path, tyro.conf.Positional]
     """Folder of the packed data set."""
     skip_bad: bool = False
-    """Leave out what is damaged, and list it, instead of stopping there."""
+    """Leave out damaged records and list them, instead of stopping at the first one."""
     control: Literal["wind"] | None = None
-    """wind: estimate where clouds drift from their optical flow, as the control."""
+    """Add a control to the clips. wind: the drift of clouds, estimated from optical flow."""
     texture: str | None = None
-    """dtdb: which texture, as fire; all that are there unless given."""
+    """Of dtdb: the texture to pack, as fire; by default all."""
     camera: Literal["aux1", "main"] | None = None
-    """bair: which camera; aux1 unless given, as in the paper."""
+    """Of bair: the camera; by default aux1, as in the paper."""
     fit: Literal["stretch", "crop"] | None = None
-    """folder: whether frames are stretched to a square or cut; stretched unless given."""
+    """Of folder: how frames become square: stretched (the default) or cropped."""
     stride: int | None = None
-    """folder: take every which frame; what a manifest.json suggests, or 1, unless given."""
-
+    """Of folder: pack every N-th frame; by default as a manifest.json suggests, or 1."""
     photographs: Literal["error", "frames", "ignore"] | None = None
-    """folder: what numbered pictures beside videos are: the frames of one more video, or nothing;
-    an error unless given."""
+    """Of folder: how numbered pictures beside videos are treated: as an error (the default), as the
+    frames of one more video, or not at all."""
     splits: Path | None = None
-    """folder: a JSON file {"train": [...], "validation": [...], "test": [...]} of videos, by their
+    """Of folder: JSON file {"train": [...], "validation": [...], "test": [...]} of videos by their
     names; others are left out."""
 
     def run(self) -> int:
-        """Pack it, and print what was packed."""
+        """Pack the folder, and print what was packed."""
+        check_input_folder(self.source, kind="clips")
         from cinnema.data.sources.splits import divide_in_time
 
         decides = self.data_set == "folder" and self.splits is None and self.split is None
@@ -133,10 +135,10 @@ class Prepare(_Packing):
         )
 
     def find_source(self) -> "ClipSource":
-        """Return what reads the folder.
+        """Return the source of the folder's clips.
 
         Raises:
-            UserError: An option is for another kind of data set, or one is missing.
+            UserError: An option belongs to another kind of data set, or one is missing.
         """
         options = self._options()
         source = self._reader(options)
@@ -147,7 +149,7 @@ class Prepare(_Packing):
         return source if self.split is None else _one_split(source, self.split)
 
     def _options(self) -> dict[str, Any]:
-        """Return the options that were given, all of which this kind of data set takes."""
+        """Return the options that were given; a UserError refuses those of other data sets."""
         takes = {
             "dtdb": ["texture"],
             "bair": ["camera"],
@@ -180,35 +182,36 @@ class Prepare(_Packing):
 
 @dataclass(frozen=True, kw_only=True)
 class Simulate(_Packing):
-    """Simulate a world in which everything is known, and pack it.
+    """Simulate clips whose motion and control are known, and pack them.
 
     One start in ten is for validation and one for testing (of fewer than ten, the last ones). The
-    same seed gives the same clips.
-    push and walk need the extra `sim`.
+    same seed gives the same clips. push and walk need the extra `sim`.
     """
 
     world: Annotated[World, tyro.conf.Positional]
-    """push: a robot arm among objects; walk: a person in motion; sky: clouds that drift."""
+    """push: a robot arm among objects; walk: a walking person; sky: clouds that drift."""
     destination: Annotated[Path, tyro.conf.Positional]
     """Folder of the packed data set."""
     num_starts: Annotated[int, tyro.conf.arg(name="num-starts", aliases=["-n"])]
-    """How many start states; with --split, of that side."""
+    """Number of start states; with --split, of that split."""
     futures: int = 1
-    """Clips that share one start state and go on differently."""
+    """Number of clips that share a start state and continue differently."""
     seed: int = 0
-    """Of all draws."""
+    """Seed of all random numbers."""
     foregrounds: Path | None = None
-    """sky: folder of photographs in which nothing moves, for the ground."""
+    """Of sky: folder of photographs in which nothing moves, for the ground."""
 
     def run(self) -> int:
-        """Simulate it, and print what came of it."""
+        """Simulate and pack, and print what was packed."""
+        if self.foregrounds is not None:
+            check_input_folder(self.foregrounds, kind="photographs")
         return self.pack(self.find_source(), self.destination)
 
     def find_source(self) -> "ClipSource":
-        """Return what simulates the world.
+        """Return the simulator as a source of clips.
 
         Raises:
-            UserError: An option is for another world, or out of range.
+            UserError: An option belongs to another world, or is out of range.
         """
         from cinnema.simulators.push import Push
         from cinnema.simulators.sky import Skies
@@ -235,14 +238,15 @@ class Check:
     """The packed data set."""
 
     def run(self) -> int:
-        """Check it, and print that it is whole."""
+        """Check all shards, and print that they are undamaged."""
+        check_input_folder(self.folder, kind="packed clips")
         from cinnema.data.dataset import PackedDataset
 
         dataset = PackedDataset(self.folder)
         with Progress(total=len(dataset.manifest.shards)) as progress:
             progress.begin("checking shards")
             dataset.verify(lambda done, _: progress.advance(done - progress.count))
-        print(f"{self.folder}: {len(dataset)} clips, all shards are whole", flush=True)
+        print(f"{self.folder}: {len(dataset)} clips, no shard is damaged", flush=True)
         return DONE
 
 
@@ -253,17 +257,18 @@ class Show:
     folder: Annotated[Path, tyro.conf.Positional]
     """The packed data set."""
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
-    """The sheet (.png); the animated one has the same name with .gif. sheet.png in the data set's
-    folder unless given."""
+    """The sheet to write (.png); the animated one has the same name with .gif. By default
+    sheet.png in the folder of the data set."""
     num_clips: Annotated[int, tyro.conf.arg(name="num-clips", aliases=["-n"])] = 12
-    """How many clips, spread over the data set."""
+    """Number of clips, spread over the data set."""
     split: Literal["train", "validation", "test"] | None = None
-    """Of this side of the split only."""
+    """Show only clips of this split; by default of all."""
     overwrite: bool = False
-    """Replace sheets that are there already."""
+    """Replace existing sheets."""
 
     def run(self) -> int:
         """Write both sheets and print their paths."""
+        check_input_folder(self.folder, kind="packed clips")
         from PIL import Image
 
         from cinnema.core.files import atomic_path

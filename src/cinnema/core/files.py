@@ -157,6 +157,27 @@ def check_input_file(path: str | Path, *, kind: str) -> Path:
     return path
 
 
+def check_input_folder(path: str | Path, *, kind: str) -> Path:
+    """Return `path` if it is a folder.
+
+    Args:
+        path: The folder.
+        kind: What it should hold, as in "clips", for the message.
+
+    Returns:
+        `path` as a `Path`.
+
+    Raises:
+        UserError: It is missing, or a file.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"{path} does not exist: check the name of the folder of {kind}")
+    if not path.is_dir():
+        raise UserError(f"{path} is a file, not a folder of {kind}: name the folder that it is in")
+    return path
+
+
 def check_output_folder(folder: str | Path) -> None:
     """Raise a UserError unless files can be written to a folder, which need not exist yet.
 
