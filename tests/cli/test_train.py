@@ -135,11 +135,12 @@ def test_a_recipe_that_was_damaged_is_named_when_it_is_bundled(
 
 
 def commands_of_the_page() -> list[list[str]]:
-    """What follows `cinnema` in each command; of torchrun's, what follows `-m cinnema`."""
-    page = (Path(__file__).parents[2] / "docs/training.md").read_text(encoding="utf-8")
+    """The arguments of every command of the page that trains."""
+    page = (Path(__file__).parents[2] / "docs/guide/train.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```sh\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
     lines = [line.partition(" > ")[0] for block in blocks for line in block.splitlines()]
-    return [shlex.split(re.sub(r"^(cinnema|torchrun .* -m cinnema) ", "", line)) for line in lines]
+    words = [shlex.split(re.sub(r"^(cinnema|torchrun .* -m cinnema) ", "", x)) for x in lines]
+    return [command for command in words if command[0] == "train"]
 
 
 @pytest.mark.parametrize("command", commands_of_the_page(), ids=" ".join)

@@ -12,7 +12,7 @@ from cinnema.core.overrides import override
 from cinnema.recipes import RECIPES, Recipe
 from cinnema.training.adversarial import AdversaryPhase, DiscriminatorsConfig
 
-PAGE = (Path(__file__).parents[2] / "docs/training.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs/guide/train.md").read_text(encoding="utf-8")
 SECTION = PAGE.partition("## Discriminators\n")[2].partition("\n## ")[0]
 
 
