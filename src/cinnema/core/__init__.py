@@ -1,1 +1,1 @@
-"""The ground floor: errors, files, weights, configuration and randomness."""
+"""What everything else uses: errors, files, weights, configurations, devices, ranks, randomness."""

@@ -1,4 +1,4 @@
-"""Which number format a device is fast in, and float32 master weights beside bf16 ones."""
+"""Training in bfloat16 with float32 master weights, and moving averages of weights."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -8,10 +8,13 @@ from torch import Tensor, nn
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:
-    """Return bfloat16 where the device multiplies it in hardware, else float32.
+    """Return bfloat16 if the device multiplies it in hardware, else float32.
 
-    On a CPU that is AMX, or AVX-512 with bf16, where convolutions run twice as fast as in float32;
-    without either they run ten times slower.
+    On CPUs with AMX, or AVX-512 with bf16, convolutions in bfloat16 are twice as fast as in float32;
+    on others they are ten times slower.
+
+    Args:
+        device: Device to compute on.
     """
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
@@ -20,20 +23,21 @@ def fast_dtype(device: torch.device) -> torch.dtype:
 
 
 class MasterWeights:
-    """A network's weights in float32, beside the network, which may compute in fewer bits.
+    """Float32 weights of a network that may compute in fewer bits.
 
-    The optimiser holds `parameters`. In float32 they are the network's own; else copies:
-    `take_gradients` brings the network's gradients to them, `publish` their values back. What is
-    frozen is remembered unrounded as well, so that `restore` gives a network back as it came but
-    for what was trained.
+    The optimiser changes `parameters`. If the network computes in float32 they are its own; else
+    they are copies: `take_gradients` moves the network's gradients to them, `publish` copies their
+    values to the network. Frozen weights are kept unrounded too, so that `restore` returns them as
+    they were.
 
     Args:
-        network: What requires gradients has a master. It is converted here.
-        dtype: What it shall compute in; as it is if None.
+        network: The network, which is converted to `dtype`. Parameters that require gradients have
+            master weights.
+        dtype: Type that it computes in; None keeps its own.
 
     Attributes:
-        parameters: What the optimiser changes, in float32.
-        shared: Whether they are the network's own.
+        parameters: Weights for the optimiser, in float32.
+        shared: Whether they are the network's own parameters.
 
     Example:
         >>> network = torch.nn.Linear(2, 2)
@@ -64,7 +68,7 @@ class MasterWeights:
             network.to(dtype)
 
     def take_gradients(self) -> None:
-        """Move the network's gradients to the master weights."""
+        """Move the network's gradients to the master weights, as float32."""
         if self.shared:
             return
         for master, own in zip(self.parameters, self._network, strict=True):
@@ -81,7 +85,7 @@ class MasterWeights:
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Let the network compute in float32, with the master weights, nothing rounded."""
+        """Convert the network to float32, with the unrounded weights."""
         self._module.float()
         self.publish()
         own = self._module.state_dict()
@@ -89,9 +93,9 @@ class MasterWeights:
             own[name].copy_(value)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the network's state, by its names, with the master weights for what is trained.
+        """Return the network's state dict with unrounded weights.
 
-        So a checkpoint is the same whatever the network computes in.
+        A checkpoint so does not depend on the type that the network computes in.
         """
         state: dict[str, Any] = self._module.state_dict()
         if not self.shared:
@@ -100,7 +104,11 @@ class MasterWeights:
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up a checkpoint, in the master weights and in the network."""
+        """Load a checkpoint into the master weights and the network.
+
+        Args:
+            state: What `state_dict` returned.
+        """
         self._module.load_state_dict(state)
         if not self.shared:
             with torch.no_grad():
@@ -111,13 +119,13 @@ class MasterWeights:
 
 
 class MovingAverage:
-    """An exponential moving average of parameters, with a warm-up: early values fade fast.
+    """An exponential moving average of parameters, with a warm-up in which it decays faster.
 
-    Update n keeps the share min(decay, n / (n + 10)) of the average.
+    Update n is average <- d average + (1 - d) parameters with d = min(decay, n / (n + 10)).
 
     Args:
-        parameters: What is averaged.
-        decay: Share kept at each step once warm, in [0, 1).
+        parameters: Parameters to average.
+        decay: d after the warm-up, in [0, 1).
     """
 
     def __init__(self, parameters: Iterable[Tensor], *, decay: float) -> None:
@@ -128,25 +136,29 @@ class MovingAverage:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take the parameters' present values into the average."""
+        """Update the average with the current values of the parameters."""
         self.num_updates += 1
         decay = min(self.decay, self.num_updates / (self.num_updates + 10))
         torch._foreach_lerp_(self.values, [p.detach() for p in self.source], 1 - decay)
 
     @torch.no_grad()
     def exchange(self) -> None:
-        """Swap the averages with the parameters; a second call swaps them back."""
+        """Swap the averages and the parameters; a second call swaps them back."""
         for value, parameter in zip(self.values, self.source, strict=True):
             kept = parameter.detach().clone()
             parameter.copy_(value)
             value.copy_(kept)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint needs."""
+        """Return the averages and the number of updates, for a checkpoint."""
         return {"values": self.values, "num_updates": self.num_updates}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up a checkpoint's averages."""
+        """Load the averages of a checkpoint.
+
+        Args:
+            state: What `state_dict` returned.
+        """
         for mine, saved in zip(self.values, state["values"], strict=True):
             mine.copy_(saved)
         self.num_updates = state["num_updates"]

@@ -1,30 +1,30 @@
-"""Random streams that depend on nothing but the seed and the sample."""
+"""Random numbers that depend only on the seed and the number of the sample."""
 
 import numpy as np
 import torch
 
 from cinnema.core.errors import UserError
 
-_SPREAD = 0x9E3779B1  # odd, so that sample -> sample * _SPREAD is a bijection modulo 2^32
+_STEP = 0x9E3779B1  # odd, so that sample -> sample * _STEP is a bijection modulo 2^32
 
 
 def generator_for(seed: int, sample: int) -> torch.Generator:
-    """Return the random stream of one sample.
+    """Return the random generator of one sample.
 
-    The stream is the same whatever the number of samples, their order, or the batch they are
-    computed in, so sample 3 of 4 is sample 3 of 100. torch seeds its CPU generator with 32 bits
-    only: within one seed no two samples share them.
+    Its numbers do not depend on how many samples there are, their order, or the batch that they are
+    computed in: sample 3 of 4 is sample 3 of 100. torch seeds its CPU generator with 32 bits, which
+    differ for all samples of one seed.
 
     Args:
-        seed: the user's seed, at least 0, of any size.
-        sample: the sample's number, from 0 to 2^32 - 1.
+        seed: The user's seed, at least 0, of any size.
+        sample: Number of the sample, from 0 to 2^32 - 1.
 
     Returns:
-        A CPU generator of its own. Draw on the CPU and move the draw, as other devices' streams
-        differ.
+        A new CPU generator. Draw on the CPU and move the result, as the generators of other devices
+        give other numbers.
 
     Raises:
-        UserError: the seed or the sample's number is negative or the latter too large.
+        UserError: The seed or the number is out of range.
 
     Example:
         >>> nu = torch.randn(64, generator=generator_for(seed=0, sample=3))
@@ -34,4 +34,4 @@ def generator_for(seed: int, sample: int) -> torch.Generator:
     if not 0 <= sample < 2**32:
         raise UserError(f"a sample's number must be from 0 to {2**32 - 1}, got {sample}")
     start = int(np.random.SeedSequence(seed).generate_state(1)[0])
-    return torch.Generator().manual_seed((start + sample * _SPREAD) % 2**32)
+    return torch.Generator().manual_seed((start + sample * _STEP) % 2**32)

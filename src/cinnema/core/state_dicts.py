@@ -1,4 +1,4 @@
-"""State dicts that other programs saved: read without running code, checked entry by entry."""
+"""State dicts of other programs: read without running code, checked entry by entry."""
 
 import pickle
 import re
@@ -14,26 +14,27 @@ from torch import Tensor
 from cinnema.core.errors import UserError
 from cinnema.core.files import check_input_file
 
-_GLOBAL = re.compile(r"GLOBAL (\S+)")  # how torch names what a pickle wants to call
-_PARALLEL = "module."  # what torch's DataParallel puts before every name
+_GLOBAL = re.compile(r"GLOBAL (\S+)")  # how torch's message names what a pickle refers to
+_PARALLEL = "module."  # torch's DataParallel puts it before every name
 
 
 def read_state_dict(path: str | Path, *, kind: str) -> dict[str, Tensor]:
     """Read tensors by name from a torch or safetensors file.
 
-    They may lie under the key `state_dict`; what lies beside it (epoch, optimiser) is left. Where
-    all names begin with `module.`, as data-parallel training leaves them, it is taken off.
+    They may be under the key `state_dict`; other entries (epoch, optimiser) are ignored. The prefix
+    `module.` of data-parallel training is removed if all names have it.
 
     Args:
-        path: A file of torch (.pth, .pt, .pth.tar), of which only tensors and plain values are
-            read, or one that ends in .safetensors.
+        path: A torch file (.pth, .pt, .pth.tar), of which only tensors and plain values are read,
+            or a file with the suffix .safetensors.
         kind: What it should be, with its article ("the weights of an I3D"), for messages.
 
     Returns:
         The tensors, on the CPU.
 
     Raises:
-        UserError: The file is missing or damaged, needs code to be read, or holds no state dict.
+        UserError: The file is missing or damaged, cannot be read without running code, or does not
+            hold a state dict.
     """
     path = check_input_file(path, kind=kind)
     content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
@@ -56,10 +57,10 @@ def require_entries(
     """Raise a UserError unless a state dict has exactly the expected names and shapes.
 
     Args:
-        state: What was read.
-        expected: What the network wants, of which only names and shapes count.
-        path: The file that it was read from, for the message.
-        network: What the network is called, for the message.
+        state: The state dict that was read.
+        expected: A state dict of the network, of which names and shapes are used.
+        path: The file, for the message.
+        network: Name of the network, for the message.
     """
     problems = {
         "lacks": [name for name in expected if name not in state],
@@ -87,18 +88,18 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         ) from error
 
 
-def _read_torch(path: Path) -> Any:  # noqa: ANN401 - what the file held
+def _read_torch(path: Path) -> Any:  # noqa: ANN401 - whatever the file holds
     try:
-        # weights_only builds tensors and no objects.
+        # weights_only builds tensors and runs no code.
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         wanted = _GLOBAL.search(str(error))
         reason = wanted[1] if wanted else _first_line(str(error).rpartition("error:")[2])
         raise UserError(
-            f"{path} needs more than tensors to be read, which could run code (it asks for "
+            f"{path} needs more than tensors to be read, which could run code (it refers to "
             f"{reason}): save its state dict alone, or as .safetensors"
         ) from error
-    # A damaged file fails in many ways, as the archive or the pickle in it breaks off.
+    # A damaged archive, or a damaged pickle in it, raises many kinds of errors.
     except (RuntimeError, EOFError, ValueError, KeyError, TypeError, OSError) as error:
         raise UserError(
             f"{path} is not a complete torch file ({_first_line(str(error))}): "

@@ -1,4 +1,4 @@
-"""One file holds a model: its weights, and the configuration that made it."""
+"""Weights files: one safetensors file holds the weights of a model and its configuration."""
 
 import json
 from dataclasses import dataclass
@@ -15,18 +15,18 @@ from cinnema import __version__
 from cinnema.core.errors import UserError
 from cinnema.core.files import atomic_path, check_input_file
 
-_KEY = "cinnema"  # the entry of the file's metadata that is ours
+_KEY = "cinnema"  # our entry in the file's metadata
 _FORMAT = 1
 
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """What a weights file holds.
+    """Contents of a weights file.
 
     Attributes:
-        state: the tensors by name; floating ones are float32, whatever the file holds.
-        config: the configuration that made the model, as JSON values.
-        sha256: the file's SHA-256, 64 hexadecimal digits.
+        state: Tensors by name; floating ones are converted to float32.
+        config: Configuration of the model, as JSON values.
+        sha256: SHA-256 of the file, 64 hexadecimal digits.
     """
 
     state: dict[str, Tensor]
@@ -42,17 +42,17 @@ def save_weights(
     dtype: torch.dtype = torch.bfloat16,
     overwrite: bool = False,
 ) -> str:
-    """Write a model to one safetensors file.
+    """Write the weights and the configuration of a model to one safetensors file.
 
     Args:
-        path: where to.
-        state: tensors by name, on any device.
-        config: the configuration, as JSON values; it goes into the file's metadata.
-        dtype: what floating tensors are stored as; others stay as they are.
-        overwrite: whether a file that is there already may be replaced.
+        path: The file to write.
+        state: Tensors by name, on any device.
+        config: The configuration, as JSON values, for the file's metadata.
+        dtype: Type that floating tensors are stored in; others are stored as they are.
+        overwrite: Whether an existing file may be replaced.
 
     Returns:
-        The file's SHA-256, 64 hexadecimal digits.
+        SHA-256 of the file, 64 hexadecimal digits.
 
     Raises:
         UserError: `path` exists, or cannot be written.
@@ -66,17 +66,17 @@ def save_weights(
 
 
 def load_weights(path: str | Path) -> WeightsFile:
-    """Read a model that `save_weights` wrote.
+    """Read a file that `save_weights` wrote.
 
     Args:
-        path: the file.
+        path: The file.
 
     Returns:
         Its tensors (on the CPU, floating ones as float32), configuration and hash.
 
     Raises:
-        UserError: the file is missing, empty, damaged, no safetensors file, not cinnema's, or of a
-            newer version than this one reads.
+        UserError: The file is missing, empty, damaged, not a safetensors file, not of cinnema, or
+            of a newer version.
     """
     path = check_input_file(path, kind="a weights file")
     content = path.read_bytes()
@@ -95,9 +95,9 @@ def load_weights(path: str | Path) -> WeightsFile:
 
 
 def _stored(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    # A copy, as safetensors refuses tensors that share memory (tied weights).
-    kind = dtype if tensor.is_floating_point() else tensor.dtype
-    return tensor.detach().to("cpu", kind, copy=True).contiguous()
+    # Copied, as safetensors refuses tensors that share memory (tied weights).
+    stored = dtype if tensor.is_floating_point() else tensor.dtype
+    return tensor.detach().to("cpu", stored, copy=True).contiguous()
 
 
 def _loaded(tensor: Tensor) -> Tensor:
