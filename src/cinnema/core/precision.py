@@ -10,8 +10,8 @@ from torch import Tensor, nn
 def fast_dtype(device: torch.device) -> torch.dtype:
     """Return bfloat16 if the device multiplies it in hardware, else float32.
 
-    On CPUs with AMX, or AVX-512 with bf16, convolutions in bfloat16 are twice as fast as in float32;
-    on others they are ten times slower.
+    On CPUs with AMX, or AVX-512 with bf16, convolutions in bfloat16 are twice as fast as in
+    float32; on others they are ten times slower.
 
     Args:
         device: Device to compute on.
