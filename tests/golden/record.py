@@ -398,7 +398,7 @@ def flows(record: Record, folder: Path) -> None:
 
 # By name; how near values have to be on another machine, as a share of the largest. The first steps
 # of Adam are as large for a gradient of nothing but rounding as for any other, so that the paper's
-# networks, which have many, soon differ.
+# networks, which have many, soon differ; and optical flow of videos of 8 bits may turn on one pixel.
 GROUPS: dict[str, tuple[Group, float]] = {
     group.__name__: (group, within)
     for group, within in (
@@ -416,8 +416,8 @@ GROUPS: dict[str, tuple[Group, float]] = {
         (training_bfloat16, 1e-4),
         (training_keypoint, 1e-4),
         (training_paper, 0.2),
-        (evaluation, 1e-4),
-        (evaluation_robot, 1e-4),
+        (evaluation, 0.1),
+        (evaluation_robot, 0.1),
         (validation, 1e-4),
         (flows, 1e-4),
     )
