@@ -398,7 +398,7 @@ def flows(record: Record, folder: Path) -> None:
 
 # By name; how near values have to be on another machine, as a share of the largest. The first steps
 # of Adam are as large for a gradient of nothing but rounding as for any other, so that the paper's
-# networks, which have many, soon differ; and optical flow of videos of 8 bits may turn on one pixel.
+# networks, which have many, soon differ; optical flow may turn on one pixel of a video.
 GROUPS: dict[str, tuple[Group, float]] = {
     group.__name__: (group, within)
     for group, within in (
