@@ -28,9 +28,9 @@ from cinnema.backbones.lpips import LPIPS
 from cinnema.cli.demo import example_folder
 from cinnema.media.pictures import resize_for_model, to_tensor
 from cinnema.models.files import load_warping_model
-from cinnema.synthesis.animation import Animation
 from cinnema.synthesis.native import refine_mask
 from cinnema.synthesis.pipeline import Pipeline
+from cinnema.synthesis.video import Video
 
 METHODS = ("continuous", "paper", "onward")
 _WIDTH = 320  # of the frames, in pixels
@@ -82,7 +82,7 @@ def marks(num_frames: int) -> list[int]:
 
 def extended(
     pipe: Pipeline, photo: Path, method: str, options: argparse.Namespace
-) -> Iterator[tuple[Animation, ndarray]]:
+) -> Iterator[tuple[Video, ndarray]]:
     """Yield the videos of a photograph, and the region that must not move."""
     picture = cv2.imread(str(photo))
     height, width, _ = picture.shape
@@ -103,9 +103,7 @@ def still_region(pipe: Pipeline, x0: ndarray) -> ndarray:
 
 
 @torch.inference_mode()
-def measured(
-    animation: Animation, still: ndarray, shown: list[int], lpips: LPIPS
-) -> list[Measured]:
+def measured(animation: Video, still: ndarray, shown: list[int], lpips: LPIPS) -> list[Measured]:
     x0, rows = animation.x0, []
     known = lpips.features(to_tensor(x0)[None])
     for i in shown:

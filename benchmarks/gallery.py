@@ -22,9 +22,9 @@ from cinnema.data.dataset import PackedDataset
 from cinnema.media.pictures import read_photograph
 from cinnema.media.videos import VideoFile, write_video
 from cinnema.models.control import DRIFT, Drift, EndPoint
-from cinnema.synthesis.animation import Animation
+from cinnema.synthesis.moments import Extension
 from cinnema.synthesis.pipeline import Pipeline
-from cinnema.synthesis.settings import Extension
+from cinnema.synthesis.video import Video
 
 _CELL = (288, 180)  # width and height of the cropped photographs
 _MOST = 10_000_000  # largest total size, in bytes
@@ -98,7 +98,7 @@ def long(pipe: Pipeline, photos: Sequence[ndarray]) -> ndarray:
 
 
 def extended(pipe: Pipeline, photo: ndarray, method: Extension) -> ndarray:
-    return pipe.extend(photo, method=method, num_samples=1, seed=1)[0].frames
+    return pipe.extend(photo, extension=method, num_samples=1, seed=1)[0].frames
 
 
 def transferred(pipe: Pipeline, photos: Sequence[ndarray]) -> ndarray:
@@ -120,7 +120,7 @@ def directions(pipe: Pipeline, photos: Sequence[ndarray]) -> ndarray:
     )
 
 
-def drifting(pipe: Pipeline, photo: ndarray, degrees: float) -> Animation:
+def drifting(pipe: Pipeline, photo: ndarray, degrees: float) -> Video:
     (animation,) = pipe.animate(photo, num_samples=1, seed=1, eta=Drift(direction=degrees))
     return animation
 
@@ -172,11 +172,11 @@ def doubled(video: ndarray) -> ndarray:
     return video.repeat(2, axis=1).repeat(2, axis=2)
 
 
-def frames(animations: Iterable[Animation]) -> list[ndarray]:
+def frames(animations: Iterable[Video]) -> list[ndarray]:
     return [animation.frames for animation in animations]
 
 
-def as_video(animation: Animation) -> VideoFile:
+def as_video(animation: Video) -> VideoFile:
     """Return the photograph and the frames after it as a query."""
     whole = np.concatenate([animation.x0[None], animation.frames])
     return VideoFile(frames=whole, fps=animation.fps, path=Path("animation"))

@@ -13,7 +13,7 @@ from PIL import Image
 from cinnema import __version__
 from cinnema.cli.options import parse_size
 from cinnema.media.videos import read_video
-from cinnema.synthesis.residuals import load_nu
+from cinnema.synthesis.residual import load_motion
 
 Run = Callable[..., Any]
 
@@ -151,7 +151,7 @@ def test_nu_loaded_again_gives_the_same_video(animate: Run, photo: Path, tmp_pat
 
 def test_the_nu_file_names_its_seed_and_sample(animate: Run, photo: Path, tmp_path: Path) -> None:
     animate(photo, "--seed", 9)
-    saved = load_nu(tmp_path / "out/sky_s9_01.nu.safetensors")
+    saved = load_motion(tmp_path / "out/sky_s9_01.nu.safetensors")
     assert (saved.seed, saved.sample) == (9, 1)
 
 

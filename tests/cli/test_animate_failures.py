@@ -290,7 +290,7 @@ def test_an_interruption_ends_with_130_and_leaves_no_part(
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("cinnema.synthesis.residuals.save_nu", interrupt)
+    monkeypatch.setattr("cinnema.synthesis.residual.save_motion", interrupt)
     assert animate(photo).code == 130
     assert not out.exists()
 

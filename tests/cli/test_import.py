@@ -16,7 +16,7 @@ from torch import nn
 from cinnema.cli.main import main
 from cinnema.media.pictures import to_pixels, to_tensor
 from cinnema.paper import build
-from cinnema.synthesis.residuals import load_nu
+from cinnema.synthesis.residual import load_motion
 from official_folder import FILES, copy_of, save_checkpoint, write_official
 from parity import recording_of
 
@@ -67,11 +67,11 @@ def test_an_imported_model_animates_as_the_published_parts_do(
     options = ["--weights", imported, "-n", 1, "--frames", 16, "--format", "npy", "--device", "cpu"]
     assert cinnema("animate", photograph, *options, "-o", tmp_path / "out").code == 0
     video = np.load(tmp_path / "out/arm_s0_00.npy")
-    saved = load_nu(tmp_path / "out/arm_s0_00.nu.safetensors")
+    saved = load_motion(tmp_path / "out/arm_s0_00.nu.safetensors")
 
     x0 = to_tensor(np.asarray(Image.open(photograph)))[None]
     with torch.no_grad():
-        c = torch.cat([network("image_encoder")(x0), one_hots(saved.settings["eta"])], dim=1)
+        c = torch.cat([network("image_encoder")(x0), one_hots(saved.about["eta"])], dim=1)
         z, _ = network("flow_control").to_latent(saved.nu[None], c)
         frames = network("decoder")(x0, z)[0]
     assert video.shape == (16, 64, 64, 3)

@@ -145,20 +145,20 @@ def test_a_robots_way_is_kept_and_the_json_says_so(
 ) -> None:
     weights, photo = tmp_path / "body.safetensors", take_photo(tmp_path / "tray.png")
     save_model(weights, tiny_body())
-    for options, kept in (([], "way"), (["--keep", "residual"], "residual")):
+    for options, kept in (([], "path"), (["--keep", "residual"], "residual")):
         out = tmp_path / kept
         result = task("transfer", "--motion", query, photo, *options, "-o", out, weights=weights)
         assert result.code == 0, result.err
         settings = told(out / "tray_like_waves_00.json")["settings"]
         assert settings["keep"] == kept
-        assert ("eta" in settings, "way_kept" in settings) == (kept == "way",) * 2
-    both = ("--keep", "way", "--end-point", "0,0,0")
+        assert ("eta" in settings, "path_kept" in settings) == (kept == "path",) * 2
+    both = ("--keep", "path", "--end-point", "0,0,0")
     result = task("transfer", "--motion", query, photo, *both, weights=weights)
     assert is_one_line_about(result, "keep: a hand cannot", "--end-point")
 
 
 def test_the_way_of_what_has_no_hand_is_refused(task: Run, photo: Path, query: Path) -> None:
-    result = task("transfer", "--motion", query, photo, "--keep", "way")
+    result = task("transfer", "--motion", query, photo, "--keep", "path")
     assert is_one_line_about(result, "keep: the model steered has no end point", "residual")
 
 

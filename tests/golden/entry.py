@@ -53,7 +53,7 @@ from cinnema.paper.training.assembly import train_paper
 from cinnema.recipes import DataConfig, KeypointRecipe, Recipe, assembly, keypoint_assembly
 from cinnema.recipes.keypoint import ActingData
 from cinnema.simulators.sky.skies import Skies
-from cinnema.synthesis.residuals import load_nu, save_nu
+from cinnema.synthesis import residual
 from cinnema.training.adversarial import AdversaryPhase, DiscriminatorsConfig
 from cinnema.training.keypoint import KeypointTraining
 from cinnema.training.stage2 import Stage2Training
@@ -101,7 +101,7 @@ def animate(pipe: Pipeline, image: Any, **options: Any) -> list[Shot]:
 
 
 def extend(pipe: Pipeline, image: Any, *, method: str, **options: Any) -> list[Shot]:
-    return [_shot(made) for made in pipe.extend(image, method=method, **options)]  # type: ignore[arg-type]
+    return [_shot(made) for made in pipe.extend(image, extension=method, **options)]
 
 
 def transfer(pipe: Pipeline, video: np.ndarray, image: Any, *, fps: float, **options: Any) -> Shot:
@@ -147,12 +147,12 @@ def flow(pipe: Pipeline, image: np.ndarray, z: Tensor, *, eta: Tensor | None) ->
 
 
 def save_motion(path: Path, shot: Shot) -> None:
-    save_nu(path, shot.made)
+    residual.save_motion(path, shot.made)
 
 
 def load_motion(path: Path) -> tuple[Tensor, Tensor]:
     """Return nu and z of a motion file."""
-    saved = load_nu(path)
+    saved = residual.load_motion(path)
     return saved.nu, saved.z
 
 

@@ -26,8 +26,8 @@ from cinnema.models.control import (
 from cinnema.models.warping.model import WarpingModel
 from cinnema.paper.model import END_POINT_SPEC
 from cinnema.synthesis.pipeline import Pipeline
-from cinnema.synthesis.queries import batch_of, read_query
-from cinnema.synthesis.residuals import save_nu
+from cinnema.synthesis.query import batch_of, read_query
+from cinnema.synthesis.residual import save_motion
 
 Photographs = Callable[[int, int], np.ndarray]
 
@@ -108,7 +108,7 @@ def test_a_nu_file_brings_its_drift(
     image = photograph(48, 80)
     told = Drift(direction=30, speed=0.5)
     (first,) = steered.animate(image, num_samples=1, num_frames=2, eta=told)
-    save_nu(tmp_path / "nu.safetensors", first)
+    save_motion(tmp_path / "nu.safetensors", first)
     (again,) = steered.animate(image, nu=tmp_path / "nu.safetensors", num_frames=2)
     (other,) = steered.animate(
         image, nu=tmp_path / "nu.safetensors", num_frames=2, eta=Drift(direction=210)

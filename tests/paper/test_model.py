@@ -18,9 +18,9 @@ from cinnema.paper import build
 from cinnema.paper.control import draw_end_point, end_point_one_hots
 from cinnema.paper.model import PaperModel, PaperModelConfig
 from cinnema.paper.spectral import SpectralWeight
-from cinnema.synthesis.animation import Animation
 from cinnema.synthesis.pipeline import Pipeline
-from cinnema.synthesis.residuals import load_nu, save_nu
+from cinnema.synthesis.residual import load_motion, save_motion
+from cinnema.synthesis.video import Video
 
 Photographs = Callable[[int, int], np.ndarray]
 
@@ -229,24 +229,24 @@ def square() -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def pair(painting: Pipeline, square: np.ndarray) -> list[Animation]:
+def pair(painting: Pipeline, square: np.ndarray) -> list[Video]:
     """Two samples of one photograph, one clip each."""
     return list(painting.animate(square, num_samples=2, num_frames=8, seed=SEED))
 
 
 def test_frames_are_those_of_the_decoder(
-    painter: PaperModel, square: np.ndarray, pair: list[Animation]
+    painter: PaperModel, square: np.ndarray, pair: list[Video]
 ) -> None:
     for animation in pair:
         expected = by_hand(painter, square, animation.nu)
         assert np.abs(animation.frames.astype(int) - expected).max() <= 1
-        note = "frames are painted at 64x64 px; fps is how fast they are shown"
+        note = "frames are decoded at 64x64 px; fps is how fast they are shown"
         assert animation.settings["note"] == note
     assert not np.array_equal(pair[0].frames, pair[1].frames)
 
 
 def test_longer_videos_are_decoded_again_from_the_last_frame_with_the_same_nu(
-    painting: Pipeline, painter: PaperModel, square: np.ndarray, pair: list[Animation]
+    painting: Pipeline, painter: PaperModel, square: np.ndarray, pair: list[Video]
 ) -> None:
     (animation,) = painting.animate(square, num_samples=1, num_frames=11, seed=SEED)
     assert np.array_equal(animation.frames[:8], pair[0].frames)
@@ -255,7 +255,7 @@ def test_longer_videos_are_decoded_again_from_the_last_frame_with_the_same_nu(
 
 
 def test_a_pingpong_plays_forwards_and_backwards(
-    painting: Pipeline, square: np.ndarray, pair: list[Animation]
+    painting: Pipeline, square: np.ndarray, pair: list[Video]
 ) -> None:
     (both,) = painting.animate(square, num_samples=1, num_frames=4, seed=SEED, loop="pingpong")
     there = pair[0].frames[:4]
@@ -263,7 +263,7 @@ def test_a_pingpong_plays_forwards_and_backwards(
 
 
 def test_pixels_that_are_kept_still_are_those_of_the_photograph(
-    painting: Pipeline, square: np.ndarray, pair: list[Animation]
+    painting: Pipeline, square: np.ndarray, pair: list[Video]
 ) -> None:
     mask = np.zeros((64, 64), bool)
     mask[:, 40:] = True
@@ -324,17 +324,17 @@ def test_a_nu_file_brings_its_control(
 ) -> None:
     pipe, image = Pipeline(controlled), photograph(64, 64)
     (first,) = pipe.animate(image, num_samples=1, num_frames=2, temperature=0.5)
-    save_nu(tmp_path / "nu.safetensors", first)
+    save_motion(tmp_path / "nu.safetensors", first)
     (again,) = pipe.animate(image, nu=tmp_path / "nu.safetensors", num_frames=2)
     assert np.array_equal(again.frames, first.frames)
     (other,) = pipe.animate(
         image,
-        nu=load_nu(tmp_path / "nu.safetensors"),
+        nu=load_motion(tmp_path / "nu.safetensors"),
         num_frames=2,
         eta=torch.tensor([0.5, 0.0, 0.25]),
     )
     assert other.settings["eta"] == [0.5, 0, 0.25]
-    with pytest.raises(UserError, match="does not tell the control"):
+    with pytest.raises(UserError, match="needs a control beside nu"):
         pipe.animate(image, nu=first.nu, num_frames=2)
 
 
@@ -378,7 +378,7 @@ def test_a_query_of_a_robot_comes_with_its_end_point(controlled: PaperModel) -> 
     assert not torch.allclose(same.z, other.z)
     assert other.settings["eta"] == pytest.approx([0.8, 0.2, 0.3])
     assert same.settings["query"]["eta_is"] == "given"
-    with pytest.raises(UserError, match=r"must be told the end point of the query.*x from 0.4264"):
+    with pytest.raises(UserError, match=r"needs the end point of the query.*x from 0.4264"):
         pipe.read_motion(arm)
     with pytest.raises(UserError, match="end point of a video cannot be estimated from its frames"):
         pipe.edit(arm, eta=OTHER)

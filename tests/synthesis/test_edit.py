@@ -48,7 +48,7 @@ def test_the_drift_that_was_read_is_told(steered: Pipeline, drifting: VideoFile)
     about = steered.read_motion(drifting, steered=True).about["query"]
     assert min(about["direction"], 360 - about["direction"]) < 20  # to the right
     assert 0 <= about["eta_known"] <= 1
-    assert "it drifts to" in steered.read_motion(drifting, steered=True).said
+    assert "it drifts to" in steered.read_motion(drifting, steered=True).summary
 
 
 def test_a_control_that_a_model_does_not_have_is_told(

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cinnema.core.errors import UserError
-from cinnema.synthesis.decoded_scene import _faded
-from cinnema.synthesis.extension import staggered
+from cinnema.synthesis.decoded_scene import join_clips
+from cinnema.synthesis.moments import staggered
 from cinnema.synthesis.pipeline import Pipeline
 
 Photographs = Callable[[int, int], np.ndarray]
@@ -71,7 +71,7 @@ def test_it_begins_as_animate_does(pipe: Pipeline, photograph: Photographs) -> N
     image = photograph(48, 80)
     (short,) = pipe.animate(image, num_samples=1, num_frames=2, seed=5)
     for method in ("continuous", "paper"):
-        (long,) = pipe.extend(image, num_samples=1, num_frames=9, seed=5, method=method)
+        (long,) = pipe.extend(image, num_samples=1, num_frames=9, seed=5, extension=method)
         assert np.array_equal(long.frames[:2], short.frames)
         assert torch.equal(long.nu, short.nu)
 
@@ -88,7 +88,7 @@ def test_the_papers_way_decodes_again_from_the_last_frame_with_the_same_nu(
     pipe: Pipeline, photograph: Photographs
 ) -> None:
     image = photograph(48, 80)
-    (long,) = pipe.extend(image, num_samples=1, num_frames=10, method="paper")
+    (long,) = pipe.extend(image, num_samples=1, num_frames=10, extension="paper")
     (first,) = pipe.animate(image, num_samples=1, num_frames=4)
     (second,) = pipe.animate(first.frames[-1], nu=first.nu, num_frames=4)
     (third,) = pipe.animate(second.frames[-1], nu=first.nu, num_frames=2)
@@ -105,7 +105,7 @@ def test_what_is_kept_still_stays_for_the_whole_video(
     still = np.zeros((64, 96), bool)
     still[:, :48] = True
     (video,) = pipe.extend(
-        photograph(64, 96), num_samples=1, num_frames=14, method=method, keep_still=still
+        photograph(64, 96), num_samples=1, num_frames=14, extension=method, keep_still=still
     )
     kept = video.frames[:, :, :46]
     assert np.array_equal(kept, np.broadcast_to(video.x0[:, :46], kept.shape))
@@ -122,7 +122,7 @@ def test_it_has_48_frames_unless_told_and_the_same_seed_gives_the_same(
 def test_a_long_video_of_the_models_own_size(pipe: Pipeline, photograph: Photographs) -> None:
     for method in ("continuous", "paper"):
         (video,) = pipe.extend(
-            photograph(48, 80), num_samples=1, num_frames=9, size="model", method=method
+            photograph(48, 80), num_samples=1, num_frames=9, size="model", extension=method
         )
         assert video.frames.shape == (9, 128, 128, 3)
 
@@ -132,7 +132,7 @@ def test_a_long_video_of_the_models_own_size(pipe: Pipeline, photograph: Photogr
     [
         ({"loop": "pingpong"}, "loop.*continuous.*pingpong"),
         ({"num_frames": 0}, "num_frames"),
-        ({"num_frames": 2000, "size": (1920, 1080), "method": "paper"}, "GB"),
+        ({"num_frames": 2000, "size": (1920, 1080), "extension": "paper"}, "GB"),
     ],
 )
 def test_what_cannot_be_extended_is_told(
@@ -144,6 +144,6 @@ def test_what_cannot_be_extended_is_told(
 
 def test_painted_clips_fade_over_one_into_the_next() -> None:
     video, clip = torch.zeros(6, 3, 2, 2), torch.ones(5, 3, 2, 2)
-    joined = _faded(video, clip, 3)[:, 0, 0, 0]
+    joined = join_clips(video, clip, overlap=3)[:, 0, 0, 0]
     torch.testing.assert_close(joined, torch.tensor([0, 0, 0, 0.25, 0.5, 0.75, 1, 1]))
-    assert len(_faded(video, clip, 0)) == 11
+    assert len(join_clips(video, clip, overlap=0)) == 11

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from cinnema.core.errors import UserError
 from cinnema.models.control import Drift
-from cinnema.synthesis.interpolation import slerp
+from cinnema.synthesis.interpolate import slerp
 from cinnema.synthesis.pipeline import Pipeline
-from cinnema.synthesis.residuals import save_nu
+from cinnema.synthesis.residual import save_motion
 
 Photographs = Callable[[int, int], np.ndarray]
 
@@ -82,7 +82,7 @@ def test_ends_may_be_files_and_tensors_and_the_temperature_is_that_of_numbers(
 ) -> None:
     image = photograph(32, 48)
     (cool,) = pipe.animate(image, num_samples=1, num_frames=1, temperature=0.5, seed=1)
-    save_nu(tmp_path / "cool.safetensors", cool)
+    save_motion(tmp_path / "cool.safetensors", cool)
     first, last = pipe.interpolate(
         image, start=tmp_path / "cool.safetensors", end=0, steps=2, seed=1, temperature=0.5,
         num_frames=1,
@@ -103,7 +103,7 @@ def test_the_control_leads_from_that_of_one_end_to_that_of_the_other(
             image, num_samples=1, num_frames=1, eta=Drift(direction=direction)
         )
         paths.append(tmp_path / f"{direction}.safetensors")
-        save_nu(paths[-1], video)
+        save_motion(paths[-1], video)
     _, middle, _ = steered.interpolate(image, start=paths[0], end=paths[1], steps=3, num_frames=1)
     assert middle.settings["eta"] == pytest.approx([0.075, -0.075])
     with pytest.raises(UserError, match="with a control and the other without"):

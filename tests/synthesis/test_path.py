@@ -6,7 +6,7 @@ from torch import Tensor
 
 from bodies import TIGHT, tiny_body
 from cinnema.models.keypoint.model import KeypointModel
-from cinnema.synthesis.path import Carried, carry_way, has_way
+from cinnema.synthesis.path import TransferredPath, has_path, transfer_path
 from cinnema.synthesis.pipeline import Pipeline
 
 
@@ -18,7 +18,7 @@ def pictures(seed: int, num: int = 3) -> Tensor:
     return torch.tanh(noise(num, 3, 32, 32, seed=seed))
 
 
-def path_in(model: KeypointModel, x0: Tensor, carried: Carried) -> Tensor:
+def path_in(model: KeypointModel, x0: Tensor, carried: TransferredPath) -> Tensor:
     z, _ = model.to_latent(carried.nu, model.condition(x0, carried.eta))
     return model.read_landmarks(x0, z)
 
@@ -35,20 +35,20 @@ def body() -> KeypointModel:
 def test_only_what_is_told_an_end_point_and_tells_a_path_has_a_way(
     body: KeypointModel, pipe: Pipeline, steered: Pipeline
 ) -> None:
-    assert has_way(body)
-    assert not has_way(tiny_body(steered=False))
-    assert not has_way(tiny_body(landmarks=0))
-    assert not has_way(pipe.model)
-    assert not has_way(steered.model)
+    assert has_path(body)
+    assert not has_path(tiny_body(steered=False))
+    assert not has_path(tiny_body(landmarks=0))
+    assert not has_path(pipe.model)
+    assert not has_path(steered.model)
 
 
 def test_a_way_carried_to_its_own_picture_is_the_clip_itself(body: KeypointModel) -> None:
     x0, z = pictures(1), noise(3, 8)
-    carried = carry_way(body, x0, z, x0)
+    carried = transfer_path(body, x0, z, x0)
     back, _ = body.to_latent(carried.nu, body.condition(x0, carried.eta))
     torch.testing.assert_close(back, z, atol=1e-3, rtol=0)
     torch.testing.assert_close(carried.eta, body.read_landmarks(x0, z)[:, -1])
-    torch.testing.assert_close(carried.way, carried.kept)
+    torch.testing.assert_close(carried.displacement, carried.kept)
 
 
 def test_the_hand_of_another_picture_goes_the_same_way_from_where_it_is(
@@ -56,12 +56,12 @@ def test_the_hand_of_another_picture_goes_the_same_way_from_where_it_is(
 ) -> None:
     x0, other, z = pictures(1), pictures(2), noise(3, 8)
     wanted = away(body.read_landmarks(x0, z))
-    carried = carry_way(body, x0, z, other)
+    carried = transfer_path(body, x0, z, other)
     kept = away(path_in(body, other, carried)) - wanted
     # What nu and the displaced end point make without regard to the path:
     own = body.read_landmarks(x0, z)[:, -1]
     nu, _ = body.to_residual(z, body.condition(x0, own))
-    told = Carried(nu, carried.eta, carried.way, carried.kept)
+    told = TransferredPath(nu, carried.eta, carried.displacement, carried.kept)
     unaimed = away(path_in(body, other, told)) - wanted
     assert kept.norm() < 0.2 * unaimed.norm()
     assert kept.norm() < 0.1 * wanted.norm()
@@ -71,19 +71,19 @@ def test_the_hand_of_another_picture_goes_the_same_way_from_where_it_is(
 
 def test_another_residual_is_kept_but_for_the_way(body: KeypointModel) -> None:
     x0, other, z, nu = pictures(1), pictures(2), noise(3, 8), noise(3, 8, seed=5)
-    carried = carry_way(body, x0, z, other, nu=nu)
+    carried = transfer_path(body, x0, z, other, nu=nu)
     wanted = away(body.read_landmarks(x0, z))
     kept = away(path_in(body, other, carried))
     assert (kept - wanted).norm() < 0.1 * wanted.norm()
     # One that goes that way already stays as it is.
-    own = carry_way(body, x0, z, x0).nu
-    torch.testing.assert_close(carry_way(body, x0, z, x0, nu=own).nu, own, atol=1e-3, rtol=0)
+    own = transfer_path(body, x0, z, x0).nu
+    torch.testing.assert_close(transfer_path(body, x0, z, x0, nu=own).nu, own, atol=1e-3, rtol=0)
 
 
 def test_a_way_is_cut_where_it_leaves_the_range() -> None:
     body = tiny_body(end_point=TIGHT)
     x0, other, z = pictures(1), pictures(2), 3 * noise(3, 8)
-    carried = carry_way(body, x0, z, other)
+    carried = transfer_path(body, x0, z, other)
     assert float(carried.eta.abs().max()) <= 0.01 + 1e-6
     place = body.read_landmarks(other, z)[:, 0]
     torch.testing.assert_close(carried.kept, carried.eta - place)
@@ -93,8 +93,8 @@ def test_a_given_end_point_is_the_end_of_the_way(body: KeypointModel) -> None:
     x0, other, z = pictures(1), pictures(2), noise(3, 8)
     start = body.read_landmarks(x0, z)[:, 0]
     end = start + torch.tensor([0.05, -0.02, 0.01])
-    carried = carry_way(body, x0, z, other, eta=end)
-    torch.testing.assert_close(carried.way, end - start)
+    carried = transfer_path(body, x0, z, other, eta=end)
+    torch.testing.assert_close(carried.displacement, end - start)
     place = body.read_landmarks(other, z)[:, 0]
     torch.testing.assert_close(carried.eta - place, end - start, atol=1e-6, rtol=1e-4)
 
@@ -102,8 +102,8 @@ def test_a_given_end_point_is_the_end_of_the_way(body: KeypointModel) -> None:
 def test_it_needs_no_gradients_of_its_caller_and_each_row_is_alone(body: KeypointModel) -> None:
     with torch.inference_mode():
         x0, other, z = pictures(1), pictures(2), noise(3, 8)
-        all_of_them = carry_way(body, x0, z, other)
-        one = carry_way(body, x0[:1], z[:1], other[:1])
+        all_of_them = transfer_path(body, x0, z, other)
+        one = transfer_path(body, x0[:1], z[:1], other[:1])
     torch.testing.assert_close(all_of_them.nu[:1], one.nu, atol=1e-4, rtol=0)
     assert not all_of_them.nu.requires_grad
     assert not all_of_them.nu.is_inference()

@@ -16,7 +16,7 @@ from cinnema.core.errors import UserError
 from cinnema.media.pictures import to_pixels, to_tensor
 from cinnema.models.warping.model import WarpingModel
 from cinnema.synthesis.pipeline import Pipeline
-from cinnema.synthesis.residuals import load_nu, save_nu
+from cinnema.synthesis.residual import load_motion, save_motion
 
 Photographs = Callable[[int, int], np.ndarray]
 
@@ -175,8 +175,8 @@ def test_crossfade_closes_as_smoothly_as_it_runs(pipe: Pipeline, photograph: Pho
 
 def test_the_video_is_the_frames_as_a_tensor(pipe: Pipeline, photograph: Photographs) -> None:
     (animation,) = pipe.animate(photograph(32, 48), num_samples=1, num_frames=2)
-    assert animation.video.shape == (2, 3, 32, 48)
-    assert np.array_equal(to_pixels(animation.video), animation.frames)
+    assert animation.tensor.shape == (2, 3, 32, 48)
+    assert np.array_equal(to_pixels(animation.tensor), animation.frames)
 
 
 def test_nu_goes_to_z_and_back(pipe: Pipeline, photograph: Photographs) -> None:
@@ -194,11 +194,11 @@ def test_nu_replays_a_video_from_tensor_and_file(
 ) -> None:
     image = photograph(32, 48)
     first, second = pipe.animate(image, num_samples=2, temperature=0.7, seed=3)
-    save_nu(tmp_path / "a.safetensors", second)
+    save_motion(tmp_path / "a.safetensors", second)
     both = pipe.animate(image, nu=torch.stack([first.nu, second.nu]))
     assert np.array_equal(both[0].frames, first.frames)
     assert np.array_equal(both[1].frames, second.frames)
-    for nu in (tmp_path / "a.safetensors", load_nu(tmp_path / "a.safetensors"), second.nu):
+    for nu in (tmp_path / "a.safetensors", load_motion(tmp_path / "a.safetensors"), second.nu):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             (again,) = pipe.animate(image, nu=nu)
@@ -210,7 +210,7 @@ def test_nu_replays_a_video_from_tensor_and_file(
 def test_nu_of_other_weights_warns(
     pipe: Pipeline, model: WarpingModel, photograph: Photographs, tmp_path: Path
 ) -> None:
-    save_nu(tmp_path / "a.safetensors", pipe.animate(photograph(32, 48), num_samples=1)[0])
+    save_motion(tmp_path / "a.safetensors", pipe.animate(photograph(32, 48), num_samples=1)[0])
     with pytest.warns(UserWarning, match="other weights"):
         Pipeline(model).animate(photograph(32, 48), nu=tmp_path / "a.safetensors")
 

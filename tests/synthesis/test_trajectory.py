@@ -1,12 +1,14 @@
 """Motion at any time, and the moments that loops show."""
 
+from typing import get_args
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cinnema.models.warping.motion import TemporalBasis
-from cinnema.synthesis.loops import LOOPS, Loop, moments
+from cinnema.synthesis.moments import Loop, looped
 from cinnema.synthesis.trajectory import Trajectory
 
 BASIS = TemporalBasis(num_basis=4, num_frames=16)
@@ -42,21 +44,21 @@ def test_clips_meet_without_a_jump(seam: int) -> None:
     assert (at - before).abs().max() < 1e-3
 
 
-@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("loop", get_args(Loop))
 @settings(deadline=None)
 @given(num_frames=st.integers(2, 40))
 def test_shares_add_up_to_1(loop: Loop, num_frames: int) -> None:
-    for mix in moments(loop, num_frames):
+    for mix in looped(loop, num_frames):
         assert sum(moment.share for moment in mix) == pytest.approx(1)
         assert all(moment.share > 0 for moment in mix)
 
 
 def test_a_pingpong_repeats_neither_end() -> None:
-    times = [mix[0].time for mix in moments("pingpong", 4)]
+    times = [mix[0].time for mix in looped("pingpong", 4)]
     assert times == [1, 2, 3, 4, 3, 2]
-    assert len(moments("pingpong", 2)) == 2
+    assert len(looped("pingpong", 2)) == 2
 
 
 def test_a_crossfade_ends_at_the_photographs_own_time() -> None:
-    assert moments("crossfade", 4)[-1] == ((0, 1.0),)
-    assert moments("crossfade", 4)[0] == ((1, 0.75), (-3, 0.25))
+    assert looped("crossfade", 4)[-1] == ((0, 1.0),)
+    assert looped("crossfade", 4)[0] == ((1, 0.75), (-3, 0.25))

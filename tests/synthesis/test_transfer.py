@@ -15,8 +15,8 @@ from cinnema.media.pictures import to_tensor
 from cinnema.media.videos import VideoFile, write_video
 from cinnema.models.control import Drift, EndPoint
 from cinnema.synthesis.pipeline import Pipeline
-from cinnema.synthesis.queries import read_query
-from cinnema.synthesis.residuals import load_nu, save_nu
+from cinnema.synthesis.query import read_query
+from cinnema.synthesis.residual import load_motion, save_motion
 
 Photographs = Callable[[int, int], np.ndarray]
 
@@ -57,8 +57,8 @@ def test_what_was_taken_is_told(pipe: Pipeline) -> None:
     assert query.about["slowed_by"] == pytest.approx(1.6)
     assert query.about["size"] == [30, 20]
     assert query.about["seen_as"] == [128, 128]
-    assert "slowed down by 1.6" in query.said
-    assert "30x20 pixels seen as 128x128" in query.said
+    assert "slowed down by 1.6" in query.summary
+    assert "30x20 pixels resized to 128x128" in query.summary
 
 
 def test_a_folder_of_frames_has_no_rate_so_each_frame_is_taken(
@@ -124,14 +124,14 @@ def test_a_robots_hand_keeps_its_way_unless_told_otherwise() -> None:
     motion = robot.read_motion(noisy_video())
     moved = robot.transfer(motion, picture)
     told = moved.settings
-    assert (told["keep"], told["way"]) == ("way", told["way_kept"])
+    assert (told["keep"], told["path"]) == ("path", told["path_kept"])
     pictures = (noisy_video().frames[0], picture)
     ways = [
         model.read_landmarks(to_tensor(pixels)[None], z[None])[0]
         for pixels, z in zip(pictures, (motion.z, moved.z), strict=True)
     ]
     own, other = (way[-1] - way[0] for way in ways)
-    assert told["way"] == pytest.approx(own.tolist(), abs=1e-3)
+    assert told["path"] == pytest.approx(own.tolist(), abs=1e-3)
     assert float((other - own).norm()) < 0.1 * float(own.norm())
     assert torch.tensor(told["eta"]).sub(ways[1][0]).tolist() == pytest.approx(
         own.tolist(), abs=1e-3
@@ -156,7 +156,7 @@ def test_the_way_does_not_depend_on_how_the_video_was_read() -> None:
     robot, picture = Pipeline(tiny_body()), noisy_video(seed=1).frames[0]
     video, free = noisy_video(), robot.read_motion(noisy_video())
     own = robot.read_motion(video, steered=True)
-    assert own.about["query"]["eta_is"] == "read off its z"
+    assert own.about["query"]["eta_is"] == "estimated from its z"
     first, *others = (robot.transfer(motion, picture) for motion in (video, free, own))
     for other in others:
         torch.testing.assert_close(other.z, first.z, atol=1e-4, rtol=0)
@@ -166,7 +166,7 @@ def test_a_way_that_leads_out_of_the_range_is_cut_and_said_to_be() -> None:
     robot = Pipeline(tiny_body(end_point=TIGHT))
     told = robot.transfer(noisy_video(), noisy_video(seed=1).frames[0]).settings
     assert max(map(abs, told["eta"])) <= 0.01 + 1e-6
-    assert told["way"] != told["way_kept"]
+    assert told["path"] != told["path_kept"]
 
 
 def test_a_way_that_cannot_be_kept_is_told(
@@ -174,10 +174,10 @@ def test_a_way_that_cannot_be_kept_is_told(
 ) -> None:
     robot, image = Pipeline(tiny_body()), noisy_video(seed=1).frames[0]
     with pytest.raises(UserError, match=r"keep: .* end elsewhere: leave out the end point"):
-        robot.transfer(noisy_video(), image, keep="way", eta=EndPoint(x=0, y=0, z=0))
+        robot.transfer(noisy_video(), image, keep="path", eta=EndPoint(x=0, y=0, z=0))
     for pipe in (steered, Pipeline(tiny_body(steered=False))):
         with pytest.raises(UserError, match=r'keep: the model .* has no end point.*"residual"'):
-            pipe.transfer(drifting, photograph(48, 80), keep="way")
+            pipe.transfer(drifting, photograph(48, 80), keep="path")
 
 
 def test_nu_z_and_the_photographs_size_come_out(
@@ -185,10 +185,10 @@ def test_nu_z_and_the_photographs_size_come_out(
 ) -> None:
     moved = pipe.transfer(drifting, photograph(40, 70), num_frames=3)
     assert moved.frames.shape == (3, 40, 70, 3)
-    save_nu(tmp_path / "nu.safetensors", moved)
+    save_motion(tmp_path / "nu.safetensors", moved)
     (again,) = pipe.animate(photograph(40, 70), nu=tmp_path / "nu.safetensors", num_frames=3)
     assert np.array_equal(again.frames, moved.frames)
-    assert load_nu(tmp_path / "nu.safetensors").settings["query"]["file"] == "drifting.mp4"
+    assert load_motion(tmp_path / "nu.safetensors").about["query"]["file"] == "drifting.mp4"
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,8 @@ from cinnema.cli.options import (
 from cinnema.core.files import check_input_file
 
 if TYPE_CHECKING:
-    from cinnema.synthesis.animation import Animation
     from cinnema.synthesis.pipeline import Pipeline
+    from cinnema.synthesis.video import Video
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class Animate(ControlOptions, RenderingOptions, SamplingOptions):
         jobs = plan(photos, folder=self.output, tag=f"s{seed}", samples=samples, options=self)
 
         def prepare(pipeline: "Pipeline") -> Renderer:
-            def videos(photo: Path) -> "Iterator[Animation]":
+            def videos(photo: Path) -> "Iterator[Video]":
                 return pipeline.iterate(
                     check_input_file(photo, kind="a picture"),
                     eta=control,

@@ -12,8 +12,8 @@ from cinnema.cli.options import ControlOptions, Folder, QueryOptions, RenderingO
 from cinnema.core.errors import UserError
 
 if TYPE_CHECKING:
-    from cinnema.synthesis.animation import Animation
     from cinnema.synthesis.pipeline import Pipeline
+    from cinnema.synthesis.video import Video
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ class Edit(ControlOptions, RenderingOptions, QueryOptions):
         def prepare(pipeline: "Pipeline") -> Renderer:
             motion = self.read(pipeline, self.video, steered=True)
 
-            def videos(_: Path) -> "Iterator[Animation]":
+            def videos(_: Path) -> "Iterator[Video]":
                 return iter((pipeline.edit(motion, eta=control, **self.rendering()),))
 
             return Renderer(videos, motion)

@@ -12,8 +12,8 @@ from cinnema.cli.options import ControlOptions, Folder, RenderingOptions, at_lea
 from cinnema.core.files import check_input_file
 
 if TYPE_CHECKING:
-    from cinnema.synthesis.animation import Animation
     from cinnema.synthesis.pipeline import Pipeline
+    from cinnema.synthesis.video import Video
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class Interpolate(ControlOptions, RenderingOptions):
         jobs = plan([self.photo], folder=self.output, tag="between", samples=samples, options=self)
 
         def prepare(pipeline: "Pipeline") -> Renderer:
-            def videos(photo: Path) -> "Iterator[Animation]":
+            def videos(photo: Path) -> "Iterator[Video]":
                 return pipeline.interpolate(
                     check_input_file(photo, kind="a picture"),
                     start=start,

@@ -20,9 +20,9 @@ from cinnema.core.files import check_input_file, check_output_folder
 from cinnema.media.formats import VIDEO_SUFFIXES, find_pictures
 
 if TYPE_CHECKING:
-    from cinnema.synthesis.animation import Animation
     from cinnema.synthesis.pipeline import Pipeline
     from cinnema.synthesis.transfer import Motion
+    from cinnema.synthesis.video import Video
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Renderer:
         motion: The motion of another video that they have, shown beside them in the grid.
     """
 
-    videos: "Callable[[Path], Iterator[Animation]]"
+    videos: "Callable[[Path], Iterator[Video]]"
     motion: "Motion | None" = None
 
 

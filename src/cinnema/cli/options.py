@@ -12,6 +12,7 @@ from cinnema.core.bundled import find_weights
 from cinnema.core.errors import UserError
 from cinnema.core.files import check_input_file
 from cinnema.media.formats import MAX_FPS, MAX_GIF_FPS
+from cinnema.synthesis.request import Request
 
 if TYPE_CHECKING:
     from cinnema.models.control import Drift, EndPoint
@@ -83,7 +84,7 @@ class RenderingOptions:
             "--num-frames": (self.frames, 1 if self.loop == "none" else 2),
             "--motion-strength": (self.motion_strength, 0),
         })  # fmt: skip
-        parse_size(self.size)
+        Request.of(**self.rendering())
         if self.keep_still is not None:
             check_input_file(self.keep_still, kind="a mask")
         find_weights(self.weights)
@@ -139,9 +140,9 @@ class SamplingOptions:
         """Return the seed and the numbers of the samples; of a nu file, those stored in it."""
         if self.nu is None:
             return self.seed, tuple(range(self.num_samples))
-        from cinnema.synthesis.residuals import load_nu
+        from cinnema.synthesis.residual import load_motion
 
-        saved = load_nu(self.nu)
+        saved = load_motion(self.nu)
         return saved.seed or 0, (saved.sample,)
 
 
@@ -218,7 +219,7 @@ class QueryOptions:
             steered=steered,
             query_eta=None if given is None else parse_end_point(given, option="--query-end-point"),
         )
-        print(f"cinnema: {motion.said}", file=sys.stderr, flush=True)
+        print(f"cinnema: {motion.summary}", file=sys.stderr, flush=True)
         return motion
 
 

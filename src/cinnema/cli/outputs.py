@@ -18,8 +18,8 @@ from cinnema.core.errors import UserError
 from cinnema.core.files import sha256_of, write_json
 
 if TYPE_CHECKING:
-    from cinnema.synthesis.animation import Animation
     from cinnema.synthesis.pipeline import Pipeline
+    from cinnema.synthesis.video import Video
 
 _GRID_FORMATS = ("mp4", "gif", "webp")  # of the others, players show nothing
 
@@ -183,7 +183,7 @@ def describe_call(
 
 
 def write_sample(
-    job: Outputs, animation: "Animation", about: dict[str, Any], *, overwrite: bool
+    job: Outputs, animation: "Video", about: dict[str, Any], *, overwrite: bool
 ) -> Path:
     """Write the video, JSON and nu of a sample; if one fails, none is left.
 
@@ -200,14 +200,14 @@ def write_sample(
         UserError: A file exists or cannot be written, or the disk is full.
     """
     from cinnema.media.videos import write_video
-    from cinnema.synthesis.residuals import save_nu
+    from cinnema.synthesis.residual import save_motion
 
     sample = animation.sample
     with all_or_none(job.folder) as written:
         frames, path = animation.frames, job.video(sample)
         video = write_video(path, frames, fps=animation.fps, overwrite=overwrite)
         written.append(video)
-        save_nu(job.nu(sample), animation, overwrite=overwrite)
+        save_motion(job.nu(sample), animation, overwrite=overwrite)
         written.append(job.nu(sample))
         values = {
             **about,
@@ -220,7 +220,7 @@ def write_sample(
     return video
 
 
-def _describe_output(job: Outputs, animation: "Animation") -> dict[str, Any]:
+def _describe_output(job: Outputs, animation: "Video") -> dict[str, Any]:
     num_frames, height, width, _ = animation.frames.shape
     return {
         "video": job.written_video(animation.sample).name,

@@ -15,8 +15,8 @@ from cinnema.core.errors import UserError
 from cinnema.core.files import check_input_file
 
 if TYPE_CHECKING:
-    from cinnema.synthesis.animation import Animation
     from cinnema.synthesis.pipeline import Pipeline
+    from cinnema.synthesis.video import Video
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,9 +28,9 @@ class Transfer(ControlOptions, RenderingOptions, QueryOptions):
     motion: Annotated[Path, tyro.conf.arg(metavar="VIDEO")]
     """Video whose motion is transferred: a file or a folder of frames, of any size and frame rate,
     at least half a clip long."""
-    keep: Literal["way", "residual"] | None = None
+    keep: Literal["path", "residual"] | None = None
     """What is kept of the motion. residual: nu, what the video's first frame does not determine.
-    way: the path of a robot's hand, and of nu what that does not determine. Default: way with
+    path: the path of a robot's hand, and of nu what that does not determine. Default: path with
     weights of a robot and no --end-point, else residual."""
     output: Folder = Path("transferred")
     """Folder to write to, made if missing. For sky.jpg and waves.mp4 these are the video
@@ -48,13 +48,13 @@ class Transfer(ControlOptions, RenderingOptions, QueryOptions):
         jobs = plan(photos, folder=self.output, tag=tag, samples=(0,), options=self)
 
         def prepare(pipeline: "Pipeline") -> Renderer:
-            from cinnema.synthesis.transfer import what_is_kept
+            from cinnema.synthesis.transfer import choose_keep
 
             steered = control is not None
-            keep = what_is_kept(pipeline.model, self.keep, steered=steered)
-            motion = self.read(pipeline, self.motion, steered=steered or keep == "way")
+            keep = choose_keep(pipeline.model, self.keep, steered=steered)
+            motion = self.read(pipeline, self.motion, steered=steered or keep == "path")
 
-            def videos(photo: Path) -> "Iterator[Animation]":
+            def videos(photo: Path) -> "Iterator[Video]":
                 animation = pipeline.transfer(
                     motion,
                     check_input_file(photo, kind="a picture"),

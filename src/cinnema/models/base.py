@@ -93,6 +93,11 @@ class VideoModel(nn.Module, ABC):
         return None
 
     @property
+    def scenes(self) -> str | None:
+        """The only scenes that the model animates, as "a robot's arm"; None for any photograph."""
+        return None
+
+    @property
     def control(self) -> ControlSpec | None:
         """Description of the control eta; None if the model has no control."""
         return None

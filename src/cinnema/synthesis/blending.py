@@ -1,4 +1,4 @@
-"""Frames mixed into one without the haze of a cross-fade."""
+"""Mixing frames without the loss of contrast of a plain crossfade."""
 
 from collections.abc import Sequence
 
@@ -7,10 +7,10 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 _WINDOWS = 24
-"""Windows in which contrast is compared, along the longer side: about the size of a small cloud."""
+"""Number of windows for local contrast along the longer side: about the size of a small cloud."""
 
 _FLAT = 1.0
-"""Variance in squared levels of 255 below which a window has no contrast to keep."""
+"""Variance, in squared levels of 0 ... 255, below which a window has no contrast to keep."""
 
 
 def mixed(
@@ -19,25 +19,25 @@ def mixed(
     *,
     moving: Float32[np.ndarray, "h w"],
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """Return a mix of frames whose local contrast is that of the frames, not of their mean.
+    """Mix frames and keep their local contrast, which their mean does not have.
 
-    Where frames differ, their mean is flatter than each: a fade that is half done looks hazy. With
-    d_k what frame k adds to its own blurred copy, and <> a local mean,
+    Where frames differ, their mean is flatter than each, and the middle of a fade looks hazy. With
+    d_k the difference of frame k from its blurred copy, and <> a local mean,
 
         out = sum_k s_k x_k + m (g - 1) d,   d = sum_k s_k d_k,
         g^2 = <sum_k s_k d_k^2> / <d^2>,     1 <= g^2 <= 1 / sum_k s_k^2,
 
-    so that the contrast goes from that of one frame to that of the other. g is 1 where the frames
-    agree, and 1 / sqrt(sum s^2) where they have nothing in common.
+    so that the contrast changes from that of one frame to that of the other. g is 1 where the
+    frames agree, and 1 / sqrt(sum s^2) where they are uncorrelated.
 
     Source: the variance-preserving operator of Heitz and Neyret, "High-Performance By-Example Noise
-    using a Histogram-Preserving Blending Operator", 2018; we measure what the frames have in common
-    where they assume nothing.
+    using a Histogram-Preserving Blending Operator", 2018, who assume that frames are uncorrelated,
+    where we measure it.
 
     Args:
         frames: At least one.
-        shares: Of each frame; they add up to 1.
-        moving: m, 1 where things move; where it is 0 the result is the plain mean.
+        shares: Share of each frame; they add up to 1.
+        moving: m, 1 where things move; where it is 0 the result is the mean.
     """
     if len(frames) == 1:
         return frames[0]

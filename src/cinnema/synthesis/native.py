@@ -1,17 +1,17 @@
 """Frames at the photograph's own size.
 
-The networks see a small picture; what they say is smooth (flow, mask) or small (painting), so it
-is brought to the photograph's size, and the photograph itself is what moves. A frame is the
-photograph plus the change that the motion makes of the model's frame:
+The networks work on a small picture. Their outputs are smooth (flow, mask) or small (the painter's
+residual), so they are enlarged to the photograph's size, and the photograph itself is warped. A
+frame is the photograph plus the change of the model's frame by the motion:
 
     frame(F) = x0 + m (warp(plate, F) - plate) + up(painted(F) - painted(0))
 
-Stage 1's own frames are lerp(x0, warp(plate, F), m) + painted(F). The two agree where m is 0 or 1;
-where it is between, stage 1's differs from x0 even at rest, which shows as a jump after the
-photograph when it is shown large. So a still motion gives the photograph here, to the bit.
+Frames of stage 1 are lerp(x0, warp(plate, F), m) + painted(F). Both agree where m is 0 or 1. Where
+it is in between, those of stage 1 differ from x0 even without motion, which is visible as a jump
+after the photograph at large sizes. Here no motion gives the photograph, to the bit.
 
-Everything works on 8-bit colours, by OpenCV and strip by strip: several times faster than
-`grid_sample` on a CPU, and a picture of 40 megapixels needs no gigabytes of floats.
+All pixels are 8-bit colours, processed by OpenCV in strips: several times faster than
+`grid_sample` on a CPU, and a picture of 40 megapixels takes no gigabytes of floats.
 """
 
 from collections.abc import Iterator
@@ -31,29 +31,29 @@ from cinnema.models.layers import fill
 _Mode: TypeAlias = Literal["bilinear", "bicubic"]
 
 _STRIP = 1 << 18
-"""Pixels worked on at a time: what a processor's cache holds as floats."""
+"""Pixels of a strip: as floats they fit into a processor's cache."""
 
 _COARSE = 1 << 20
-"""Pixels at which masks are fitted to edges and hidden parts are filled; both are smooth."""
+"""Maximum pixels for fitting masks to edges and filling hidden parts; both are smooth."""
 
 _EPS = 1e-3
-"""Variance of the luminance under which a window counts as flat, and the mask is only smoothed."""
+"""Variance of the luminance below which a window is flat, and the mask is only smoothed."""
 
 _CELLS = 2.0
-"""Radius of the guided filter in cells of the mask, which is as far as the mask may be wrong."""
+"""Radius of the guided filter in cells of the mask: the largest error of an edge that it mends."""
 
 _CERTAIN = 0.25
-"""Probabilities this close to 0 and 1 count as still and moving: a cloud that were 5 % still would
-leave a ghost behind, and so would a peak that were 20 % cloud."""
+"""Probabilities this close to 0 and 1 count as still and moving: a cloud that is 5 % still would
+leave a ghost behind, and so would a peak that is 20 % cloud."""
 
 
 class NativeRenderer:
-    """One photograph, cut into layers once, of which any number of frames are made.
+    """Renders frames of one photograph, which is split into layers once.
 
     Args:
         pixels: The photograph at the frames' size.
-        moving: Probability that a point may move, of any lower resolution.
-        keep_still: 1 where the photograph must stay as it is, at the frames' size.
+        moving: Probability that a point may move, at any lower resolution.
+        keep_still: 1 where the photograph must not change, at the frames' size.
     """
 
     def __init__(
@@ -72,17 +72,17 @@ class NativeRenderer:
 
     @property
     def moving(self) -> Float32[np.ndarray, "h w"]:
-        """How far each point moves with the flow: 1 all the way, 0 not at all."""
+        """Share of the flow with which each point moves, from 0 to 1."""
         return self._moving
 
     def frame(
         self, flow: Float[Tensor, "1 2 i j"], painted: Float[Tensor, "1 3 m n"] | None = None
     ) -> UInt8[np.ndarray, "h w 3"]:
-        """Return one frame.
+        """Render one frame.
 
         Args:
             flow: Backward flow in picture widths and heights.
-            painted: What the painter changes, in the units of [-1, 1]; None paints nothing.
+            painted: Change of the painter's residual, for pictures in [-1, 1]; none if None.
         """
         height, width, _ = self._x0.shape
         scale = torch.tensor([width, height])[:, None, None]
@@ -93,14 +93,14 @@ class NativeRenderer:
             paint = _Enlarged(levels, (height, width), mode="bilinear")
         out = np.empty_like(self._x0)
         for rows in _strips(height, width):
-            change = self._motion(rows, shifts)
+            change = self._motion_change(rows, shifts)
             if paint is not None:
-                change += self._painting(rows, paint)
+                change += self._paint_change(rows, paint)
             out[rows] = cv2.add(change, self._x0[rows], dtype=cv2.CV_8U)  # rounds and clips
         return out
 
-    def _motion(self, rows: slice, shifts: "_Enlarged") -> np.ndarray:
-        """The change m (warp(plate) - plate) in some rows, float32, in levels of 0 ... 255."""
+    def _motion_change(self, rows: slice, shifts: "_Enlarged") -> np.ndarray:
+        """Return m (warp(plate) - plate) in some rows, float32, in levels of 0 ... 255."""
         plate, moving = self._plate[rows], self._moving[rows, :, None]
         if not moving.any():
             return np.zeros(plate.shape, np.float32)
@@ -109,22 +109,22 @@ class NativeRenderer:
         y += np.arange(rows.start, rows.stop, dtype=np.float32)[:, None]
         height, width, _ = self._x0.shape
         x, y = _mirrored(x, width), _mirrored(y, height)
-        # Beyond the edges the mirror image, as `stage1.warping.warp` has it. Cubic, for a linear
-        # look-up blurs what moves against what stays, and against the photograph itself.
+        # Reflection beyond the edges, as in `cinnema.models.layers.warp`. Cubic, because linear
+        # sampling blurs moving parts, visibly against the still ones and the photograph.
         warped = cv2.remap(self._plate, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
         change = cv2.subtract(warped, plate, dtype=cv2.CV_32F)
         change *= moving
         return change
 
-    def _painting(self, rows: slice, paint: "_Enlarged") -> np.ndarray:
+    def _paint_change(self, rows: slice, paint: "_Enlarged") -> np.ndarray:
         levels = np.moveaxis(paint.rows(rows), 0, -1)
         return levels if self._free is None else levels * self._free[rows, :, None]
 
 
 def _mirrored(places: np.ndarray, size: int) -> np.ndarray:
-    """Bring places far beyond the edges to where the mirror image shows them.
+    """Reflect positions far beyond the edges.
 
-    OpenCV's cubic look-up does so itself only as far as the first mirror image reaches.
+    OpenCV's cubic sampling does so itself only as far as one picture size.
     """
     if places.min() > -size / 2 and places.max() < 1.5 * size:
         return places
@@ -133,7 +133,7 @@ def _mirrored(places: np.ndarray, size: int) -> np.ndarray:
 
 
 def _smooth(painted: Float[Tensor, "3 m n"]) -> Float[Tensor, "3 m n"]:
-    """Take single pixels out of the painting: enlarged, they would show as a grid of dots."""
+    """Blur single pixels of the painter's residual: enlarged, they would be a grid of dots."""
     taps = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16
     kernel = (taps[:, None] * taps).expand(3, 1, 5, 5)
     around = functional.pad(painted[None], (2, 2, 2, 2), mode="replicate")
@@ -143,17 +143,17 @@ def _smooth(painted: Float[Tensor, "3 m n"]) -> Float[Tensor, "3 m n"]:
 def refine_mask(
     mask: Float32[np.ndarray, "i j"], pixels: UInt8[np.ndarray, "h w 3"]
 ) -> Float32[np.ndarray, "h w"]:
-    """Bring a mask to a photograph's size so that its edges are the photograph's.
+    """Enlarge a mask to a photograph's size, with edges at those of the photograph.
 
-    A guided filter: near each point the mask is fitted by a line of the luminance, q = a I + b,
-    and near-certain values then become 0 and 1. Lines are fitted on a smaller picture where the
-    photograph is large, and used at its own size.
+    A guided filter: around each point the mask is fitted by a line of the luminance, q = a I + b,
+    and nearly certain values then become 0 and 1. Lines are fitted on a smaller copy of a large
+    photograph, and applied at its own size.
 
     Source: He, Sun and Tang, "Guided Image Filtering", 2010, equations 4 to 8, and He and Sun,
     "Fast Guided Filter", 2015.
 
     Args:
-        mask: Probabilities, of any lower resolution.
+        mask: Probabilities, at any lower resolution.
         pixels: The photograph.
     """
     height, width, _ = pixels.shape
@@ -188,7 +188,7 @@ def refine_mask(
 
 
 def _plate(pixels: np.ndarray, moving: np.ndarray) -> np.ndarray:
-    """The moving layer, continued under the still one, uint8; as `stage1.rendering.cut` has it."""
+    """Return the plate, uint8, as `cinnema.models.warping.rendering.cut` does."""
     height, width, _ = pixels.shape
     weight = 0.98 * np.square(np.maximum(2 * moving - 1, 0)) + 0.02 * np.square(moving)
     small, small_weight = _seen(pixels, weight)
@@ -196,7 +196,7 @@ def _plate(pixels: np.ndarray, moving: np.ndarray) -> np.ndarray:
     plate = to_pixels(fill(x, torch.from_numpy(small_weight)[None, None])[0])
     if plate.shape == pixels.shape:
         return plate
-    # One level more of pull-push: the small plate is the guess where little is seen.
+    # One more level of pull-push: the small plate fills what is hidden.
     guess = np.asarray(cv2.resize(plate, (width, height), interpolation=cv2.INTER_LINEAR))
     for rows in _strips(height, width):
         seen = weight[rows]
@@ -205,7 +205,7 @@ def _plate(pixels: np.ndarray, moving: np.ndarray) -> np.ndarray:
 
 
 def _seen(pixels: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The picture in [-1, 1] and its weight, both shrunk; hidden pixels count for nothing."""
+    """Return the picture in [-1, 1] and its weight, scaled down; hidden pixels have no share."""
     size = _small_size(pixels)
     if size == weight.shape:
         return to_tensor(pixels).movedim(0, -1).contiguous().numpy(), weight
@@ -221,10 +221,10 @@ def _seen(pixels: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 class _Enlarged:
-    """A small field enlarged to a picture's size, some rows at a time, as torch would do it.
+    """A small field enlarged to a picture's size as torch does, some rows at a time.
 
-    Enlarging is linear in each direction, so it is a matrix for each: rows @ field @ columns.T.
-    The products are torch's: numpy's would bring threads of its own, which get in torch's way.
+    Enlarging is linear in each direction, so it is a matrix product: rows @ field @ columns.T.
+    The products are torch's, as those of numpy would start threads of their own.
     """
 
     def __init__(
@@ -238,13 +238,13 @@ class _Enlarged:
         """Return the field in these rows, (channels, rows, width)."""
         weights = self._rows[rows]
         used = weights.any(dim=0).nonzero()
-        near = slice(int(used[0]), int(used[-1]) + 1)  # a strip sees few of the small rows
+        near = slice(int(used[0]), int(used[-1]) + 1)  # a strip uses few of the small rows
         return (weights[:, near] @ self._across[:, near]).numpy()
 
 
 @lru_cache(maxsize=16)
 def _weights(size: int, new_size: int, mode: _Mode) -> Tensor:
-    """The matrix, (new_size, size), that resizes a column."""
+    """Return the matrix, (new_size, size), that resizes a column."""
     eye = torch.eye(size)[None, None]
     return functional.interpolate(eye, (new_size, size), mode=mode, align_corners=False)[0, 0]
 
@@ -256,7 +256,7 @@ def _strips(height: int, width: int) -> Iterator[slice]:
 
 
 def _small_size(pixels: np.ndarray) -> tuple[int, int]:
-    """Height and width divided by a whole number, so that they make at most `_COARSE` pixels."""
+    """Return height and width, divided by a whole number to at most `_COARSE` pixels."""
     height, width, _ = pixels.shape
     factor = 1
     while (height // factor) * (width // factor) > _COARSE:

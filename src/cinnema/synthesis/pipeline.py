@@ -1,27 +1,42 @@
 """From a photograph to videos of it, and from a video to its motion."""
 
+import warnings
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Unpack
 
+import numpy as np
 import torch
+from jaxtyping import Float32, UInt8
 from torch import Tensor
 
-from cinnema.media.pictures import Mask, Photograph, resize_for_model, to_tensor
+from cinnema.core.errors import UserError
+from cinnema.media.formats import VIDEO_SUFFIXES
+from cinnema.media.pictures import (
+    Photograph,
+    read_mask,
+    read_photograph,
+    resize_for_model,
+    to_tensor,
+)
+from cinnema.media.videos import VideoFile
 from cinnema.models.base import VideoModel
 from cinnema.models.control import Control, resolve_control
 from cinnema.models.files import LoadedModel, load_model
-from cinnema.synthesis.animation import Animation
-from cinnema.synthesis.draws import Draw, Nu, drawn, given
-from cinnema.synthesis.interpolation import End, between
-from cinnema.synthesis.loops import Loop
-from cinnema.synthesis.queries import QueryVideo, read_query
-from cinnema.synthesis.rendering import Look, RenderOptions, open_scene
-from cinnema.synthesis.scene import Scene
-from cinnema.synthesis.settings import Extension, Size
-from cinnema.synthesis.transfer import Keep, Motion, carry, read_motion, what_is_kept
+from cinnema.models.warping.model import WarpingModel
+from cinnema.synthesis.decoded_scene import DecodedScene
+from cinnema.synthesis.interpolate import End, between
+from cinnema.synthesis.query import QueryVideo, read_query
+from cinnema.synthesis.request import Request, RequestOptions
+from cinnema.synthesis.residual import Motions, Residual, draw, given
+from cinnema.synthesis.scene import ChainedScene, Progress, Scene, ignore
+from cinnema.synthesis.transfer import Keep, Motion, choose_keep, keep_path, read_motion
+from cinnema.synthesis.video import Video
+from cinnema.synthesis.warped_scene import WarpedScene, clip_frames
 
-__all__ = ["Animation", "Pipeline", "RenderOptions"]
+_LONG = 48
+"""Default number of frames of `Pipeline.extend`."""
 
 
 class Pipeline:
@@ -29,13 +44,15 @@ class Pipeline:
 
     Example:
         >>> pipe = Pipeline.from_pretrained("landscape")
-        >>> animations = pipe.animate("beach.jpg", num_samples=4, seed=0)
-        >>> animations[0].frames.shape
+        >>> videos = pipe("beach.jpg", num_samples=4, seed=0)
+        >>> videos[0].frames.shape
         (16, 720, 1280, 3)
+        >>> videos[0].save("beach.mp4")
 
     Args:
-        loaded: The model, and where it is from.
-        device: Where the networks compute; their own device if None. Frames are made on the CPU.
+        loaded: The model, or the model and the file that it was loaded from.
+        device: Device of the networks. Defaults to that of the model. Frames are rendered on the
+            CPU.
     """
 
     def __init__(
@@ -50,26 +67,56 @@ class Pipeline:
     def from_pretrained(
         cls, name_or_path: str | Path = "landscape", *, device: torch.device | str | None = None
     ) -> "Pipeline":
-        """Load a model, see `cinnema.models.warping.model.load_model`.
+        """Load a model, see `cinnema.models.files.load_model`.
 
         Args:
-            name_or_path: A bundled name, a weights file, or (extra `hub`) a hub id.
-            device: Where the networks compute; the CPU if None.
+            name_or_path: Name of bundled weights (landscape, robot, person), a weights file, or
+                (extra `hub`) a hub id.
+            device: Device of the networks, as "cpu" or "cuda". Defaults to the CPU.
 
         Raises:
-            UserError: There is no such model, or the file holds something else.
+            UserError: There is no such model, or the file is not a weights file.
         """
         return cls(load_model(name_or_path), device=device)
 
+    def __repr__(self) -> str:
+        model = self.model
+        return (
+            f"Pipeline({model.name}, {type(model).__name__} of {model.size}x{model.size} pixels "
+            f"and {model.num_frames} frames, {self.device})"
+        )
+
     @property
     def name(self) -> str:
-        """What the weights are called."""
+        """Name of the weights."""
         return self.model.name
 
     @property
     def sha256(self) -> str:
-        """Hash of the weights file; empty for a model from memory."""
+        """SHA-256 of the weights file; empty for a model from memory."""
         return self._loaded.sha256
+
+    def __call__(
+        self,
+        image: Photograph,
+        *,
+        num_samples: int = 4,
+        seed: int = 0,
+        nu: Motions | None = None,
+        eta: Control | None = None,
+        progress: Progress = ignore,
+        **options: Unpack[RequestOptions],
+    ) -> list[Video]:
+        """Return several videos of a photograph: the same as `animate`."""
+        return self.animate(
+            image,
+            num_samples=num_samples,
+            seed=seed,
+            nu=nu,
+            eta=eta,
+            progress=progress,
+            **options,
+        )
 
     def animate(
         self,
@@ -77,47 +124,37 @@ class Pipeline:
         *,
         num_samples: int = 4,
         seed: int = 0,
-        num_frames: int = 16,
-        fps: float = 8.0,
-        temperature: float = 1.0,
-        motion_strength: float = 1.0,
-        size: Size = "native",
-        loop: Loop = "none",
-        keep_still: Mask | None = None,
-        nu: Nu | None = None,
+        nu: Motions | None = None,
         eta: Control | None = None,
-    ) -> list[Animation]:
-        """Return several futures of a photograph; all their frames are in memory at once.
+        progress: Progress = ignore,
+        **options: Unpack[RequestOptions],
+    ) -> list[Video]:
+        """Return several videos of a photograph; the frames of all of them are in memory.
 
         Sample i of a seed is the same, to the bit, whatever `num_samples` is.
 
-        A model that warps moves the photograph itself. Of one that paints its frames they are
-        resized to `size`, and `settings["note"]` says so; it cannot follow every option.
+        A warping model moves the photograph itself. The frames of other models are those of their
+        decoder, resized to `size`; `settings["note"]` then says so, and not every option is
+        possible.
 
         Args:
             image: A file, a PIL image, uint8 (height, width, 3), or a tensor (3, height, width)
                 in [-1, 1].
-            num_samples: How many, at least 1. With `nu` it does not count.
-            seed: Of all draws, at least 0.
-            num_frames: Frames after the photograph, from 1 to 10,000; beyond one clip the motion
-                goes on.
-            fps: Frames a second, above 0 and at most 240. It sets how finely the motion is
-                sampled, not how fast it is; with a model that paints, how fast its frames are
-                shown.
-            temperature: Factor on nu, at least 0; 0 gives one and the same motion for all seeds.
-            motion_strength: Factor on the flow, at least 0; 1 with a model that paints.
-            size: "native", "model", or (width, height) in pixels.
-            loop: "none"; "pingpong", there and back, 2 num_frames - 2 frames; "crossfade", round
-                and round in num_frames frames, which a model that paints cannot.
-            keep_still: What must not move: a file or an array of the photograph's size.
-            nu: Residuals to replay: a tensor (z,) or (n, z), or what `load_nu` reads, as its file
-                or itself. `seed` then does not count.
-            eta: The control, for a model that takes one: a `Drift`, an `EndPoint`, or its numbers.
-                Left out, a file's nu brings its own; a model that can do without has none, of
-                another each sample draws its own.
+            num_samples: Number of videos, at least 1. Ignored if `nu` is given.
+            seed: Seed of all samples, at least 0. Ignored if `nu` is given.
+            nu: Motion to use instead of drawing samples: a tensor (z,) or (n, z), a video, a
+                motion file, or what `load_motion` returned.
+            eta: The control, for a model that takes one: a `Drift`, an `EndPoint`, or a tensor.
+                Defaults to the control stored with `nu`; without one, models with an optional
+                control run without it, and others draw one for each sample.
+            progress: Is called after each frame with what is done, as "video 1 of 4", the number
+                of its frames that are done, and their total.
+            options: See `RequestOptions`: num_frames (16) or seconds, fps (8.0), temperature (1.0),
+                motion_strength (1.0), size ("native"), loop ("none"), extension ("onward"),
+                keep_still (None).
 
         Returns:
-            One animation for each sample.
+            One video for each sample.
 
         Raises:
             UserError: An option is out of range, a file cannot be read, or a video would take
@@ -128,15 +165,10 @@ class Pipeline:
                 image,
                 num_samples=num_samples,
                 seed=seed,
-                num_frames=num_frames,
-                fps=fps,
-                temperature=temperature,
-                motion_strength=motion_strength,
-                size=size,
-                loop=loop,
-                keep_still=keep_still,
                 nu=nu,
                 eta=eta,
+                progress=progress,
+                **options,
             )
         )
 
@@ -146,81 +178,72 @@ class Pipeline:
         *,
         num_samples: int = 4,
         seed: int = 0,
-        temperature: float = 1.0,
-        nu: Nu | None = None,
+        nu: Motions | None = None,
         eta: Control | None = None,
-        **options: Unpack[RenderOptions],
-    ) -> Iterator[Animation]:
-        """Yield what `animate` returns one at a time, so that memory holds one video.
+        progress: Progress = ignore,
+        **options: Unpack[RequestOptions],
+    ) -> Iterator[Video]:
+        """Yield what `animate` returns one by one, so that memory holds one video.
 
         Everything is checked, and the photograph read, before this returns.
 
         Args:
-            image: As in `animate`, like all that follow.
-            num_samples: How many.
-            seed: Of all draws.
-            temperature: Factor on nu.
-            nu: Residuals to replay.
+            image: The photograph, as in `animate`, like all that follow.
+            num_samples: Number of videos.
+            seed: Seed of all samples.
+            nu: Motion to use instead of drawing samples.
             eta: The control.
-            options: See `RenderOptions`.
-
-        Returns:
-            An iterator over the samples.
+            progress: Is called after each frame.
+            options: See `RequestOptions`.
 
         Raises:
             UserError: As in `animate`.
         """
-        look = Look(image, self.model, temperature=temperature, options=options)
-        told = self._told(eta, look)
-        draws = (
-            drawn(self.model, num_samples=num_samples, seed=seed, eta=told)
+        request, pixels = Request.of(**options), _read(image)
+        control = self._resolved(eta, request, pixels)
+        residuals = (
+            draw(self.model, num_samples=num_samples, seed=seed, eta=control, weights=self.sha256)
             if nu is None
-            else given(self.model, nu, eta=told, weights=self.sha256)
+            else given(self.model, nu, eta=control, weights=self.sha256)
         )
-        return self._videos(look, draws)
+        return self._videos(request, pixels, residuals, progress)
 
     def extend(
         self,
         image: Photograph,
         *,
-        method: Extension = "continuous",
         num_samples: int = 4,
         seed: int = 0,
-        temperature: float = 1.0,
-        nu: Nu | None = None,
+        nu: Motions | None = None,
         eta: Control | None = None,
-        **options: Unpack[RenderOptions],
-    ) -> list[Animation]:
-        """Return several futures that are longer than a clip.
-
-        `iterate(image, extension=method, ...)` yields the same one at a time.
+        progress: Progress = ignore,
+        **options: Unpack[RequestOptions],
+    ) -> list[Video]:
+        """Return videos that are longer than a clip: `animate` with other defaults.
 
         Args:
-            image: The photograph, as in `animate`.
-            method: "continuous": warps of x0 of at most 1.5 clips, faded one into the other, so
-                that nothing drifts. "paper": decoded again from each clip's last frame with the
-                same nu. "onward": the motion leads on from x0, ever further.
-            num_samples: How many, as in `animate`, like all that follow.
-            seed: Of all draws.
-            temperature: Factor on nu.
-            nu: Residuals to replay.
+            image: The photograph, as in `animate`, like all that follow.
+            num_samples: Number of videos.
+            seed: Seed of all samples.
+            nu: Motion to use instead of drawing samples.
             eta: The control.
-            options: See `RenderOptions`; `num_frames` is 48 if left out, and there is no loop.
+            progress: Is called after each frame.
+            options: See `RequestOptions`; num_frames is 48 and extension "continuous" by default.
 
         Raises:
-            UserError: As in `animate`; a loop was asked for.
+            UserError: As in `animate`; a loop was requested.
         """
-        options = {"num_frames": 48, **options, "extension": method}
-        return list(
-            self.iterate(
-                image,
-                num_samples=num_samples,
-                seed=seed,
-                temperature=temperature,
-                nu=nu,
-                eta=eta,
-                **options,
-            )
+        options.setdefault("extension", "continuous")
+        if "seconds" not in options:
+            options.setdefault("num_frames", _LONG)
+        return self.animate(
+            image,
+            num_samples=num_samples,
+            seed=seed,
+            nu=nu,
+            eta=eta,
+            progress=progress,
+            **options,
         )
 
     def read_motion(
@@ -232,21 +255,22 @@ class Pipeline:
         steered: bool = False,
         query_eta: Control | None = None,
     ) -> Motion:
-        """Return the motion of a video, ready for any number of other pictures.
+        """Return the motion of a video, which can be given to any number of pictures.
 
         Args:
-            video: A file, a folder of frames, or what `read_video` returned; of any size, frame
-                rate and length from half a clip on: see `read_query`.
-            start: Where the clip begins, in seconds.
-            query_fps: The video's frames a second, where its file says nothing or something wrong.
-            steered: Whether it is going to be given another control.
-            query_eta: The video's own control; left out, it is estimated where that can be done.
+            video: A video file, a folder of frames, or what `read_video` returned; of any size and
+                frame rate, at least half a clip long: see `read_query`.
+            start: Time at which the clip begins, in seconds.
+            query_fps: Frames a second of the video, if its file states none or a wrong one.
+            steered: Whether the motion will be used with another control.
+            query_eta: The control of the video. Defaults to an estimate, where one is needed.
 
         Raises:
-            UserError: The video cannot be read, or is too short; its control is needed and unknown.
+            UserError: The video cannot be read or is too short, or its control is needed and cannot
+                be estimated.
         """
         query = read_query(video, self.model, start=start, fps=query_fps)
-        return read_motion(self.model, query, steered=steered, eta=query_eta)
+        return read_motion(self.model, query, steered=steered, eta=query_eta, weights=self.sha256)
 
     def transfer(
         self,
@@ -255,65 +279,72 @@ class Pipeline:
         *,
         eta: Control | None = None,
         keep: Keep | None = None,
-        **options: Unpack[RenderOptions],
-    ) -> Animation:
-        """Move a photograph as something else moves.
+        progress: Progress = ignore,
+        **options: Unpack[RequestOptions],
+    ) -> Video:
+        """Animate a photograph with the motion of a video.
 
             nu~ = T^-1(q(X~); x~0, eta~),   z = T(nu~; x0, eta)
 
         Args:
-            motion: What `read_motion` returned; or the video, which is then read with its defaults.
-            image: The photograph that is to move, as in `animate`.
-            eta: Another control; of a drift, what it does not name is the video's own. Left out,
-                the model hears of no control, or of the video's if that had to be told.
-            keep: "residual": nu~ alone, with eta as told above. "way": the robot's hand goes the
-                way of the video's from where it is in the photograph, see `carry_way`; for a model
-                that is told an end point and tells its path. None is "way" for these unless eta is
-                given, and "residual" for all others.
-            options: See `RenderOptions`.
+            motion: What `read_motion` returned; or a video, which is then read with its defaults.
+            image: The photograph, as in `animate`.
+            eta: Another control; a drift takes from the video what it does not give. Defaults to
+                no control, or to that of the video if the model needs one.
+            keep: "residual" keeps nu~ alone, with eta as above. "path" moves the robot's hand along
+                the path of the video's, from where it is in the photograph, see `transfer_path`;
+                this takes a model with an end point as control. Defaults to "path" for these
+                unless eta is given, and to "residual" for others.
+            progress: Is called after each frame, as in `animate`.
+            options: See `RequestOptions`.
 
         Raises:
-            UserError: As in `animate` and `read_motion`; "way" was asked for and cannot be kept.
+            UserError: As in `animate` and `read_motion`; the path cannot be kept.
 
         Example:
             >>> motion = pipe.read_motion("waves.mp4")
             >>> videos = [pipe.transfer(motion, photo) for photo in ("a.jpg", "b.jpg")]
         """
-        kept = what_is_kept(self.model, keep, steered=eta is not None)
+        kept = choose_keep(self.model, keep, steered=eta is not None)
         if not isinstance(motion, Motion):
-            motion = self.read_motion(motion, steered=eta is not None or kept == "way")
-        look = Look(image, self.model, temperature=1.0, options=options)
-        if kept == "way":
-            draw = carry(
-                self.model, motion, to_tensor(resize_for_model(look.pixels, self.model.size))
-            )
+            motion = self.read_motion(motion, steered=eta is not None or kept == "path")
+        request, pixels = Request.of(**options), _read(image)
+        if kept == "path":
+            x0 = to_tensor(resize_for_model(pixels, self.model.size))
+            residual = keep_path(self.model, motion, x0)
         else:
-            told = self._told(eta, look, measured=motion.eta)
-            control = motion.eta if told is None else told
-            draw = Draw(motion.nu, control, None, 0, {**motion.about, "keep": kept})
-        return next(self._videos(look, [draw]))
+            control = self._resolved(eta, request, pixels, measured=motion.eta)
+            residual = Residual(
+                nu=motion.nu,
+                eta=motion.eta if control is None else control,
+                weights=self.sha256,
+                about={**motion.about, "keep": kept},
+            )
+        return next(self._videos(request, pixels, [residual], progress))
 
     def edit(
         self,
         video: Motion | QueryVideo,
         *,
         eta: Control,
-        **options: Unpack[RenderOptions],
-    ) -> Animation:
-        """Let a video go on from its own first frame with another control: nu kept, eta changed.
+        progress: Progress = ignore,
+        **options: Unpack[RequestOptions],
+    ) -> Video:
+        """Change the control of a video: nu and the first frame are kept.
 
-        With the control that the video has itself, this is its reconstruction.
+        With the control of the video itself, the result is its reconstruction.
 
         Args:
-            video: A video, or what `read_motion(..., steered=True)` made of it.
-            eta: The control; of a drift, what it does not name is the video's own.
-            options: See `RenderOptions`.
+            video: A video, or what `read_motion(..., steered=True)` returned.
+            eta: The control; a drift takes from the video what it does not give.
+            progress: Is called after each frame, as in `animate`.
+            options: See `RequestOptions`.
 
         Raises:
             UserError: As in `transfer`.
         """
         motion = video if isinstance(video, Motion) else self.read_motion(video, steered=True)
-        return self.transfer(motion, motion.query.x0, eta=eta, **options)
+        return self.transfer(motion, motion.query.x0, eta=eta, progress=progress, **options)
 
     def interpolate(
         self,
@@ -323,68 +354,118 @@ class Pipeline:
         end: End = 1,
         steps: int = 5,
         seed: int = 0,
-        temperature: float = 1.0,
         eta: Control | None = None,
-        **options: Unpack[RenderOptions],
-    ) -> Iterator[Animation]:
+        progress: Progress = ignore,
+        **options: Unpack[RequestOptions],
+    ) -> Iterator[Video]:
         """Yield videos of one photograph whose motions lead from one to another, see `slerp`.
 
         Args:
             image: The photograph, as in `animate`.
-            start: A sample's number within the seed, a nu file, or a tensor (z,).
+            start: Number of a sample within the seed, or a motion as in `animate`.
             end: The same.
-            steps: How many videos, both ends among them, from 2 to 100.
-            seed: Of the ends that are numbers.
-            temperature: Factor on these.
-            eta: The control of all; left out, it leads from that of one end to that of the other.
-            options: See `RenderOptions`.
+            steps: Number of videos, both ends included, from 2 to 100.
+            seed: Seed of the ends that are numbers.
+            eta: The control of all. Defaults to one that leads from that of one end to that of the
+                other.
+            progress: Is called after each frame, as in `animate`.
+            options: See `RequestOptions`; temperature is a factor on the ends that are numbers.
 
         Raises:
             UserError: As in `animate`; only one of the ends has a control.
         """
-        look = Look(image, self.model, temperature=1.0, options=options)
-        draws = between(
+        temperature = options.pop("temperature", 1.0)
+        request, pixels = Request.of(**options), _read(image)
+        residuals = between(
             self.model,
             start,
             end,
             steps=steps,
             seed=seed,
             temperature=temperature,
-            eta=self._told(eta, look),
+            eta=self._resolved(eta, request, pixels),
             weights=self.sha256,
         )
-        return self._videos(look, draws)
+        return self._videos(request, pixels, residuals, progress)
 
-    def _told(
-        self, control: Control | None, look: Look, *, measured: Tensor | None = None
+    def _resolved(
+        self,
+        control: Control | None,
+        request: Request,
+        pixels: np.ndarray,
+        *,
+        measured: Tensor | None = None,
     ) -> Tensor | None:
-        """Return eta of what was asked for; None if nothing was."""
+        """Return eta of the control that the user gave; None if none was given."""
+        model = self.model
+        size = request.frame_size(pixels.shape[:2], model.size)
         if control is None:
             return None
-        model = self.model
         return resolve_control(
-            control, model.control, model=model.name, size=look.frame_size, measured=measured
+            control, model.control, model=model.name, size=size, measured=measured
         )
 
-    def _videos(self, look: Look, draws: list[Draw]) -> Iterator[Animation]:
-        scene = open_scene(self.model, look.pixels, look.settings, still=look.still)
-        about = {"keep_still": look.still is not None, "model": self.name, **scene.notes}
-        about = {**look.settings.as_dict(), **about}
-        return (self._animation(scene, draw, fps=look.settings.fps, about=about) for draw in draws)
-
-    def _animation(
-        self, scene: Scene, draw: Draw, *, fps: float, about: dict[str, Any]
-    ) -> Animation:
-        sample = scene.video(draw.nu, draw.eta)
-        control = {} if draw.eta is None else {"eta": draw.eta.tolist()}
-        return Animation(
-            frames=sample.frames,
-            x0=scene.x0,
-            z=sample.z,
-            nu=sample.nu,
-            seed=draw.seed,
-            sample=draw.sample,
-            fps=fps,
-            settings={**about, **draw.about, **control},
-            weights=self.sha256,
+    def _videos(
+        self, request: Request, pixels: np.ndarray, residuals: list[Residual], progress: Progress
+    ) -> Iterator[Video]:
+        still = None
+        if request.keep_still is not None:
+            still = read_mask(request.keep_still, pixels.shape[:2])
+        scene = open_scene(self.model, pixels, request, still=still)
+        num = len(residuals)
+        return (
+            scene.video(residual, partial(progress, f"video {number} of {num}"))
+            for number, residual in enumerate(residuals, start=1)
         )
+
+
+def open_scene(
+    model: VideoModel,
+    pixels: UInt8[np.ndarray, "h w 3"],
+    request: Request,
+    *,
+    still: Float32[np.ndarray, "h w"] | None = None,
+) -> Scene:
+    """Return the scene of a photograph, of the kind that a model takes.
+
+    Args:
+        model: The model, in evaluation mode.
+        pixels: The photograph.
+        request: Length, speed, size and kind of the videos.
+        still: 1 where nothing may move, at the photograph's size.
+
+    Raises:
+        UserError: The request is not possible with this model.
+    """
+    _warn_of_other_scenes(model, pixels)
+    if not isinstance(model, WarpingModel):
+        return DecodedScene(model, pixels, request, still=still)
+    warped = partial(WarpedScene, model, still=still)
+    if request.extension != "paper":
+        return warped(pixels, request)
+    clip = max(1, round(clip_frames(model, request.fps)))
+    return ChainedScene(warped, pixels, request, clip=clip)
+
+
+def _read(image: Photograph) -> UInt8[np.ndarray, "h w 3"]:
+    """Read a photograph; of a video, say what to do with it instead."""
+    is_file = isinstance(image, str | Path) and Path(image).suffix.lower() in VIDEO_SUFFIXES
+    if is_file or isinstance(image, VideoFile | Video):
+        name = image if isinstance(image, str | Path) else f"a {type(image).__name__}"
+        raise UserError(
+            f"{name} is a video, and this takes a photograph: edit(video, eta=...) changes the "
+            "motion of a video, transfer(video, photograph) gives it to a photograph"
+        )
+    return read_photograph(image)
+
+
+def _warn_of_other_scenes(model: VideoModel, pixels: np.ndarray) -> None:
+    """Warn if a picture cannot be one of the scenes that a model is made for."""
+    height, width, _ = pixels.shape
+    if model.scenes is None or (height == width and height <= 2 * model.size):
+        return
+    warnings.warn(
+        f"the weights {model.name} animate {model.scenes}, pictures of {model.size}x{model.size} "
+        f"pixels, and this one has {width}x{height}: for skies and water use the weights landscape",
+        stacklevel=4,
+    )

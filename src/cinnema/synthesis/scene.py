@@ -1,46 +1,141 @@
-"""A photograph as one model sees it, ready for any number of samples."""
+"""A photograph that one model has read, from which any number of videos are rendered."""
 
 from abc import ABC, abstractmethod
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, TypeAlias
 
 import numpy as np
+import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from cinnema.synthesis.request import Request
+from cinnema.synthesis.residual import Residual
+from cinnema.synthesis.video import Video
 
-class Sample(NamedTuple):
-    """One future of a photograph.
+Progress: TypeAlias = Callable[[str, int, int], None]
+"""Is called with what is done, as "video 1 of 4", the number of its frames that are done, and their
+total."""
 
-    Attributes:
-        frames: What follows the photograph.
-        z: The latent that nu became, on the CPU.
-        nu: The residual with the temperature in it, on the CPU.
-    """
+OnFrame: TypeAlias = Callable[[int, int], None]
+"""Is called with the number of frames of a video that are done, and their total."""
 
-    frames: UInt8[np.ndarray, "t h w 3"]
-    z: Float[Tensor, " z"]
-    nu: Float[Tensor, " z"]
+
+def ignore(*_: object) -> None:
+    """Report no progress."""
 
 
 class Scene(ABC):
-    """All that the samples of one photograph share.
+    """What all videos of one photograph share: the pixels, the request, what the networks read.
 
-    An implementer owes: the constructor refuses what its model cannot do by a UserError, before
-    anything is sampled; `video` gives the same to the bit whatever was sampled before.
+    An implementer owes: the constructor raises a UserError for a request that its model cannot
+    fulfil, before anything is rendered; `render` gives the same to the bit whatever was rendered
+    before.
 
-    Attributes:
+    Args:
+        name: Name of the model.
+        request: Length, speed, size and kind of the videos.
         x0: The photograph at the frames' size.
-        notes: What there is to tell of the videos beyond their settings, as JSON values.
+        notes: Remarks on the videos, beyond the request, as JSON values.
     """
 
-    x0: UInt8[np.ndarray, "h w 3"]
-    notes: dict[str, Any]
+    def __init__(
+        self,
+        name: str,
+        request: Request,
+        *,
+        x0: UInt8[np.ndarray, "h w 3"],
+        notes: dict[str, Any] | None = None,
+    ) -> None:
+        self.name, self.request, self.x0, self.notes = name, request, x0, notes or {}
 
     @abstractmethod
-    def video(self, nu: Float[Tensor, " z"], eta: Float[Tensor, " e"] | None) -> Sample:
-        """Return one future.
+    def render(
+        self, nu: Float[Tensor, " z"], eta: Float[Tensor, " e"] | None, on_frame: OnFrame = ignore
+    ) -> tuple[UInt8[np.ndarray, "t h w 3"], Float[Tensor, " z"]]:
+        """Render the frames of one motion.
 
         Args:
-            nu: A residual without the temperature, on the CPU.
-            eta: The control; None where the model takes none.
+            nu: The residual, multiplied by the temperature, on the CPU.
+            eta: The control; None without one.
+            on_frame: Is called after each frame.
+
+        Returns:
+            The frames, and z.
         """
+
+    def video(self, residual: Residual, on_frame: OnFrame = ignore) -> Video:
+        """Return the video of one residual.
+
+        Args:
+            residual: The motion.
+            on_frame: Is called after each frame.
+        """
+        # Tensors made in inference mode cannot be trained on; copies made outside can.
+        with torch.inference_mode(mode=False):
+            nu = residual.nu * self.request.temperature
+            frames, z = self.render(nu, residual.eta, on_frame)
+            z = z.float().cpu().clone()
+        control = {} if residual.eta is None else {"eta": residual.eta.tolist()}
+        about = {"model": self.name, **self.notes, **residual.about, **control}
+        return Video(
+            frames=frames,
+            x0=self.x0,
+            z=z,
+            nu=nu,
+            seed=residual.seed,
+            sample=residual.sample,
+            fps=self.request.fps,
+            settings={**self.request.as_dict(), **about},
+            weights=residual.weights,
+        )
+
+
+class ChainedScene(Scene):
+    """The extension of the paper: the last frame of each clip is the next photograph, nu stays.
+
+        z_k = T(nu; x0_k, eta),   x0_k the last frame of clip k - 1
+
+    Each clip smooths the one before, and what has entered at an edge stays: the video drifts away.
+
+    Args:
+        open_scene: Makes a scene of a photograph and a request.
+        pixels: The photograph.
+        request: Request for the whole video.
+        clip: Frames of one clip, at least 1.
+    """
+
+    def __init__(
+        self,
+        open_scene: Callable[[np.ndarray, Request], Scene],
+        pixels: UInt8[np.ndarray, "h w 3"],
+        request: Request,
+        *,
+        clip: int,
+    ) -> None:
+        first = open_scene(pixels, _part(request, min(clip, request.num_frames)))
+        notes = {**first.notes, "note": f"decoded again from every frame {clip}"}
+        super().__init__(first.name, request, x0=first.x0, notes=notes)
+        self._open, self._clip, self._first = open_scene, clip, first
+
+    def render(
+        self, nu: Float[Tensor, " z"], eta: Float[Tensor, " e"] | None, on_frame: OnFrame = ignore
+    ) -> tuple[UInt8[np.ndarray, "t h w 3"], Float[Tensor, " z"]]:
+        """Render the frames of one motion, see `Scene.render`."""
+        total = self.request.num_frames
+        frames = np.empty((total, *self.x0.shape), np.uint8)
+        clip, first_z = self._first.render(nu, eta)
+        done = 0
+        while True:
+            frames[done : done + len(clip)] = clip
+            done += len(clip)
+            on_frame(done, total)
+            if done == total:
+                return frames, first_z
+            part = _part(self.request, min(self._clip, total - done))
+            clip, _ = self._open(frames[done - 1], part).render(nu, eta)
+
+
+def _part(request: Request, num_frames: int) -> Request:
+    return replace(request, num_frames=num_frames, extension="onward")

@@ -1,4 +1,4 @@
-"""The motion of one sample at any time, beyond the clip that it was learned on."""
+"""The flow of one sample at any time, also beyond the clip that the model was trained on."""
 
 import math
 
@@ -11,17 +11,18 @@ from cinnema.models.warping.motion import TemporalBasis
 
 
 class Trajectory:
-    """Backward flow at any time, from coefficients that know one clip.
+    """Backward flow at any time, from the coefficients of one clip.
 
-    Within the clip, |s| <= 1, it is the basis's; further on the motion goes on where it led to:
+    Within the clip, |s| <= 1, it is that of the basis. After it the motion is repeated from where
+    it has led to:
 
         F_{1+s}(p) = F_s(p) + F_1(p + F_s(p)),
 
-    and so before x0, as the basis is odd in time. F has no jump where clips meet.
+    and the same before x0, as the basis is odd in time. F is continuous where clips meet.
 
     Args:
-        basis: The functions of time.
-        coefficients: Of one sample; scale them for slower or faster motion.
+        basis: The basis functions of time.
+        coefficients: Coefficients of one sample; scaled ones give slower or faster motion.
     """
 
     def __init__(self, basis: TemporalBasis, coefficients: Float[Tensor, "1 k 2 i j"]) -> None:
@@ -30,15 +31,15 @@ class Trajectory:
         self._wholes: dict[int, Tensor] = {}
 
     def at(self, time: float) -> Float[Tensor, "1 2 i j"]:
-        """Return the flow in picture widths and heights at a time in clips, 1 its last frame."""
-        # (0, 1] rather than [0, 1): the end of a clip is that clip's own, to the bit.
+        """Return the flow in picture widths and heights at a time in clips, 1 the last frame."""
+        # (0, 1] rather than [0, 1): the end of a clip belongs to that clip, to the bit.
         whole = max(math.ceil(abs(time)) - 1, 0)
         sign = -1 if time < 0 else 1
         flow = self._within(sign * (abs(time) - whole))
         return _follow(flow, self._clips(sign * whole)) if whole else flow
 
     def _clips(self, count: int) -> Tensor:
-        """F of a whole number of clips, but 0."""
+        """Return F at a whole number of clips other than 0."""
         if count not in self._wholes:
             one = self._within(math.copysign(1, count))
             before = count - int(math.copysign(1, count))
@@ -50,7 +51,7 @@ class Trajectory:
 
 
 def _follow(first: Tensor, then: Tensor) -> Tensor:
-    """first(p) + then(p + first(p)); `then` goes on beyond the edges as it is there."""
+    """Return first(p) + then(p + first(p)); `then` is constant beyond the edges."""
     rows, columns = first.shape[-2:]
     y, x = torch.meshgrid(
         (torch.arange(rows, device=first.device) + 0.5) / rows,

@@ -1,4 +1,4 @@
-"""The motion of a video as a residual: what is left of z when x0 and the control are taken out."""
+"""The motion of a video as a residual: what is left of z without x0 and the control."""
 
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -11,120 +11,132 @@ from cinnema.core.devices import one_thread
 from cinnema.core.errors import UserError
 from cinnema.models.base import VideoModel
 from cinnema.models.control import DRIFT, Control, as_drift, resolve_control
-from cinnema.synthesis.draws import Draw
-from cinnema.synthesis.path import carry_way, has_way
-from cinnema.synthesis.queries import Query, batch_of
+from cinnema.synthesis.path import has_path, transfer_path
+from cinnema.synthesis.query import Query, batch_of
+from cinnema.synthesis.residual import Residual
 
-Keep: TypeAlias = Literal["way", "residual"]
-"""What of a motion another picture is given: the way of a robot's hand and nu, or nu alone"""
+Keep: TypeAlias = Literal["path", "residual"]
+"""What another picture keeps of a motion: the path of a robot's hand and nu, or nu alone."""
 
 
-@dataclass(frozen=True, eq=False)
-class Motion:
-    """The motion of a query, ready for other pictures and other controls.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Motion(Residual):
+    """The motion of a query video, for other pictures and other controls.
 
     Attributes:
-        query: The clip it is of.
-        z: Its latent, the mean of q(z | X).
-        nu: The residual: z without x0, and without eta where it was known.
-        eta: The control that was taken out; None if none was.
-        about: What there is to tell of it, as JSON values.
-        said: The same as a sentence.
+        z: Latent of the clip, the mean of q(z | X).
+        nu: The residual: z without x0, and without eta if it was known.
+        eta: The control of the clip; None if it was not needed.
+        query: The clip.
+        summary: The clip and its control as one line of text.
     """
 
-    query: Query
     z: Float[Tensor, " z"]
-    nu: Float[Tensor, " z"]
-    eta: Float[Tensor, " e"] | None
-    about: dict[str, Any]
-    said: str
+    query: Query
+    summary: str
 
 
 @one_thread()
 @torch.inference_mode()
 def read_motion(
-    model: VideoModel, query: Query, *, steered: bool = False, eta: Control | None = None
+    model: VideoModel,
+    query: Query,
+    *,
+    steered: bool = False,
+    eta: Control | None = None,
+    weights: str = "",
 ) -> Motion:
-    """Take the first frame and the control out of a clip's motion.
+    """Compute the residual of a clip.
 
         nu~ = T^-1(q(X~); x~0, eta~)
 
     Args:
-        model: In evaluation mode.
+        model: The model, in evaluation mode.
         query: The clip.
-        steered: Whether another control is to be given to nu: then eta~ is read off the video if
-            it is not given.
-        eta: The control of the clip; a model that needs one and cannot read it off must be told.
+        steered: Whether nu will be used with another control; eta~ is then estimated from the
+            video if it is not given.
+        eta: The control of the clip; required by a model that needs one and cannot estimate it.
+        weights: SHA-256 of the model's file.
 
     Raises:
-        UserError: The model takes no control; the clip's own is needed and cannot be read off it.
+        UserError: A control is given or needed, and the model takes none; or it is needed and
+            cannot be estimated.
     """
     video = batch_of(query, model)
     own, how = _own_control(model, query, video, steered=steered, eta=eta)
     z = model.encode(video)
     c = model.condition(video[:, 0], None if own is None else own[None].to(video.device))
     nu, _ = model.to_residual(z, c)
-    about = {"query": {**query.about, **how}}
     # Tensors made in inference mode cannot be trained on; copies made outside can.
     with torch.inference_mode(mode=False):
-        z_row, nu_row = (x[0].float().cpu().clone() for x in (z, nu))
-        eta_row = None if own is None else own.clone()
-        return Motion(query, z_row, nu_row, eta_row, about, query.said + _said(how))
+        return Motion(
+            nu=nu[0].float().cpu().clone(),
+            z=z[0].float().cpu().clone(),
+            eta=None if own is None else own.clone(),
+            weights=weights,
+            about={"query": {**query.about, **how}},
+            query=query,
+            summary=query.summary + _summary(how),
+        )
 
 
-def what_is_kept(model: VideoModel, keep: Keep | None, *, steered: bool) -> Keep:
-    """Return what of a motion another picture is given.
+def choose_keep(model: VideoModel, keep: Keep | None, *, steered: bool) -> Keep:
+    """Return what another picture keeps of a motion.
 
     Args:
-        model: That moves it.
-        keep: What was asked for. None: the way where the model can be told where a hand ends and
-            tells its path, and no other end is asked for; else the residual.
-        steered: Whether another control is asked for.
+        model: The model that animates the picture.
+        keep: What was asked for. Defaults to "path" if the model has an end point as control and
+            predicts the path there, unless another control is given, and else to "residual".
+        steered: Whether another control is given.
 
     Raises:
-        UserError: The way is asked for, and the model has none, or is to end elsewhere.
+        UserError: "path" was asked for, and the model predicts none or another end point is given.
     """
-    if keep != "way":
-        return keep or ("way" if not steered and has_way(model) else "residual")
+    if keep != "path":
+        return keep or ("path" if not steered and has_path(model) else "residual")
     if steered:
         raise UserError(
-            "keep: a hand cannot both keep its way and end elsewhere: leave out the end point "
+            "keep: a hand cannot both keep its path and end elsewhere: leave out the end point "
             '(eta, --end-point), or keep the "residual"'
         )
-    if not has_way(model):
+    if not has_path(model):
         raise UserError(
-            f"keep: the model {model.name} has no end point whose way it could tell, as weights "
+            f"keep: the model {model.name} has no end point whose path it could keep, as weights "
             'of a robot have: keep the "residual"'
         )
     return keep
 
 
-def carry(model: VideoModel, motion: Motion, x0: Float[Tensor, "3 h w"]) -> Draw:
-    """Return the residual and the control that give a picture the way of a query's hand.
+def keep_path(model: VideoModel, motion: Motion, x0: Float[Tensor, "3 h w"]) -> Residual:
+    """Return the residual and control with which a hand in a picture follows that of a query.
 
     Args:
-        model: Of which `has_way` holds.
-        motion: Of the query. Whether its control was taken out does not matter.
+        model: A model for which `has_path` holds.
+        motion: Motion of the query, with or without its control.
         x0: The picture in [-1, 1], at the model's size.
 
     Returns:
-        nu and eta, see `carry_way`; both ways in the control's unit, that of the query and what
-        its range has left of it.
+        nu and eta, see `transfer_path`. `about` holds both displacements in the control's unit:
+        that of the query, and what the range of the control leaves of it.
     """
     device = next(model.parameters()).device
     own = None if motion.eta is None else motion.eta[None].to(device)
     z, query = motion.z[None].to(device), motion.query.clip[:1].to(device)
-    found = carry_way(model, query, z, x0[None].to(device), eta=own)
-    ways = {"way": found.way, "way_kept": found.kept}
-    told = {name: [round(v, 4) for v in way[0].tolist()] for name, way in ways.items()}
-    about = {**motion.about, "keep": "way", **told}
-    return Draw(found.nu[0].cpu(), found.eta[0].cpu(), None, 0, about)
+    found = transfer_path(model, query, z, x0[None].to(device), eta=own)
+    displacements = {"path": found.displacement, "path_kept": found.kept}
+    rounded = {name: [round(v, 4) for v in d[0].tolist()] for name, d in displacements.items()}
+    return Residual(
+        nu=found.nu[0].cpu(),
+        eta=found.eta[0].cpu(),
+        weights=motion.weights,
+        about={**motion.about, "keep": "path", **rounded},
+    )
 
 
 def _own_control(
     model: VideoModel, query: Query, video: Tensor, *, steered: bool, eta: Control | None
 ) -> tuple[Tensor | None, dict[str, Any]]:
-    """Return eta~ on the CPU, and what there is to tell of it."""
+    """Return eta~ on the CPU, and where it comes from as JSON values."""
     spec, size = model.control, query.x0.shape[:2]
     if eta is not None:
         own = resolve_control(eta, spec, model=model.name, size=size)
@@ -133,15 +145,15 @@ def _own_control(
         return None, {}
     if spec is not None and not spec.optional and not steered:
         raise UserError(
-            f"the model {model.name} must be told the {spec.name} of the query, too "
-            f"(query_eta, --query-end-point): give it, {spec.describe()}"
+            f"the model {model.name} needs the {spec.name} of the query, too (query_eta, "
+            f"--query-end-point): give it, {spec.describe()}"
         )
     rows, known = model.read_control(video)
     own = rows[0].float().cpu()
     is_drift = spec is not None and spec.name == DRIFT
     about: dict[str, Any] = {
         "eta": own.tolist(),
-        "eta_is": "estimated from its optical flow" if is_drift else "read off its z",
+        "eta_is": "estimated from its optical flow" if is_drift else "estimated from its z",
         "eta_known": round(float(known[0]), 3),
     }
     if spec is not None and is_drift:
@@ -153,9 +165,9 @@ def _own_control(
     return own, about
 
 
-def _said(how: dict[str, Any]) -> str:
-    """What there is to tell of the query's control, after the rest of a sentence."""
+def _summary(how: dict[str, Any]) -> str:
+    """Return what follows the summary of the query: the drift, if it was estimated."""
     if "direction" not in how:
         return ""
-    sure = "" if how["eta_known"] > 0.5 else ", which is unsure: it does not all move one way"
-    return f"; it drifts to {how['direction']:g} degrees at speed {how['speed']:g}{sure}"
+    unsure = "" if how["eta_known"] > 0.5 else ", which is unsure: not everything moves that way"
+    return f"; it drifts to {how['direction']:g} degrees at speed {how['speed']:g}{unsure}"

@@ -1,4 +1,4 @@
-"""A photograph that is moved itself, at its own size, by the model that warps."""
+"""A scene of the warping model: the photograph itself is warped, at its own size."""
 
 import numpy as np
 import torch
@@ -10,21 +10,20 @@ from cinnema.media.pictures import resize, resize_for_model, resize_mask, to_pix
 from cinnema.models.warping.model import WarpingModel
 from cinnema.models.warping.rendering import Layers, cut
 from cinnema.synthesis.blending import mixed
-from cinnema.synthesis.extension import staggered
-from cinnema.synthesis.loops import Moment, moments
+from cinnema.synthesis.moments import Moment, looped, staggered
 from cinnema.synthesis.native import NativeRenderer
-from cinnema.synthesis.scene import Sample, Scene
-from cinnema.synthesis.settings import Settings
+from cinnema.synthesis.request import Request
+from cinnema.synthesis.scene import OnFrame, Scene, ignore
 from cinnema.synthesis.trajectory import Trajectory
 
 
 class WarpedScene(Scene):
-    """Frames of any number and at any rate, as the motion is known at every time.
+    """Videos of any length and frame rate, as the motion is known at any time.
 
     Args:
-        model: On any device.
+        model: The model, on any device.
         pixels: The photograph.
-        settings: How it is to be animated.
+        request: Length, speed, size and kind of the videos.
         still: 1 where nothing may move, at the photograph's size.
     """
 
@@ -34,65 +33,61 @@ class WarpedScene(Scene):
         self,
         model: WarpingModel,
         pixels: UInt8[np.ndarray, "h w 3"],
-        settings: Settings,
+        request: Request,
         *,
         still: Float32[np.ndarray, "h w"] | None = None,
     ) -> None:
-        self._model, self._settings = model, settings
-        self._clip = clip_frames(model, settings.fps)
-        self.notes = {}
-        device = next(model.parameters()).device
-        out_size = settings.frame_size(pixels.shape[:2], model.size)
-        self.x0 = resize(pixels, out_size)
-        small = to_tensor(resize_for_model(pixels, model.size))[None].to(device)
+        size = request.frame_size(pixels.shape[:2], model.size)
+        super().__init__(model.name, request, x0=resize(pixels, size))
+        self._model, self._clip = model, clip_frames(model, request.fps)
+        self._device = next(model.parameters()).device
+        small = to_tensor(resize_for_model(pixels, model.size))[None].to(self._device)
         self._features = model.stage1.scene(small)
-        self._device = device
         moving = torch.sigmoid(model.stage1.mask(self._features.joint, self._features.fine))
         seen = None if still is None else resize_mask(still, (model.size, model.size))
-        self._free = None if seen is None else 1 - torch.from_numpy(seen)[None, None].to(device)
+        self._free = (
+            None if seen is None else 1 - torch.from_numpy(seen)[None, None].to(self._device)
+        )
         self._layers = self._cut(small, moving)
         self._moving = self._layers.moving[0, 0].float().cpu().numpy()
         self._native = None
-        if settings.size != "model":
-            kept = None if still is None else resize_mask(still, out_size)
+        if request.size != "model":
+            kept = None if still is None else resize_mask(still, size)
             mask = moving[0, 0].float().cpu().numpy()
             self._native = NativeRenderer(self.x0, mask, keep_still=kept)
             self._moving = self._native.moving
-            self._at_rest = self._painted(torch.zeros(1, 2, 1, 1, device=device))[1]
+            self._at_rest = self._composed(torch.zeros(1, 2, 1, 1, device=self._device))[1]
 
     @one_thread()
     @torch.inference_mode()
-    def video(self, nu: Float[Tensor, " z"], eta: Float[Tensor, " e"] | None) -> Sample:
-        """Return one future.
-
-        Args:
-            nu: A residual without the temperature.
-            eta: Where what moves is to drift to; None leaves it to nu.
-        """
-        model, settings = self._model, self._settings
-        nu = nu * settings.temperature
-        row = nu[None].to(self._device)  # one at a time: see animate
-        told = None
+    def render(
+        self, nu: Float[Tensor, " z"], eta: Float[Tensor, " e"] | None, on_frame: OnFrame = ignore
+    ) -> tuple[UInt8[np.ndarray, "t h w 3"], Float[Tensor, " z"]]:
+        """Render the frames of one motion, see `Scene.render`."""
+        model = self._model
+        row = nu[None].to(self._device)  # one at a time: a batch would change the last bits
+        control = None
         if eta is not None:
-            asked = eta[None].to(self._device)
-            told = model.corrected_control_on(self._features, self._layers.moving, row, asked)
-        z, _ = model.to_latent(row, model.condition_on(self._features, told))
-        coefficients = model.stage1.motion(z, self._features.joint) * settings.motion_strength
-        trajectory = Trajectory(model.stage1.basis, coefficients)
+            requested = eta[None].to(self._device)
+            control = model.corrected_control_on(
+                self._features, self._layers.moving, row, requested
+            )
+        z, _ = model.to_latent(row, model.condition_on(self._features, control))
+        coefficients = model.stage1.motion(z, self._features.joint)
+        trajectory = Trajectory(model.stage1.basis, coefficients * self.request.motion_strength)
         plan = self._plan()
         frames = np.empty((len(plan), *self.x0.shape), np.uint8)
         for index, mix in enumerate(plan):
-            same = plan.index(mix)  # on its way back a pingpong shows what it showed before
+            same = plan.index(mix)  # a pingpong shows each frame twice
             frames[index] = frames[same] if same < index else self._mixed(mix, trajectory)
-        # Tensors made in inference mode cannot be trained on; copies made outside can.
-        with torch.inference_mode(mode=False):
-            return Sample(frames, z[0].float().cpu().clone(), nu.clone())
+            on_frame(index + 1, len(plan))
+        return frames, z[0]
 
     def _plan(self) -> list[tuple[Moment, ...]]:
-        settings = self._settings
-        if settings.extension == "continuous":
-            return staggered(settings.num_frames, clip=self._clip)
-        return moments(settings.loop, settings.num_frames)
+        request = self.request
+        if request.extension == "continuous":
+            return staggered(request.num_frames, clip=self._clip)
+        return looped(request.loop, request.num_frames)
 
     def _mixed(self, mix: tuple[Moment, ...], trajectory: Trajectory) -> np.ndarray:
         frames = [self._frame(moment.time, trajectory) for moment in mix]
@@ -100,12 +95,12 @@ class WarpedScene(Scene):
 
     def _frame(self, index: float, trajectory: Trajectory) -> np.ndarray:
         flow = trajectory.at(index / self._clip)
-        composite, painted = self._painted(flow)
+        composite, painted = self._composed(flow)
         if self._native is None:
             return to_pixels(composite[0] + painted[0])
         return self._native.frame(flow, painted - self._at_rest)
 
-    def _painted(self, flow: Tensor) -> tuple[Tensor, Tensor]:
+    def _composed(self, flow: Tensor) -> tuple[Tensor, Tensor]:
         """Return the composite at the networks' size, and what the painter adds to it."""
         composite = self._layers.composite(flow)
         painted: Tensor = self._model.stage1.painter(self._layers, composite, flow)
@@ -121,10 +116,10 @@ class WarpedScene(Scene):
 
 
 def clip_frames(model: WarpingModel, fps: float) -> float:
-    """Return how many frames of a video make one clip of the model; it need not be whole.
+    """Return how many frames of a video one clip of the model takes; not necessarily whole.
 
     Args:
-        model: Its clips have a length in seconds.
+        model: The model, whose clips have a length in seconds.
         fps: Frames a second of the video.
     """
     return model.num_frames * fps / model.fps

@@ -112,7 +112,7 @@ def test_a_control_that_is_left_out_is_the_same_as_one_that_does_not_count() -> 
 
 def test_a_control_of_another_length_is_refused() -> None:
     joint = torch.randn(2, 16, 8, 8)
-    with pytest.raises(UserError, match="2 numbers of control are taken for each of 2"):
+    with pytest.raises(UserError, match="the control has 2 numbers for each of 2"):
         conditioner(control_dim=2)(joint, torch.zeros(2, 3))
     with pytest.raises(UserError, match="leave it out"):
         conditioner()(joint, torch.zeros(2, 2))

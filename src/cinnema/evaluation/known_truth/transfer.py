@@ -29,7 +29,7 @@ from cinnema.evaluation.known_truth.reader import EndPointReader
 from cinnema.evaluation.known_truth.results import Aim, Number, TaskResult
 from cinnema.evaluation.statistics.bootstrap import Estimate, mean, resampled
 from cinnema.models.base import VideoModel
-from cinnema.synthesis.path import carry_way, has_way
+from cinnema.synthesis.path import has_path, transfer_path
 
 _GRID = 16
 _STILL = 0.005  # in picture sizes: a video whose field is shorter than this has no motion to give
@@ -144,7 +144,7 @@ def measure_transfer(
 
     The control is left out, so that nu holds all of the motion; a model that cannot do without is
     told the clip's own on both sides. A model that tells the way of a hand is also given that, as
-    `cinnema transfer` does of itself, see `cinnema.synthesis.path.carry_way`.
+    `cinnema transfer` does of itself, see `cinnema.synthesis.path.transfer_path`.
 
     Args:
         model: In evaluation mode.
@@ -204,9 +204,9 @@ def _films(
         "frozen": [np.repeat(p.frames[:1], len(p.frames), axis=0) for p in partners],
         "decoded": developed(model, x0, z),
     }
-    if has_way(model):
+    if has_path(model):
         for name, start in (("carried", None), ("led", random)):
-            way = carry_way(model, x0, z, other, nu=start)
+            way = transfer_path(model, x0, z, other, nu=start)
             c = aimed_at(model, other, way.nu, [*way.eta])
             films[name] = filmed(model, other, way.nu, c)
     return films

@@ -88,6 +88,13 @@ class KeypointModel(TwoStageModel):
         super().__init__(config, KeypointStage1(config.stage1))
 
     @property
+    def scenes(self) -> str:
+        """The scenes of the training clips: there are no others that the model knows."""
+        if self.config.stage1.points:
+            return "a simulated person"
+        return "a simulated robot's arm" if self.config.end_point else "scenes of its training"
+
+    @property
     def control(self) -> ControlSpec | None:
         """Position of the end effector at the last frame, optional; None without a control."""
         where = self.config.end_point

@@ -1,4 +1,4 @@
-"""Videos whose motion is asked for, brought to the length, rate and size of a model's clips."""
+"""Query videos: one clip of a video, converted to the length, frame rate and size of a model."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,53 +18,53 @@ from cinnema.media.videos import VideoFile, iterate_frames, read_video
 from cinnema.models.base import VideoModel
 
 QueryVideo: TypeAlias = str | Path | VideoFile
-"""A file or folder that `read_video` takes, or what it returned"""
+"""A file or folder that `read_video` reads, or a video that it has read."""
 
 _LEAST_SHARE = 0.5
-"""Of a clip's time that a video must last: what is slowed down further is no motion any more."""
+"""Minimum length of a video, in clips: it is slowed down by at most the inverse."""
 
 _SHOWN = 640
-"""Longest side of the frames that are kept to be shown, in pixels."""
+"""Longest side of the frames that are kept for display, in pixels."""
 
 
 @dataclass(frozen=True, eq=False)
 class Query:
-    """One clip of a video as a model sees it.
+    """One clip of a video, as input of a model.
 
     Attributes:
-        clip: x0 and the T frames after it, in [-1, 1], stretched to the model's square.
-        x0: The first of these frames at the video's own size.
-        shown: All of them at the video's own aspect, at most 640 px.
-        about: What was taken of what, as JSON values.
-        said: The same as a sentence.
+        clip: x0 and the T frames after it, in [-1, 1], resized to the model's square.
+        x0: The first of these frames at the size of the video.
+        shown: All of these frames with the video's aspect ratio, at most 640 pixels on a side.
+        about: Which frames of which video they are, as JSON values.
+        summary: The same as one line of text.
     """
 
     clip: Float[Tensor, "t1 3 h w"]
     x0: UInt8[np.ndarray, "h0 w0 3"]
     shown: UInt8[np.ndarray, "t1 hs ws 3"]
     about: dict[str, Any]
-    said: str
+    summary: str
 
 
 def read_query(
     video: QueryVideo, model: VideoModel, *, start: float = 0.0, fps: float | None = None
 ) -> Query:
-    """Read one clip of a video, as training reads clips.
+    """Read one clip of a video.
 
-    Of a model with a frame rate, frames are taken at that rate, the nearest ones in time; a video
-    that ends before the clip does, but lasts at least half of it, is slowed down to fit. Frame
-    folders and arrays have no rate of their own, so each of their frames is taken unless `fps` says
-    otherwise; and so is each frame of any video for a model without a rate. The picture is
-    stretched to the model's square, whatever its aspect, as photographs are.
+    For a model with a frame rate, the frames nearest in time are taken at that rate; a video that
+    is shorter than the clip, but at least half as long, is slowed down to fit. Folders of frames
+    and arrays have no frame rate, so every frame is taken unless `fps` is given; for a model
+    without a frame rate, every frame of any video is taken. Frames are resized to the model's
+    square whatever their aspect ratio, as photographs are.
 
     Args:
-        video: A file, a folder of frames, an array, or a video in memory.
-        model: Whose clip it is to be.
-        start: Where the clip begins, in seconds from the video's start.
-        fps: The video's frames a second, where its file says nothing or something wrong.
+        video: A video file, a folder of frames, an .npy array, or a video that was read.
+        model: The model that will encode the clip.
+        start: Time at which the clip begins, in seconds from the start of the video.
+        fps: Frames a second of the video, if its file states none or a wrong one.
 
     Raises:
-        UserError: The video cannot be read or is too short; an option is out of range.
+        UserError: The video cannot be read or is too short, or an option is out of range.
     """
     if not 0 <= start < float("inf"):
         raise UserError(f"start: must be finite and at least 0 seconds, got {start}: try 0")
@@ -87,7 +87,7 @@ def read_query(
 
 
 def _rate_of(video: QueryVideo, fps: float | None) -> tuple[Path, float | None]:
-    """Return the path, and frames a second; None where nothing tells them."""
+    """Return the path, and frames a second; None if they are unknown."""
     if isinstance(video, VideoFile):
         return video.path, fps or video.fps
     path = Path(video)
@@ -97,7 +97,7 @@ def _rate_of(video: QueryVideo, fps: float | None) -> tuple[Path, float | None]:
 
 
 def _pick(video: QueryVideo, wanted: list[int]) -> tuple[dict[int, np.ndarray], int]:
-    """Return the frames of these numbers, as far as there are, and how many were gone through."""
+    """Return the existing frames of these numbers, and the number of frames that were read."""
     frames: Iterator[np.ndarray]
     frames = iter(video.frames) if isinstance(video, VideoFile) else iterate_frames(video)
     chosen, kept, num = set(wanted), {}, 0
@@ -110,9 +110,9 @@ def _pick(video: QueryVideo, wanted: list[int]) -> tuple[dict[int, np.ndarray], 
 def _require_long_enough(path: Path, *, left: int, least: float) -> None:
     if left < max(least, 1):
         raise UserError(
-            f"{path} is too short: {max(left, 0)} frames follow the one it starts from, and half "
-            f"of a clip takes {max(least, 1):.3g}: give a longer video, an earlier start, or its "
-            "true frame rate"
+            f"{path} is too short: {max(left, 0)} frames follow the start, and half of a clip "
+            f"takes {max(least, 1):.3g}: give a longer video, an earlier start, or the true frame "
+            "rate"
         )
 
 
@@ -143,17 +143,17 @@ def _query_of(
         "size": [width, height],
         "seen_as": [model.size, model.size],
     }
-    pace = "each frame as it comes" if step == 1 else f"one every {step:.3g}"
+    pace = "every frame" if step == 1 else f"one every {step:.3g}"
     slower = "" if slowed == 1 else f", slowed down by {slowed:.3g} to fill a clip"
-    said = (
+    summary = (
         f"{path.name}: {len(wanted)} frames from number {wanted[0]} to {wanted[-1]}, {pace}"
-        f"{slower}; {width}x{height} pixels seen as {model.size}x{model.size}"
+        f"{slower}; {width}x{height} pixels resized to {model.size}x{model.size}"
     )
     shown = np.stack([resize(frames[i], shown_size) for i in wanted])
-    return Query(clip=to_tensor(seen), x0=x0, shown=shown, about=about, said=said)
+    return Query(clip=to_tensor(seen), x0=x0, shown=shown, about=about, summary=summary)
 
 
 def batch_of(query: Query, model: VideoModel) -> Float[Tensor, "1 t1 3 h w"]:
-    """Return the clip as a batch of one, where the model is."""
+    """Return the clip as a batch of one, on the model's device."""
     device: torch.device = next(model.parameters()).device
     return query.clip[None].to(device)

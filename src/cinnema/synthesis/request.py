@@ -1,0 +1,187 @@
+"""What a video is to be like, besides its photograph and its motion: checked once, at the start.
+
+Nothing heavy is imported here, so that the command line can refuse an option at once.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, Unpack, get_args
+
+from cinnema.core.errors import UserError
+from cinnema.media.formats import MAX_FPS, MAX_PIXELS, MAX_SIDE, MIN_SIDE
+from cinnema.synthesis.moments import Extension, Loop, looped
+
+if TYPE_CHECKING:
+    from cinnema.media.pictures import Mask
+
+Size: TypeAlias = Literal["native", "model"] | tuple[int, int]
+"""Size of the frames: that of the photograph, that of the networks, or (width, height)."""
+
+MAX_VIDEO_BYTES = 2 << 30
+"""Maximum size of the frames of one video in memory."""
+
+_MAX_FRAMES = 10_000
+_DEFAULT_FRAMES = 16
+
+
+class RequestOptions(TypedDict, total=False):
+    """Keyword arguments that make a `Request`.
+
+    Attributes:
+        num_frames: Number of frames after the photograph, from 1 to 10,000. Defaults to 16.
+        seconds: Length of the video instead of `num_frames`.
+        fps: See `Request`, like all that follow.
+        temperature: Factor on nu.
+        motion_strength: Factor on the flow.
+        size: Size of the frames.
+        loop: How the video repeats.
+        extension: How the video continues after one clip.
+        keep_still: Mask of what must not move.
+    """
+
+    num_frames: int
+    seconds: float
+    fps: float
+    temperature: float
+    motion_strength: float
+    size: Size
+    loop: Loop
+    extension: Extension
+    keep_still: "Mask | None"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Request:
+    """Length, speed, size and kind of a video.
+
+    Attributes:
+        num_frames: Number of frames after the photograph, from 1 to 10,000; a pingpong loop shows
+            them forwards, then backwards.
+        fps: Frames a second, above 0 and at most 240.
+        temperature: Factor on nu, at least 0; 0 gives one and the same motion for all seeds.
+        motion_strength: Factor on the flow, at least 0; 1 moves as in the training data.
+        size: Size of the frames: "native", "model", or (width, height) in pixels.
+        loop: How the video repeats, see `Loop`.
+        extension: How the video continues after one clip, see `Extension`; not with a loop.
+        keep_still: Mask of what must not move: a picture file of the photograph's size, white
+            where nothing may move, or an array (height, width); None if everything may move.
+
+    Raises:
+        UserError: One of them is out of range.
+    """
+
+    num_frames: int = _DEFAULT_FRAMES
+    fps: float = 8.0
+    temperature: float = 1.0
+    motion_strength: float = 1.0
+    size: Size = "native"
+    loop: Loop = "none"
+    extension: Extension = "onward"
+    keep_still: "Mask | None" = None
+
+    @classmethod
+    def of(cls, **options: Unpack[RequestOptions]) -> "Request":
+        """Make a request of keyword arguments, whose length may be given in seconds.
+
+        Args:
+            options: See `RequestOptions`.
+
+        Raises:
+            UserError: An option is out of range, or both `num_frames` and `seconds` are given.
+
+        Example:
+            >>> Request.of(seconds=2.5).num_frames
+            20
+        """
+        values: dict[str, Any] = {**options}
+        seconds = values.pop("seconds", None)
+        if seconds is not None:
+            if "num_frames" in values:
+                raise UserError("seconds: num_frames gives the length, too: leave one out")
+            if not 0 < seconds < math.inf:
+                raise UserError(f"seconds: must be finite and above 0, got {seconds}: try 2")
+            # A wrong fps is refused below.
+            fps = values.get("fps", cls.fps)
+            values["num_frames"] = max(1, round(seconds * fps)) if fps > 0 else 1
+        return cls(**values)
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.num_frames <= _MAX_FRAMES:
+            raise UserError(
+                f"num_frames: must be from 1 to {_MAX_FRAMES}, got {self.num_frames}; "
+                "16 is what the model was trained on"
+            )
+        if not 0 < self.fps <= MAX_FPS:
+            raise UserError(f"fps: must be above 0 and at most {MAX_FPS:g}, got {self.fps}: try 8")
+        for name in ("temperature", "motion_strength"):
+            value = getattr(self, name)
+            if not 0 <= value < math.inf:
+                raise UserError(
+                    f"{name}: must be finite and at least 0, got {value}; 1 is as in the training"
+                )
+        looped(self.loop, self.num_frames)
+        _require_extension(self.extension, self.loop)
+        _require_size(self.size)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the request as JSON values."""
+        return {
+            "num_frames": self.num_frames,
+            "fps": self.fps,
+            "temperature": self.temperature,
+            "motion_strength": self.motion_strength,
+            "size": self.size if isinstance(self.size, str) else list(self.size),
+            "loop": self.loop,
+            "extension": self.extension,
+            "keep_still": self.keep_still is not None,
+        }
+
+    def frame_size(self, photograph: tuple[int, int], model_size: int) -> tuple[int, int]:
+        """Return height and width of the frames.
+
+        Args:
+            photograph: Height and width of the photograph, in pixels.
+            model_size: Width and height of the networks' pictures, in pixels.
+
+        Raises:
+            UserError: The frames of one video would take more than `MAX_VIDEO_BYTES`.
+        """
+        if self.size == "model":
+            return (model_size, model_size)
+        height, width = photograph if isinstance(self.size, str) else self.size[::-1]
+        count = len(looped(self.loop, self.num_frames))
+        if 3 * count * height * width > MAX_VIDEO_BYTES:
+            raise UserError(
+                f"{count} frames of {width}x{height} pixels take "
+                f"{3 * count * height * width / 2**30:.1f} GB, more than "
+                f"{MAX_VIDEO_BYTES >> 30}: ask for fewer frames or a smaller size "
+                "(--size 1920x1080)"
+            )
+        return height, width
+
+
+def _require_extension(extension: Extension, loop: Loop) -> None:
+    known = get_args(Extension)
+    if extension not in known:
+        raise UserError(f"extension: must be one of {', '.join(known)}, got {extension!r}")
+    if extension != "onward" and loop != "none":
+        raise UserError(
+            f"loop: a video with the extension {extension} cannot loop, got {loop!r}: leave one of "
+            "the two out"
+        )
+
+
+def _require_size(size: Size) -> None:
+    if isinstance(size, str):
+        if size not in ("native", "model"):
+            raise UserError(f"size: must be native, model or (width, height), got {size!r}")
+        return
+    if len(size) != 2:
+        raise UserError(f"size: must be (width, height), got {size!r}: give two numbers")
+    width, height = size
+    low, high = sorted(size)
+    if low < MIN_SIDE or high > MAX_SIDE or width * height > MAX_PIXELS:
+        raise UserError(
+            f"size: sides must be from {MIN_SIDE} to {MAX_SIDE} pixels and the area at most "
+            f"{MAX_PIXELS // 10**6} megapixels, got {width}x{height}: choose another size"
+        )
