@@ -57,14 +57,24 @@ def run_python(*arguments: str) -> str:
     return done.stdout
 
 
-def test_help_imports_nothing_heavy() -> None:
-    code = """
+def test_help_and_mistakes_are_answered_without_torch(photo: Path) -> None:
+    code = f"""
 import sys
 from cinnema.cli.main import main
-try:
-    main(["--help"])
-finally:
-    print(sorted({"torch", "numpy", "cv2", "PIL", "av", "pydantic"} & sys.modules.keys()))
+for line in (
+    "--help", "animate --help", "data --help", "anmate", "animate --fames 3", "animate missing.jpg",
+    "animate clip.mp4", "animate {photo} --fps 0", "animate {photo} --seed -1", "edit photo.jpg",
+    "animate {photo} --size big", "animate {photo} --direction north", "info landscap",
+    "animate {photo} --nu missing", "animate {photo} --weights landscap", "data check missing",
+    "animate {photo} -o {photo}", "edit missing.mp4 --speed 2", "interpolate missing.jpg",
+    "transfer {photo} --motion missing", "data prepare folder missing out",
+):
+    try:
+        code = main(line.split())
+    except SystemExit as stop:
+        code = stop.code
+    assert code == (0 if "--help" in line else 2), line
+print(sorted({{"torch", "numpy", "cv2", "PIL", "av", "pydantic"}} & sys.modules.keys()))
 """
     assert run_python("-c", code).splitlines()[-1] == "[]"
 
@@ -77,6 +87,11 @@ def test_every_command_has_help(cinnema: Run, command: str) -> None:
     text = " ".join(result.out)
     assert "{None}" not in text
     assert "(default: )" not in text
+
+
+def test_help_is_a_command_too(cinnema: Run) -> None:
+    assert cinnema("help") == cinnema("--help")
+    assert cinnema("help", "animate") == cinnema("animate", "--help")
 
 
 def test_the_help_lists_every_command_and_the_version(cinnema: Run) -> None:

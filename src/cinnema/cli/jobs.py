@@ -144,7 +144,8 @@ def run_jobs(
                 report_error(error)
                 num_failed += 1
             progress.skip_to(end)
-        progress.finish()
+        if num_failed < num_inputs:
+            progress.finish()
     if num_failed == 0:
         return DONE
     return SOME_FAILED if num_failed < num_inputs else USER_MISTAKE

@@ -78,6 +78,8 @@ def _run(arguments: list[str]) -> int:
     if arguments and arguments[0] in ("--version", "-V"):
         print(f"cinnema {__version__}")
         return DONE
+    if arguments[:1] == ["help"]:
+        arguments = [*arguments[1:], "--help"]
     name, rest = _command(arguments)
     if name not in COMMANDS:  # no command, or a group of commands
         wants_help = rest[:1] in (["-h"], ["--help"])
