@@ -30,11 +30,42 @@ class SpectralWeight(_ConvNd):
     begins; ours are computed from the initial weights.
 
     Source: Miyato et al., "Spectral Normalization for Generative Adversarial Networks", 2018.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        kernel_size: Length of the kernel along each axis.
+        stride: Stride of the convolution, for all axes or for each.
+        padding: Zeros added on every side.
+        bias: Whether a bias is added; it is not normalised.
     """
 
     weight_orig: nn.Parameter
     weight_u: Float[Tensor, " out"]
     weight_v: Float[Tensor, " rest"]
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        stride: int | tuple[int, ...] = 1,
+        padding: int = 0,
+        bias: bool = True,
+    ) -> None:
+        # mypy sees _ConvNd, but the next class in the order of resolution is nn.Conv2d or nn.Conv3d.
+        create: Callable[..., None] = super().__init__
+        create(in_channels, out_channels, kernel_size, stride=stride, padding=padding, bias=bias)
+        weight = self.weight
+        del self.weight  # replaced by the entries of the published state dict
+        self.weight_orig = nn.Parameter(weight.detach())
+        rows, columns = weight.flatten(1).shape
+        self.register_buffer(
+            "weight_u", functional.normalize(weight.new_empty(rows).normal_(), dim=0)
+        )
+        self.register_buffer("weight_v", weight.new_zeros(columns))
+        self.iterate(num_iterations=_FIRST_ITERATIONS)
 
     def normalised_weight(self) -> Float[Tensor, "out in *kernel"]:
         """Return weight_orig / sigma, after a step of power iteration in training mode."""
@@ -83,18 +114,6 @@ class SpectralWeight(_ConvNd):
             plain.bias.copy_(self.bias)
         return plain.train(self.training)
 
-    def _normalise_weight(self) -> None:
-        # Last step of the constructor: replaces `weight` by the entries of the state dict.
-        weight = self.weight
-        del self.weight
-        self.weight_orig = nn.Parameter(weight.detach())
-        rows, columns = weight.flatten(1).shape
-        self.register_buffer(
-            "weight_u", functional.normalize(weight.new_empty(rows).normal_(), dim=0)
-        )
-        self.register_buffer("weight_v", weight.new_zeros(columns))
-        self.iterate(num_iterations=_FIRST_ITERATIONS)
-
 
 class SpectralConv2d(SpectralWeight, nn.Conv2d):
     """A 2-D convolution with spectral norm (see `SpectralWeight`).
@@ -102,30 +121,7 @@ class SpectralConv2d(SpectralWeight, nn.Conv2d):
     Example:
         >>> SpectralConv2d(3, 8, 4, stride=2, padding=1)(torch.zeros(1, 3, 8, 8)).shape
         torch.Size([1, 8, 4, 4])
-
-    Args:
-        in_channels: Channels of the input.
-        out_channels: Channels of the output.
-        kernel_size: Height and width of the kernel.
-        stride: Stride of the convolution.
-        padding: Zeros added on every side.
-        bias: Whether a bias is added; it is not normalised.
     """
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int,
-        *,
-        stride: int | tuple[int, int] = 1,
-        padding: int = 0,
-        bias: bool = True,
-    ) -> None:
-        super().__init__(
-            in_channels, out_channels, kernel_size, stride=stride, padding=padding, bias=bias
-        )
-        self._normalise_weight()
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d _ _"]:
         """Convolve."""
@@ -140,30 +136,7 @@ class SpectralConv3d(SpectralWeight, nn.Conv3d):
     Example:
         >>> SpectralConv3d(3, 8, 3, padding=1)(torch.zeros(1, 3, 4, 8, 8)).shape
         torch.Size([1, 8, 4, 8, 8])
-
-    Args:
-        in_channels: Channels of the input.
-        out_channels: Channels of the output.
-        kernel_size: Length, height and width of the kernel.
-        stride: Stride of the convolution.
-        padding: Zeros added on every side.
-        bias: Whether a bias is added; it is not normalised.
     """
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int,
-        *,
-        stride: int | tuple[int, int, int] = 1,
-        padding: int = 0,
-        bias: bool = True,
-    ) -> None:
-        super().__init__(
-            in_channels, out_channels, kernel_size, stride=stride, padding=padding, bias=bias
-        )
-        self._normalise_weight()
 
     def forward(self, x: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b d _ _ _"]:
         """Convolve."""

@@ -6,7 +6,6 @@ A start is an appearance (`SkyScene`): foreground, plane, clouds, light. A futur
 
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from cinnema.core.devices import one_thread
 from cinnema.core.randomness import generator_for
 from cinnema.data.records import BadRecord, Control, Item, RawClip
 from cinnema.data.wind import WIND
@@ -89,10 +89,10 @@ class Skies(Simulator):
             UserError: The folder of foregrounds is missing, or contains no pictures.
         """
         start = self.start_of(item)
-        with _one_thread():
+        with one_thread():
             scene = draw_start(self._stream(start, 0), size=self.size, textures=self._textures())
         for future in range(self.futures):
-            with _one_thread():
+            with one_thread():
                 draws = Draws(self._stream(start, 1 + future))
                 motion = _draw_future(draws, scene, num_clips=(self.num_frames - 1) / _CLIP)
                 clip = film(scene, motion, num_frames=self.num_frames)
@@ -109,17 +109,6 @@ class Skies(Simulator):
 @lru_cache(maxsize=2)
 def _read_once(folder: Path, side: int) -> UInt8[Tensor, "k 3 s s"]:
     return read_foregrounds(folder, side=side)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Compute on one thread, so that results do not depend on the number of cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def draw_start(
