@@ -54,7 +54,7 @@ class SpectralWeight(_ConvNd):
         padding: int = 0,
         bias: bool = True,
     ) -> None:
-        # mypy sees _ConvNd, but the next class in the order of resolution is nn.Conv2d or nn.Conv3d.
+        # The next class in the resolution order is nn.Conv2d or nn.Conv3d; mypy assumes _ConvNd.
         create: Callable[..., None] = super().__init__
         create(in_channels, out_channels, kernel_size, stride=stride, padding=padding, bias=bias)
         weight = self.weight
