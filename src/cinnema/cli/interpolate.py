@@ -48,6 +48,8 @@ class Interpolate(ControlOptions, RenderingOptions):
         start, end = _end(self.start), _end(self.end)
         control = self.control()
         samples = tuple(range(self.steps))
+        options = self.rendering()
+        options["temperature"] = self.temperature
         jobs = plan([self.photo], folder=self.output, tag="between", samples=samples, options=self)
 
         def prepare(pipeline: "Pipeline") -> Renderer:
@@ -58,9 +60,8 @@ class Interpolate(ControlOptions, RenderingOptions):
                     end=end,
                     steps=self.steps,
                     seed=self.seed,
-                    temperature=self.temperature,
                     eta=control,
-                    **self.rendering(),
+                    **options,
                 )
 
             return Renderer(videos)

@@ -1,7 +1,10 @@
 """Options that several commands share, and how their values are parsed."""
 
 import math
+import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -11,8 +14,8 @@ import tyro
 from cinnema.core.bundled import find_weights
 from cinnema.core.errors import UserError
 from cinnema.core.files import check_input_file
-from cinnema.media.formats import MAX_FPS, MAX_GIF_FPS
-from cinnema.synthesis.request import Request
+from cinnema.media.formats import MAX_GIF_FPS
+from cinnema.synthesis.request import Request, RequestOptions
 
 if TYPE_CHECKING:
     from cinnema.models.control import Drift, EndPoint
@@ -61,38 +64,22 @@ class RenderingOptions:
 
     default_frames: ClassVar[int] = 16
 
-    @property
-    def frames(self) -> int:
-        """Number of frames: as given, or as many as the seconds have."""
-        if self.seconds is not None:
-            return max(1, round(self.seconds * self.fps))
-        return self.default_frames if self.num_frames is None else self.num_frames
-
     def check_rendering(self) -> None:
         """Raise a UserError for the first option that is out of range, before torch is imported."""
-        limit = MAX_GIF_FPS if self.format == "gif" else MAX_FPS
-        if not 0 < self.fps <= limit:
+        with named_as_options():
+            Request.of(**self.rendering())
+        if self.format == "gif" and self.fps > MAX_GIF_FPS:
             raise UserError(
-                f"--fps must be above 0 and at most {limit:g} for {self.format}, got {self.fps:g}"
+                f"--fps must be at most {MAX_GIF_FPS:g} for gif, got {self.fps:g}: players show "
+                "faster ones slowly"
             )
-        if self.seconds is not None:
-            if self.num_frames is not None:
-                raise UserError("--seconds and --num-frames both give the length: leave one out")
-            if not 0 < self.seconds < math.inf:
-                raise UserError(f"--seconds must be above 0, got {self.seconds:g}")
-        at_least({
-            "--num-frames": (self.frames, 1 if self.loop == "none" else 2),
-            "--motion-strength": (self.motion_strength, 0),
-        })  # fmt: skip
-        Request.of(**self.rendering())
         if self.keep_still is not None:
             check_input_file(self.keep_still, kind="a mask")
         find_weights(self.weights)
 
-    def rendering(self) -> dict[str, Any]:
+    def rendering(self) -> RequestOptions:
         """Return the options under the names of the pipeline's arguments."""
-        return {
-            "num_frames": self.frames,
+        options: RequestOptions = {
             "fps": self.fps,
             "loop": self.loop,
             "extension": self.extension,
@@ -100,6 +87,12 @@ class RenderingOptions:
             "size": parse_size(self.size),
             "keep_still": self.keep_still,
         }
+        if self.seconds is not None:
+            options["seconds"] = self.seconds
+        if self.num_frames is not None or self.seconds is None:
+            default = self.default_frames
+            options["num_frames"] = default if self.num_frames is None else self.num_frames
+        return options
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +108,7 @@ class SamplingOptions:
     in training."""
     nu: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """File (.nu.safetensors) of an earlier call whose motion is repeated, with its control: one
-    video for each photograph. --seed, --num-samples and --temperature are then not used."""
+    video for each photograph. --seed and --num-samples are then not used."""
 
     def check_sampling(self) -> None:
         """Raise a UserError for the first option that is out of range."""
@@ -221,6 +214,23 @@ class QueryOptions:
         )
         print(f"cinnema: {motion.summary}", file=sys.stderr, flush=True)
         return motion
+
+
+@contextmanager
+def named_as_options() -> Iterator[None]:
+    """Name options in errors about arguments: "--num-frames: ..." for "num_frames: ..."."""
+    try:
+        yield
+    except UserError as error:
+        name, colon, rest = str(error).partition(":")
+        if not (colon and name.isidentifier()):
+            raise
+        rest = re.sub(r"\b[a-z]+_[a-z_]+\b", lambda word: _option(word[0]), rest)
+        raise UserError(f"{_option(name)}:{rest}") from error
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def at_least(limits: dict[str, tuple[float, float]]) -> None:
