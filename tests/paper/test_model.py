@@ -14,47 +14,14 @@ from cinnema.media.pictures import to_pixels, to_tensor
 from cinnema.media.videos import VideoFile
 from cinnema.models.control import Drift, EndPoint
 from cinnema.models.files import load_model, save_model
-from cinnema.paper import build
 from cinnema.paper.control import draw_end_point, end_point_one_hots
 from cinnema.paper.model import PaperModel, PaperModelConfig
-from cinnema.paper.spectral import SpectralWeight
 from cinnema.synthesis.pipeline import Pipeline
 from cinnema.synthesis.residual import load_motion, save_motion
 from cinnema.synthesis.video import Video
+from paper_model import PARTS, networks
 
 Photographs = Callable[[int, int], np.ndarray]
-
-# 8 frames of 64 px.
-DECODER = {
-    "channel_factor": 8, "z_dim": 8, "upsample_s": (2, 1), "upsample_t": (1, 1),
-    "spectral_norm": True,
-}  # fmt: skip
-VIDEO_ENCODER = {
-    "res_type_encoder": "resnet18", "use_max_pool": False, "channels": (16,) * 5, "z_dim": 8,
-    "stride_t": (1, 2, 2, 1), "stride_s": (1, 2, 2, 2),
-}  # fmt: skip
-IMAGE_ENCODER = {"encoder_type": "resnet18", "norm": "bn", "z_dim": 5, "in_size": 64}
-FLOW = {"in_channels": 8, "embedding_dim": 5, "hidden_dim": 16, "hidden_depth": 1, "n_flows": 3}
-CONTROL_FLOW = {**FLOW, "embedding_dim": 35, "control": True}
-PARTS = {
-    "decoder": DECODER, "video_encoder": VIDEO_ENCODER, "image_encoder": IMAGE_ENCODER,
-    "flow": FLOW,
-}  # fmt: skip
-
-
-def networks(*, control: bool) -> dict[str, Any]:
-    """Random weights under which z and x0 matter, and so does the control."""
-    torch.manual_seed(3)
-    configs = {**PARTS, "flow": CONTROL_FLOW if control else FLOW}
-    made = {part: build(part, config).eval() for part, config in configs.items()}
-    with torch.no_grad():
-        for parameter in made["flow"].parameters():
-            parameter.add_(0.2 * torch.randn(parameter.shape))
-        for module in made["decoder"].modules():
-            if isinstance(module, SpectralWeight):
-                module.weight_orig.copy_(torch.randn(module.weight_orig.shape))
-                module.iterate(num_iterations=20)
-    return made
 
 
 @pytest.fixture(scope="module")
@@ -92,18 +59,6 @@ def by_hand(model: PaperModel, image: np.ndarray, nu: Tensor) -> np.ndarray:
 # --- The model ------------------------------------------------------------------------------------
 
 
-def test_a_video_goes_to_z_to_nu_and_back(painter: PaperModel) -> None:
-    clips = video()
-    z, c = painter.encode(clips), painter.condition(clips[:, 0])
-    nu, log_det = painter.to_residual(z, c)
-    back, again = painter.to_latent(nu, c)
-    torch.testing.assert_close(back, z, atol=1e-5, rtol=0)
-    torch.testing.assert_close(log_det, -again)
-    frames = painter.decode(clips[:, 0], back)
-    assert frames.shape == (2, painter.num_frames, 3, painter.size, painter.size)
-    assert float(frames.std(dim=1).mean()) > 0.01
-
-
 def test_the_encoder_sees_the_frames_after_the_first_and_may_draw(painter: PaperModel) -> None:
     clips = video()
     mu, log_var = painter.video_encoder(clips[:, 1:].transpose(1, 2))
@@ -111,20 +66,6 @@ def test_the_encoder_sees_the_frames_after_the_first_and_may_draw(painter: Paper
     drawn = painter.encode(clips, generator=torch.Generator().manual_seed(1))
     noise = torch.randn(mu.shape, generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(drawn, mu + (log_var / 2).exp() * noise)
-
-
-def test_clips_of_a_batch_are_treated_alone(controlled: PaperModel) -> None:
-    clips, eta = video(), torch.tensor([[0.5, 0.0, 0.25], [0.8, 0.2, 0.3]])
-    z, c = controlled.encode(clips), controlled.condition(clips[:, 0], eta)
-    nu, _ = controlled.to_residual(z, c)
-    frames = controlled.decode(clips[:, 0], z)
-    one = slice(1, 2)
-    torch.testing.assert_close(controlled.encode(clips[one]), z[one], atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(controlled.condition(clips[one, 0], eta[one]), c[one])
-    torch.testing.assert_close(controlled.to_residual(z[one], c[one])[0], nu[one])
-    torch.testing.assert_close(
-        controlled.decode(clips[one, 0], z[one]), frames[one], atol=1e-4, rtol=0
-    )
 
 
 def test_folding_leaves_the_decoder_that_it_was_made_of(
@@ -167,12 +108,6 @@ def test_parts_that_do_not_fit_are_refused(part: str, field: str, value: Any, ma
     configs[part][field] = value
     with pytest.raises(ValueError, match=match):
         PaperModelConfig(name="wrong", **configs)
-
-
-def test_a_clip_of_another_length_or_size_is_refused(painter: PaperModel) -> None:
-    for shape in ((1, 8, 3, 64, 64), (1, 9, 3, 32, 64)):
-        with pytest.raises(UserError, match="resample or resize"):
-            painter.encode(torch.zeros(shape))
 
 
 # --- The control ----------------------------------------------------------------------------------

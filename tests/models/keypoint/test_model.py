@@ -1,8 +1,7 @@
-"""The model of a body: what every model owes, its control, and its file."""
+"""The keypoint model: its control, its landmarks, and pictures that it animates."""
 
 import dataclasses
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +10,6 @@ from torch import Tensor
 from bodies import STAGE1, body_config, tiny_body
 from cinnema.core.errors import UserError
 from cinnema.models.control import EndPoint
-from cinnema.models.files import load_model, load_warping_model, save_model
 from cinnema.models.keypoint.model import (
     EndPointRange,
     KeypointModel,
@@ -42,21 +40,6 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
 
 def clips(num: int = 2) -> Tensor:
     return torch.tanh(noise(num, 5, 3, 32, 32))
-
-
-@pytest.mark.parametrize("asked", [(0.1, 0.0, 0.1), None])
-def test_residuals_and_latents_are_each_others_inverse(
-    body: Callable[..., KeypointModel], asked: tuple[float, ...] | None
-) -> None:
-    model, video = body(steered=asked is not None), clips()
-    eta = None if asked is None else torch.tensor([asked, (0.0, 0.05, 0.0)])
-    c = model.condition(video[:, 0], eta)
-    z = model.encode(video)
-    nu, log_det = model.to_residual(z, c)
-    back, opposite = model.to_latent(nu, c)
-    torch.testing.assert_close(back, z, atol=1e-5, rtol=0)
-    torch.testing.assert_close(opposite, -log_det, atol=1e-4, rtol=0)
-    assert model.decode(video[:, 0], z).shape == (2, 4, 3, 32, 32)
 
 
 def test_a_control_changes_the_condition_and_can_be_left_out(
@@ -103,19 +86,6 @@ def test_a_draw_of_z_lies_around_its_mean(body: Callable[..., KeypointModel]) ->
     drawn = model.encode(video, generator=torch.Generator().manual_seed(1))
     spread = float((drawn - mean).std())
     assert spread == pytest.approx(STAGE1.noise, rel=0.2)
-    with pytest.raises(UserError, match="encodes clips of shape"):
-        model.encode(video[:, :3])
-
-
-def test_a_model_survives_its_file(body: Callable[..., KeypointModel], tmp_path: Path) -> None:
-    model, video = body(), clips()
-    save_model(tmp_path / "body.safetensors", model)
-    again = load_model(tmp_path / "body.safetensors").model
-    assert isinstance(again, KeypointModel)
-    assert again.config == model.config
-    torch.testing.assert_close(again.encode(video), model.encode(video), atol=0.05, rtol=0)
-    with pytest.raises(UserError, match="needs one that warps"):
-        load_warping_model(tmp_path / "body.safetensors", purpose="this")
 
 
 def test_parts_that_do_not_fit_are_refused() -> None:
