@@ -9,8 +9,7 @@ import torch
 from cinnema.media.pictures import to_pixels, to_tensor
 from cinnema.models.layers import warp
 from cinnema.models.warping.rendering import cut
-from cinnema.synthesis import native
-from cinnema.synthesis.native import NativeRenderer, refine_mask
+from cinnema.synthesis.native import NativeRenderer, fill_plate, refine_mask
 
 Photographs = Callable[[int, int], np.ndarray]
 EVERYWHERE = np.ones((64, 64), np.float32)
@@ -27,9 +26,13 @@ def smooth(height: int, width: int) -> np.ndarray:
     return (128 + 100 * np.stack(waves, axis=-1)).round().astype(np.uint8)
 
 
-@pytest.mark.parametrize("scale", [0.0, 0.01, 0.1, 1.0, 5.0])
-def test_warping_is_that_of_stage_1(scale: float) -> None:
-    pixels, flow = smooth(90, 150), random_flow(scale)
+@pytest.mark.parametrize(
+    ("scale", "size"),
+    [(0.0, (90, 150)), (0.01, (90, 150)), (0.1, (90, 150)), (1.0, (90, 150)), (5.0, (90, 150)),
+     (0.1, (600, 500))],  # of two strips
+)  # fmt: skip
+def test_warping_is_that_of_stage_1(scale: float, size: tuple[int, int]) -> None:
+    pixels, flow = smooth(*size), random_flow(scale)
     frame = NativeRenderer(pixels, EVERYWHERE).frame(flow)
     expected = to_pixels(warp(to_tensor(pixels)[None], flow)[0])
     # Stage 1 looks up linearly: of waves this fine that is two levels from the cubic look-up.
@@ -44,18 +47,6 @@ def test_a_shift_by_half_a_pixel_keeps_the_contrast_of_fine_texture() -> None:
     frame = NativeRenderer(pixels, EVERYWHERE).frame(half)
     linear = to_pixels(warp(to_tensor(pixels)[None], half)[0])
     assert linear.std() < 0.75 * pixels.std() < 0.99 * frame.std()
-
-
-def test_strips_change_nothing(monkeypatch: pytest.MonkeyPatch, photograph: Photographs) -> None:
-    pixels, flow = photograph(90, 150), random_flow(0.05)
-    mask, painted = (
-        np.random.default_rng(0).random((64, 64), np.float32),
-        torch.rand(1, 3, 128, 128),
-    )
-    whole = NativeRenderer(pixels, mask).frame(flow, painted - 0.5)
-    monkeypatch.setattr(native, "_STRIP", 1000)
-    strips = NativeRenderer(pixels, mask).frame(flow, painted - 0.5)
-    assert np.abs(whole.astype(int) - strips).max() <= 1  # a sum's order may move a tie
 
 
 def test_painting_is_enlarged_and_added(photograph: Photographs) -> None:
@@ -102,16 +93,14 @@ def test_a_flat_photograph_keeps_the_mask() -> None:
     np.testing.assert_allclose(refined, 0.5, atol=1e-4)
 
 
-def test_large_photographs_are_filled_as_small_ones(
-    monkeypatch: pytest.MonkeyPatch, photograph: Photographs
-) -> None:
-    pixels = photograph(240, 320)
-    moving = np.zeros((240, 320), np.float32)
-    moving[:160] = 1
+def test_large_photographs_are_filled_as_small_ones(photograph: Photographs) -> None:
+    height, width = 960, 1280
+    pixels = photograph(height, width)
+    moving = np.zeros((height, width), np.float32)
+    moving[:640] = 1
     layers = cut(to_tensor(pixels)[None], torch.from_numpy(moving)[None, None])
-    monkeypatch.setattr(native, "_COARSE", 100 * 100)
-    plate = native._plate(pixels, moving)
-    assert np.array_equal(plate[:160], pixels[:160])
-    hidden = np.abs(plate[164:].astype(int) - to_pixels(layers.plate[0])[164:])
-    was_there = np.abs(pixels[164:].astype(int) - to_pixels(layers.plate[0])[164:])
+    plate, expected = fill_plate(pixels, moving), to_pixels(layers.plate[0])
+    assert np.array_equal(plate[:640], pixels[:640])
+    hidden = np.abs(plate[656:].astype(int) - expected[656:])
+    was_there = np.abs(pixels[656:].astype(int) - expected[656:])
     assert hidden.mean() < 0.2 * was_there.mean()

@@ -68,7 +68,7 @@ class NativeRenderer:
         self._free = None if keep_still is None else 1 - keep_still
         if self._free is not None:
             self._moving *= self._free
-        self._plate = _plate(pixels, self._moving)
+        self._plate = fill_plate(pixels, self._moving)
 
     @property
     def moving(self) -> Float32[np.ndarray, "h w"]:
@@ -187,8 +187,18 @@ def refine_mask(
     return refined
 
 
-def _plate(pixels: np.ndarray, moving: np.ndarray) -> np.ndarray:
-    """Return the plate, uint8, as `cinnema.models.warping.rendering.cut` does."""
+def fill_plate(
+    pixels: UInt8[np.ndarray, "h w 3"], moving: Float32[np.ndarray, "h w"]
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Return the moving layer, continued under the still one.
+
+    The same as `cinnema.models.warping.rendering.cut`, but large photographs are filled on a
+    smaller copy.
+
+    Args:
+        pixels: The photograph.
+        moving: 1 where it may move, 0 where it must stay.
+    """
     height, width, _ = pixels.shape
     weight = 0.98 * np.square(np.maximum(2 * moving - 1, 0)) + 0.02 * np.square(moving)
     small, small_weight = _seen(pixels, weight)

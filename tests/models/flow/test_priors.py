@@ -12,7 +12,6 @@ from cinnema.models.flow.priors import (
     GaussianPrior,
     LatentPrior,
     LinearGaussianPrior,
-    _Ridge,
     shrunk_covariance,
 )
 
@@ -94,20 +93,23 @@ def test_the_linear_gaussian_agrees_with_scipy() -> None:
 
 
 @pytest.mark.parametrize("groups", [None, torch.arange(30) // 3])
-def test_errors_left_out_are_those_of_fits_without_the_rows(groups: Tensor | None) -> None:
+def test_the_noise_is_that_of_fits_without_the_rows_they_predict(groups: Tensor | None) -> None:
     c, z = normal(30, 4), normal(30, 2, seed=1)
-    c, z = c - c.mean(dim=0), z - z.mean(dim=0)
+    prior = LinearGaussianPrior.fit(z, c, groups=groups)
     labels = torch.arange(30) if groups is None else groups
-    errors = _Ridge(c, z, labels).errors_left_out(0.1)
+    scaled = (c - c.mean(dim=0)) / c.std(dim=0, correction=0)
+    # The penalty of the closed form stays that of all rows; the mean is fitted and not shrunk.
+    design = torch.cat([torch.ones(30, 1, dtype=torch.float64), scaled], dim=1)
+    penalty = prior.penalty * 30 * torch.diag(torch.tensor([0.0, 1, 1, 1, 1]).double())
+    errors = torch.empty_like(z)
     for group in labels.unique():
         out = labels == group
-        # The penalty of the closed form stays that of all rows; the mean is fitted and not shrunk.
-        ones = torch.ones(30, 1, dtype=torch.float64)
-        design = torch.cat([ones, c], dim=1)
-        penalty = 0.1 * 30 * torch.diag(torch.tensor([0.0, 1, 1, 1, 1], dtype=torch.float64))
         rest = design[~out]
         weight = torch.linalg.solve(rest.T @ rest + penalty, rest.T @ z[~out])
-        torch.testing.assert_close(errors[out], z[out] - design[out] @ weight)
+        errors[out] = z[out] - design[out] @ weight
+    expected, _ = shrunk_covariance(errors)
+    covariance = prior.residual.cholesky @ prior.residual.cholesky.T
+    torch.testing.assert_close(covariance, expected)
 
 
 def test_a_condition_that_says_nothing_costs_the_linear_gaussian_little() -> None:
