@@ -65,7 +65,7 @@ def model() -> WarpingModel:
 
 @pytest.fixture(scope="session")
 def steered() -> Pipeline:
-    """Of a model that can be told the drift, and can do without."""
+    """A pipeline with a model that has a drift as its optional control."""
     return Pipeline(tiny_model(control_dim=2))
 
 

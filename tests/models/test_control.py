@@ -1,4 +1,4 @@
-"""Controls: what is asked for, what the model is told, and what it cannot be told."""
+"""Controls: how users give them, which a model refuses, and how they are corrected."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -106,8 +106,8 @@ def test_a_nu_file_brings_its_drift(
     steered: Pipeline, photograph: Photographs, tmp_path: Path
 ) -> None:
     image = photograph(48, 80)
-    told = Drift(direction=30, speed=0.5)
-    (first,) = steered.animate(image, num_samples=1, num_frames=2, eta=told)
+    drift = Drift(direction=30, speed=0.5)
+    (first,) = steered.animate(image, num_samples=1, num_frames=2, eta=drift)
     save_motion(tmp_path / "nu.safetensors", first)
     (again,) = steered.animate(image, nu=tmp_path / "nu.safetensors", num_frames=2)
     (other,) = steered.animate(
@@ -136,7 +136,7 @@ def test_a_nu_file_brings_its_drift(
         (torch.tensor([0.0, torch.nan]), "takes 2 finite numbers"),
     ],
 )
-def test_a_control_that_the_model_cannot_be_told_is_an_error_that_lists_what_it_can(
+def test_a_control_of_another_kind_or_range_is_an_error_that_describes_the_models(
     steered: Pipeline, photograph: Photographs, control: Any, words: str
 ) -> None:
     with pytest.raises(UserError, match=words):
@@ -153,7 +153,7 @@ def test_a_model_without_a_control_says_so(
         pipe.iterate(photograph(64, 64), eta=control)
 
 
-def test_the_fastest_speed_is_told_for_the_direction_and_the_pictures_shape(
+def test_the_error_names_the_fastest_speed_for_the_direction_and_the_pictures_shape(
     steered: Pipeline,
 ) -> None:
     with pytest.raises(UserError, match=r"from 0 to 1 in the direction of 90 degrees.*400x100"):
@@ -197,40 +197,40 @@ def test_a_model_of_another_control_is_refused(steered: Pipeline) -> None:
         replace(config, conditioner=conditioner, flow=flow)
 
 
-def test_aiming_makes_up_for_what_a_model_does_with_what_it_is_told() -> None:
-    asked = torch.tensor([[0.1, 0.0], [-0.05, 0.1]])
+def test_a_corrected_control_gives_the_requested_motion() -> None:
+    requested = torch.tensor([[0.1, 0.0], [-0.05, 0.1]])
     bias = torch.tensor([[0.02, -0.03], [0.0, 0.04]])
 
-    def read(told: Tensor) -> Tensor:
-        return 0.7 * told + bias
+    def read(tried: Tensor) -> Tensor:
+        return 0.7 * tried + bias
 
-    told = correct_control(read, asked, SPEC)
-    before, after = ((read(t) - asked).norm(dim=1) for t in (asked, told))
+    tried = correct_control(read, requested, SPEC)
+    before, after = ((read(t) - requested).norm(dim=1) for t in (requested, tried))
     assert bool((after < 0.1 * before).all())
 
 
-def test_aiming_never_makes_worse_and_stays_near_the_range() -> None:
-    asked = torch.tensor([[0.1, 0.2], [0.3, -0.3]])
+def test_a_correction_never_makes_worse_and_stays_near_the_range() -> None:
+    requested = torch.tensor([[0.1, 0.2], [0.3, -0.3]])
 
-    def contrary(told: Tensor) -> Tensor:
-        return -3 * told
+    def contrary(tried: Tensor) -> Tensor:
+        return -3 * tried
 
-    assert torch.equal(correct_control(contrary, asked, SPEC), asked)
+    assert torch.equal(correct_control(contrary, requested, SPEC), requested)
 
-    def deaf(told: Tensor) -> Tensor:
-        return 0 * told
+    def deaf(tried: Tensor) -> Tensor:
+        return 0 * tried
 
-    told = correct_control(deaf, asked, SPEC)
-    assert torch.equal(told, asked)  # nothing it could be told is nearer
+    tried = correct_control(deaf, requested, SPEC)
+    assert torch.equal(tried, requested)  # no control is nearer
 
 
-def test_aiming_goes_no_further_than_it_may() -> None:
-    asked = torch.tensor([[0.1, 0.0], [0.0, 0.2]])
+def test_a_correction_is_at_most_as_large_as_allowed() -> None:
+    requested = torch.tensor([[0.1, 0.0], [0.0, 0.2]])
     reach = torch.tensor([[0.03], [0.5]])
 
-    def slow(told: Tensor) -> Tensor:
-        return 0.5 * told
+    def slow(tried: Tensor) -> Tensor:
+        return 0.5 * tried
 
-    told = correct_control(slow, asked, SPEC, max_correction=reach)
-    assert float((told - asked)[0].norm()) == pytest.approx(0.03, abs=1e-6)
-    assert float((told - asked)[1].norm()) > 0.1
+    tried = correct_control(slow, requested, SPEC, max_correction=reach)
+    assert float((tried - requested)[0].norm()) == pytest.approx(0.03, abs=1e-6)
+    assert float((tried - requested)[1].norm()) > 0.1

@@ -44,14 +44,14 @@ def test_it_starts_from_the_videos_own_first_frame_at_its_size(
     assert edited.frames.shape == (1, 64, 96, 3)
 
 
-def test_the_drift_that_was_read_is_told(steered: Pipeline, drifting: VideoFile) -> None:
+def test_the_estimated_drift_is_in_the_summary(steered: Pipeline, drifting: VideoFile) -> None:
     about = steered.read_motion(drifting, steered=True).about["query"]
     assert min(about["direction"], 360 - about["direction"]) < 20  # to the right
     assert 0 <= about["eta_known"] <= 1
     assert "it drifts to" in steered.read_motion(drifting, steered=True).summary
 
 
-def test_a_control_that_a_model_does_not_have_is_told(
+def test_a_control_that_a_model_does_not_have_is_an_error(
     steered: Pipeline, pipe: Pipeline, drifting: VideoFile
 ) -> None:
     with pytest.raises(UserError, match="takes no control"):

@@ -38,7 +38,7 @@ def test_shares_add_up_to_1_and_no_warp_is_older_than_one_and_a_half_clips(
 
 @given(clip=st.floats(4, 64))
 def test_no_share_jumps(clip: float) -> None:
-    """Warps are told apart by when they start: time - age."""
+    """Warps are identified by when they start: time - age."""
     plan = staggered(200, clip=clip)
     before: dict[int, float] = {0: 1.0}
     for i, mix in enumerate(plan, start=1):
@@ -84,7 +84,7 @@ def test_no_seam_is_seen_where_clips_meet(pipe: Pipeline, photograph: Photograph
         assert moved[seam - 1] < 1.5 * max(around)
 
 
-def test_the_papers_way_decodes_again_from_the_last_frame_with_the_same_nu(
+def test_the_papers_extension_decodes_again_from_the_last_frame_with_the_same_nu(
     pipe: Pipeline, photograph: Photographs
 ) -> None:
     image = photograph(48, 80)
@@ -111,7 +111,7 @@ def test_what_is_kept_still_stays_for_the_whole_video(
     assert np.array_equal(kept, np.broadcast_to(video.x0[:, :46], kept.shape))
 
 
-def test_it_has_48_frames_unless_told_and_the_same_seed_gives_the_same(
+def test_it_has_48_frames_by_default_and_the_same_seed_gives_the_same(
     pipe: Pipeline, photograph: Photographs
 ) -> None:
     one, two = (pipe.extend(photograph(24, 32), num_samples=n, seed=3)[0].frames for n in (1, 2))
@@ -135,14 +135,14 @@ def test_a_long_video_of_the_models_own_size(pipe: Pipeline, photograph: Photogr
         ({"num_frames": 2000, "size": (1920, 1080), "extension": "paper"}, "GB"),
     ],
 )
-def test_what_cannot_be_extended_is_told(
+def test_what_cannot_be_extended_is_an_error(
     pipe: Pipeline, photograph: Photographs, options: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(UserError, match=words):
         pipe.extend(photograph(32, 48), **options)
 
 
-def test_painted_clips_fade_over_one_into_the_next() -> None:
+def test_decoded_clips_fade_one_into_the_next() -> None:
     video, clip = torch.zeros(6, 3, 2, 2), torch.ones(5, 3, 2, 2)
     joined = join_clips(video, clip, overlap=3)[:, 0, 0, 0]
     torch.testing.assert_close(joined, torch.tensor([0, 0, 0, 0.25, 0.5, 0.75, 1, 1]))

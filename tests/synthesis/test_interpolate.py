@@ -125,7 +125,7 @@ def test_the_control_leads_from_that_of_one_end_to_that_of_the_other(
         ({"num_frames": 0}, "num_frames"),
     ],
 )
-def test_mistakes_are_told_before_anything_is_computed(
+def test_mistakes_are_reported_before_anything_is_computed(
     pipe: Pipeline, photograph: Photographs, options: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(UserError, match=words):

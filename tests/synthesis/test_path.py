@@ -1,4 +1,4 @@
-"""The way of a hand, carried to a picture in which it starts elsewhere."""
+"""The path of a hand, transferred to a picture in which it starts elsewhere."""
 
 import pytest
 import torch
@@ -32,7 +32,7 @@ def body() -> KeypointModel:
     return tiny_body()
 
 
-def test_only_what_is_told_an_end_point_and_tells_a_path_has_a_way(
+def test_a_model_with_an_end_point_that_predicts_landmarks_has_a_path(
     body: KeypointModel, pipe: Pipeline, steered: Pipeline
 ) -> None:
     assert has_path(body)
@@ -42,7 +42,7 @@ def test_only_what_is_told_an_end_point_and_tells_a_path_has_a_way(
     assert not has_path(steered.model)
 
 
-def test_a_way_carried_to_its_own_picture_is_the_clip_itself(body: KeypointModel) -> None:
+def test_a_path_transferred_to_its_own_picture_is_the_clip_itself(body: KeypointModel) -> None:
     x0, z = pictures(1), noise(3, 8)
     carried = transfer_path(body, x0, z, x0)
     back, _ = body.to_latent(carried.nu, body.condition(x0, carried.eta))
@@ -51,7 +51,7 @@ def test_a_way_carried_to_its_own_picture_is_the_clip_itself(body: KeypointModel
     torch.testing.assert_close(carried.displacement, carried.kept)
 
 
-def test_the_hand_of_another_picture_goes_the_same_way_from_where_it_is(
+def test_the_hand_of_another_picture_takes_the_same_path_from_where_it_is(
     body: KeypointModel,
 ) -> None:
     x0, other, z = pictures(1), pictures(2), noise(3, 8)
@@ -62,25 +62,25 @@ def test_the_hand_of_another_picture_goes_the_same_way_from_where_it_is(
     own = body.read_landmarks(x0, z)[:, -1]
     nu, _ = body.to_residual(z, body.condition(x0, own))
     told = TransferredPath(nu, carried.eta, carried.displacement, carried.kept)
-    unaimed = away(path_in(body, other, told)) - wanted
-    assert kept.norm() < 0.2 * unaimed.norm()
+    uncorrected = away(path_in(body, other, told)) - wanted
+    assert kept.norm() < 0.2 * uncorrected.norm()
     assert kept.norm() < 0.1 * wanted.norm()
     place = body.read_landmarks(other, z)[:, 0]
     torch.testing.assert_close(carried.eta, place + wanted[:, -1])
 
 
-def test_another_residual_is_kept_but_for_the_way(body: KeypointModel) -> None:
+def test_another_residual_is_kept_except_for_the_path(body: KeypointModel) -> None:
     x0, other, z, nu = pictures(1), pictures(2), noise(3, 8), noise(3, 8, seed=5)
     carried = transfer_path(body, x0, z, other, nu=nu)
     wanted = away(body.read_landmarks(x0, z))
     kept = away(path_in(body, other, carried))
     assert (kept - wanted).norm() < 0.1 * wanted.norm()
-    # One that goes that way already stays as it is.
+    # One that has this path already stays as it is.
     own = transfer_path(body, x0, z, x0).nu
     torch.testing.assert_close(transfer_path(body, x0, z, x0, nu=own).nu, own, atol=1e-3, rtol=0)
 
 
-def test_a_way_is_cut_where_it_leaves_the_range() -> None:
+def test_a_path_is_cut_where_it_leaves_the_range() -> None:
     body = tiny_body(end_point=TIGHT)
     x0, other, z = pictures(1), pictures(2), 3 * noise(3, 8)
     carried = transfer_path(body, x0, z, other)
@@ -89,7 +89,7 @@ def test_a_way_is_cut_where_it_leaves_the_range() -> None:
     torch.testing.assert_close(carried.kept, carried.eta - place)
 
 
-def test_a_given_end_point_is_the_end_of_the_way(body: KeypointModel) -> None:
+def test_a_given_end_point_is_the_end_of_the_path(body: KeypointModel) -> None:
     x0, other, z = pictures(1), pictures(2), noise(3, 8)
     start = body.read_landmarks(x0, z)[:, 0]
     end = start + torch.tensor([0.05, -0.02, 0.01])

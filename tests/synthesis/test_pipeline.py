@@ -240,7 +240,7 @@ def test_nu_of_other_weights_warns(
         ({"num_frames": 2000, "size": (1920, 1080)}, "GB.*--size"),
     ],
 )
-def test_mistakes_are_told_before_anything_is_computed(
+def test_mistakes_are_reported_before_anything_is_computed(
     pipe: Pipeline, photograph: Photographs, options: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(UserError, match=words):

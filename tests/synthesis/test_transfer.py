@@ -1,4 +1,4 @@
-"""Motion carried over from a video: what of it is read, and what it makes of other pictures."""
+"""The motion of a video: how it is read, and transferred to other pictures."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -52,7 +52,7 @@ def test_frames_are_taken_at_the_models_rate(
     assert query.about["last_frame"] == expected[-1]
 
 
-def test_what_was_taken_is_told(pipe: Pipeline) -> None:
+def test_a_summary_says_which_frames_were_read(pipe: Pipeline) -> None:
     query = read_query(numbered(6, fps=16), pipe.model)
     assert query.about["slowed_by"] == pytest.approx(1.6)
     assert query.about["size"] == [30, 20]
@@ -76,7 +76,7 @@ def test_a_file_gives_the_same_frames_as_memory(pipe: Pipeline, drifting: VideoF
     assert torch.equal(a.clip, b.clip)
 
 
-def test_a_clip_carried_onto_its_own_first_frame_gives_back_its_z(
+def test_a_clip_transferred_onto_its_own_first_frame_gives_back_its_z(
     pipe: Pipeline, drifting: VideoFile
 ) -> None:
     motion = pipe.read_motion(drifting)
@@ -96,7 +96,7 @@ def test_it_does_so_with_the_same_control_too(steered: Pipeline, drifting: Video
     assert again.settings["eta"] == pytest.approx(motion.eta.tolist())
 
 
-def test_a_model_that_can_do_without_a_control_hears_of_none(
+def test_an_optional_control_is_left_out(
     steered: Pipeline, drifting: VideoFile, photograph: Photographs
 ) -> None:
     moved = steered.transfer(drifting, photograph(48, 80))
@@ -118,7 +118,7 @@ def test_another_drift_may_be_asked_for(
     )
 
 
-def test_a_robots_hand_keeps_its_way_unless_told_otherwise() -> None:
+def test_a_robots_hand_keeps_its_path_by_default() -> None:
     model = tiny_body()
     robot, picture = Pipeline(model), noisy_video(seed=1).frames[0]
     motion = robot.read_motion(noisy_video())
@@ -138,7 +138,7 @@ def test_a_robots_hand_keeps_its_way_unless_told_otherwise() -> None:
     )
 
 
-def test_nu_alone_is_what_other_weights_and_other_wishes_get(
+def test_nu_alone_is_kept_with_other_weights_and_with_another_control(
     steered: Pipeline, drifting: VideoFile, photograph: Photographs
 ) -> None:
     robot, picture = Pipeline(tiny_body()), noisy_video(seed=1).frames[0]
@@ -152,7 +152,7 @@ def test_nu_alone_is_what_other_weights_and_other_wishes_get(
     assert not torch.equal(robot.transfer(motion, picture).z, alone.z)
 
 
-def test_the_way_does_not_depend_on_how_the_video_was_read() -> None:
+def test_the_path_does_not_depend_on_how_the_video_was_read() -> None:
     robot, picture = Pipeline(tiny_body()), noisy_video(seed=1).frames[0]
     video, free = noisy_video(), robot.read_motion(noisy_video())
     own = robot.read_motion(video, steered=True)
@@ -162,14 +162,14 @@ def test_the_way_does_not_depend_on_how_the_video_was_read() -> None:
         torch.testing.assert_close(other.z, first.z, atol=1e-4, rtol=0)
 
 
-def test_a_way_that_leads_out_of_the_range_is_cut_and_said_to_be() -> None:
+def test_a_path_that_leaves_the_range_is_cut_and_the_settings_say_so() -> None:
     robot = Pipeline(tiny_body(end_point=TIGHT))
     told = robot.transfer(noisy_video(), noisy_video(seed=1).frames[0]).settings
     assert max(map(abs, told["eta"])) <= 0.01 + 1e-6
     assert told["path"] != told["path_kept"]
 
 
-def test_a_way_that_cannot_be_kept_is_told(
+def test_a_path_that_cannot_be_kept_is_an_error(
     steered: Pipeline, drifting: VideoFile, photograph: Photographs
 ) -> None:
     robot, image = Pipeline(tiny_body()), noisy_video(seed=1).frames[0]
@@ -206,7 +206,7 @@ def test_nu_z_and_the_photographs_size_come_out(
         (9, {"steered": True}, "takes no control"),
     ],
 )
-def test_a_query_that_cannot_be_used_is_told(
+def test_a_query_that_cannot_be_used_is_an_error(
     pipe: Pipeline, num: int, options: dict[str, Any], words: str | None
 ) -> None:
     video = numbered(num, fps=8)
@@ -217,7 +217,7 @@ def test_a_query_that_cannot_be_used_is_told(
         pipe.read_motion(video, **options)
 
 
-def test_a_file_that_is_no_video_is_told(pipe: Pipeline, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_video_is_an_error(pipe: Pipeline, tmp_path: Path) -> None:
     (tmp_path / "notes.mp4").write_text("not a video")
     for name, words in (("notes.mp4", "not a video that can be read"), ("none.mp4", "none.mp4")):
         with pytest.raises(UserError, match=words):

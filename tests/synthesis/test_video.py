@@ -139,6 +139,8 @@ def test_weights_of_a_simulated_world_warn_of_other_photographs(
         robot(photograph(24, 48), num_samples=1, num_frames=1)
 
 
-def test_the_networks_compute_where_they_are_told(model: WarpingModel, weights: Path) -> None:
+def test_the_networks_compute_on_the_device_that_is_given(
+    model: WarpingModel, weights: Path
+) -> None:
     assert Pipeline.from_pretrained(weights, device="cpu").device.type == "cpu"
     assert Pipeline(model, device="cpu").model is model
