@@ -8,13 +8,13 @@ from torch import Tensor
 from cinnema.core.devices import one_thread
 from cinnema.media.pictures import resize, resize_for_model, resize_mask, to_pixels, to_tensor
 from cinnema.models.warping.model import WarpingModel
+from cinnema.models.warping.motion import Trajectory
 from cinnema.models.warping.rendering import Layers, cut
 from cinnema.synthesis.blending import mixed
 from cinnema.synthesis.moments import Moment, looped, staggered
 from cinnema.synthesis.native import NativeRenderer
 from cinnema.synthesis.request import Request
 from cinnema.synthesis.scene import OnFrame, Scene, ignore
-from cinnema.synthesis.trajectory import Trajectory
 
 
 class WarpedScene(Scene):

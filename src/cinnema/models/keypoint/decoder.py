@@ -25,7 +25,7 @@ _LAID_DIM = 48
 _GATE_BIAS = -2.0
 
 
-Way = Literal["warp and paint", "paint", "warp"]
+DecoderMode = Literal["warp and paint", "paint", "warp"]
 """How frames are made: by warping x0 and painting pixels, mixed by a gate, or by one of the two.
 
 The names are those of weights files.
@@ -188,7 +188,7 @@ class MomentDecoder(nn.Module):
     Args:
         widths: Channels of the scene's maps.
         code_dim: Length of the code.
-        way: "warp and paint", "paint" (a gate of 1, no flow) or "warp" (a gate of 0); layers that
+        mode: "warp and paint", "paint" (a gate of 1, no flow) or "warp" (a gate of 0); layers that
             are not needed are left out.
         num_points: Number of keypoints. Each is drawn on a map at every scale but the coarsest, at
             its position in x0 and at its position now, and the flow may follow it.
@@ -199,11 +199,11 @@ class MomentDecoder(nn.Module):
         *,
         widths: Sequence[int],
         code_dim: int,
-        way: Way = "warp and paint",
+        mode: DecoderMode = "warp and paint",
         num_points: int = 0,
     ) -> None:
         super().__init__()
-        self.way, self.num_points = way, num_points
+        self.mode, self.num_points = mode, num_points
         coarsest, rest = widths[-1], list(widths[-2::-1])
         self.lay = nn.Linear(code_dim, _LAID_DIM * 16)
         self.bottom = ModulatedBlock(coarsest + _LAID_DIM, coarsest, code_dim=code_dim)
@@ -216,13 +216,13 @@ class MomentDecoder(nn.Module):
         )
         finest = widths[0]
         last = []
-        if way != "paint":
+        if mode != "paint":
             self.flow = nn.Conv2d(finest, 2, 3, padding=1)
             last.append(self.flow)
             if num_points:
                 self.follow = PointMotion(in_dim=finest, num_points=num_points)
-        if way != "warp":
-            num_seen, num_made = (1, 3) if way == "paint" else (2, 4)
+        if mode != "warp":
+            num_seen, num_made = (1, 3) if mode == "paint" else (2, 4)
             self.join = nn.Conv2d(finest + num_seen * 12, 2 * finest, 3, padding=1)
             self.leave = nn.Conv2d(2 * finest, 4 * num_made, 3, padding=1)
             last.append(self.leave)
@@ -233,14 +233,14 @@ class MomentDecoder(nn.Module):
     @property
     def last(self) -> Tensor:
         """The weight of the output layer."""
-        return self.flow.weight if self.way == "warp" else self.leave.weight
+        return self.flow.weight if self.mode == "warp" else self.leave.weight
 
     def forward(
         self, scene: Scene, code: Float[Tensor, "n g"], posture: Posture | None = None
     ) -> Rendering:
         """Return one frame for each row of scene, code and, with keypoints, posture."""
         h = self._features(scene, functional.silu(code), posture)
-        if self.way == "paint":
+        if self.mode == "paint":
             painted = self._painted(h, scene.x0)
             still = h.new_zeros(len(h), 2, *h.shape[-2:])
             return Rendering(torch.tanh(painted), scene.x0, still)
@@ -249,7 +249,7 @@ class MomentDecoder(nn.Module):
             flow = flow + self.follow(h, *posture)
         large = functional.interpolate(flow, scale_factor=2, mode="bilinear", align_corners=False)
         warped = warp(scene.x0, large)
-        if self.way == "warp":
+        if self.mode == "warp":
             return Rendering(warped, warped, flow)
         out = self._painted(h, warped, scene.x0)
         gate = torch.sigmoid(out[:, 3:] + _GATE_BIAS)

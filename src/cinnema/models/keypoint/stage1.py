@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from cinnema.core.errors import UserError
 from cinnema.models.keypoint.decoder import (
+    DecoderMode,
     MomentCode,
     MomentDecoder,
     Posture,
     Rendering,
     Scene,
     SceneEncoder,
-    Way,
 )
 from cinnema.models.keypoint.encoder import (
     FRAME_DIM,
@@ -76,7 +76,7 @@ class KeypointConfig:
     encoder_width: int = Field(default=24, ge=8, multiple_of=8)
     width: int = Field(default=24, ge=8, multiple_of=8)
     code_dim: int = Field(default=128, ge=1)
-    decoder: Way = "warp and paint"
+    decoder: DecoderMode = "warp and paint"
     landmarks: int = Field(default=0, ge=0)
     points: bool = False
 
@@ -187,7 +187,7 @@ class KeypointStage1(nn.Module):
         self.decoder = MomentDecoder(
             widths=config.widths,
             code_dim=config.code_dim,
-            way=config.decoder,
+            mode=config.decoder,
             num_points=config.num_points,
         )
         with warnings.catch_warnings():  # of no landmarks
