@@ -1,21 +1,22 @@
 """A small model of random weights, photographs, and the command line within this process."""
 
+import io
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from cinnema.cli.main import main
 from cinnema.media.videos import write_video
 from cinnema.models.files import save_model
-from cinnema.models.flow.conditioning import ConditionerConfig
-from cinnema.models.flow.flow import FlowConfig
-from cinnema.models.warping.model import WarpingModel, WarpingModelConfig
-from cinnema.models.warping.stage1 import Stage1Config
+from small_models import tiny_model
+
+Run = Callable[..., "Result"]
 
 
 class Result(NamedTuple):
@@ -25,45 +26,65 @@ class Result(NamedTuple):
     out: list[str]
     err: list[str]
 
+    def is_mistake(self, *words: object) -> bool:
+        """Whether it ended with 2, after one line of error that has the words."""
+        errors = [line for line in self.err if line.startswith("cinnema: error: ")]
+        return (
+            (self.code, len(errors)) == (2, 1)
+            and all(str(word) in errors[0] for word in words)
+            and "Traceback" not in "".join(self.err)
+        )
+
+
+def run_command(*arguments: object) -> Result:
+    """Run a command as the shell would, and return its exit code and lines."""
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        try:
+            code = main([str(argument) for argument in arguments])
+        except SystemExit as stop:  # how --help and options that do not parse end
+            code = int(stop.code or 0)
+    return Result(code, out.getvalue().splitlines(), err.getvalue().splitlines())
+
+
+def photograph_at(path: Path, *, width: int = 96, height: int = 64, seed: int = 0) -> Path:
+    """Save a small photograph: a sky with stripes over dark ground."""
+    y, x = np.mgrid[:height, :width]
+    sky = 160 + 60 * np.sin((x + 3 * y + 11 * seed) / 7)
+    grey = np.where(y < height * 0.6, sky, 40)
+    pixels = np.stack([grey * 0.8, grey * 0.9, grey], axis=-1).astype(np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def names_in(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def files_of(stem: str, *samples: int, suffix: str = ".mp4") -> set[str]:
+    """What a command writes for one input."""
+    suffixes = (suffix, ".json", ".nu.safetensors")
+    made = {f"{stem}_{sample:02d}{each}" for sample in samples for each in suffixes}
+    return made | {f"{stem}_grid.mp4"}
+
 
 @pytest.fixture(scope="session")
 def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model that moves everything somewhere, differently for each nu and photograph."""
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    save_model(path, tiny_model("tiny"))
+    save_model(path, tiny_model())
     return path
 
 
 @pytest.fixture(scope="session")
 def steered_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One that can be told the drift, too."""
+    """One that takes the drift as control, too."""
     path = tmp_path_factory.mktemp("weights") / "steered.safetensors"
-    save_model(path, tiny_model("steered", control_dim=2))
+    model = tiny_model(control_dim=2)
+    model.config = replace(model.config, name="steered")
+    save_model(path, model)
     return path
-
-
-def tiny_model(name: str, *, control_dim: int = 0) -> WarpingModel:
-    conditioner = ConditionerConfig(
-        feature_dim=8, width=8, condition_dim=8, control_dim=control_dim
-    )
-    config = WarpingModelConfig(
-        name=name,
-        stage1=Stage1Config(
-            z_dim=16, encoder_width=8, motion_width=8, feature_dim=8, mask_width=16,
-            painter_width=16,
-        ),
-        conditioner=conditioner,
-        flow=FlowConfig(
-            z_dim=16, condition_dim=conditioner.out_dim, num_blocks=2, hidden_dim=16
-        ),
-    )  # fmt: skip
-    torch.manual_seed(0)
-    model = WarpingModel(config)
-    with torch.no_grad():
-        for key, parameter in model.named_parameters():
-            if "backbone" not in key:
-                parameter.add_(torch.randn_like(parameter), alpha=0.1)
-    return model
 
 
 @pytest.fixture
@@ -77,55 +98,30 @@ def query(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def take_photo() -> Callable[..., Path]:
-    """Save a small photograph: a sky with stripes over dark ground."""
-
-    def take(path: Path, *, width: int = 96, height: int = 64, seed: int = 0) -> Path:
-        y, x = np.mgrid[:height, :width]
-        sky = 160 + 60 * np.sin((x + 3 * y + 11 * seed) / 7)
-        ground = np.full_like(sky, 40)
-        grey = np.where(y < height * 0.6, sky, ground)
-        pixels = np.stack([grey * 0.8, grey * 0.9, grey], axis=-1).astype(np.uint8)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(path)
-        return path
-
-    return take
+    return photograph_at
 
 
 @pytest.fixture
-def photo(tmp_path: Path, take_photo: Callable[..., Path]) -> Path:
+def photo(tmp_path: Path) -> Path:
     """One photograph, sky.png."""
-    return take_photo(tmp_path / "photos" / "sky.png")
+    return photograph_at(tmp_path / "photos" / "sky.png")
 
 
 @pytest.fixture
-def cinnema(capfd: pytest.CaptureFixture[str]) -> Callable[..., Result]:
-    """Run a command as the shell would, and return its exit code and lines."""
-
-    def run(*arguments: object) -> Result:
-        capfd.readouterr()
-        try:
-            code = main([str(argument) for argument in arguments])
-        except SystemExit as stop:  # how --help and options that do not parse end
-            code = int(stop.code or 0)
-        captured = capfd.readouterr()
-        return Result(code, captured.out.splitlines(), captured.err.splitlines())
-
-    return run
+def cinnema() -> Run:
+    return run_command
 
 
 @pytest.fixture
-def animate(
-    cinnema: Callable[..., Result], tiny_weights: Path, tmp_path: Path
-) -> Callable[..., Result]:
+def animate(tiny_weights: Path, tmp_path: Path) -> Run:
     """Run `cinnema animate` with the small model, 3 frames, 2 samples, to the folder `out`."""
 
     def run(*arguments: object, weights: Path = tiny_weights) -> Result:
         given = set(map(str, arguments))
         options: list[object] = ["--weights", weights, "--device", "cpu"]
         options += [] if "-o" in given else ["-o", tmp_path / "out"]
-        options += [] if "--frames" in given else ["--frames", 3]
+        options += [] if given & {"--num-frames", "--seconds"} else ["--num-frames", 3]
         options += [] if "-n" in given else ["-n", 2]
-        return cinnema("animate", *arguments, *options)
+        return run_command("animate", *arguments, *options)
 
     return run

@@ -1,10 +1,8 @@
-"""`cinnema animate` on photographs that are fine: files, names, contents."""
+"""`cinnema animate` on photographs that can be read: files, names, contents."""
 
 import json
-from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,121 +13,62 @@ from cinnema.cli.options import parse_size
 from cinnema.media.videos import read_video
 from cinnema.synthesis.residual import load_motion
 
-Run = Callable[..., Any]
+from .conftest import Result, Run, files_of, names_in, photograph_at, run_command
+
+OPTIONS = ["--seed", 5, "--temperature", 0.5, "--loop", "crossfade", "--fps", 10, "--format", "npy"]
 
 
-def names(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()}
+@pytest.fixture(scope="module")
+def sky(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return photograph_at(tmp_path_factory.mktemp("photos") / "sky.png")
 
 
-def frames(path: Path) -> np.ndarray:
-    return np.load(path)
+@pytest.fixture(scope="module")
+def made(
+    sky: Path, tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Result, Path]:
+    """Two samples with `OPTIONS`: what the command left, and the folder."""
+    out = tmp_path_factory.mktemp("made") / "out"
+    options = ["-n", 2, "--num-frames", 3, "--weights", tiny_weights, "-o", out]
+    return run_command("animate", sky, *options, *OPTIONS), out
 
 
 def test_each_sample_has_a_video_a_json_and_nu_and_all_share_a_grid(
-    animate: Run, photo: Path, tmp_path: Path
+    made: tuple[Result, Path],
 ) -> None:
-    result = animate(photo)
-
+    result, out = made
     assert result.code == 0
-    assert names(tmp_path / "out") == {
-        f"sky_s0_0{i}{suffix}" for i in (0, 1) for suffix in (".mp4", ".json", ".nu.safetensors")
-    } | {"sky_s0_grid.mp4"}
+    assert names_in(out) == files_of("sky_s5", 0, 1, suffix=".npy")
 
 
-def test_standard_output_is_the_paths_of_the_videos(
-    animate: Run, photo: Path, tmp_path: Path
+def test_paths_are_standard_output_and_progress_is_plain_lines_of_standard_error(
+    made: tuple[Result, Path], sky: Path
 ) -> None:
-    out = tmp_path / "out"
-    expected = [out / f"sky_s0_{name}.mp4" for name in ("00", "01", "grid")]
-    assert animate(photo).out == [str(path) for path in expected]
-
-
-def test_progress_off_a_terminal_is_plain_lines(animate: Run, photo: Path) -> None:
-    *lines, last = animate(photo).err
-    assert [line.rsplit(",", 1)[0] for line in lines] == [
-        f"{photo}: 1 of 2",
-        f"{photo}: 2 of 2",
-    ]
+    result, out = made
+    written = [out / name for name in ("sky_s5_00.npy", "sky_s5_01.npy", "sky_s5_grid.mp4")]
+    assert result.out == [str(path) for path in written]
+    *lines, last = result.err
+    assert [line.rsplit(",", 1)[0] for line in lines] == [f"{sky}: 1 of 2", f"{sky}: 2 of 2"]
     assert last.startswith("cinnema: finished in ")
 
 
-def test_the_videos_have_the_photographs_size_and_the_length_asked_for(
-    animate: Run, photo: Path, tmp_path: Path
+def test_the_json_holds_all_that_made_the_video(
+    made: tuple[Result, Path], sky: Path, tiny_weights: Path
 ) -> None:
-    animate(photo, "--frames", 5, "--fps", 12)
-    video = read_video(tmp_path / "out/sky_s0_00.mp4")
-    assert video.frames.shape == (5, 64, 96, 3)
-    assert video.fps == 12
-
-
-@pytest.mark.parametrize(
-    ("size", "expected"), [("model", (128, 128)), ("64x48", (48, 64)), ("native", (64, 96))]
-)
-def test_size_is_the_one_asked_for(
-    animate: Run, photo: Path, tmp_path: Path, size: str, expected: tuple[int, int]
-) -> None:
-    animate(photo, "-n", 1, "--size", size, "--format", "npy")
-    assert frames(tmp_path / "out/sky_s0_00.npy").shape == (3, *expected, 3)
-
-
-@pytest.mark.parametrize("kind", ["mp4", "gif", "webp", "png", "npy"])
-def test_every_format_is_written_and_read_back(
-    animate: Run, photo: Path, tmp_path: Path, kind: str
-) -> None:
-    assert animate(photo, "-n", 1, "--format", kind).code == 0
-    video = tmp_path / "out" / ("sky_s0_00" if kind == "png" else f"sky_s0_00.{kind}")
-    grid = tmp_path / "out" / f"sky_s0_grid.{'mp4' if kind in ('png', 'npy') else kind}"
-    assert read_video(video).frames.shape[1:] == (64, 96, 3)
-    assert len(read_video(grid).frames) == 3
-    assert json.loads((tmp_path / "out/sky_s0_00.json").read_text())["output"]["format"] == kind
-
-
-def test_the_grid_shows_the_photograph_first(animate: Run, photo: Path, tmp_path: Path) -> None:
-    animate(photo, "-n", 3)
-    grid = read_video(tmp_path / "out/sky_s0_grid.mp4").frames
-    photograph = np.asarray(Image.open(photo)).astype(int)
-    for frame in grid:
-        assert np.abs(frame[:64, :96] - photograph).mean() < 6  # what H.264 loses
-
-
-def test_samples_differ(animate: Run, photo: Path, tmp_path: Path) -> None:
-    animate(photo, "--format", "npy")
-    first, second = (frames(tmp_path / f"out/sky_s0_0{i}.npy") for i in (0, 1))
-    assert (first != second).any()
-
-
-def test_a_sample_is_the_same_whatever_their_number(
-    animate: Run, photo: Path, tmp_path: Path
-) -> None:
-    animate(photo, "-n", 1, "--format", "npy", "-o", tmp_path / "one")
-    animate(photo, "-n", 4, "--format", "npy", "-o", tmp_path / "four")
-    one, four = (frames(tmp_path / name / "sky_s0_00.npy") for name in ("one", "four"))
-    np.testing.assert_array_equal(one, four)
-
-
-def test_the_json_tells_all_that_made_the_video(
-    animate: Run, photo: Path, tmp_path: Path, tiny_weights: Path
-) -> None:
-    animate(photo, "--seed", 5, "--temperature", 0.5, "--loop", "crossfade", "--fps", 10)
-    values = json.loads((tmp_path / "out/sky_s5_01.json").read_text())
-
+    values = json.loads((made[1] / "sky_s5_01.json").read_text())
     assert values["cinnema"] == __version__
     assert (values["seed"], values["sample"]) == (5, 1)
     assert values["weights"] == {
         "name": "tiny",
         "sha256": sha256(tiny_weights.read_bytes()).hexdigest(),
     }
-    assert values["source"] == {
-        "file": "sky.png",
-        "sha256": sha256(photo.read_bytes()).hexdigest(),
-    }
+    assert values["source"] == {"file": "sky.png", "sha256": sha256(sky.read_bytes()).hexdigest()}
     asked = {"temperature": 0.5, "motion_strength": 1.0, "loop": "crossfade", "size": "native"}
     assert values["settings"].items() >= asked.items()
     assert values["output"] == {
-        "video": "sky_s5_01.mp4",
+        "video": "sky_s5_01.npy",
         "nu": "sky_s5_01.nu.safetensors",
-        "format": "mp4",
+        "format": "npy",
         "width": 96,
         "height": 64,
         "num_frames": 3,
@@ -137,22 +76,57 @@ def test_the_json_tells_all_that_made_the_video(
     }
 
 
-def test_nu_loaded_again_gives_the_same_video(animate: Run, photo: Path, tmp_path: Path) -> None:
-    animate(photo, "--seed", 3, "--temperature", 0.7, "--format", "npy")
-    nu = tmp_path / "out/sky_s3_01.nu.safetensors"
-    result = animate(photo, "--nu", nu, "--format", "npy", "-o", tmp_path / "again")
+def test_the_grid_shows_the_photograph_first(made: tuple[Result, Path], sky: Path) -> None:
+    grid = read_video(made[1] / "sky_s5_grid.mp4").frames
+    assert len(grid) == 3
+    photograph = np.asarray(Image.open(sky)).astype(int)
+    for frame in grid:
+        assert np.abs(frame[:64, :96] - photograph).mean() < 6  # what H.264 loses
 
-    assert result.code == 0
-    first, again = (frames(tmp_path / name / "sky_s3_01.npy") for name in ("out", "again"))
+
+def test_a_sample_differs_from_others_and_does_not_depend_on_their_number(
+    made: tuple[Result, Path], sky: Path, tiny_weights: Path, tmp_path: Path
+) -> None:
+    options = ["-n", 1, "--num-frames", 3, "--weights", tiny_weights, "-o", tmp_path]
+    run_command("animate", sky, *options, *OPTIONS)
+    first, second = (np.load(made[1] / f"sky_s5_0{i}.npy") for i in (0, 1))
+    assert (first != second).any()
+    np.testing.assert_array_equal(np.load(tmp_path / "sky_s5_00.npy"), first)
+
+
+def test_a_nu_file_names_its_sample_and_gives_the_same_video_again(
+    made: tuple[Result, Path], sky: Path, tiny_weights: Path, tmp_path: Path
+) -> None:
+    nu = made[1] / "sky_s5_01.nu.safetensors"
+    saved = load_motion(nu)
+    assert (saved.seed, saved.sample) == (5, 1)
+    options = ["--nu", nu, "--num-frames", 3, "--weights", tiny_weights, "-o", tmp_path]
+    assert run_command("animate", sky, *options, *OPTIONS[4:]).code == 0
+    first, again = (np.load(folder / "sky_s5_01.npy") for folder in (made[1], tmp_path))
     np.testing.assert_array_equal(first, again)
-    values = json.loads((tmp_path / "again/sky_s3_01.json").read_text())
-    assert values["given_nu"]["file"] == nu.name
+    assert json.loads((tmp_path / "sky_s5_01.json").read_text())["given_nu"]["file"] == nu.name
 
 
-def test_the_nu_file_names_its_seed_and_sample(animate: Run, photo: Path, tmp_path: Path) -> None:
-    animate(photo, "--seed", 9)
-    saved = load_motion(tmp_path / "out/sky_s9_01.nu.safetensors")
-    assert (saved.seed, saved.sample) == (9, 1)
+@pytest.mark.parametrize("kind", ["mp4", "gif", "webp", "png"])
+def test_every_format_is_written_and_read_back(
+    animate: Run, photo: Path, tmp_path: Path, kind: str
+) -> None:
+    result = animate(photo, "-n", 1, "--format", kind, "--seconds", 0.25, "--fps", 20)
+    assert result.code == 0
+    video = tmp_path / "out" / ("sky_s0_00" if kind == "png" else f"sky_s0_00.{kind}")
+    grid = tmp_path / "out" / f"sky_s0_grid.{'mp4' if kind == 'png' else kind}"
+    assert read_video(video).frames.shape == (5, 64, 96, 3)
+    assert read_video(video).fps == (25 if kind == "png" else 20)
+    assert len(read_video(grid).frames) == 5
+    assert json.loads((tmp_path / "out/sky_s0_00.json").read_text())["output"]["format"] == kind
+
+
+@pytest.mark.parametrize(("size", "expected"), [("model", (128, 128)), ("64x48", (48, 64))])
+def test_size_is_the_one_asked_for(
+    animate: Run, photo: Path, tmp_path: Path, size: str, expected: tuple[int, int]
+) -> None:
+    animate(photo, "-n", 1, "--size", size, "--format", "npy")
+    assert np.load(tmp_path / "out/sky_s0_00.npy").shape == (3, *expected, 3)
 
 
 def test_what_the_mask_keeps_still_is_the_photograph(
@@ -162,49 +136,38 @@ def test_what_the_mask_keeps_still_is_the_photograph(
     mask[:, 48:] = 255
     Image.fromarray(mask).save(tmp_path / "mask.png")
     animate(photo, "--keep-still", tmp_path / "mask.png", "-n", 1, "--format", "npy")
-
-    video = frames(tmp_path / "out/sky_s0_00.npy")
-    photograph = np.asarray(Image.open(photo))
+    video, photograph = np.load(tmp_path / "out/sky_s0_00.npy"), np.asarray(Image.open(photo))
     np.testing.assert_array_equal(video[:, :, 60:], np.stack([photograph[:, 60:]] * 3))
+    assert (video[:, :, :40] != photograph[:, :40]).any()
     values = json.loads((tmp_path / "out/sky_s0_00.json").read_text())
     assert values["keep_still"]["file"] == "mask.png"
 
 
-def test_motion_strength_0_stands_still(animate: Run, photo: Path, tmp_path: Path) -> None:
+def test_motion_strength_0_does_not_move(animate: Run, photo: Path, tmp_path: Path) -> None:
     animate(photo, "-n", 1, "--motion-strength", 0, "--format", "npy")
-    video = frames(tmp_path / "out/sky_s0_00.npy")
+    video = np.load(tmp_path / "out/sky_s0_00.npy")
     np.testing.assert_array_equal(video, np.stack([np.asarray(Image.open(photo))] * 3))
 
 
-def test_folders_give_their_pictures(animate: Run, take_photo: Run, tmp_path: Path) -> None:
-    for name in ("a.png", "b.jpg"):
-        take_photo(tmp_path / "trip" / name)
-    (tmp_path / "trip/notes.txt").write_text("no picture")
-
-    assert animate(tmp_path / "trip", "-n", 1).code == 0
-    assert {"a_s0_00.mp4", "b_s0_00.mp4"} <= names(tmp_path / "out")
-
-
-def test_a_photograph_named_twice_is_animated_once(
-    animate: Run, photo: Path, tmp_path: Path
+def test_photographs_are_animated_once_each_under_names_of_their_own(
+    animate: Run, tmp_path: Path
 ) -> None:
-    assert len(animate(photo, photo.parent, "-n", 1).out) == 2
+    for name in ("may/sky.png", "may/sea.jpg", "june/sky.png"):
+        photograph_at(tmp_path / name)
+    (tmp_path / "may/notes.txt").write_text("no picture")
+    inputs = [tmp_path / name for name in ("may", "may/sky.png", "june/sky.png")]
+    assert animate(*inputs, "-n", 1, "--num-frames", 1).code == 0
+    expected = [files_of(f"{name}_s0", 0) for name in ("may_sky", "june_sky", "sea")]
+    assert names_in(tmp_path / "out") == set.union(*expected)
 
 
-def test_photographs_of_one_name_do_not_collide(
-    animate: Run, take_photo: Run, tmp_path: Path
-) -> None:
-    photos = [take_photo(tmp_path / folder / "sky.png") for folder in ("may", "june")]
-    assert animate(*photos, "-n", 1).code == 0
-    assert {"may_sky_s0_00.mp4", "june_sky_s0_00.mp4"} <= names(tmp_path / "out")
-
-
-def test_existing_output_is_replaced_when_told_to(
+def test_existing_files_and_folders_are_replaced_when_allowed(
     animate: Run, photo: Path, tmp_path: Path
 ) -> None:
     for _ in range(2):
-        assert animate(photo, "--format", "png", "--overwrite").code == 0
-    assert len(names(tmp_path / "out")) == 7
+        result = animate(photo, "--format", "png", "--num-frames", 1, "-n", 1, "--overwrite")
+        assert result.code == 0
+    assert names_in(tmp_path / "out") == files_of("sky_s0", 0, suffix="")
 
 
 @pytest.mark.parametrize(
