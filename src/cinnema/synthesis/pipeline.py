@@ -96,28 +96,6 @@ class Pipeline:
         """SHA-256 of the weights file; empty for a model from memory."""
         return self._loaded.sha256
 
-    def __call__(
-        self,
-        image: Photograph,
-        *,
-        num_samples: int = 4,
-        seed: int = 0,
-        nu: Motions | None = None,
-        eta: Control | None = None,
-        progress: Progress = ignore,
-        **options: Unpack[RequestOptions],
-    ) -> list[Video]:
-        """Return several videos of a photograph: the same as `animate`."""
-        return self.animate(
-            image,
-            num_samples=num_samples,
-            seed=seed,
-            nu=nu,
-            eta=eta,
-            progress=progress,
-            **options,
-        )
-
     def animate(
         self,
         image: Photograph,
@@ -171,6 +149,8 @@ class Pipeline:
                 **options,
             )
         )
+
+    __call__ = animate
 
     def iterate(
         self,
