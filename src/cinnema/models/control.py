@@ -192,12 +192,16 @@ def resolve_control(
     requested = DRIFT if isinstance(control, Drift) else END_POINT
     if spec is None:
         what = "eta" if isinstance(control, Tensor) else f"the {requested}"
-        raise UserError(f"{what}: the model {model} takes no control: leave it out")
+        raise UserError(
+            f"{what}: the model {model} takes no control: leave it out, or use weights that take "
+            "one, as landscape (a drift) or robot (an end point)"
+        )
     if isinstance(control, Tensor):
         return spec.require(control, model=model)
     if requested != spec.name:
         raise UserError(
-            f"the model {model} has no {requested} as its control: it has the {spec.describe()}"
+            f"the model {model} has no {requested} as its control: give the {spec.describe()}, or "
+            f"use weights that take it, as {'landscape' if requested == DRIFT else 'robot'}"
         )
     if isinstance(control, EndPoint):
         return spec.require(torch.tensor([control.x, control.y, control.z]), model=model)
