@@ -16,7 +16,7 @@ from torch.nn import functional
 from cinnema.backbones.lpips import LPIPS
 from cinnema.data.augmentation import Augmentation
 from cinnema.data.dataset import PackedDataset
-from cinnema.data.loading import VideoBatch
+from cinnema.data.loader import VideoBatch
 from cinnema.models.flow.priors import LinearGaussianPrior
 from cinnema.models.keypoint.keypoints import sides_apart
 from cinnema.models.keypoint.stage1 import KeypointConfig, KeypointStage1

@@ -19,7 +19,7 @@ from transformer_coupling import TokenNetwork
 from cinnema.core.precision import MovingAverage
 from cinnema.core.weights import load_weights
 from cinnema.data.dataset import PackedDataset
-from cinnema.data.loading import VideoBatch
+from cinnema.data.loader import VideoBatch
 from cinnema.models.flow.conditioning import Conditioner
 from cinnema.models.flow.couplings import ConditionedNetwork
 from cinnema.models.flow.flow import ConditionalFlow, FlowConfig

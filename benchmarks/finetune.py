@@ -14,7 +14,8 @@ import torch
 
 from cinnema.backbones.lpips import LPIPS
 from cinnema.cli.outputs import write_json
-from cinnema.data.scenes import SceneCrops, find_scenes, load_crops
+from cinnema.data.crops import SceneCrops, find_scenes, load_crops
+from cinnema.data.dataset import open_dataset
 from cinnema.models.files import load_warping_model
 from cinnema.models.warping.motion import GRID
 from cinnema.models.warping.stage1 import Stage1Config
@@ -53,7 +54,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("after", help="likewise")
     parser.add_argument("--data", type=Path, required=True, help="folder with a manifest.json")
     parser.add_argument("--texture", action="append", required=True)
-    parser.add_argument("--cache", type=Path, default=Path("runs/crops"))
     parser.add_argument("--clips", type=int, default=8, help="rendered, of all scenes together")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--strips", type=Path, help="PNG file of clips, reconstructions, samples")
@@ -62,20 +62,17 @@ def parse() -> argparse.Namespace:
 
 def unseen(options: argparse.Namespace, shape: Stage1Config) -> list[SceneCrops]:
     """Cut the clips of the scenes that nothing was trained on."""
-    data = landscape().data
-    scenes = find_scenes(options.data, textures=tuple(options.texture), excluded=data.excluded)
-    return [
-        load_crops(
-            scene,
-            num=data.validation_crops,
-            size=shape.size,
-            num_frames=shape.num_frames,
-            grid=GRID,
-            cache=options.cache,
-        )
-        for scene in scenes
-        if scene.split == "validation"
-    ]
+    data, dataset = landscape().data, open_dataset(options.data)
+    return load_crops(
+        dataset,
+        find_scenes(dataset, textures=tuple(options.texture), excluded=data.excluded),
+        num_train=1,
+        num_held_out=data.validation_crops,
+        size=shape.size,
+        num_frames=shape.num_frames,
+        grid=GRID,
+        fps=shape.fps,
+    ).held_out
 
 
 if __name__ == "__main__":

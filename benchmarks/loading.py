@@ -36,7 +36,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from cinnema.data.augmentation import PAPER, Augmentation
 from cinnema.data.dataset import PackedDataset
-from cinnema.data.loading import ClipLoader
+from cinnema.data.loader import ClipLoader
 from cinnema.data.manifest import ENCODINGS, Encoding
 from cinnema.data.prepare import prepare
 from cinnema.data.records import Control, Item, RawClip

@@ -18,10 +18,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from cinnema.data.crops import Scene, find_scenes
+from cinnema.data.dataset import PackedDataset, open_dataset
 from cinnema.data.records import RawClip
-from cinnema.data.scenes import Scene, find_scenes
 from cinnema.data.wind import Wind, estimate_wind
-from cinnema.media.videos import iterate_frames
 from cinnema.simulators.sky import Skies
 
 _FRAMES = 17
@@ -107,8 +107,9 @@ def print_row(name: str, some: list[Estimate], all_of_them: list[Estimate]) -> N
 def report_scenes(root: Path) -> None:
     print("\nscene            clips  direction   speed      confidence  difference of halves")
     print("                       degrees     per clip                degrees")
-    for scene in find_scenes(root, textures=("clouds",)):
-        clips = list(scene_clips(scene))
+    dataset = open_dataset(root)
+    for scene in find_scenes(dataset, textures=("clouds",)):
+        clips = list(scene_clips(dataset, scene))
         winds = [estimate_wind(clip) for clip in clips]
         mean = np.mean([over_clip(wind) for wind in winds], axis=0)
         middle = _FRAMES // 2
@@ -123,12 +124,12 @@ def report_scenes(root: Path) -> None:
         )
 
 
-def scene_clips(scene: Scene) -> Iterator[NDArray[np.uint8]]:
+def scene_clips(dataset: PackedDataset, scene: Scene) -> Iterator[NDArray[np.uint8]]:
     """Yield a few clips spread over the scene, resized to squares."""
+    stride = dataset.manifest.clips[scene.clips[0]].stride or 1
+    video = [frame for position in scene.clips for frame in dataset.read(position).frames]
     frames = [
-        cv2.resize(frame, (256, 256), interpolation=cv2.INTER_AREA)
-        for index, frame in enumerate(iterate_frames(scene.path))
-        if index % scene.stride == 0
+        cv2.resize(frame, (256, 256), interpolation=cv2.INTER_AREA) for frame in video[::stride]
     ]
     num = min(_CLIPS_A_SCENE, len(frames) // _FRAMES)
     for start in np.linspace(0, len(frames) - _FRAMES, max(1, num)).astype(int):

@@ -1,12 +1,10 @@
 """Crops of scenes that were never filmed, and how batches of clips compare."""
 
-from pathlib import Path
-
 import numpy as np
 import torch
 
-from cinnema.data.clips import TENSOR_FIELDS, ClipBatch
-from cinnema.data.scenes import Scene, SceneCrops
+from cinnema.data.crop_batches import TENSOR_FIELDS, ClipBatch
+from cinnema.data.crops import Scene, SceneCrops
 
 SIZE, NUM_FRAMES, GRID = 64, 3, 16
 REAL_FLOW = 7.0  # no sky moves like that
@@ -19,7 +17,7 @@ def crops_of(name: str = "a", texture: str = "clouds", *, num: int = 5) -> Scene
         levels[..., None, None, None], (num, NUM_FRAMES + 1, SIZE, SIZE, 3)
     ).astype(np.uint8)
     return SceneCrops(
-        scene=Scene(name, texture, Path(name), stride=1, split="train", source="", licence=""),
+        scene=Scene(name, texture, held_out=False),
         frames=frames,
         flow=np.full((num, 2, NUM_FRAMES, GRID, GRID), REAL_FLOW, dtype=np.float32),
         motion=np.full((num, 2 * GRID, 2 * GRID), 5.0, dtype=np.float32),

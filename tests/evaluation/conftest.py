@@ -1,11 +1,9 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 
 from cinnema.backbones.lpips import LPIPS
-from cinnema.data.scenes import Scene, SceneCrops, Split
+from cinnema.data.crops import Scene, SceneCrops
 from cinnema.models.flow.conditioning import ConditionerConfig
 from cinnema.models.flow.flow import FlowConfig
 from cinnema.models.warping.model import WarpingModel, WarpingModelConfig
@@ -36,7 +34,7 @@ def lpips() -> LPIPS:
 
 
 def crops_of(
-    name: str, texture: str, *, num: int = 4, seed: int = 0, split: Split = "validation"
+    name: str, texture: str, *, num: int = 4, seed: int = 0, held_out: bool = True
 ) -> SceneCrops:
     """A picture that drifts to the right by 2 pixels a frame, above a still lower quarter."""
     rng = np.random.default_rng(seed)
@@ -47,7 +45,7 @@ def crops_of(
     flow[:, 0, :, :12] = -2 * np.arange(1, 5)[None, :, None, None] / 64
     motion = np.zeros((num, 32, 32), np.float32)
     motion[:, :24] = 8
-    scene = Scene(name, texture, Path(name), 1, split, "made up", "none")
+    scene = Scene(name, texture, held_out=held_out)
     return SceneCrops(scene=scene, frames=frames, flow=flow, motion=motion)
 
 
@@ -63,6 +61,6 @@ def validation() -> list[SceneCrops]:
 @pytest.fixture(scope="session")
 def train() -> list[SceneCrops]:
     return [
-        crops_of(name, "clouds", num=6, seed=seed, split="train")
+        crops_of(name, "clouds", num=6, seed=seed, held_out=False)
         for seed, name in enumerate("defgh")
     ]

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from cinnema.data.scenes import SceneCrops
+from cinnema.data.crops import SceneCrops
 from cinnema.evaluation.held_out import latent_validation, stage1_validation
 from cinnema.evaluation.reconstruction import score_flow
 from cinnema.models.warping.model import WarpingModel

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from cinnema.data.scenes import SceneCrops
+from cinnema.data.crops import SceneCrops
 from cinnema.evaluation.inversion import measure_inversion
 from cinnema.evaluation.likelihood import (
     Embedding,

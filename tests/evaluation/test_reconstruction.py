@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from cinnema.backbones.lpips import LPIPS
-from cinnema.data.scenes import SceneCrops
+from cinnema.data.crops import SceneCrops
 from cinnema.evaluation.motion import pictures
 from cinnema.evaluation.reconstruction import score_flow, score_reconstruction
 from cinnema.models.warping.model import WarpingModel

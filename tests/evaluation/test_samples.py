@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cinnema.backbones.lpips import LPIPS
-from cinnema.data.scenes import SceneCrops
+from cinnema.data.crops import SceneCrops
 from cinnema.evaluation.samples import score_diversity, score_samples
 from cinnema.models.warping.model import WarpingModel
 

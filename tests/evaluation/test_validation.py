@@ -5,7 +5,7 @@ import torch
 
 from cinnema.backbones.lpips import LPIPS
 from cinnema.core.errors import UserError
-from cinnema.data.scenes import SceneCrops
+from cinnema.data.crops import SceneCrops
 from cinnema.evaluation.validation import ValidationReport, ValidationSettings, validate_model
 from cinnema.models.warping.model import WarpingModel
 

@@ -27,9 +27,9 @@ from cinnema.backbones.registry import Found, find_backbones
 from cinnema.cli.main import main
 from cinnema.core.config import config_to_dict
 from cinnema.data.augmentation import Augmentation
-from cinnema.data.clips import ClipBatch
+from cinnema.data.crop_batches import ClipBatch
 from cinnema.data.dataset import PackedDataset
-from cinnema.data.loading import ClipLoader
+from cinnema.data.loader import ClipLoader
 from cinnema.data.prepare import prepare
 from cinnema.data.records import Control, Item, RawClip
 from cinnema.data.wind import WIND, estimate_wind
@@ -539,14 +539,13 @@ def save_untrained_reader(path: Path) -> Path:
     return path
 
 
-def validate(weights: str, data: Path, cache: Path) -> Numbers:
+def validate(weights: str, data: Path) -> Numbers:
     """Measure a landscape on the held-out scenes of a folder of videos, as `cinnema validate`."""
     model = load(weights).model
     crops = assembly.split_crops(
         DataConfig(textures={"clouds": 1.0}, crops=3, validation_crops=2),
         model.config.stage1,
         root=data,
-        cache=cache,
     )
     settings = ValidationSettings(
         num_reconstructed=1, num_flows=2, num_started=1, num_spread=1, num_samples=2,
@@ -554,7 +553,7 @@ def validate(weights: str, data: Path, cache: Path) -> Numbers:
     )  # fmt: skip
     report = validate_model(
         model,  # type: ignore[arg-type]
-        crops.validation,
+        crops.held_out,
         train=crops.train,
         lpips=LPIPS.load("alex"),
         settings=settings,

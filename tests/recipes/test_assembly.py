@@ -80,11 +80,11 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_no_scene_is_on_both_sides_of_the_split(data: Path, tmp_path: Path) -> None:
-    crops = split_crops(RECIPE.data, SMALL, root=data, cache=tmp_path)
+    crops = split_crops(RECIPE.data, SMALL, root=data)
     assert [c.scene.name for c in crops.train] == ["b", "c"]
-    assert [c.scene.name for c in crops.validation] == ["a", "d"]
-    assert [len(c) for c in crops.train + crops.validation] == [4, 4, 2, 2]
-    again = split_crops(RECIPE.data, SMALL, root=data, cache=tmp_path)
+    assert [c.scene.name for c in crops.held_out] == ["a", "d"]
+    assert [len(c) for c in crops.train + crops.held_out] == [4, 4, 2, 2]
+    again = split_crops(RECIPE.data, SMALL, root=data)
     assert np.array_equal(crops.train[0].frames, again.train[0].frames)
 
 
@@ -94,7 +94,7 @@ def test_no_scene_is_on_both_sides_of_the_split(data: Path, tmp_path: Path) -> N
 def test_a_phase_gets_the_frames_that_it_looks_at(
     data: Path, tmp_path: Path, photographs: Path, phase: str, num_rendered: int
 ) -> None:
-    crops = split_crops(RECIPE.data, SMALL, root=data, cache=tmp_path)
+    crops = split_crops(RECIPE.data, SMALL, root=data)
     training = dataclasses.replace(getattr(RECIPE, phase), frames=max(1, num_rendered))
     stream = training_stream(RECIPE, training, crops.train, seed=0, foregrounds=photographs)
     batch = next(stream)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from cinnema.data.scenes import Scene, SceneCrops
+from cinnema.data.crops import Scene, SceneCrops
 from cinnema.models.warping.stage1 import Stage1, Stage1Config
 from cinnema.recipes.strips import reconstruction_strips
 
@@ -21,7 +21,7 @@ def scene(level: int) -> SceneCrops:
     """Frame t has the grey level + t."""
     levels = (level + np.arange(T + 1)).astype(np.uint8)[None, :, None, None, None]
     return SceneCrops(
-        scene=Scene("a", "clouds", Path("a"), stride=1, split="train", source="", licence=""),
+        scene=Scene("a", "clouds", held_out=False),
         frames=np.broadcast_to(levels, (1, T + 1, SIZE, SIZE, 3)).copy(),
         flow=np.zeros((1, 2, T, 16, 16), dtype=np.float32),
         motion=np.zeros((1, 32, 32), dtype=np.float32),

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from cinnema.data.clips import ClipBatch
+from cinnema.data.crop_batches import ClipBatch
 
 
 class DriftingClips:

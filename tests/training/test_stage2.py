@@ -10,7 +10,7 @@ import torch
 
 from cinnema.core.distributed import Ranks
 from cinnema.core.errors import UserError
-from cinnema.data.clips import ClipBatch
+from cinnema.data.crop_batches import ClipBatch
 from cinnema.models.flow.conditioning import Conditioner, ConditionerConfig
 from cinnema.models.flow.flow import ConditionalFlow, FlowConfig
 from cinnema.models.warping.stage1 import Stage1, Stage1Config

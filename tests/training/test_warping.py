@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cinnema.core.distributed import Ranks
 from cinnema.core.errors import UserError
-from cinnema.data.clips import ClipBatch, ClipBatches
+from cinnema.data.crop_batches import ClipBatch, ClipBatches
 from cinnema.models.warping.stage1 import Stage1
 from cinnema.training import adversarial as adversaries
 from cinnema.training import loop

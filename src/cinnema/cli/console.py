@@ -123,6 +123,11 @@ class Progress:
         if not self._is_terminal and is_due:
             self._print_line()
 
+    def report(self, description: str, count: int, total: int) -> None:
+        """Say what is being done and how far it has come, as one call."""
+        self.begin(description)
+        self.reach(count, total=total)
+
     def _print_line(self) -> None:
         self._last_line = time.monotonic()
         seconds = self._last_line - self._start

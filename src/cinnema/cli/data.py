@@ -302,12 +302,7 @@ def open_data(path: Path, *, size: int | None = None) -> "PackedDataset":
     from cinnema.data.dataset import open_dataset
 
     with Progress(total=0) as bar:
-
-        def report(what: str, done: int, total: int) -> None:
-            bar.begin(what)
-            bar.reach(done, total=total)
-
-        dataset = open_dataset(path, size=size, progress=report)
+        dataset = open_dataset(path, size=size, progress=bar.report)
     for note in dataset.manifest.notes:
         print(f"cinnema: {path}: {note}", file=sys.stderr, flush=True)
     return dataset

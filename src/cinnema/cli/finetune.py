@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from cinnema.cli.console import DONE
+from cinnema.cli.console import DONE, Progress
 from cinnema.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -34,8 +34,6 @@ class Finetune:
     """How fast the clips are to be seen: 1 as filmed, 0.25 four times slower, as for flames."""
     sky_share: float = 0.25
     """Share of synthetic skies in each batch, against forgetting, from 0 to below 1."""
-    held_out: float = 0.25
-    """Share of the videos (of fewer than three: of the time of each) that is measured on."""
     clips_seen: int | None = None
     """Clips seen in training, whatever the clock says: for runs that can be repeated."""
     settings: Annotated[
@@ -75,16 +73,18 @@ class Finetune:
         use_threads(self.threads)
         config = self._config()
         base = load_warping_model(self.weights, purpose="`cinnema finetune`")
-        result = finetune(
-            base,
-            self.clips,
-            config,
-            run=self.run_folder or self.output.with_suffix(".run"),
-            device=choose_device(self.device),
-            name=f"{base.name}+{self.output.stem}",
-            base_sha256=load_model(self.weights).sha256,
-            tell=_tell,
-        )
+        with Progress(total=0) as bar:
+            result = finetune(
+                base,
+                self.clips,
+                config,
+                run=self.run_folder or self.output.with_suffix(".run"),
+                device=choose_device(self.device),
+                name=f"{base.name}+{self.output.stem}",
+                base_sha256=load_model(self.weights).sha256,
+                tell=_tell,
+                progress=bar.report,
+            )
         files = save_finetuned(result, self.output, overwrite=self.overwrite)
         print(result.comparison.to_table())
         for path in files:
@@ -100,7 +100,6 @@ class Finetune:
             "minutes": self.minutes,
             "speed": self.speed,
             "sky_share": self.sky_share,
-            "held_out": self.held_out,
             "clips_seen": self.clips_seen,
             "seed": self.seed,
         }

@@ -7,6 +7,7 @@ from typing import Annotated
 import tyro
 
 from cinnema.cli.console import DONE
+from cinnema.cli.data import open_data
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,9 +17,7 @@ class Validate:
     weights: Annotated[str, tyro.conf.Positional] = "landscape"
     """Name of bundled weights, or a weights file."""
     data: Path
-    """Folder of the clips, with its manifest.json."""
-    cache: Path = Path("runs/crops")
-    """Folder that keeps the clips cut from them."""
+    """A packed data set, or a folder of videos."""
     threads: int | None = None
     """Threads on the CPU; all cores unless given."""
     json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None
@@ -31,7 +30,7 @@ class Validate:
         from cinnema.recipes.assembly import validate
 
         use_threads(self.threads)
-        report = validate(self.weights, data=self.data, cache=self.cache)
+        report = validate(self.weights, data=open_data(self.data).folder)
         print(report.to_table(), flush=True)
         if self.json_file is not None:
             write_json(self.json_file, report.to_dict(), overwrite=True)

@@ -168,6 +168,23 @@ class PackedDataset:
                 f"({list_names(damaged)}): delete them and run the command that made them again"
             )
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the manifest, which states that of every shard; 64 hexadecimal digits."""
+        return hashlib.sha256(self.manifest.to_json()).hexdigest()
+
+    @property
+    def cache(self) -> Path:
+        """Folder for what is computed from the data set, created on first use.
+
+        It is `cache` in the data set's folder or, if that cannot be written, one in the user's
+        cache with a hash of the manifest.
+        """
+        beside = self.folder / "cache"
+        if _is_writable(beside):
+            return beside
+        return _user_cache() / f"{self.folder.name}-{self.digest[:12]}"
+
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_shards": {}, "_mapped": {}}
 
@@ -289,16 +306,19 @@ def _find_cache(path: Path, digest: str, cache: Path | None) -> Path:
     """Return the folder of a packed folder of videos: one that exists, or where it can be made."""
     path = path.resolve()
     place = hashlib.sha256(str(path).encode("utf-8", "surrogateescape")).hexdigest()[:8]
-    own = os.environ.get("CINNEMA_CACHE")
-    user = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "cinnema"
-    elsewhere = cache or (Path(own) if own else user)
-    options = [elsewhere / f"{path.name}-{place}-{digest}"]
-    if cache is None and not own:
+    options = [(cache or _user_cache()) / f"{path.name}-{place}-{digest}"]
+    if cache is None and "CINNEMA_CACHE" not in os.environ:
         options.insert(0, path.parent / _CACHE / f"{path.name}-{digest}")
     for folder in options:
         if (folder / MANIFEST).is_file():
             return folder
     return next((folder for folder in options if _is_writable(folder.parent)), options[-1])
+
+
+def _user_cache() -> Path:
+    if "CINNEMA_CACHE" in os.environ:
+        return Path(os.environ["CINNEMA_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "cinnema"
 
 
 def _is_writable(folder: Path) -> bool:

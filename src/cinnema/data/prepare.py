@@ -24,6 +24,7 @@ from typing import TypeAlias
 
 import cv2
 
+from cinnema.core.devices import one_thread
 from cinnema.core.distributed import Ranks
 from cinnema.core.errors import UserError
 from cinnema.core.files import atomic_path
@@ -370,7 +371,7 @@ class _Work:
 
 def _make_here(work: _Work, todo: Sequence[ShardPlan], counts: _Counts) -> dict[str, _Packed]:
     made = {}
-    with _one_thread():
+    with one_thread():  # as in a worker: sums over several threads differ in their last bits
         for plan in todo:
             made[plan.file] = work.make(plan, counts.count)
             counts.finish(made[plan.file])
@@ -449,21 +450,6 @@ def _make_in_worker(plan: ShardPlan) -> _Packed:
             num_made.value += 1
 
     return work.make(plan, count)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Compute as a worker does, since sums over several threads differ in their last bits."""
-    import torch
-
-    threads, threads_cv = torch.get_num_threads(), cv2.getNumThreads()
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-        cv2.setNumThreads(threads_cv)
 
 
 @contextmanager

@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cinnema.data.loading import VideoBatch
-from cinnema.data.scenes import SceneCrops
+from cinnema.data.crops import SceneCrops
+from cinnema.data.loader import VideoBatch
 from cinnema.evaluation.likelihood import encode_scenes, negative_log_likelihood, with_noise
 from cinnema.evaluation.reconstruction import score_flow
 from cinnema.models.flow.conditioning import Conditioner

@@ -9,8 +9,8 @@ from jaxtyping import Float, Float32, Int
 from torch import Tensor
 from torch.nn import functional
 
-from cinnema.data.clips import moving_target
-from cinnema.data.scenes import SceneCrops
+from cinnema.data.crop_batches import moving_target
+from cinnema.data.crops import SceneCrops
 from cinnema.evaluation.motion import pictures
 from cinnema.evaluation.scores import ClipScore, Metric
 from cinnema.models.flow.priors import GaussianPrior, LinearGaussianPrior

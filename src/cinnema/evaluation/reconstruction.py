@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cinnema.backbones.lpips import LPIPS
-from cinnema.data.scenes import SceneCrops
+from cinnema.data.crops import SceneCrops
 from cinnema.evaluation.motion import pictures, seen_flow
 from cinnema.evaluation.scores import ClipScore, Metric
 from cinnema.models.layers import warp

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from cinnema.backbones.lpips import LPIPS
 from cinnema.core.randomness import generator_for
-from cinnema.data.clips import moving_target
-from cinnema.data.scenes import SceneCrops
+from cinnema.data.crop_batches import moving_target
+from cinnema.data.crops import SceneCrops
 from cinnema.evaluation.motion import circular_spread, mean_drift, mean_speed, pictures, seen_flow
 from cinnema.evaluation.scores import ClipScore, Metric
 from cinnema.models.warping.model import WarpingModel

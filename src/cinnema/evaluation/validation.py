@@ -13,7 +13,7 @@ from rich.progress import track
 
 from cinnema.backbones.lpips import LPIPS
 from cinnema.core.errors import UserError
-from cinnema.data.scenes import SceneCrops
+from cinnema.data.crops import SceneCrops
 from cinnema.evaluation.inversion import Inversion, measure_inversion
 from cinnema.evaluation.likelihood import (
     LIKELIHOOD_MEASURES,

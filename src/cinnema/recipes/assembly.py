@@ -1,7 +1,6 @@
 """From a recipe and a folder of clips to trained networks."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -10,7 +9,10 @@ from torch import nn
 from cinnema.backbones.efficientnet import EfficientNetLite0
 from cinnema.backbones.lpips import LPIPS
 from cinnema.core.distributed import Ranks
-from cinnema.data.scenes import SceneCrops, find_scenes, load_crops
+from cinnema.data.crop_batches import ClipBatch, MixedClips
+from cinnema.data.crops import SceneCrops, SplitCrops, find_scenes, load_crops
+from cinnema.data.dataset import OpenProgress, open_dataset
+from cinnema.data.loader import BatchLoader
 from cinnema.evaluation.held_out import latent_validation, stage1_validation
 from cinnema.evaluation.validation import ValidationReport, validate_model
 from cinnema.models.files import load_warping_model, save_model
@@ -19,53 +21,43 @@ from cinnema.models.flow.flow import ConditionalFlow
 from cinnema.models.warping.model import WarpingModel, WarpingModelConfig
 from cinnema.models.warping.motion import GRID
 from cinnema.models.warping.stage1 import Stage1, Stage1Config
-from cinnema.recipes.clip_streams import ClipStream, MixedClips, SkyPool
 from cinnema.recipes.landscape import DataConfig, Recipe, landscape
 from cinnema.recipes.parts import keep_recipe, load_part, save_part
 from cinnema.recipes.strips import reconstruction_strips
 from cinnema.recipes.summary import draw_summary
 from cinnema.simulators.sky.foregrounds import read_foregrounds
+from cinnema.simulators.sky.pool import SkyPool
 from cinnema.training.latent_pool import encode_drifting
 from cinnema.training.stage2 import train as run_stage2
 from cinnema.training.warping import Stage1Training
 from cinnema.training.warping import train as run_phase
 
 
-@dataclass(frozen=True)
-class SplitCrops:
-    """Crops of all scenes, by what they are for."""
-
-    train: list[SceneCrops]
-    validation: list[SceneCrops]
-
-
-def split_crops(data: DataConfig, model: Stage1Config, *, root: Path, cache: Path) -> SplitCrops:
+def split_crops(
+    data: DataConfig, model: Stage1Config, *, root: Path, progress: OpenProgress | None = None
+) -> SplitCrops:
     """Cut, or take from the cache, the crops of every scene.
 
     Args:
         data: Which scenes and how many crops.
         model: Its size and number of frames.
-        root: Folder with `manifest.json`.
-        cache: Folder that keeps the crops.
+        root: Packed data set or folder of videos.
+        progress: Called now and then with what is being done.
 
     Raises:
-        UserError: There is no manifest, or a scene cannot be used.
+        UserError: The folder has no video that can be used.
     """
-    scenes = find_scenes(root, textures=tuple(data.textures), excluded=data.excluded)
-    crops = [
-        load_crops(
-            scene,
-            num=data.crops if scene.split == "train" else data.validation_crops,
-            size=model.size,
-            num_frames=model.num_frames,
-            grid=GRID,
-            cache=cache,
-        )
-        for scene in scenes
-    ]
-    return SplitCrops(
-        train=[c for c in crops if c.scene.split == "train"],
-        validation=[c for c in crops if c.scene.split == "validation"],
+    dataset = open_dataset(root, progress=progress)
+    return load_crops(
+        dataset,
+        find_scenes(dataset, textures=tuple(data.textures), excluded=data.excluded),
+        num_train=data.crops,
+        num_held_out=data.validation_crops,
+        size=model.size,
+        num_frames=model.num_frames,
+        grid=GRID,
+        fps=model.fps,
+        progress=progress,
     )
 
 
@@ -77,7 +69,7 @@ def training_stream(
     seed: int,
     foregrounds: Path | None = None,
     ranks: Ranks | None = None,
-) -> ClipStream:
+) -> BatchLoader[ClipBatch]:
     """Return the endless batches that a phase is trained on.
 
     Args:
@@ -113,7 +105,7 @@ def training_stream(
         num_rendered=num_rendered,
         seed=seed,
     )
-    return ClipStream(
+    return BatchLoader(
         clips, batch_size=share.stop - share.start, rank=ranks.rank, num_ranks=ranks.size
     )
 
@@ -153,8 +145,8 @@ def train_stage1(
 
     Args:
         recipe: What to train, on what, how.
-        data: Folder of clips with a `manifest.json`.
-        run: Folder of the run; crops are kept in `crops` beside it.
+        data: Packed data set or folder of videos; crops are cached beside it.
+        run: Folder of the run.
         device: Where to compute.
         foregrounds: Folder of photographs in which nothing moves, for synthetic skies.
         ranks: The processes that train together; one alone if None.
@@ -168,7 +160,7 @@ def train_stage1(
             the ranks cannot share a batch evenly, or a loss is no number.
     """
     ranks = ranks or Ranks()
-    crops = _crops(recipe, data=data, run=run, ranks=ranks)
+    crops = _crops(recipe, data=data, ranks=ranks)
     model = new_stage1(recipe.stage1)
     for training in (recipe.motion, recipe.picture, recipe.mask):
         is_picture = training.phase == "picture"
@@ -187,8 +179,8 @@ def train_stage1(
             folder=folder,
             device=device,
             perceptual=LPIPS.load(training.network).to(device) if is_picture else None,
-            validate=stage1_validation(crops.validation),
-            show=reconstruction_strips(crops.validation),
+            validate=stage1_validation(crops.held_out),
+            show=reconstruction_strips(crops.held_out),
             ranks=ranks,
             tensorboard=tensorboard,
         )
@@ -217,7 +209,7 @@ def train_stage2(
 
     Args:
         recipe: What to train, on what, how.
-        data: Folder of clips with a `manifest.json`.
+        data: Packed data set or folder of videos.
         run: Folder of the run.
         device: Where to compute.
         foregrounds: Folder of photographs in which nothing moves, for synthetic skies.
@@ -231,7 +223,7 @@ def train_stage2(
         UserError: Stage 1 has not been trained in that folder; and as `train_stage1`.
     """
     ranks = ranks or Ranks()
-    crops = _crops(recipe, data=data, run=run, ranks=ranks)
+    crops = _crops(recipe, data=data, ranks=ranks)
     phase = "picture" if recipe.picture.train_encoder else "motion"
     stage1 = Stage1(recipe.stage1)
     load_part(run / _FILES[phase], stage1)
@@ -245,7 +237,7 @@ def train_stage2(
         folder=run / "stage2",
         device=device,
         encode_batch=encode_drifting,
-        validate=latent_validation(stage1, crops.validation),
+        validate=latent_validation(stage1, crops.held_out),
         ranks=ranks,
         tensorboard=tensorboard,
     )
@@ -257,12 +249,9 @@ def train_stage2(
     return run / _FILES["stage2"]
 
 
-def _crops(recipe: Recipe, *, data: Path, run: Path, ranks: Ranks) -> SplitCrops:
+def _crops(recipe: Recipe, *, data: Path, ranks: Ranks) -> SplitCrops:
     """The first rank cuts crops that are not there yet, the others read them."""
-    cache = run.parent / "crops"
-    return ranks.first_then_all(
-        lambda: split_crops(recipe.data, recipe.stage1, root=data, cache=cache)
-    )
+    return ranks.first_then_all(lambda: split_crops(recipe.data, recipe.stage1, root=data))
 
 
 def _new_conditioner(recipe: Recipe) -> Conditioner:
@@ -302,21 +291,18 @@ def bundle(recipe: Recipe, *, run: Path, output: Path, overwrite: bool = False) 
     return output
 
 
-def validate(
-    weights: str, *, data: Path, cache: Path, recipe: Recipe | None = None
-) -> ValidationReport:
+def validate(weights: str, *, data: Path, recipe: Recipe | None = None) -> ValidationReport:
     """Measure weights on the scenes that the recipe keeps for validation.
 
     Args:
         weights: Name of bundled weights, or a weights file.
-        data: Folder of clips with a `manifest.json`.
-        cache: Folder that keeps the crops.
+        data: Packed data set or folder of videos.
         recipe: Whose scenes; those of `landscape` if None.
     """
     model = load_warping_model(weights, purpose="`cinnema validate`")
     recipe = recipe or landscape()
-    crops = split_crops(recipe.data, model.config.stage1, root=data, cache=cache)
-    return validate_model(model, crops.validation, train=crops.train)
+    crops = split_crops(recipe.data, model.config.stage1, root=data)
+    return validate_model(model, crops.held_out, train=crops.train)
 
 
 # The phases' results, in the folder of the run.

@@ -20,7 +20,7 @@ from rich.table import Table
 from cinnema.backbones.lpips import LPIPS
 from cinnema.core.files import atomic_path
 from cinnema.core.randomness import generator_for
-from cinnema.data.scenes import Scene, SceneCrops
+from cinnema.data.crops import Scene, SceneCrops
 from cinnema.evaluation.likelihood import encode_scenes, negative_log_likelihood, with_noise
 from cinnema.evaluation.reconstruction import score_flow, score_reconstruction
 from cinnema.evaluation.samples import score_samples
@@ -30,7 +30,7 @@ from cinnema.media.pictures import to_pixels, to_tensor
 from cinnema.models.warping.model import WarpingModel
 from cinnema.models.warping.motion import GRID
 from cinnema.models.warping.stage1 import Stage1
-from cinnema.recipes.clip_streams import SkyPool
+from cinnema.simulators.sky.pool import SkyPool
 
 Scores = dict[str, list[ClipScore]]
 """What was measured on each clip, by kind of measurement."""
@@ -257,7 +257,7 @@ def simulated_skies(*, num: int, size: int, num_frames: int, seed: int) -> Scene
     )
     items = [pool.sky(number) for number in range(num)]
     return SceneCrops(
-        scene=Scene("skies", "skies", Path("skies"), 1, "validation", "simulated", "none"),
+        scene=Scene("skies", "skies", held_out=True),
         frames=np.stack([to_pixels(item.x0[None]) for item in items]),
         flow=torch.stack([item.flow for item in items]).numpy().astype(np.float32),
         motion=2 * torch.stack([item.moving for item in items]).numpy().astype(np.float32),

@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 from cinnema.backbones.lpips import LPIPS
 from cinnema.core.precision import fast_dtype
-from cinnema.data.clips import ClipBatch
+from cinnema.data.crop_batches import ClipBatch
 from cinnema.models.flow.conditioning import Conditioner
 from cinnema.models.flow.flow import ConditionalFlow
 from cinnema.models.warping.motion import GRID
 from cinnema.models.warping.stage1 import Stage1
-from cinnema.recipes.clip_streams import SkyPool
 from cinnema.recipes.landscape import Recipe
+from cinnema.simulators.sky.pool import SkyPool
 from cinnema.training.adversarial import Discriminators
 from cinnema.training.latent_pool import LatentPool
 from cinnema.training.stage2 import trial as stage2_trial

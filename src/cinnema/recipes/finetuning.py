@@ -7,6 +7,7 @@ Each stage is kept only if it does better than the base on clips held out; else 
 import copy
 import hashlib
 import json
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -24,8 +25,10 @@ from cinnema.backbones.lpips import LPIPS
 from cinnema.core.config import config_to_dict
 from cinnema.core.errors import UserError
 from cinnema.core.files import atomic_path
-from cinnema.data.footage import TEXTURE, Footage, Survey, cut_footage, survey
-from cinnema.data.scenes import SceneCrops
+from cinnema.data.crop_batches import ClipBatch
+from cinnema.data.crops import SceneCrops, SplitCrops, find_scenes, load_crops
+from cinnema.data.dataset import OpenProgress, PackedDataset, open_dataset
+from cinnema.data.loader import BatchLoader
 from cinnema.evaluation.held_out import latent_validation, stage1_validation
 from cinnema.evaluation.scores import ClipScore
 from cinnema.models.files import save_model
@@ -42,7 +45,6 @@ from cinnema.recipes.before_after import (
     draw_strips,
     simulated_skies,
 )
-from cinnema.recipes.clip_streams import ClipStream
 from cinnema.recipes.cost import measure
 from cinnema.recipes.finetuning_plan import Plan
 from cinnema.recipes.landscape import DataConfig, Recipe
@@ -80,8 +82,6 @@ class Finetuning:
             machine; stage 2, whose steps are cheap, sees 8 times its share. None goes by the clock.
         shares: Of the time, for motion, for picture and mask, and for stage 2; the first two may
             be 0, which leaves those parts of the base as they are.
-        held_out: Share of the videos, or of the time of each where they are fewer than three, that
-            is measured on and never trained on.
         sky_share: Share of synthetic skies in each batch, against forgetting, from 0 to 1.
         speed: How fast the clips are to be seen: 1 as filmed, 0.25 four times slower, as for flames
             that optical flow could not follow otherwise.
@@ -99,7 +99,6 @@ class Finetuning:
     minutes: float = Field(default=20.0, gt=0)
     clips_seen: int | None = Field(default=None, ge=1)
     shares: tuple[Share, Share, Share] = (0.35, 0.4, 0.25)
-    held_out: float = Field(default=0.25, gt=0, le=0.5)
     sky_share: float = Field(default=0.25, ge=0, lt=1)
     speed: float = Field(default=1.0, gt=0, le=4)
     num_train: int = Field(default=400, ge=8)
@@ -176,18 +175,20 @@ def finetune(
     name: str = "mine",
     base_sha256: str = "",
     tell: Tell = print,
+    progress: OpenProgress | None = None,
 ) -> FinetuneResult:
     """Adapt a model to a folder of clips, or go on where the run stopped.
 
     Args:
         base: Trained; it is left as it is.
-        clips: Folder of videos, see `cinnema.data.footage`.
+        clips: Packed data set or folder of videos.
         config: How.
         run: Folder of the run: clips, checkpoints, numbers. The same call goes on.
         device: Where to compute.
         name: What the weights are to be called.
         base_sha256: Of the base's file, to know it by.
         tell: Called with a sentence now and then.
+        progress: Called now and then while videos are packed and clips are cut.
 
     Returns:
         The adapted model and how it compares. Its weights are rounded as a file holds them.
@@ -202,7 +203,10 @@ def finetune(
         ...          device=torch.device("cpu")).kept
         {'stage1': 'tuned', 'stage2': 'tuned'}
     """
-    work = _Work(base, clips, config, run=run, device=device, base_sha256=base_sha256, tell=tell)
+    work = _Work(
+        base, clips, config, run=run, device=device, base_sha256=base_sha256, tell=tell,
+        progress=progress,
+    )  # fmt: skip
     before = work.before()
     stage1, scores1, kept1 = work.stage1(before)
     model, kept2 = work.stage2(stage1, name=name)
@@ -270,20 +274,25 @@ class _Work:
         device: torch.device,
         base_sha256: str,
         tell: Tell,
+        progress: OpenProgress | None,
     ) -> None:
         self.config, self.run, self.device, self.tell = config, run, device, tell
         self.base = copy.deepcopy(base).to(device).float().eval()
         self.recipe = _recipe(base.config, config)
         shape = base.config.stage1
-        found = survey(
-            clips, fps=shape.fps, speed=config.speed, num_frames=shape.num_frames, tell=tell,
-            cache=run / "clips",
-        )  # fmt: skip
+        dataset = open_dataset(clips, progress=progress)
+        for note in dataset.manifest.notes:
+            tell(note)
+        self.footage = _cut(dataset, shape, config, progress=progress)
+        for note in self.footage.skipped:
+            tell(note)
+        crops = (*self.footage.train, *self.footage.held_out)
+        used = {dataset.manifest.clips[c.scene.clips[0]].source for c in crops}
         self.source = {
             "base": {"name": base.name, "sha256": base_sha256, "weights": _digest(base)},
-            "clips": [clip.name for clip in found.clips],
-            "skipped": list(found.skipped),
-            "digest": found.digest,
+            "clips": sorted(used),
+            "skipped": [*dataset.manifest.notes, *self.footage.skipped],
+            "digest": dataset.digest,
             "settings": config_to_dict(config),
         }
         self.plan = Plan(
@@ -293,10 +302,9 @@ class _Work:
             minutes=config.minutes,
             clips=config.clips_seen,
         )
-        tell(f"cutting clips from {len(found.clips)} video(s)")
-        self.footage = _cut(clips, found, shape, config, cache=run / "clips")
         self.plan.begin()  # not before: who adds clips where there were too few may go on
-        tell(self.footage.rule)
+        self.rule = f"held out: {', '.join(c.scene.name for c in self.footage.held_out)}"
+        tell(self.rule)
         self.measuring = _measuring(self.footage.held_out, shape, seed=config.seed, device=device)
 
     def before(self) -> Scores:
@@ -364,7 +372,7 @@ class _Work:
         return {
             "name": name,
             **self.source,
-            "held_out": self.footage.rule,
+            "held_out": self.rule,
             "seen": self.plan.numbers(),
             "seconds": self.plan.spent(),
         }
@@ -440,7 +448,7 @@ class _Work:
             _, pace = measure(take, batch_size=training.batch_size, device=self.device)
         return pace * max(1.0, seconds - size * each - (time.monotonic() - began))
 
-    def _stream(self, training: Stage1Training, *, seed: int) -> ClipStream:
+    def _stream(self, training: Stage1Training, *, seed: int) -> BatchLoader[ClipBatch]:
         return training_stream(self.recipe, training, self.footage.train, seed=seed)
 
 
@@ -448,7 +456,7 @@ def _recipe(base: WarpingModelConfig, config: Finetuning) -> Recipe:
     """Return the recipe of which the phases are, on loose clips and skies."""
     return Recipe(
         name=base.name,
-        data=DataConfig(textures={TEXTURE: 1.0}, sky_share=config.sky_share),
+        data=DataConfig(textures={}, sky_share=config.sky_share),
         stage1=base.stage1,
         motion=config.motion,
         picture=config.picture,
@@ -460,19 +468,27 @@ def _recipe(base: WarpingModelConfig, config: Finetuning) -> Recipe:
 
 
 def _cut(
-    clips: Path, found: Survey, shape: Stage1Config, config: Finetuning, *, cache: Path
-) -> Footage:
-    return cut_footage(
-        clips,
-        found,
-        share=config.held_out,
-        num_train=config.num_train,
-        num_held_out=config.num_held_out,
+    dataset: PackedDataset,
+    shape: Stage1Config,
+    config: Finetuning,
+    *,
+    progress: OpenProgress | None,
+) -> SplitCrops:
+    scenes = find_scenes(dataset)
+    num_held_out = sum(scene.held_out for scene in scenes)
+    each_train = math.ceil(config.num_train / max(1, len(scenes) - num_held_out))
+    return load_crops(
+        dataset,
+        scenes,
+        num_train=max(8, min(200, each_train)),
+        num_held_out=max(1, math.ceil(config.num_held_out / max(1, num_held_out))),
         size=shape.size,
         num_frames=shape.num_frames,
         grid=GRID,
-        cache=cache,
+        fps=shape.fps,
+        speed=config.speed,
         seed=config.seed,
+        progress=progress,
     )
 
 

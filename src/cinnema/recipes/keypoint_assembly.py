@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from cinnema.backbones.lpips import LPIPS
 from cinnema.core.distributed import Ranks
 from cinnema.data.dataset import PackedDataset
-from cinnema.data.loading import ClipLoader, VideoBatch
+from cinnema.data.loader import ClipLoader, VideoBatch
 from cinnema.data.records import Split
 from cinnema.evaluation.held_out import keypoint_latent_validation, keypoint_validation
 from cinnema.media.pictures import to_pixels

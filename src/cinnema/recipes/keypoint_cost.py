@@ -5,7 +5,7 @@ from torch import nn
 
 from cinnema.backbones.lpips import LPIPS
 from cinnema.core.precision import fast_dtype
-from cinnema.data.loading import VideoBatch
+from cinnema.data.loader import VideoBatch
 from cinnema.models.flow.conditioning import Conditioner
 from cinnema.models.flow.flow import ConditionalFlow
 from cinnema.recipes.cost import CostEstimate, count_parameters, measure, state_bytes

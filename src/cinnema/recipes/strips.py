@@ -9,7 +9,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from cinnema.core.files import atomic_path
-from cinnema.data.scenes import SceneCrops
+from cinnema.data.crops import SceneCrops
 from cinnema.media.pictures import to_pixels, to_tensor
 from cinnema.models.warping.stage1 import Stage1
 

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from cinnema.core.distributed import Ranks
 from cinnema.core.errors import UserError
-from cinnema.data.loading import ClipLoader, VideoBatch
+from cinnema.data.loader import ClipLoader, VideoBatch
 from cinnema.models.keypoint.decoder import Scene
 from cinnema.models.keypoint.encoder import PointClipEncoder, Seen
 from cinnema.models.keypoint.keypoints import Twins, map_distance, sides_apart

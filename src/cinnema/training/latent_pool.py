@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from cinnema.core.config import config_to_dict
 from cinnema.core.files import atomic_path
-from cinnema.data.clips import ClipBatch
+from cinnema.data.crop_batches import ClipBatch
 from cinnema.models.flow.conditioning import pool_features
 from cinnema.models.warping.drift import drift_of
 from cinnema.models.warping.stage1 import Stage1

@@ -20,7 +20,7 @@ from torch.nn import functional
 from cinnema.core.config import config_to_dict
 from cinnema.core.distributed import Ranks
 from cinnema.core.errors import UserError
-from cinnema.data.clips import ClipBatch, ClipBatches
+from cinnema.data.crop_batches import ClipBatch, ClipBatches
 from cinnema.models.warping.motion import GRID
 from cinnema.models.warping.rendering import Layers, cut
 from cinnema.models.warping.stage1 import Stage1

@@ -5,37 +5,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
 from cinnema.data.records import BadRecord, ClipSource, RawClip
-from cinnema.data.sources import tfrecords
 
 Pixels = NDArray[np.uint8]
 
 
-def crc32c(data: bytes) -> int:
-    """Byte by byte with a table, which itself is made bit by bit."""
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc = TABLE[(crc ^ byte) & 0xFF] ^ (crc >> 8)
-    return crc ^ 0xFFFFFFFF
-
-
-def step(crc: int, bits: int = 8) -> int:
-    for _ in range(bits):
-        crc = (crc >> 1) ^ (0x82F63B78 * (crc & 1))
-    return crc
-
-
-TABLE = [step(byte) for byte in range(256)]
-
-
 def masked(data: bytes) -> bytes:
-    # The reader's own is tested against this one, which takes a tenth of a second for a record.
-    crc = crc32c(data) if len(data) < 10_000 else tfrecords.crc32c(data)
+    crc = google_crc32c.value(data)
     rotated = (crc >> 15) | ((crc & 0x7FFF) << 17)
     return struct.pack("<I", (rotated + 0xA282EAD8) % 2**32)
 
@@ -79,11 +61,11 @@ def example(features: Mapping[str, Any], *, packed: bool = True) -> bytes:
 
 @pytest.fixture(scope="session")
 def tfrecord() -> Any:
-    """What writes tfrecords: framed, example, masked, field, step."""
+    """What writes tfrecords: framed, example, masked, field."""
 
     class Writer:
         framed, example, masked = staticmethod(framed), staticmethod(example), staticmethod(masked)
-        field, step = staticmethod(field), staticmethod(step)
+        field = staticmethod(field)
 
     return Writer
 

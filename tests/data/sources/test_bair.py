@@ -170,7 +170,7 @@ def without(features: dict[str, Any], key: str) -> dict[str, Any]:
         (lambda f: f | {"4/endeffector_pos": np.ones(3, "i8")}, "4/endeffector_pos is not 3 float"),
         (lambda f: f | {"4/action": [b"1234"]}, "4/action is not 4 floats"),
         (lambda f: f | {"4/endeffector_pos": np.full(3, np.nan, "f4")}, "is not finite"),
-        (lambda _: b"no example", "it is no example"),
+        (lambda _: b"no example", "it is not an example"),
     ],
 )
 def test_a_record_that_lacks_something_is_named(

@@ -201,7 +201,7 @@ def test_without_a_size_frames_keep_their_shape_and_strides_are_noted(
     source = Folder(tmp_path, size=None, min_frames=2, max_frames=11)
     assert source.left_out() == ["sea/c.npy"]
     a, *parts = clips_of(source)
-    assert (a.frames.shape, a.stride, a.label) == ((5, 360, 15, 3), None, None)
+    assert (a.frames.shape, a.stride, a.label) == ((5, 360, 15, 3), 1, None)
     assert counted(parts) == list(range(23))
     assert [len(part.frames) for part in parts] == [11, 11, 1]
     assert {(p.fps, p.stride, p.label, p.origin, p.licence) for p in parts} == {

@@ -10,7 +10,7 @@ from torch import nn
 
 from cinnema.core.distributed import Ranks
 from cinnema.data.dataset import PackedDataset
-from cinnema.data.loading import ClipLoader, VideoBatch
+from cinnema.data.loader import ClipLoader, VideoBatch
 from cinnema.paper.image_encoder import ImageEncoder
 from cinnema.paper.recipes import PaperRecipe
 from cinnema.paper.training.autoencoding import AutoencodingNetworks, AutoencodingStep

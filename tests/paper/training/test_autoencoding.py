@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cinnema.core.errors import UserError
-from cinnema.data.loading import VideoBatch
+from cinnema.data.loader import VideoBatch
 from cinnema.paper.training.autoencoding import AutoencodingConfig, AutoencodingStep
 from cinnema.paper.training.losses import (
     gradient_penalty,

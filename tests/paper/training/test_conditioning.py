@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cinnema.data.loading import ClipLoader, VideoBatch
+from cinnema.data.loader import ClipLoader, VideoBatch
 from cinnema.paper.image_encoder import ImageEncoder
 from cinnema.paper.training.conditioning import (
     ConditioningConfig,

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cinnema.core.errors import UserError
-from cinnema.data.loading import VideoBatch
+from cinnema.data.loader import VideoBatch
 from cinnema.paper.control import end_point_one_hots
 from cinnema.paper.recipes import bair, tiny
 from cinnema.paper.training.flow import FlowStep

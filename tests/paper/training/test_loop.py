@@ -10,7 +10,7 @@ import torch
 
 from cinnema.core.errors import UserError
 from cinnema.data.dataset import PackedDataset
-from cinnema.data.loading import ClipLoader
+from cinnema.data.loader import ClipLoader
 from cinnema.paper.training import loop
 from cinnema.paper.training.autoencoding import train_autoencoder
 from cinnema.paper.training.conditioning import train_conditioning

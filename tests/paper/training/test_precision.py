@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cinnema.core.errors import UserError
-from cinnema.data.loading import ClipLoader, VideoBatch
+from cinnema.data.loader import ClipLoader, VideoBatch
 from cinnema.paper.spectral import SpectralConv2d
 from cinnema.paper.training import precision
 from cinnema.paper.training.autoencoding import AutoencodingNetworks, train_autoencoder

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from cinnema.core.distributed import Ranks
-from cinnema.data.loading import ClipLoader, VideoBatch
+from cinnema.data.loader import ClipLoader, VideoBatch
 from cinnema.paper.training import phases
 from cinnema.paper.training.autoencoding import train_autoencoder
 from cinnema.training.adversarial_losses import adaptive_weight

@@ -13,7 +13,7 @@ from torch import Tensor
 from cinnema.core.distributed import Ranks
 from cinnema.core.errors import UserError
 from cinnema.data.dataset import PackedDataset
-from cinnema.data.loading import ClipLoader, VideoBatch
+from cinnema.data.loader import ClipLoader, VideoBatch
 from cinnema.models.keypoint.stage1 import KeypointConfig, KeypointStage1
 from cinnema.training import keypoint as training
 from cinnema.training import loop

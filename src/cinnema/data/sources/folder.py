@@ -179,7 +179,7 @@ class Folder:
         """Yield the clips of one video."""
         entry = self._entry(item.name)
         applied = 1 if self.size is None else entry.stride or 1
-        noted = entry.stride if self.size is None else None
+        noted = (entry.stride or self._natural_stride(item.name)) if self.size is None else None
         for clip in self._clips(item.name, self.stride * applied):
             if isinstance(clip, RawClip):
                 yield replace(
@@ -191,6 +191,11 @@ class Folder:
                 )
             else:
                 yield clip
+
+    def _natural_stride(self, name: str) -> int | None:
+        """Return 1 for what has no frame rate: every frame is then taken for natural speed."""
+        path = self.root / name
+        return 1 if path.is_dir() or path.suffix.lower() in _ARRAYS else None
 
     def _entry(self, name: str) -> "_Entry":
         listed = _read_manifest(self.root)

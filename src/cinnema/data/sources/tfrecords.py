@@ -11,24 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
+import google_crc32c
 import numpy as np
-from jaxtyping import Float32, Int64, UInt
+from jaxtyping import Float32, Int64
 
 from cinnema.data.records import BadRecord
 
 Values: TypeAlias = list[bytes] | Float32[np.ndarray, "n"] | Int64[np.ndarray, "n"]
-"""What a feature of an example holds, by its kind."""
+"""Values of a feature of an example, by kind."""
 
-_POLYNOMIAL = 0x82F63B78  # Castagnoli's, the lowest bit for the highest power
-_ALL_ONES = 0xFFFFFFFF
 _MASK = 0xA282EAD8
-
-# x^A + x^B + x^C + 1 is a multiple of Castagnoli's polynomial, and none of four terms has a much
-# smaller A. So are its powers by 8 and 64, which over GF(2) have the exponents 8 or 64 times
-# larger. Hence a byte, or eight bytes, may be taken out of a message and added (XOR) to those A,
-# A - B and A - C places further on without a change of the remainder.
-_A, _B, _C = 5321, 3574, 2491
-
 _LENGTH_BYTES, _CRC_BYTES = 8, 4
 _HEADER_BYTES = _LENGTH_BYTES + _CRC_BYTES
 
@@ -38,76 +30,33 @@ _FIXED_BYTES = {_FIXED_64: 8, _FIXED_32: 4}
 
 @dataclass(frozen=True)
 class Span:
-    """Where in its file a record's payload lies, in bytes.
+    """Position of a record's payload in its file.
 
     Attributes:
-        offset: Of its first byte.
-        length: Of the payload.
+        offset: Position of its first byte.
+        length: Number of bytes.
     """
 
     offset: int
     length: int
 
 
-def crc32c(data: bytes) -> int:
-    """Return the Castagnoli checksum of `data`, at hundreds of megabytes a second.
-
-    It is the remainder of the message, as a polynomial over GF(2), with the first four bytes
-    inverted. Instead of dividing byte by byte, the message is first folded to its last 5321
-    bytes by XORs of long arrays.
-
-    Example:
-        >>> hex(crc32c(b"123456789"))
-        '0xe3069283'
-    """
-    state, rest = _ALL_ONES, np.frombuffer(data, np.uint8)
-    if len(data) > _A:
-        padding = -len(data) % 8  # zeros in front change no remainder
-        message = np.zeros(padding + len(data), np.uint8)
-        message[padding:] = rest
-        message[padding : padding + 4] ^= 0xFF  # what the initial state of all ones does
-        state, rest = 0, _fold(_fold(message.view(np.uint64)).view(np.uint8))
-    for byte in rest.tobytes():
-        state = _TABLE[(state ^ byte) & 0xFF] ^ (state >> 8)
-    return state ^ _ALL_ONES
-
-
-def _fold(words: UInt[np.ndarray, "n"]) -> UInt[np.ndarray, "m"]:
-    """Return the at most A last words, changed so that the remainder is that of all of them."""
-    num_folded = max(0, len(words) - _A)
-    step = _A - _B  # so many words at once do not reach each other
-    for start in range(0, num_folded, step):
-        folded = words[start : min(start + step, num_folded)]
-        for distance in (_A - _B, _A - _C, _A):
-            words[start + distance : start + distance + len(folded)] ^= folded
-    return words[num_folded:]
-
-
-def _remainder_of(byte: int) -> int:
-    for _ in range(8):
-        byte = (byte >> 1) ^ (_POLYNOMIAL if byte & 1 else 0)
-    return byte
-
-
-_TABLE = [_remainder_of(byte) for byte in range(256)]
-
-
 def _masked_crc32c(data: bytes) -> int:
-    """Rotated and shifted, so that a checksum of data that holds checksums is no special case."""
-    crc = crc32c(data)
-    return (((crc >> 15) | (crc << 17)) + _MASK) & _ALL_ONES
+    """Return the checksum, rotated and shifted, so that data may contain checksums themselves."""
+    crc: int = google_crc32c.value(data)
+    return (((crc >> 15) | (crc << 17)) + _MASK) & 0xFFFF_FFFF
 
 
 def find_records(path: Path, *, name: str) -> Iterator[Span | BadRecord]:
-    """Find the records of a file by their headers alone; no payload is read.
+    """Find the records of a file by their headers; no payload is read.
 
     Args:
         path: The file.
-        name: What to call it in a `BadRecord`.
+        name: Name of the file in a `BadRecord`.
 
     Yields:
-        Where each record is. A `BadRecord` is the last: behind a damaged header, or where the file
-        is cut short, no further record can be found.
+        The position of each record. A `BadRecord` is the last: after a damaged header, or where
+        the file is truncated, no further record can be found.
 
     Raises:
         OSError: The file cannot be read.
@@ -129,31 +78,31 @@ def find_records(path: Path, *, name: str) -> Iterator[Span | BadRecord]:
 
 
 def _header_damage(header: bytes, available: int) -> str | None:
-    """Return what is wrong with a record's header, given how many bytes the file still has."""
+    """Return what is wrong with a record's header, given the number of bytes left in the file."""
     if len(header) < _HEADER_BYTES:
-        return "the file is cut short in a record's header"
+        return "the file is truncated in a record's header"
     length, crc = struct.unpack("<QI", header)
     if _masked_crc32c(header[:_LENGTH_BYTES]) != crc:
         return "the checksum of its length is wrong"
     if _HEADER_BYTES + length + _CRC_BYTES > available:
         missing = _HEADER_BYTES + length + _CRC_BYTES - available
-        return f"the file is cut short: {missing} bytes of it are missing"
+        return f"the file is truncated: {missing} bytes of it are missing"
     return None
 
 
 def read_records(
     path: Path, *, name: str, expected: int | None = None
 ) -> Iterator[bytes | BadRecord]:
-    """Read the payloads of a file, one at a time, and check both checksums of each.
+    """Read the payloads of a file one at a time and verify both checksums of each.
 
     Args:
         path: The file.
-        name: What to call it in a `BadRecord`; records are counted from 1.
-        expected: How many records there should be at least; None takes any number.
+        name: Name of the file in a `BadRecord`; records are counted from 1.
+        expected: Smallest expected number of records; None accepts any number.
 
     Yields:
-        Each payload, or a `BadRecord` in its place: where only the payload's checksum is wrong,
-        reading goes on behind it. A `BadRecord` for all that is missing is the last.
+        Each payload, or a `BadRecord` in its place. If only the payload's checksum is wrong,
+        reading continues after it. A `BadRecord` for all missing records is the last.
     """
     number = 0
     try:
@@ -184,8 +133,8 @@ def _checked(record: bytes, name: str) -> bytes | BadRecord:
 def parse_example(payload: bytes) -> dict[str, Values]:
     """Parse a `tf.train.Example`.
 
-    Lists of numbers may be packed or not; fields that an example does not have are passed over; of
-    a feature that is there twice the last counts.
+    Lists of numbers may be packed or not. Unknown fields are ignored; if a feature occurs twice,
+    the last one counts.
 
     Args:
         payload: The serialised message.
@@ -194,7 +143,7 @@ def parse_example(payload: bytes) -> dict[str, Values]:
         The features by name.
 
     Raises:
-        ValueError: It is no protocol buffer, or one of another kind; a clause says how.
+        ValueError: The payload is not a protocol buffer, or not an example; the message says why.
     """
     features: dict[str, Values] = {}
     for number, content in _fields(memoryview(payload)):
@@ -232,7 +181,7 @@ def _parse_bytes(message: memoryview) -> list[bytes]:
 def _parse_floats(message: memoryview) -> Float32[np.ndarray, "n"]:
     packed = b"".join(_message(content) for number, content in _fields(message) if number == 1)
     if len(packed) % 4:
-        raise ValueError(f"a list of floats has {len(packed)} bytes, no multiple of 4")
+        raise ValueError(f"a list of floats has {len(packed)} bytes, not a multiple of 4")
     return np.frombuffer(packed, "<f4").astype(np.float32)
 
 
@@ -266,16 +215,16 @@ def _fields(message: memoryview) -> Iterator[tuple[int, memoryview | int]]:
         elif wire_type in _FIXED_BYTES:
             length = _FIXED_BYTES[wire_type]
         else:
-            raise ValueError(f"it is no example: it has a field of wire type {wire_type}")
+            raise ValueError(f"it is not an example: it has a field of wire type {wire_type}")
         if length > len(message) - at:
-            raise ValueError("it is no example: a field is longer than what holds it")
+            raise ValueError("it is not an example: a field is longer than what holds it")
         yield number, message[at : at + length]
         at += length
 
 
 def _message(content: memoryview | int) -> memoryview:
     if isinstance(content, int):
-        raise ValueError("it is no example: a number stands where a message should")  # noqa: TRY004
+        raise ValueError("it is not an example: a number stands where a message should")  # noqa: TRY004
     return content
 
 
@@ -288,14 +237,14 @@ def _varints(packed: memoryview) -> list[int]:
 
 
 def _varint(message: memoryview, at: int) -> tuple[int, int]:
-    """Return the number at a place, seven bits a byte, lowest first, and the place behind it."""
+    """Return the number at a position, seven bits per byte, lowest first, and the next position."""
     value = 0
     for shift in range(0, 70, 7):
         if at >= len(message):
-            raise ValueError("it is no example: it ends within a number")
+            raise ValueError("it is not an example: it ends within a number")
         byte = message[at]
         at += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
             return value & 0xFFFF_FFFF_FFFF_FFFF, at
-    raise ValueError("it is no example: a number has more than ten bytes")
+    raise ValueError("it is not an example: a number has more than ten bytes")

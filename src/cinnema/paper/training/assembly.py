@@ -13,7 +13,7 @@ from cinnema.core.distributed import Ranks
 from cinnema.core.errors import UserError
 from cinnema.core.weights import load_weights, save_weights
 from cinnema.data.dataset import PackedDataset
-from cinnema.data.loading import ClipLoader
+from cinnema.data.loader import ClipLoader
 from cinnema.models.files import save_model
 from cinnema.paper.control import END_POINT_DIM
 from cinnema.paper.flow import PaperFlow

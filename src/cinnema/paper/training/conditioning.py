@@ -15,7 +15,7 @@ from cinnema.core.distributed import Ranks
 from cinnema.core.errors import UserError
 from cinnema.core.randomness import generator_for
 from cinnema.data.augmentation import Augmentation
-from cinnema.data.loading import ClipLoader, VideoBatch
+from cinnema.data.loader import ClipLoader, VideoBatch
 from cinnema.paper.discriminators import PatchDiscriminator, PatchDiscriminatorConfig
 from cinnema.paper.image_encoder import ImageEncoder, ImageEncoderConfig
 from cinnema.paper.training.image_decoder import ImageDecoder, ImageDecoderConfig

@@ -9,7 +9,7 @@ from torch import nn
 
 from cinnema.backbones.lpips import LPIPS
 from cinnema.data.dataset import PackedDataset
-from cinnema.data.loading import VideoBatch
+from cinnema.data.loader import VideoBatch
 from cinnema.paper.control import END_POINT_DIM
 from cinnema.paper.recipes import PaperRecipe
 from cinnema.paper.training.autoencoding import AutoencodingNetworks, AutoencodingStep

@@ -15,7 +15,7 @@ from cinnema.core.distributed import Ranks
 from cinnema.core.errors import UserError
 from cinnema.core.randomness import generator_for
 from cinnema.data.augmentation import Augmentation
-from cinnema.data.loading import ClipLoader, VideoBatch
+from cinnema.data.loader import ClipLoader, VideoBatch
 from cinnema.paper.control import END_POINT_DIM, end_point_one_hots
 from cinnema.paper.flow import PaperFlow, PaperFlowConfig
 from cinnema.paper.image_encoder import ImageEncoder

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from cinnema.core.config import config_to_dict
 from cinnema.core.distributed import Ranks
 from cinnema.core.errors import NotFiniteError, UserError
-from cinnema.data.loading import ClipLoader, VideoBatch
+from cinnema.data.loader import ClipLoader, VideoBatch
 from cinnema.media.formats import DEFAULT_FPS
 from cinnema.training.run import Stateful, TrainingRun
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from cinnema.backbones.lpips import LPIPS
 from cinnema.core.errors import UserError
 from cinnema.data.dataset import PackedDataset
-from cinnema.data.loading import ClipLoader, VideoBatch
+from cinnema.data.loader import ClipLoader, VideoBatch
 from cinnema.paper.training.autoencoding import AutoencodingNetworks
 from cinnema.paper.training.flow import FlowStep
 

@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from cinnema.core.errors import UserError
-from cinnema.data import loading
+from cinnema.data import loader as loader_module
 from cinnema.data.augmentation import PAPER, Augmentation
 from cinnema.data.dataset import PackedClip, PackedDataset
-from cinnema.data.loading import ClipLoader, ClipSequence, VideoBatch
+from cinnema.data.loader import ClipLoader, ClipSequence, VideoBatch
 from cinnema.data.prepare import prepare
 from cinnema.data.records import Control, Item, RawClip, Split
 
@@ -467,4 +467,4 @@ def test_frames_come_at_another_size(toys: PackedDataset) -> None:
 def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prepare(Toys([20, 18], size=64), tmp_path / "bair", encoding="raw")
     monkeypatch.chdir(tmp_path)
-    assert doctest.testmod(loading, extraglobs={"Path": Path}).failed == 0
+    assert doctest.testmod(loader_module, extraglobs={"Path": Path}).failed == 0
