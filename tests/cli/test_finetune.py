@@ -82,11 +82,11 @@ def test_a_folder_without_clips_is_told(
     (tmp_path / "empty").mkdir()
     done = cinnema("finetune", tiny_weights, "--clips", tmp_path / "empty", "-o", output, *QUICK)
     assert done.code == 2
-    assert "empty holds no video" in done.err[-1]
+    assert "empty contains no video" in done.err[-1]
     # One clip of the model's length can be trained on, but nothing would be left to measure on.
     done = cinnema("finetune", tiny_weights, "--clips", query.parent, "-o", output, *QUICK)
     assert done.code == 2
-    assert "waves.mp4: nothing can be held out" in done.err[-1]
+    assert "nothing is left to train on" in done.err[-1]
     assert not output.exists()
 
 

@@ -197,7 +197,7 @@ def test_one_that_was_stopped_goes_on_and_ends_as_an_unbroken_one(
     broken = tune()
     again = tune()  # done: nothing changes
     for other in (broken, again):
-        assert other.comparison == tuned.comparison
+        assert str(other.comparison) == str(tuned.comparison)  # some numbers are not defined
         for name, value in tuned.model.state_dict().items():
             assert torch.equal(value, other.model.state_dict()[name])
 
