@@ -94,6 +94,7 @@ DOCUMENTS: dict[type[Document], st.SearchStrategy[dict[str, Any]]] = {
         shards=st.lists(shard, min_size=1, max_size=2),
         clips=few(objects(known, **infos, shard=st.just(0), index=st.integers(0, 2), first=counts)),
         skipped=skipped,
+        notes=few(names),
     ),
 }
 
