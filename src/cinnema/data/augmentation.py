@@ -1,6 +1,6 @@
-"""How training varies a clip: one draw for all of its frames, and for its control with them.
+"""Augmentation of clips: one draw for all frames of a clip and its control.
 
-Frames stay 8 bit, and all colour changes are one matrix, so that varying a clip costs less than
+Frames stay 8 bit and all colour changes are one matrix, so augmenting a clip costs less than
 decoding it.
 """
 
@@ -21,26 +21,26 @@ from cinnema.data.records import Control
 
 _PICTURE_SIZES = "picture sizes"
 
-# Luma (Rec. 601) and the two chroma axes of YIQ: greys have no chroma, and turning the chroma
-# leaves the luma alone.
+# Luma (Rec. 601) and the two chroma axes of YIQ: greys have no chroma, and rotating the chroma does
+# not change the luma.
 _YIQ = np.array([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class Augmentation:
-    """How much clips are varied; the default leaves them as they are.
+    """Strength of the augmentation; the default leaves clips as they are.
 
     Attributes:
-        mirror: Probability that a clip is mirrored left to right, and its control with it.
+        mirror: Probability that a clip is mirrored left to right, with its control.
         strides: A window takes every s-th frame of its clip, s drawn from these: (1, 2) plays half
             of the windows at double speed.
-        brightness: The largest change of the factor on all levels, in [0, 1]: 0.1 draws from
+        brightness: Largest change of the factor on all levels, in [0, 1]: 0.1 draws a factor from
             0.9 to 1.1.
-        contrast: Likewise of the factor on the distance from the clip's mean grey.
-        saturation: Likewise of the factor on the distance from grey.
-        hue: The largest turn of the colours, as a share of the full circle, in [0, 0.5].
-        enlarge: Frames are enlarged by this factor, at least 1, and a square of the old size is
-            cut out anywhere. Where the data are packed so much larger, nothing is resampled.
+        contrast: Likewise for the factor on the distance from the clip's mean grey.
+        saturation: Likewise for the factor on the distance from grey.
+        hue: Largest rotation of the colours, as a fraction of the full circle, in [0, 0.5].
+        enlarge: Factor of at least 1 by which frames are enlarged before a square of the requested
+            size is cut out at a random place. Data packed at that larger size are not resampled.
 
     Example:
         >>> Augmentation(mirror=0.5, strides=(1, 2)).draw(np.random.default_rng(1)).stride
@@ -56,12 +56,13 @@ class Augmentation:
     enlarge: float = Field(default=1.0, ge=1, le=4)
 
     def draw(self, generator: np.random.Generator) -> "Variation":
-        """Draw how one clip is varied.
+        """Draw the augmentation of one clip.
 
-        Always the same number of draws, so that changing one amount leaves the others' draws alone.
+        The number of draws is always the same, so changing one amount does not change the others'
+        draws.
 
         Args:
-            generator: Of the draw.
+            generator: Random generator of the draws.
         """
         chance, speed, left, top = generator.random(4).tolist()
         brightness, contrast, saturation, hue = generator.uniform(-1, 1, 4).tolist()
@@ -77,33 +78,36 @@ class Augmentation:
         )
 
     def check_control(self, control: Control | None) -> None:
-        """Refuse a control that cannot follow the pictures.
+        """Raise an error if a control cannot be augmented with the pictures.
+
+        Args:
+            control: The data set's control.
 
         Raises:
-            UserError: It is a position in the picture, and pictures are cropped.
+            UserError: The control is a position in the picture, and pictures are cropped.
         """
         if control is None or control.kind == "velocity" or control.unit != _PICTURE_SIZES:
             return
         if self.enlarge > 1:
             raise UserError(
                 f"the control {control.name} is a position in the picture, which a crop moves; "
-                f"enlarge must be 1, got {self.enlarge:g}: leave it out"
+                f"enlarge must be 1, got {self.enlarge:g}: omit it"
             )
 
 
 @plain_dataclass(frozen=True, kw_only=True)
 class Variation:
-    """How one clip is varied: the draws of an `Augmentation`.
+    """The augmentation of one clip, drawn from an `Augmentation`.
 
     Attributes:
-        mirrored: Whether left and right change places.
-        stride: s, where the window takes every s-th frame of its clip; at least 1.
+        mirrored: Whether left and right are exchanged.
+        stride: s: the window takes every s-th frame of its clip; at least 1.
         brightness: Factor on all levels.
         contrast: Factor on the distance from the clip's mean grey.
         saturation: Factor on the distance from grey.
-        hue: Turn of the colours, as a share of the full circle.
+        hue: Rotation of the colours, as a fraction of the full circle.
         enlarge: Factor by which frames are enlarged before the crop, at least 1.
-        corner: Where the crop lies, (x, y) in [0, 1): 0 is the left or the upper edge.
+        corner: Position of the crop, (x, y) in [0, 1): 0 is the left or upper edge.
     """
 
     mirrored: bool = False
@@ -121,11 +125,11 @@ class Variation:
         """Return the frames resized, cropped, mirrored and recoloured, all alike.
 
         Args:
-            frames: Of one clip, RGB; the aspect ratio is not kept.
-            size: Their new width and height, in pixels.
+            frames: Frames of one clip, RGB; the aspect ratio is not kept.
+            size: New width and height in pixels.
         """
         frames = self._crop(frames, size)
-        # One tall picture of all frames: mirroring and colours do not care where a frame ends.
+        # One tall picture of all frames: mirroring and colours do not depend on where a frame ends.
         tall = np.ascontiguousarray(frames).reshape(-1, size, 3)
         if self.mirrored:
             tall = cv2.flip(tall, 1).astype(np.uint8, copy=False)
@@ -134,21 +138,21 @@ class Variation:
     def control(
         self, value: Float32[np.ndarray, "e"], control: Control, *, size: int
     ) -> Float32[np.ndarray, "e"]:
-        """Return the control of the varied clip.
+        """Return the control of the augmented clip.
 
         A velocity in picture sizes grows as the picture is enlarged; a position in metres does not.
 
         Args:
-            value: Of the clip as it was, over the frames of the window.
-            control: What it means.
-            size: Width and height of the new frames, in pixels.
+            value: The control of the original clip, over the frames of the window.
+            control: What the value means.
+            size: Width and height of the new frames in pixels.
         """
         if control.kind == "velocity" and control.unit == _PICTURE_SIZES:
             value = value * np.float32(self._enlarged(size) / size)
         return control.mirrored(value) if self.mirrored else value
 
     def _enlarged(self, size: int) -> int:
-        """Width and height, in pixels, of the picture from which the square is cut."""
+        """Return the width and height in pixels of the picture from which the square is cut."""
         return round(size * self.enlarge)
 
     def _crop(
@@ -167,8 +171,8 @@ class Variation:
     def _recolour(self, picture: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
         """Change the colours by one matrix and an offset, to within one level.
 
-        torchvision's jitter clips to [0, 255] and rounds after each of its four steps and mixes
-        their order; we do both once. It turns hues in HSV, we in YIQ, which keeps the luma.
+        torchvision's jitter clips to [0, 255] and rounds after each of its four steps, in random
+        order; we do both once. It rotates hues in HSV, we in YIQ, which keeps the luma.
         """
         if (self.brightness, self.contrast, self.saturation, self.hue) == (1.0, 1.0, 1.0, 0.0):
             return picture
@@ -179,7 +183,7 @@ class Variation:
 
 
 def _turn_colours(saturation: float, hue: float) -> Float64[np.ndarray, "3 3"]:
-    """The matrix on RGB that scales chroma by `saturation` and turns it by `hue` circles."""
+    """Return the RGB matrix that scales chroma by `saturation` and rotates it by `hue` circles."""
     cos, sin = saturation * math.cos(math.tau * hue), saturation * math.sin(math.tau * hue)
     turn = np.array([[1.0, 0.0, 0.0], [0.0, cos, -sin], [0.0, sin, cos]])
     matrix: Float64[np.ndarray, "3 3"] = np.linalg.solve(_YIQ, turn @ _YIQ)
@@ -197,7 +201,6 @@ def _jitter(amount: float, *, hue: float = 0.0, enlarge: float = 1.0) -> Augment
     )
 
 
-# What the paper's models were trained with. It resizes to 144 pixels, for 128.
 PAPER: Mapping[str, Augmentation] = MappingProxyType(
     {
         "bair": _jitter(0.1),
@@ -206,3 +209,4 @@ PAPER: Mapping[str, Augmentation] = MappingProxyType(
         "dtdb": _jitter(0.3, hue=0.15, enlarge=144 / 128),
     }
 )
+"""Augmentation of the paper's models by data set; 144 / 128 is resized and cropped size."""

@@ -1,4 +1,4 @@
-"""A look at a packed data set: rows of frames on one picture, and all clips moving side by side."""
+"""Contact sheets of a packed data set: rows of frames in one picture, and clips side by side."""
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -16,20 +16,20 @@ from cinnema.data.records import Control
 
 _GAP = 4
 _LABEL = 16  # height of the line above a row, in pixels
-_PAPER = 24  # dark grey, so that neither skies nor tables fade into it
+_BACKGROUND = 24  # dark grey, which differs from both skies and tables
 _INK = (200, 200, 200)
-_FUTURES = 4  # shown of one start
+_FUTURES = 4  # shown for one start
 
 Picture = UInt8[np.ndarray, "_ _ 3"]
 
 
 def choose_clips(dataset: PackedDataset, *, num: int, split: str | None = None) -> list[int]:
-    """Choose clips spread over the data set; of a start with several futures, up to four.
+    """Choose clips spread over the data set, up to four futures of one start.
 
     Args:
         dataset: The data set.
-        num: At most so many clips.
-        split: Of this split only; of all if None.
+        num: Largest number of clips.
+        split: The split to choose from; None chooses from all.
 
     Returns:
         Positions in the manifest, in its order.
@@ -48,13 +48,13 @@ def choose_clips(dataset: PackedDataset, *, num: int, split: str | None = None) 
 def contact_sheet(
     dataset: PackedDataset, positions: Sequence[int], *, columns: int = 8, cell: int = 112
 ) -> Picture:
-    """Draw one row for each clip: frames from its first to its last, and what is known of it.
+    """Draw one row for each clip: frames from its first to its last, under a line of text.
 
     Args:
         dataset: The data set.
-        positions: Clips to show, at least 1.
-        columns: Frames of each.
-        cell: Width and height of a frame, in pixels.
+        positions: Positions of the clips in the manifest, at least one.
+        columns: Number of frames of each clip.
+        cell: Width and height of a frame in pixels.
     """
     rows = [
         _row(dataset, position, columns=columns, cell=cell, control=dataset.manifest.control)
@@ -66,13 +66,13 @@ def contact_sheet(
 def moving_sheet(
     dataset: PackedDataset, positions: Sequence[int], *, max_frames: int = 60, side: int = 960
 ) -> Iterator[Picture]:
-    """Show clips side by side, each from its start; the short ones wait at their last frame.
+    """Show clips side by side, each from its start; short ones stop at their last frame.
 
     Args:
         dataset: The data set.
-        positions: Clips to show, at least 1.
-        max_frames: Frames of the sheet, at most.
-        side: Its width, in pixels, at most.
+        positions: Positions of the clips in the manifest, at least one.
+        max_frames: Largest number of frames of the sheet.
+        side: Largest width of the sheet in pixels.
 
     Yields:
         The frames of the sheet, RGB.
@@ -83,7 +83,7 @@ def moving_sheet(
     clips = [dataset.read(p, _first_frames(dataset, p, max_frames)).frames for p in positions]
     for t in range(max(map(len, clips))):
         frames = [_fit(clip[min(t, len(clip) - 1)], cell) for clip in clips]
-        blank = [np.full((cell, cell, 3), _PAPER, np.uint8)] * (-len(frames) % columns)
+        blank = [np.full((cell, cell, 3), _BACKGROUND, np.uint8)] * (-len(frames) % columns)
         cells = [*frames, *blank]
         lines = [_beside(cells[i : i + columns]) for i in range(0, len(cells), columns)]
         yield np.concatenate(lines)
@@ -91,7 +91,7 @@ def moving_sheet(
 
 def describe_clip(entry: ClipEntry, control: Control | None) -> str:
     """Return one line: name, split, length, and the control of the whole clip."""
-    line = f"{entry.clip}  {entry.split}  {entry.frames} frames at {entry.fps:g} a second"
+    line = f"{entry.clip}  {entry.split}  {entry.frames} frames at {entry.fps:g} per second"
     if control is None or entry.control is None:
         return line
     values = ", ".join(
@@ -111,15 +111,15 @@ def _row(
 
 
 def _label(text: str, *, width: int) -> Picture:
-    line = Image.new("RGB", (width, _LABEL), (_PAPER,) * 3)
+    line = Image.new("RGB", (width, _LABEL), (_BACKGROUND,) * 3)
     font = ImageFont.load_default(size=11)
     ImageDraw.Draw(line).text((_GAP, 1), text, fill=_INK, font=font)
     return np.asarray(line)
 
 
 def _beside(cells: Sequence[Picture]) -> Picture:
-    """Put pictures in a line, with a gap to their right and below."""
-    padded = [np.pad(c, ((0, _GAP), (0, _GAP), (0, 0)), constant_values=_PAPER) for c in cells]
+    """Put pictures next to each other, with a gap to the right of and below each."""
+    padded = [np.pad(c, ((0, _GAP), (0, _GAP), (0, 0)), constant_values=_BACKGROUND) for c in cells]
     return np.concatenate(padded, axis=1)
 
 

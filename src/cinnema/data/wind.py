@@ -1,7 +1,7 @@
-"""The wind in real skies: how far the clouds drift from frame to frame, and how sure that is.
+"""The wind in real skies: how far the clouds drift from frame to frame, with a confidence.
 
-The estimate is the mean of the library's optical flow over what moves and has texture. Its sign and
-unit are those of the track "wind" of `cinnema.simulators.sky`, so that real and synthetic skies
+The estimate is the mean of the library's optical flow over regions that move and have texture. Its
+sign and unit are those of the track "wind" of `cinnema.simulators.sky`, so real and synthetic skies
 share one control.
 """
 
@@ -27,20 +27,20 @@ WIND = Control(
     mirror_axis=0,
     mirror_centre=0.0,
 )
-"""Displacement of the clouds a frame: x in picture widths to the right, y in heights downwards."""
+"""Displacement of the clouds per frame, in picture widths (x, right) and heights (y, down)."""
 
 # Width and height at which the flow is estimated, in pixels.
 _SIZE = 128
-# Steps from frame to frame that are looked at together.
+# Number of steps from frame to frame that are analysed together.
 _SEGMENT = 16
-# Frames are compared over so many steps that what is fastest moves by about this many pixels: less
-# drowns in the error of the flow, more it cannot follow where two layers cross.
+# Frames are compared over so many steps that the fastest regions move by about this many pixels: a
+# shorter motion is hidden by the flow's error, a longer one cannot be followed where layers cross.
 _REACH = 4.0
-# Grey levels a pixel at which there is half as much texture as there can be.
+# Gradient, in grey levels per pixel, at which the texture weight is one half.
 _TEXTURE = 2.0
-# What is slower than about this share of the fast clouds, or this many pixels, does not count.
+# Regions slower than about this fraction of the fast clouds, or this many pixels, do not count.
 _SLOW_SHARE, _SLOW_PIXELS = 0.4, 0.25
-# Textured points that move by less than this many pixels stand still.
+# Textured points that move by less than this many pixels count as still.
 _STILL = 0.35
 
 
@@ -51,8 +51,8 @@ class Wind:
     Attributes:
         displacement: Mean displacement of the clouds from frame t - 1 to t in row t: x in picture
             widths to the right, y in heights downwards; row 0 is zero.
-        confidence: How far each row can be trusted, in [0, 1]: about the share of such estimates
-            whose direction is right to 10 degrees. Row 0 has that of row 1.
+        confidence: Confidence of each row, in [0, 1]: about the fraction of such estimates whose
+            direction is correct to 10 degrees. Row 0 has that of row 1.
     """
 
     displacement: Float32[ndarray, "t 2"]
@@ -60,7 +60,7 @@ class Wind:
 
     @property
     def mean(self) -> Float32[ndarray, "2"]:
-        """The mean displacement a frame, each frame by its confidence."""
+        """The mean displacement per frame, weighted by confidence."""
         weight = self.confidence[1:, None] + 1e-6
         mean: ndarray = (self.displacement[1:] * weight).sum(axis=0) / weight.sum()
         return mean
@@ -68,7 +68,7 @@ class Wind:
 
 @dataclass(frozen=True)
 class _Drift:
-    """Mean displacement over `steps` frames from frame `first` on, and its confidence."""
+    """Mean displacement over `steps` frames from frame `first`, and its confidence."""
 
     first: int
     steps: int
@@ -81,18 +81,18 @@ def estimate_wind(
 ) -> Wind:
     """Estimate how the clouds of a clip drift.
 
-    What stands still, what has no texture and what mirrors the sky does not count. The confidence
-    is low where little moves, where the flow contradicts itself, where parts of the sky move in
-    different directions, and where everything moves as one: the camera may have. About 0.1 s of one
-    core for 17 frames of any size.
+    Regions that are still, have no texture or mirror the sky do not count. The confidence is low if
+    little moves, the flow contradicts itself, parts of the sky move in different directions, or
+    everything moves together, as the camera may be moving. Takes about 0.1 s of one core for 17
+    frames of any size.
 
     Args:
         frames: RGB frames, at least 2, of any size.
-        still: What is known to stand still, at the frames' size. Giving it, even if nothing is,
-            says that the camera does not move.
+        still: Mask of what is known to be still, at the frames' size. Passing a mask, even an
+            empty one, states that the camera does not move.
 
     Returns:
-        Displacements in picture sizes a frame.
+        Displacements in picture sizes per frame.
 
     Raises:
         UserError: Fewer than 2 frames, or a mask of another size.
@@ -107,8 +107,8 @@ def estimate_wind(
         raise UserError(f"the wind of a clip needs at least 2 frames, got {len(frames)}")
     if still is not None and still.shape != frames.shape[1:3]:
         raise UserError(
-            f"the mask of what is still is {still.shape[1]}x{still.shape[0]} pixels, the frames "
-            f"are {frames.shape[2]}x{frames.shape[1]}: give one of their size"
+            f"the still mask is {still.shape[1]}x{still.shape[0]} pixels, the frames "
+            f"are {frames.shape[2]}x{frames.shape[1]}: use a mask of their size"
         )
     drifts = [
         drift
@@ -120,13 +120,13 @@ def estimate_wind(
 
 @dataclass(frozen=True)
 class WithWind:
-    """Another source of clips, with the wind estimated in each: the control of synthetic skies.
+    """Another source of clips, with the estimated wind of each clip as its control.
 
     Args:
-        source: Any source of clips with clouds in them.
+        source: Any source of clips that show clouds.
 
     Raises:
-        UserError: The source knows its wind already.
+        UserError: The source has the control "wind" already.
 
     Example:
         >>> from cinnema.simulators.sky import Skies
@@ -138,7 +138,7 @@ class WithWind:
     source: ClipSource
 
     def __post_init__(self) -> None:
-        """Check that there is something to estimate."""
+        """Check that the source has no wind yet."""
         control = self.source.control
         if control is not None and control.name == WIND.name:
             raise UserError(
@@ -148,12 +148,12 @@ class WithWind:
 
     @property
     def name(self) -> str:
-        """That of the source."""
+        """Name of the source."""
         return self.source.name
 
     @property
     def size(self) -> int | None:
-        """That of the source."""
+        """Size of the source's frames in pixels."""
         return self.source.size
 
     @property
@@ -162,7 +162,7 @@ class WithWind:
         return WIND
 
     def settings(self) -> dict[str, Any]:
-        """Return the source's settings, and that the wind was estimated."""
+        """Return the source's settings, and the name of the control."""
         return {**self.source.settings(), "control": WIND.name}
 
     def items(self) -> Sequence[Item]:
@@ -170,7 +170,7 @@ class WithWind:
         return self.source.items()
 
     def read(self, item: Item) -> Iterator[RawClip | BadRecord]:
-        """Yield the source's clips with their wind; one of a single frame is a bad record."""
+        """Yield the source's clips with their wind; a clip of one frame becomes a bad record."""
         for clip in self.source.read(item):
             yield clip if isinstance(clip, BadRecord) else _with_wind(clip)
 
@@ -184,7 +184,7 @@ def _with_wind(clip: RawClip) -> RawClip | BadRecord:
 
 
 def _segments(num_steps: int) -> list[tuple[int, int]]:
-    """First and last frames of parts of equal length; the last two may overlap."""
+    """Return first and last frames of parts of equal length; the last two may overlap."""
     length = min(_SEGMENT, num_steps)
     starts = [*range(0, num_steps - length, length), num_steps - length]
     return [(start, start + length) for start in starts]
@@ -209,7 +209,7 @@ def _drifts(frames: ndarray, *, first: int, still: ndarray | None) -> list[_Drif
 
 
 def _choose_steps(frames: ndarray, weight: ndarray) -> int:
-    """The most steps over which what is fast stays within reach."""
+    """Return the largest number of steps over which fast regions can be followed."""
     textured = weight > 0.5
     if not textured.any():
         return len(frames) - 1
@@ -221,13 +221,13 @@ def _choose_steps(frames: ndarray, weight: ndarray) -> int:
 def _mean_drift(
     flow: ndarray, trust: ndarray, texture: ndarray, *, stands: bool
 ) -> tuple[ndarray, float]:
-    """Average what moves: its displacement in picture sizes, and the confidence.
+    """Return the mean displacement of moving regions in picture sizes, and its confidence.
 
     Args:
-        flow: Back from the later to the earlier frame, in pixels.
-        trust: The flow's confidence.
+        flow: Flow from the later to the earlier frame, in pixels.
+        trust: Confidence of the flow.
         texture: Weight of each point.
-        stands: Whether the camera is known to stand still.
+        stands: Whether the camera is known to be still.
     """
     length = np.linalg.norm(flow, axis=-1)
     weight = texture * trust
@@ -249,10 +249,10 @@ def _mean_drift(
 
 
 def _steadiness(flow: ndarray, weight: ndarray, anchored: float) -> float:
-    """How sure it is that the camera stands still.
+    """Return the confidence that the camera is still.
 
-    Something that stands still shows it. Else clouds are told by their changing shape: what a
-    camera's move does to a picture is nearly affine.
+    Anything still in the picture shows it. Otherwise clouds are recognised by their changing shape:
+    the motion caused by a moving camera is nearly affine.
     """
     some = slice(None, None, 7)  # enough for six numbers
     y, x = np.mgrid[-1 : 1 : _SIZE * 1j, -1 : 1 : _SIZE * 1j].reshape(2, -1)[:, some]
@@ -266,7 +266,7 @@ def _steadiness(flow: ndarray, weight: ndarray, anchored: float) -> float:
 
 
 def _join(drifts: list[_Drift], *, num_frames: int) -> Wind:
-    """Average, at each step, the drifts that span it."""
+    """Average the drifts that cover each step."""
     displacement, certainty = np.zeros((num_frames, 2)), np.zeros(num_frames)
     total = np.zeros(num_frames)
     for drift in drifts:
@@ -282,10 +282,10 @@ def _join(drifts: list[_Drift], *, num_frames: int) -> Wind:
 
 
 def _sky(grey: ndarray) -> ndarray:
-    """1 above a line at which the picture is mirrored, 0 below; all 1 where there is none."""
+    """Return 1 above a line at which the picture is mirrored and 0 below; 1 without such a line."""
     detail = grey - cv2.GaussianBlur(grey, (0, 0), 6)
     detail = cv2.GaussianBlur(detail, (0, 0), 1)
-    detail = detail / (np.abs(detail) + 4)  # mirror images have less contrast, and are darker
+    detail = detail / (np.abs(detail) + 4)  # mirror images have less contrast and are darker
     likeness = {line: _likeness(detail, line) for line in range(_SIZE // 3, _SIZE * 11 // 12)}
     line = max(likeness, key=lambda line: likeness[line])
     end = line if likeness[line] > 0.48 else _SIZE
@@ -293,7 +293,7 @@ def _sky(grey: ndarray) -> ndarray:
 
 
 def _likeness(detail: ndarray, line: int) -> float:
-    """Correlation of what is above a line with what is below, mirrored."""
+    """Return the correlation of the region above a line with the mirrored one below it."""
     rows = min(line, _SIZE - line)
     above, below = detail[line - rows : line - 2][::-1], detail[line + 2 : line + rows]
     power = float((above**2).sum() * (below**2).sum())
@@ -301,7 +301,7 @@ def _likeness(detail: ndarray, line: int) -> float:
 
 
 def _texture(grey: ndarray) -> ndarray:
-    """How well each point can be followed, in [0, 1)."""
+    """Return how well each point can be followed, in [0, 1)."""
     x, y = (cv2.Sobel(grey, cv2.CV_32F, dx, 1 - dx, scale=1 / 8) for dx in (1, 0))
     strength = x**2 + y**2
     return np.asarray(strength / (strength + _TEXTURE**2))

@@ -137,7 +137,7 @@ def test_frames_may_begin_anywhere_but_not_have_gaps(
     write_pictures(folder, film(1, height=4, width=4), "frame104.png")
     twice = numbered_pictures(folder, root=tmp_path)
     assert isinstance(twice, BadRecord)
-    assert (twice.name, twice.reason) == ("v/frame_0104.jpg", "frame 104 is there twice")
+    assert (twice.name, twice.reason) == ("v/frame_0104.jpg", "frame 104 exists twice")
 
 
 def test_other_names_may_have_gaps(tmp_path: Path, film: Make, write_pictures: Make) -> None:
@@ -204,8 +204,8 @@ def test_folders_are_listed_without_hidden_ones(tmp_path: Path) -> None:
             PermissionError(13, "Permission denied", "/d/v.mp4"),
             "it cannot be read (Permission denied)",
         ),
-        (IndexError("index\nout of range"), "it is damaged or cut short (index out of range)"),
-        (EOFError(), "it is damaged or cut short (EOFError)"),
+        (IndexError("index\nout of range"), "it is damaged or truncated (index out of range)"),
+        (EOFError(), "it is damaged or truncated (EOFError)"),
     ],
 )
 def test_errors_become_clauses_without_paths(error: Exception, reason: str) -> None:

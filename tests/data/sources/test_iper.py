@@ -102,7 +102,7 @@ def test_lists_decide_the_splits(
         (root / file).write_text(text)
     *_, missing = read_all(IPer(root))
     assert missing.name == "005_1_1"
-    assert missing.reason == "it is listed, but neither its mp4 nor its folder is there"
+    assert missing.reason == "it is listed, but neither its mp4 nor its folder exists"
 
 
 def test_lists_of_other_data_sets_are_passed_over(tmp_path: Path, person: Make) -> None:

@@ -1,1 +1,1 @@
-"""Data sets on disk, as they are published: one reader each."""
+"""Readers of published data sets and of folders of videos, one for each layout."""

@@ -1,4 +1,4 @@
-"""BAIR robot pushing: 64x64, 30 frames a clip, and where the arm's end effector is in each."""
+"""BAIR robot pushing: 64x64, 30 frames per clip, with the position of the arm's end effector."""
 
 import re
 from collections.abc import Iterator
@@ -31,24 +31,24 @@ _TFRECORDS = ".tfrecords"
 _POSITIONS = "endeffector_positions.csv"
 _TRAJECTORIES = re.compile(r"traj_(\d+)_to_(\d+)")
 
-# Not stated with the data. The published scripts of the robot's collectors store 3.8 to 4.8
-# pictures a second.
+# Not stated with the data. The published scripts with which the robot's data were recorded store
+# 3.8 to 4.8 pictures per second.
 _FPS = 4.0
 
 _FOLDERS: dict[str, Split] = {
     "train": "train", "val": "validation", "eval": "validation", "validation": "validation",
     "test": "test",
 }  # fmt: skip
-# By convention, in whichever folder they lie: the archive has the second one in train.
+# By convention, whichever folder they are in: the archive has the second one in train.
 _HELD_OUT: dict[str, Split] = {"traj_0_to_255": "test", "traj_256_to_511": "validation"}
 
-# The published normalisation subtracts the least position and divides by the range (its results
-# are cut into ten bins of [0, 1]), so the middle of the workspace lies half a range further.
+# The published normalisation subtracts the smallest position and divides by the range (its results
+# are binned in ten bins of [0, 1]), so the centre of the workspace is half a range further.
 _LEAST_Y, _RANGE_Y = -0.3080245, 0.54029283
 
-# The arm reaches out along x, left and right are y. That mirroring a picture mirrors y about the
-# middle of the workspace is an assumption: that the camera stands there and looks along x, and that
-# perspective is slight. The data set states neither camera's pose.
+# The arm extends along x; left and right are y. Mirroring a picture mirrors y about the centre of
+# the workspace only if the camera is there and looks along x, with little perspective. We assume
+# so, as the data set states neither camera's pose.
 _CONTROL = Control(
     name="end_effector", kind="position", labels=("x", "y", "z"), unit="m",
     mirror_axis=1, mirror_centre=_LEAST_Y + _RANGE_Y / 2,
@@ -57,22 +57,22 @@ _CONTROL = Control(
 
 @dataclass(frozen=True)
 class Bair:
-    """BAIR robot pushing (Ebert et al. 2017), as published or as converted to pictures.
+    """BAIR robot pushing (Ebert et al. 2017), as published or converted to pictures.
 
-    Two layouts are told apart by what is there:
+    There are two layouts, recognised by their files:
 
     - `{train,test}/traj_A_to_B.tfrecords`, records of 30 frames of two cameras with positions and
-      actions; `root` is their folder or the one around it.
+      actions; `root` is their folder or its parent.
     - `{train,eval,test}/traj_A_to_B/{1,2,...}/{0,...,29}.png` with `endeffector_positions.csv` (30
-      lines of x,y,z) beside the pictures; they are of the camera "aux1", without actions.
+      lines of x,y,z) beside the pictures; they are from the camera "aux1", without actions.
 
-    traj_0_to_255 tests and traj_256_to_511 validates, wherever they lie. Clips are called
-    traj_A_to_B/1, ... in both layouts. Tracks: "end_effector" (x, y, z in metres), and of tfrecords
-    "action" (4 numbers).
+    traj_0_to_255 tests and traj_256_to_511 validates, whichever folder they are in. Clips are named
+    traj_A_to_B/1, ... in both layouts. Tracks: "end_effector" (x, y, z in metres), and for
+    tfrecords "action" (4 numbers).
 
     Args:
         root: The folder.
-        size: Width and height of the frames.
+        size: Width and height of the frames in pixels.
         camera: "aux1", which the literature uses, or "main".
 
     Example:
@@ -91,7 +91,7 @@ class Bair:
 
     @property
     def name(self) -> str:
-        """What the packed data set is called."""
+        """Name of the packed data set."""
         return "bair"
 
     @property
@@ -100,7 +100,7 @@ class Bair:
         return _CONTROL
 
     def settings(self) -> dict[str, Any]:
-        """Return what decides the clips; the layout is looked up in the folder."""
+        """Return what decides the clips, with the layout found in the folder."""
         return {
             "source": self.name, "root": self.root.resolve().name, "layout": self._find()[1],
             "camera": self.camera, "size": self.size,
@@ -110,8 +110,8 @@ class Bair:
         """List the tfrecord files, or the folders converted from them; nothing is opened.
 
         Raises:
-            UserError: The folder is missing or has neither layout; trajectories are there twice;
-                the pictures of the camera "main" are wanted of the converted layout.
+            UserError: The folder is missing or has neither layout; trajectories are in two
+                folders; pictures of the camera "main" are requested of the converted layout.
         """
         base, layout = self._find()
         if layout == "png" and self.camera != "aux1":
@@ -144,7 +144,7 @@ class Bair:
                 yield self._read_folder(folder)
 
     def _find(self) -> tuple[Path, Layout]:
-        """Return the folder that holds train and test, and what they hold."""
+        """Return the folder that contains train and test, and their layout."""
         check_root(self.root)
         layouts: tuple[Layout, ...] = ("tfrecords", "png")
         for base in (self.root, self.root / _INNER):
@@ -152,8 +152,8 @@ class Bair:
                 if _trajectories(base, layout):
                     return base, layout
         raise UserError(
-            f"{self.root} is no BAIR folder: it needs train/traj_<a>_to_<b>.tfrecords (and test), "
-            "or train/traj_<a>_to_<b>/1/0.png (and eval, test)"
+            f"{self.root} is not a BAIR folder: it needs train/traj_<a>_to_<b>.tfrecords (and "
+            "test), or train/traj_<a>_to_<b>/1/0.png (and eval, test)"
         )
 
     def _read_tfrecords(self, path: Path, name: str) -> Iterator[RawClip | BadRecord]:
@@ -169,7 +169,7 @@ class Bair:
                 yield BadRecord(name=f"{name} record {number}", reason=str(error))
 
     def _parse(self, record: bytes, *, name: str) -> RawClip:
-        """Turn a record into a clip, or raise a ValueError that says what it lacks."""
+        """Turn a record into a clip, or raise a ValueError that says what is wrong."""
         example = parse_example(record)
         frames = [
             _pixels(example, f"{index}/image_{self.camera}/encoded") for index in range(_NUM_FRAMES)
@@ -200,7 +200,7 @@ class Bair:
 
 
 def _trajectories(base: Path, layout: Layout) -> list[Path]:
-    """List the files or folders of trajectories, by folder and then by their first number."""
+    """List the files or folders of trajectories, by folder and then by first number."""
     found: list[tuple[int, Path]] = []
     for folder in (base / name for name in _FOLDERS):
         if not folder.is_dir():
@@ -252,7 +252,7 @@ def _numbers(example: dict[str, Values], key: str, count: int) -> Float32[np.nda
 
 
 def _read_positions(path: Path) -> Float32[np.ndarray, "t 3"] | str:
-    """Read a converted clip's positions, or return what is wrong with them."""
+    """Read the positions of a converted clip, or return what is wrong with them."""
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except FileNotFoundError:
@@ -267,7 +267,7 @@ def _read_positions(path: Path) -> Float32[np.ndarray, "t 3"] | str:
     try:
         positions = np.array([[float(cell) for cell in row] for row in rows])
     except ValueError as error:
-        return f"it holds something else than numbers ({error})"
+        return f"it contains something other than numbers ({error})"
     if not np.isfinite(positions).all() or np.abs(positions).max() > np.finfo(np.float32).max:
-        return "it holds a number that is not finite"
+        return "it contains a number that is not finite"
     return positions.astype(np.float32)

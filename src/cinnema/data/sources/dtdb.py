@@ -1,4 +1,4 @@
-"""DTDB: dynamic textures (clouds, fire, vegetation, waterfall), a folder of pictures a video."""
+"""DTDB: dynamic textures (clouds, fire, vegetation, waterfall), one folder for each video."""
 
 from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass
@@ -25,19 +25,19 @@ _TRAIN, _TEST = "train", "eval"
 
 @dataclass(frozen=True)
 class DTDB:
-    """The dynamic texture data base (Hadji and Wildes 2018), or one texture of it.
+    """The Dynamic Texture DataBase (Hadji and Wildes 2018), or one texture of it.
 
     `<texture>/{train,eval}/<video>/frame<i>.{jpg,png}`, with consecutive numbers. eval tests, as in
-    the paper; a share of the videos of train validates, by a hash of their names. The frame rate is
-    not known; 25 is stated. Videos of less than `min_frames` are left out; `too_short` lists them
-    and `settings` counts them.
+    the paper; a share of the videos in train validates, by a hash of their names. The frame rate is
+    unknown; 25 is stored. Videos of fewer than `min_frames` frames are left out; `too_short` lists
+    them and `settings` counts them.
 
     Args:
-        root: The folder that holds the textures' folders.
-        texture: "clouds", "fire", "vegetation", "waterfall"; all that are there if None.
-        size: Width and height of the frames; the aspect is not kept.
-        min_frames: Of a video; T + 1.
-        validation_share: Of the videos of train, in [0, 1).
+        root: The folder that contains the textures' folders.
+        texture: "clouds", "fire", "vegetation" or "waterfall"; None reads all that exist.
+        size: Width and height of the frames in pixels; the aspect ratio is not kept.
+        min_frames: Smallest number of frames of a video, T + 1.
+        validation_share: Share of the videos in train that validates, in [0, 1).
 
     Example:
         >>> source = DTDB(Path("DTDB"), "fire")
@@ -61,7 +61,7 @@ class DTDB:
 
     @property
     def name(self) -> str:
-        """What the packed data set is called."""
+        """Name of the packed data set."""
         return "dtdb" if self.texture is None else f"dtdb-{self.texture}"
 
     @property
@@ -70,7 +70,7 @@ class DTDB:
         return
 
     def settings(self) -> dict[str, Any]:
-        """Return what decides the clips, and how many are too short."""
+        """Return what decides the clips, and the number of those that are too short."""
         return {
             "source": "dtdb", "root": self.root.resolve().name, "texture": self.texture,
             "size": self.size, "min_frames": self.min_frames,
@@ -78,14 +78,14 @@ class DTDB:
         }  # fmt: skip
 
     def too_short(self) -> list[str]:
-        """List the videos that are left out, as they have less than `min_frames`."""
+        """List the videos that are left out because they have fewer than `min_frames` frames."""
         return [below(video, self.root) for video in self._videos() if not self._is_long(video)]
 
     def items(self) -> list[Item]:
-        """List the videos of `min_frames`; nothing is opened.
+        """List the videos that are long enough; nothing is opened.
 
         Raises:
-            UserError: The folder or the texture is missing, or holds no such video.
+            UserError: The folder or the texture is missing, or contains no such video.
         """
         videos = [video for video in self._videos() if self._is_long(video)]
         if not videos:
@@ -103,7 +103,7 @@ class DTDB:
         ]
 
     def read(self, item: Item) -> Iterator[RawClip | BadRecord]:
-        """Yield the one clip of a video."""
+        """Yield the clip of a video."""
         pictures = numbered_pictures(self.root / item.name, root=self.root)
         yield from Cutting(size=self.size, min_frames=self.min_frames).cut(
             picture_frames(pictures, root=self.root),

@@ -480,7 +480,7 @@ def _array_frames(file: _Readable, shape: _Shape, stride: int) -> Stream:
     for index in range(num_frames):
         pixels = file.read(length)
         if len(pixels) < length:
-            raise ValueError(f"frame {index} of {num_frames} is cut short")
+            raise ValueError(f"frame {index} of {num_frames} is truncated")
         if index % stride == 0:
             yield np.frombuffer(pixels, np.uint8).reshape(frame)
 

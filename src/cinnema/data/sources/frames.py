@@ -26,36 +26,36 @@ from cinnema.media.pictures import read_photograph
 from cinnema.media.videos import iterate_frames, read_video
 
 Fit: TypeAlias = Literal["stretch", "crop"]
-"""How a frame becomes square: "stretch" changes its aspect, "crop" keeps its middle."""
+"""How a frame becomes square: "stretch" changes its aspect ratio, "crop" keeps its middle."""
 
 Frame: TypeAlias = UInt8[np.ndarray, "_ _ 3"]
 Stream: TypeAlias = Iterator[Frame | BadRecord]
-"""Frames of one size; a `BadRecord` is the last of them."""
+"""Frames of one size; a `BadRecord` may be the last of them."""
 
 MAX_HEIGHT = 360
 """Frames that keep their own shape are scaled down to this height in pixels, if they are taller."""
 
 _NUMBERED = re.compile(r"frame_?(\d+)")
 
-# What the containers of video files begin with.
+# First bytes of video containers.
 _HEADER = 16
 _BOX_TYPES = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"styp", b"pnot"})
 _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 
 
 def square(frame: Frame, size: int, *, fit: Fit = "stretch") -> UInt8[np.ndarray, "s s 3"]:
-    """Resize a frame to a square: area means where it shrinks, bilinear where it grows.
+    """Resize a frame to a square: by area means where it shrinks, bilinearly where it grows.
 
     Args:
-        frame: Of any size.
-        size: Width and height of the result.
-        fit: Whether the aspect is given up or the longer side cut at both ends.
+        frame: A frame of any size.
+        size: Width and height of the result in pixels.
+        fit: Whether the aspect ratio is changed or the longer side is cut at both ends.
     """
     if fit == "crop":
         side = min(frame.shape[:2])
         top, left = (frame.shape[0] - side) // 2, (frame.shape[1] - side) // 2
         frame = np.ascontiguousarray(frame[top : top + side, left : left + side])
-    # First the sides that shrink: INTER_AREA takes means only if no side grows.
+    # First the sides that shrink: INTER_AREA averages only if no side grows.
     height, width = (min(side, size) for side in frame.shape[:2])
     if frame.shape[:2] != (height, width):
         frame = np.asarray(cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA))
@@ -68,8 +68,8 @@ def shrink(frame: Frame, max_height: int = MAX_HEIGHT) -> Frame:
     """Scale a frame down to a height, if it is taller; the aspect ratio is kept.
 
     Args:
-        frame: Any size.
-        max_height: In pixels.
+        frame: A frame of any size.
+        max_height: Largest height in pixels.
     """
     height, width = frame.shape[:2]
     if height <= max_height:
@@ -157,7 +157,7 @@ class Cutting:
 
 
 def video_frames(path: Path, *, root: Path, stride: int) -> Stream:
-    """Read each `stride`-th frame of a video file."""
+    """Read every `stride`-th frame of a video file."""
     try:
         yield from iterate_frames(path, stride=stride)
     except Exception as error:
@@ -168,8 +168,8 @@ def picture_frames(paths: Sequence[Path] | BadRecord, *, root: Path) -> Stream:
     """Read pictures as the frames of one video.
 
     Args:
-        paths: The pictures in order, or what was wrong with their folder, which is passed on.
-        root: The data set's folder, for names.
+        paths: The pictures in order, or what was wrong with their folder, which is yielded.
+        root: Folder of the data set, for names.
     """
     if isinstance(paths, BadRecord):
         yield paths
@@ -192,10 +192,10 @@ def picture_frames(paths: Sequence[Path] | BadRecord, *, root: Path) -> Stream:
 def numbered_pictures(folder: Path, *, root: Path) -> list[Path] | BadRecord:
     """List the frames of a folder in order.
 
-    Where pictures are called frame<n> or frame_<n>, these are the frames; they are consecutive,
+    If pictures are named frame<n> or frame_<n>, these are the frames; they have to be consecutive,
     from any number on, or a `BadRecord` says which is missing. Otherwise (Landscape before its
-    pictures are renamed) all pictures are, in natural order, and gaps between numbers are as
-    published.
+    pictures are renamed) all pictures are frames, in natural order, and gaps between numbers are
+    ignored, as in the published data.
     """
     try:
         pictures = pictures_in(folder)
@@ -205,7 +205,7 @@ def numbered_pictures(folder: Path, *, root: Path) -> list[Path] | BadRecord:
     frames = sorted((number, path) for path, number in numbers.items() if number is not None)
     for (number, _), (following, path) in pairwise(frames):
         if following == number:
-            return BadRecord(name=below(path, root), reason=f"frame {number} is there twice")
+            return BadRecord(name=below(path, root), reason=f"frame {number} exists twice")
         if following > number + 1:
             name = below(folder, root)
             return BadRecord(name=name, reason=f"frame {number + 1} is missing")
@@ -218,17 +218,17 @@ def _number(path: Path) -> int | None:
 
 
 def count_pictures(folder: Path) -> int:
-    """Count the pictures in a folder by their names alone."""
+    """Count the pictures in a folder by their names."""
     return sum(is_picture(entry.name) for entry in _entries(folder))
 
 
 def is_picture(name: str) -> bool:
-    """Return whether a file's name is that of a visible picture."""
+    """Return whether a file name is that of a picture that is not hidden."""
     return name[0] != "." and os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES  # noqa: PTH122
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """List the visible folders in a folder by name; none if it does not exist."""
+    """List the folders in a folder that are not hidden, by name; none if it does not exist."""
     if not folder.is_dir():
         return []
     names = [entry.name for entry in _entries(folder) if entry.name[0] != "." and entry.is_dir()]
@@ -244,33 +244,33 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def below(path: Path, root: Path) -> str:
-    """Return a path below `root`, with slashes: what items, clips and damaged files are called.
+    """Return a path relative to `root`, with slashes: the name of items, clips and damaged files.
 
     Raises:
-        UserError: The name is not UTF-8, so that it could not be stored.
+        UserError: The name is not UTF-8 and cannot be stored.
     """
     name = path.relative_to(root).as_posix()
     try:
         name.encode("utf-8")
     except UnicodeEncodeError:
-        raise UserError(f"{root} holds {name!r}, whose name is not UTF-8: rename it") from None
+        raise UserError(f"{root} contains {name!r}, whose name is not UTF-8: rename it") from None
     return name
 
 
 def bad_record(error: Exception, path: Path, root: Path) -> BadRecord:
-    """Turn an error about a file into a `BadRecord` that names it by its place below `root`."""
+    """Turn an error about a file into a `BadRecord` with its path relative to `root`."""
     message = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, UserError):
         reason = _without_path(message, path)
     elif isinstance(error, OSError) and error.strerror:
         reason = f"it cannot be read ({error.strerror})"
     else:
-        reason = f"it is damaged or cut short ({message})"
+        reason = f"it is damaged or truncated ({message})"
     return BadRecord(name=below(path, root), reason=reason)
 
 
 def _without_path(message: str, path: Path) -> str:
-    """Of "<path> is damaged: copy it again" or "<path>: it is damaged: ..." keep the middle."""
+    """Return the middle of "<path> is damaged: copy it again" or "<path>: it is damaged: ..."."""
     rest = message.removeprefix(str(path))
     clause = rest.rpartition(": ")[0] or rest
     if rest == message:
@@ -320,12 +320,12 @@ def missing_bytes(path: Path) -> int:
 
 
 def _end_of_chunks(file: BinaryIO, size: int, length_of: Callable[[bytes], int]) -> int:
-    """Go from chunk to chunk; the last one's end may lie behind the file's."""
+    """Return the end of the last chunk, which may be after that of the file."""
     end = 0
     while end + 8 <= size:
         file.seek(end)
         length = length_of(file.read(_HEADER))
-        if length < 8:  # 0: up to the end of the file; else no chunk, but something appended
+        if length < 8:  # 0: up to the end of the file; otherwise not a chunk, but appended data
             return min(end, size)
         end += length
     return end
@@ -333,7 +333,7 @@ def _end_of_chunks(file: BinaryIO, size: int, length_of: Callable[[bytes], int])
 
 def _box_length(header: bytes) -> int:
     length: int = struct.unpack_from(">I", header)[0]
-    if length == 1 and len(header) == _HEADER:  # the true one, of 64 bits, follows the type
+    if length == 1 and len(header) == _HEADER:  # the actual length, 64 bits, follows the type
         length = struct.unpack_from(">Q", header, 8)[0]
     return length
 
@@ -346,7 +346,7 @@ def _riff_length(header: bytes) -> int:
 
 
 def _end_of_segment(file: BinaryIO, size: int) -> int:
-    """Return where the segment of a Matroska file ends, 0 where it does not say."""
+    """Return where the segment of a Matroska file ends; 0 if that is not stated."""
     file.seek(4)
     header = _element_length(file)
     if header is None or file.tell() + header > size:
@@ -359,7 +359,7 @@ def _end_of_segment(file: BinaryIO, size: int) -> int:
 
 
 def _element_length(file: BinaryIO) -> int | None:
-    """Read a number whose leading zero bits count its further bytes; all ones: unknown."""
+    """Read a number whose leading zero bits count its further bytes; all ones mean unknown."""
     first = file.read(1)
     if not first or not first[0]:
         return None

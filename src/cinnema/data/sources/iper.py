@@ -1,4 +1,4 @@
-"""iPER: people who turn in an A-pose or move at random, filmed by a camera that stands still."""
+"""iPER: people who turn in an A-pose or move at random, recorded with a fixed camera."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -23,7 +23,7 @@ from cinnema.data.sources.frames import (
 from cinnema.data.sources.splits import split_by_name
 
 _VIDEO = ".mp4"
-_FPS = 30.0  # of the published videos; folders of frames do not say
+_FPS = 30.0  # of the published videos; folders of frames do not state it
 _NAME = re.compile(r"(?P<actor>\d+)_(?P<cloth>\d+)_(?P<action>\d+)")
 _LISTS: dict[str, Split] = {"train.txt": "train", "val.txt": "validation", "test.txt": "test"}
 _VALIDATION_SHARE, _TEST_SHARE = 0.1, 0.2  # of the actors; about those of the published lists
@@ -33,24 +33,25 @@ _VALIDATION_SHARE, _TEST_SHARE = 0.1, 0.2  # of the actors; about those of the p
 class IPer:
     """iPER (Liu et al. 2019): `<actor>_<cloth>_<action>.mp4`, or folders of frames of that name.
 
-    Both are looked for in `root` and in its folders; where a video is there in both forms, its
-    frames are taken. The lists train.txt, val.txt and test.txt (lines "006/1/1") decide the splits,
-    and that what they do not name is left out (`settings` counts it). They are looked for in
-    `root`, in `root`/iPER, in `root`/lists and beside `root`. Without lists all videos of an actor
-    are on one side, by a hash of the actor's number: about 10 % validate and 20 % test.
+    Both are searched for in `root` and in its folders; if a video exists in both forms, its frames
+    are read. The lists train.txt, val.txt and test.txt (lines "006/1/1") decide the splits; videos
+    that they do not name are left out (`settings` counts them). They are searched for in `root`,
+    `root`/iPER, `root`/lists and beside `root`. Without lists all videos of an actor are in one
+    split, by a hash of the actor's number: about 10 % validate and 20 % test.
 
-    Videos are cut into consecutive clips of one source; a remainder of less than `min_frames` is
-    dropped. Folders of less frames are left out; `too_short` lists them and `settings` counts them.
+    Videos are cut into consecutive clips of one source; a remainder of fewer than `min_frames`
+    frames is dropped. Folders with fewer frames are left out; `too_short` lists them and `settings`
+    counts them.
 
     The track "weight" (one number, the same for all frames) is how often a clip should be drawn in
-    training against others: the action's digit, as in the reference, so that random movement (2)
-    is drawn twice as often as an A-pose (1).
+    training relative to others: the action's digit, as in the reference, so random movement (2) is
+    drawn twice as often as an A-pose (1).
 
     Args:
         root: The folder.
-        size: Width and height of the frames.
-        min_frames: Of a clip; T + 1.
-        max_frames: Of a clip.
+        size: Width and height of the frames in pixels.
+        min_frames: Smallest number of frames of a clip, T + 1.
+        max_frames: Largest number of frames of a clip.
 
     Example:
         >>> source = IPer(Path("iPER"))
@@ -73,16 +74,16 @@ class IPer:
 
     @property
     def name(self) -> str:
-        """What the packed data set is called."""
+        """Name of the packed data set."""
         return "iper"
 
     @property
     def control(self) -> None:
-        """None: the pose is not known."""
+        """None: the pose is unknown."""
         return
 
     def settings(self) -> dict[str, Any]:
-        """Return what decides the clips, how many videos are too short, and how many not listed."""
+        """Return what decides the clips, and how many videos are too short or not listed."""
         videos, lists = self._videos(), self._lists()
         return {
             "source": self.name, "root": self.root.resolve().name, "size": self.size,
@@ -92,16 +93,16 @@ class IPer:
         }  # fmt: skip
 
     def too_short(self) -> list[str]:
-        """List the folders of frames that are left out, as they have less than `min_frames`."""
+        """List the folders that are left out because they have fewer than `min_frames` frames."""
         return [
             below(path, self.root) for path in self._videos().values() if not self._is_long(path)
         ]
 
     def items(self) -> list[Item]:
-        """List the videos; nothing is opened. Of what only the lists name, `read` tells.
+        """List the videos; nothing is opened. Missing videos of the lists are reported by `read`.
 
         Raises:
-            UserError: The folder is missing or holds no such video; a list is damaged.
+            UserError: The folder is missing or contains no such video; a list is damaged.
         """
         videos = self._videos()
         if not any(self._is_long(path) for path in videos.values()):
@@ -138,11 +139,11 @@ class IPer:
         elif path.suffix == _VIDEO:
             yield from cutting.cut_video(path, root=self.root)
         else:
-            reason = "it is listed, but neither its mp4 nor its folder is there"
+            reason = "it is listed, but neither its mp4 nor its folder exists"
             yield BadRecord(name=name, reason=reason)
 
     def _videos(self) -> dict[str, Path]:
-        """Find the videos by name: folders of frames, and mp4 files where there is no folder."""
+        """Find the videos by name: folders of frames, and mp4 files without such a folder."""
         check_root(self.root)
         places = [self.root, *(f for f in subfolders(self.root) if not _NAME.fullmatch(f.name))]
         found: dict[str, Path] = {}
@@ -162,7 +163,7 @@ class IPer:
         return -(-count_pictures(path) // self.max_frames) if path.is_dir() else 1
 
     def _lists(self) -> dict[str, Split]:
-        """Read the lists of the first place that has one; empty where none has."""
+        """Read the lists of the first place that has one; empty if none has."""
         places = (self.root, self.root / "iPER", self.root / "lists", self.root.resolve().parent)
         for place in places:
             splits: dict[str, Split] = {}
@@ -176,7 +177,7 @@ class IPer:
 
 
 def _read_list(path: Path) -> list[str]:
-    """Return the names in a list; none if there is no such file, or if it lists something else."""
+    """Return the names in a list; none if the file is missing or lists something else."""
     if not path.is_file():
         return []
     try:

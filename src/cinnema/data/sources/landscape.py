@@ -1,4 +1,4 @@
-"""Landscape: time-lapse videos of the sky, cut into clips of pictures."""
+"""Landscape: time-lapse videos of the sky, stored as clips of pictures."""
 
 from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass
@@ -27,21 +27,21 @@ _TRAIN, _TEST = "sky_train", "sky_test"
 class Landscape:
     """The sky time-lapse data set (Xiong et al. 2018).
 
-    `sky_train/<video>/<video>_<k>/` and `sky_test/...` hold a clip's pictures of 640x360: under
-    their published names, in natural order (numbers are missing among them: frames that were left
-    out), or renamed to frame<n>.jpg, where a missing number is an error. The frame rate is not
-    known; 25 is stated.
+    `sky_train/<video>/<video>_<k>/` and `sky_test/...` contain a clip's pictures of 640x360: under
+    their published names, in natural order (with gaps in the numbers, as frames were left out), or
+    renamed to frame<n>.jpg, where a missing number is an error. The frame rate is unknown; 25 is
+    stored.
 
-    Clips of less than `min_frames`, of which there are many, are left out as in the paper;
-    `too_short` lists them and `settings` counts them. All clips of sky_test test. The reference's
+    Clips of fewer than `min_frames` frames, of which there are many, are left out as in the paper;
+    `too_short` lists them and `settings` counts them. All clips in sky_test test. The reference's
     list for validation has other clips of the long videos that it trains on; we let a share of the
-    long videos validate, by a hash of their names.
+    long videos validate, by a hash of their names, so that no video is in two splits.
 
     Args:
-        root: The folder that holds sky_train and sky_test, or one of them.
-        size: Width and height of the frames; the aspect is not kept.
-        min_frames: Of a clip; T + 1.
-        validation_share: Of the training videos, in [0, 1).
+        root: The folder that contains sky_train and sky_test, or one of them.
+        size: Width and height of the frames in pixels; the aspect ratio is not kept.
+        min_frames: Smallest number of frames of a clip, T + 1.
+        validation_share: Share of the training videos that validates, in [0, 1).
 
     Example:
         >>> source = Landscape(Path("sky_timelapse"))
@@ -61,16 +61,16 @@ class Landscape:
 
     @property
     def name(self) -> str:
-        """What the packed data set is called."""
+        """Name of the packed data set."""
         return "landscape"
 
     @property
     def control(self) -> None:
-        """None: the wind is not known."""
+        """None: the wind is unknown."""
         return
 
     def settings(self) -> dict[str, Any]:
-        """Return what decides the clips, and how many are too short."""
+        """Return what decides the clips, and the number of those that are too short."""
         return {
             "source": self.name, "root": self.root.resolve().name, "size": self.size,
             "min_frames": self.min_frames, "validation_share": self.validation_share,
@@ -78,7 +78,7 @@ class Landscape:
         }  # fmt: skip
 
     def too_short(self) -> list[str]:
-        """List the clips that are left out, as they have less than `min_frames`."""
+        """List the clips that are left out because they have fewer than `min_frames` frames."""
         return [
             below(folder, self.root)
             for video in self._videos()
@@ -87,14 +87,14 @@ class Landscape:
         ]
 
     def items(self) -> list[Item]:
-        """List the long videos that have a clip of `min_frames`; nothing is opened.
+        """List the long videos that have a clip that is long enough; nothing is opened.
 
         Raises:
-            UserError: The folder is missing or holds no such clip.
+            UserError: The folder is missing or contains no such clip.
         """
         videos = self._videos()
         tested = {video.name for video in videos if video.parent.name == _TEST}
-        # A video in both folders tests in both: it would be on two sides of the split.
+        # A video in both folders tests in both: otherwise it would be in two splits.
         trained = {video.name for video in videos} - tested
         splits = split_by_name(trained, validation=self.validation_share, test=0.0)
         items = []
