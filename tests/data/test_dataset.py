@@ -81,7 +81,7 @@ def test_what_is_not_there_is_an_index_error(folder: Path, index: int, frames: A
 
 
 def test_only_so_many_files_are_open_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dataset_module, "_MAX_MAPS", 2)
+    monkeypatch.setattr(dataset_module, "MAX_OPEN_SHARDS", 2)
     clips = PackedDataset(folder)
     first = [clips.read(position).frames for position in range(12)]
     assert open_files_in(folder) <= 2

@@ -16,7 +16,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cinnema.core import files
 from cinnema.core.distributed import Ranks
 from cinnema.core.errors import UserError
 from cinnema.data.dataset import PackedDataset
@@ -151,11 +150,12 @@ def in_a_process_that_is_killed(work: Callable[[], object]) -> None:
 def kill_when_flushing(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """Kill the process when a file of this name is written, but not yet renamed."""
 
-    def flush(path: Path) -> None:
+    def fsync(descriptor: int) -> None:
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
         if path.name.startswith(f".{Path(name).stem}.partial") and path.suffix == Path(name).suffix:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    monkeypatch.setattr(files, "_flush", flush)
+    monkeypatch.setattr(os, "fsync", fsync)
 
 
 def test_a_run_that_is_killed_while_it_reads_is_resumed(

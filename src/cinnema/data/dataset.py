@@ -44,7 +44,7 @@ _MIN_FRAMES, _MAX_FRAMES = 2, 300  # of a clip that is cut from a video
 _LAYOUT = 1  # of the cache; another number packs everything again
 
 # Every map holds a file open, and many systems allow a process 1024 of them.
-_MAX_MAPS = 128
+MAX_OPEN_SHARDS = 128
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,7 +194,7 @@ class PackedDataset:
             self._shards[number] = Shard(self.folder / self.manifest.shards[number].file)
         self._mapped.pop(number, None)
         self._mapped[number] = None
-        if len(self._mapped) > _MAX_MAPS:
+        if len(self._mapped) > MAX_OPEN_SHARDS:
             oldest = next(iter(self._mapped))
             del self._mapped[oldest]
             self._shards[oldest].close()
