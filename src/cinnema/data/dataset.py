@@ -322,6 +322,13 @@ def _user_cache() -> Path:
 
 
 def _is_writable(folder: Path) -> bool:
+    """Return whether files can be written to a folder, which is created if it is missing.
+
+    A folder that nobody may write to is respected, even by a user who could.
+    """
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    if not existing.stat().st_mode & 0o222:
+        return False
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

@@ -9,7 +9,7 @@ from typing import Any
 
 from cinnema.core.errors import UserError
 from cinnema.core.files import check_input_file
-from cinnema.data.manifest import ClipEntry, Manifest
+from cinnema.data.manifest import ClipEntry, Manifest, list_names
 from cinnema.data.records import SPLITS, BadRecord, ClipSource, Control, Item, RawClip, Split
 
 # Frames that the shipped models need in a row: a part of a video with fewer is of little use.
@@ -100,9 +100,12 @@ def divide_in_time(manifest: Manifest) -> Manifest:
         for source, clips in by_source.items()
     }
     rest = [clip for clip in manifest.clips if clip.split != divided]
+    names = list_names(parts)
     note = (
-        f"too few videos to hold some out whole: the end of {', '.join(parts)} "
-        "is held out instead, with no frame in common with what is trained on"
+        f"too few videos to hold some out whole: the end of {names} is held out instead, with no "
+        "frame in common with what is trained on"
+        if divided == "train"
+        else f"few videos are held out: the first half of {names} validates, the second half tests"
     )
     clips = [*rest, *(clip for clips in parts.values() for clip in clips)]
     clips.sort(key=lambda clip: (clip.shard, clip.index, clip.first))
