@@ -12,6 +12,7 @@ from PIL import Image
 
 from cinnema.core.errors import UserError
 from cinnema.data.dataset import PackedDataset, open_dataset
+from cinnema.data.loader import ClipLoader
 from cinnema.media.videos import read_video, write_video
 
 Drift = Callable[..., NDArray[np.uint8]]
@@ -153,3 +154,8 @@ def test_the_cache_of_videos_can_be_sent_to_another_process(videos: Path) -> Non
 
     dataset: Any = pickle.loads(pickle.dumps(open_dataset(videos, size=8)))
     assert dataset.read(0).frames.shape[1:] == (8, 8, 3)
+
+
+def test_a_loader_resizes_clips_of_any_shape(videos: Path) -> None:
+    loader = ClipLoader(open_dataset(videos), batch_size=2, num_frames=5, size=16, num_workers=0)
+    assert next(loader).video.shape == (2, 5, 3, 16, 16)
