@@ -1,6 +1,7 @@
 """A folder of videos is opened as a data set: packed once, split by source video or in time."""
 
 import os
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,13 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from cinnema.core.distributed import Ranks
 from cinnema.core.errors import UserError
+from cinnema.data.crops import find_scenes, load_crops
 from cinnema.data.dataset import PackedDataset, open_dataset
 from cinnema.data.loader import ClipLoader
 from cinnema.media.videos import read_video, write_video
+from two_processes import in_two_processes
 
 Drift = Callable[..., NDArray[np.uint8]]
 
@@ -149,9 +153,20 @@ def test_photographs_beside_videos_are_an_error_until_told(videos: Path, drift: 
     assert len(open_dataset(videos, photographs="frames")) == 5
 
 
-def test_the_cache_of_videos_can_be_sent_to_another_process(videos: Path) -> None:
-    import pickle
+def test_two_processes_pack_a_folder_once(videos: Path) -> None:
+    def work(_: Ranks) -> int:
+        reports: list[int] = []
+        dataset = open_dataset(videos, progress=lambda _, done, __: reports.append(done))
+        scenes = find_scenes(dataset)
+        load_crops(
+            dataset, scenes, num_train=2, num_held_out=2, size=32, num_frames=4, grid=8, fps=10
+        )
+        return len(reports)
 
+    assert sorted(in_two_processes(work)) == [0, 5]
+
+
+def test_the_cache_of_videos_can_be_sent_to_another_process(videos: Path) -> None:
     dataset: Any = pickle.loads(pickle.dumps(open_dataset(videos, size=8)))
     assert dataset.read(0).frames.shape[1:] == (8, 8, 3)
 

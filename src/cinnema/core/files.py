@@ -10,7 +10,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from hashlib import file_digest
 from pathlib import Path
 from typing import Any
@@ -127,6 +127,29 @@ def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file, 64 hexadecimal digits."""
     with path.open("rb") as file:
         return file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Let one process at a time execute the block; the others wait.
+
+    The lock is on a file beside `path`, which is left there. Where the system or the disk has no
+    locks, nothing is locked.
+
+    Args:
+        path: The file or folder that is worked on; it need not exist.
+    """
+    lock = path.with_name(f".{path.name[:100]}.lock")
+    with ExitStack() as stack:
+        try:
+            import fcntl  # not on Windows
+
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context(lock.open("a"))
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except (ImportError, OSError):
+            pass
+        yield
 
 
 def check_input_file(path: str | Path, *, kind: str) -> Path:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from cinnema.backbones.optical_flow import backward_flow, to_volume
 from cinnema.core.errors import UserError
-from cinnema.core.files import atomic_folder
+from cinnema.core.files import atomic_folder, locked
 from cinnema.data.dataset import PackedDataset
 
 # A frame closer than this to its predecessor, in grey levels, is a duplicate.
@@ -222,10 +222,9 @@ def _load(dataset: PackedDataset, scene: Scene, cutting: _Cutting) -> SceneCrops
     digest = hashlib.sha256(about.encode("utf-8", "surrogateescape")).hexdigest()
     folder = dataset.cache / "crops" / f"{PurePosixPath(scene.name).name[:60]}-{digest[:12]}"
     if not folder.is_dir():
-        arrays = _cut(dataset, scene, cutting)
-        with atomic_folder(folder) as part:
-            for name, array in arrays.items():
-                _save_array(part / f"{name}.npy", array)
+        with locked(folder.parent):  # several processes may need it at once
+            if not folder.is_dir():
+                _save(folder, _cut(dataset, scene, cutting))
     try:
         return SceneCrops(
             scene=scene,
@@ -237,6 +236,12 @@ def _load(dataset: PackedDataset, scene: Scene, cutting: _Cutting) -> SceneCrops
         raise UserError(
             f"{folder}: the crops cached there are damaged ({error}); delete the folder"
         ) from error
+
+
+def _save(folder: Path, arrays: dict[str, NDArray[Any]]) -> None:
+    with atomic_folder(folder) as part:
+        for name, array in arrays.items():
+            _save_array(part / f"{name}.npy", array)
 
 
 def _save_array(path: Path, array: NDArray[Any]) -> None:

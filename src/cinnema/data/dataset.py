@@ -21,6 +21,7 @@ from jaxtyping import Bool, Float32, Int64, UInt8
 from numpy.typing import NDArray
 
 from cinnema.core.errors import UserError
+from cinnema.core.files import locked
 from cinnema.data.manifest import (
     MANIFEST,
     SHARD_NAME,
@@ -246,7 +247,9 @@ def open_dataset(
     )
     folder = _find_cache(path, _digest(source), cache)
     if not (folder / MANIFEST).is_file():
-        _pack_videos(source, folder, progress)
+        with locked(folder):  # several processes may open it at once
+            if not (folder / MANIFEST).is_file():
+                _pack_videos(source, folder, progress)
     return PackedDataset(folder, size=size)
 
 
@@ -290,6 +293,7 @@ def _pack_videos(source: Folder, folder: Path, progress: OpenProgress | None) ->
     for other in folder.parent.glob(f"{folder.name.rpartition('-')[0]}-*"):
         if other != folder and re.fullmatch("[0-9a-f]{12}", other.name.rpartition("-")[2]):
             shutil.rmtree(other, ignore_errors=True)  # of the same folder, with other files
+            other.with_name(f".{other.name}.lock").unlink(missing_ok=True)
 
 
 def _digest(source: Folder) -> str:
