@@ -124,8 +124,16 @@ def _beside(cells: Sequence[Picture]) -> Picture:
 
 
 def _fit(frame: NDArray[np.uint8], cell: int) -> NDArray[np.uint8]:
-    method = cv2.INTER_AREA if frame.shape[0] > cell else cv2.INTER_CUBIC
-    return np.asarray(cv2.resize(frame, (cell, cell), interpolation=method), dtype=np.uint8)
+    """Scale a frame to a square cell, with margins if it is not square."""
+    longest = max(frame.shape[:2])
+    height, width = (max(1, round(side * cell / longest)) for side in frame.shape[:2])
+    method = cv2.INTER_AREA if longest > cell else cv2.INTER_CUBIC
+    out = np.full((cell, cell, 3), _BACKGROUND, np.uint8)
+    top, left = (cell - height) // 2, (cell - width) // 2
+    out[top : top + height, left : left + width] = cv2.resize(
+        frame, (width, height), interpolation=method
+    )
+    return out
 
 
 def _first_frames(dataset: PackedDataset, position: int, most: int) -> list[int]:
