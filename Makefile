@@ -13,7 +13,7 @@ demo: $(VENV)/.installed
 
 check: $(VENV)/.installed-dev
 	@echo "make check: tests of files, pictures, videos, the flow and cinnema animate; half a minute on two cores"
-	$(BIN)/python -m pytest -q -n 2 $(QUICK)
+	$(BIN)/python -m pytest -q $(QUICK)
 
 test: $(VENV)/.installed-dev
 	@echo "make test: all tests, about 6 minutes on two cores; make check is a quick part of them"
