@@ -16,10 +16,10 @@ from cinnema.backbones.lpips import LPIPS
 from cinnema.cli.outputs import write_json
 from cinnema.data.crops import SceneCrops, find_scenes, load_crops
 from cinnema.data.dataset import open_dataset
+from cinnema.evaluation.before_after import BeforeAfter, draw_strips
 from cinnema.models.files import load_warping_model
 from cinnema.models.warping.motion import GRID
 from cinnema.models.warping.stage1 import Stage1Config
-from cinnema.recipes.before_after import Measuring, draw_strips
 from cinnema.recipes.landscape import landscape
 
 
@@ -30,7 +30,7 @@ def main() -> int:
         for name in (options.before, options.after)
     ]
     crops = unseen(options, models[0].config.stage1)
-    measuring = Measuring(
+    measuring = BeforeAfter(
         held_out=crops,
         skies=[],
         lpips=LPIPS.load("vgg"),

@@ -21,7 +21,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from cinnema.backbones.i3d import I3D, resize_frames
-from cinnema.evaluation.precision import Precision, choose_precision, in_precision
+from cinnema.evaluation.features import Precision, choose_precision, in_precision
 from cinnema.evaluation.statistics.distances import GaussianStatistics, frechet_distance
 from cinnema.media.pictures import to_pixels, to_tensor
 from cinnema.simulators.sky import draw_motion, draw_scene

@@ -1,5 +1,6 @@
 """Models whose answers are known: skies that roll, and a dot for a robot's hand."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,9 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cinnema.evaluation.known_truth.clips import KnownClip
+from cinnema.data.records import Control
+from cinnema.data.wind import WIND
+from cinnema.evaluation import MetricName
 from cinnema.evaluation.known_truth.reader import EndPointReader, ReaderConfig
-from cinnema.evaluation.protocols import Start
+from cinnema.evaluation.metrics.base import Task
+from cinnema.evaluation.protocol import ClipSet, RealClip, Start, choose_protocol
+from cinnema.evaluation.results import Evaluation, Missing
+from cinnema.evaluation.runner import EvaluationSettings, run
+from cinnema.evaluation.statistics.bootstrap import Estimate
 from cinnema.media.pictures import to_pixels, to_tensor
 from cinnema.models.base import VideoModel
 from cinnema.models.control import DRIFT, END_POINT, ControlSpec
@@ -216,7 +223,7 @@ def picture(seed: int) -> Tensor:
     return torch.from_numpy(grey[None] + rng.uniform(-0.5, 0.5, (3, 1, 1))).float()
 
 
-def sky_clips(num: int, *, futures: int = 1, seed: int = 0) -> list[KnownClip]:
+def sky_clips(num: int, *, futures: int = 1, seed: int = 0) -> list[RealClip]:
     """Skies that drift in all directions at half to one and a half of the typical speed."""
     rng = np.random.default_rng(seed)
     clips = []
@@ -225,18 +232,18 @@ def sky_clips(num: int, *, futures: int = 1, seed: int = 0) -> list[KnownClip]:
             angle, speed = rng.uniform(0, 2 * np.pi), TYPICAL * rng.uniform(0.5, 1.5)
             drift = torch.tensor([np.cos(angle), np.sin(angle)]) * speed
             clips.append(
-                KnownClip(
+                RealClip(
                     start=Start(key=f"{i}-{future}", source=f"{i}", position=i, first=0),
                     frames=to_pixels(rolled(picture(1000 * seed + i), drift)),
                     eta=drift.numpy().astype(np.float32),
-                    future_of=f"{i}",
+                    shared_start=f"{i}",
                     still=np.zeros((SIDE, SIDE), dtype=bool),
                 )
             )
     return clips
 
 
-def robot_clips(num: int, *, futures: int = 1, seed: int = 0) -> list[KnownClip]:
+def robot_clips(num: int, *, futures: int = 1, seed: int = 0) -> list[RealClip]:
     """Dots that go from anywhere to anywhere, as `DotRobot` lets them untold."""
     rng = np.random.default_rng(seed)
     clips = []
@@ -246,11 +253,11 @@ def robot_clips(num: int, *, futures: int = 1, seed: int = 0) -> list[KnownClip]
             end = MIDDLE + rng.normal(size=3) * SPREAD
             share = np.linspace(0, 1, NUM_FRAMES + 1)[:, None]
             clips.append(
-                KnownClip(
+                RealClip(
                     start=Start(key=f"{i}-{future}", source=f"{i}", position=i, first=0),
                     frames=dot_video(start, end, light),
                     eta=end.astype(np.float32),
-                    future_of=f"{i}",
+                    shared_start=f"{i}",
                     track=(start + share * (end - start)).astype(np.float32),
                 )
             )
@@ -280,3 +287,62 @@ def read_dots(frames: np.ndarray) -> np.ndarray:
     column, row = ((weight * at).sum(axis=(1, 2)) / total for at in (columns, rows))
     height = green.sum(axis=(1, 2)) / total * 200 / 1200
     return np.stack([(column - 32) / 80, (32 - row) / 80, height], axis=1)
+
+
+POSITION = Control(name="end_effector", kind="position", labels=("x", "y", "z"), unit="m")
+
+
+class KnownClips(ClipSet):
+    """Clips at hand as what a model is evaluated on."""
+
+    name, num_frames = "known", NUM_FRAMES
+
+    def __init__(self, clips: Sequence[RealClip]) -> None:
+        self.starts = tuple(clip.start for clip in clips)
+        self._clips = {clip.start.key: clip for clip in clips}
+
+    @property
+    def control(self) -> Control | None:
+        etas = [clip.eta for clip in self._clips.values()]
+        return {2: WIND, 3: POSITION}.get(0 if etas[0] is None else len(etas[0]))
+
+    def read(self, start: Start) -> RealClip:
+        return self._clips[start.key]
+
+
+def evaluated(
+    metric: MetricName,
+    model: VideoModel,
+    clips: Sequence[RealClip],
+    reader: EndPointReader | None = None,
+    *,
+    training: Sequence[RealClip] | None = None,
+    batch_size: int = 8,
+) -> Evaluation:
+    """One metric of a model on clips at hand."""
+    task = Task(
+        model=model,
+        clips=KnownClips(clips),
+        protocol=choose_protocol("aligned", "known", num_frames=NUM_FRAMES),
+        training_clips=None if training is None else KnownClips(training),
+        reader=None if reader is None else lambda: reader,
+        device=torch.device("cpu"),
+        batch_size=batch_size,
+        progress=lambda *_: None,
+    )
+    found = run(task, EvaluationSettings(only=(metric,)))
+    assert found is not None
+    return found
+
+
+def number(evaluation: Evaluation, row: str, column: str) -> Estimate:
+    """The number in a row and a column."""
+    cells = {r.name: r.cells for r in evaluation.rows}
+    cell = cells[row][column]
+    assert not isinstance(cell, Missing), cell
+    return cell
+
+
+def targets_met(evaluation: Evaluation) -> list[bool]:
+    """Whether each required value is reached."""
+    return [number["is_met"] for number in evaluation.numbers() if "is_met" in number]

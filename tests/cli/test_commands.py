@@ -1,7 +1,6 @@
 """The command line itself, and the commands beside `animate`."""
 
 import inspect
-import json
 import os
 import subprocess
 import sys
@@ -24,15 +23,8 @@ Run = Callable[..., Any]
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Any]]:
-    """What reaches the training and validation, which do nothing; they must take it."""
+    """What reaches the training, which does nothing; it must take it."""
     calls: dict[str, dict[str, Any]] = {}
-
-    class Report:
-        def to_table(self) -> str:
-            return "the table"
-
-        def to_dict(self) -> dict[str, float]:
-            return {"lpips": 0.1}
 
     def record(name: str, returned: object) -> None:
         signature = inspect.signature(getattr(assembly, name))
@@ -45,7 +37,6 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Any]]:
 
     for name in ("train_stage1", "train_stage2", "bundle"):
         record(name, Path("made.safetensors"))
-    record("validate", Report())
     return calls
 
 
@@ -68,6 +59,9 @@ for line in (
     "animate {photo} --nu missing", "animate {photo} --weights landscap", "data check missing",
     "animate {photo} -o {photo}", "edit missing.mp4 --speed 2", "interpolate missing.jpg",
     "transfer {photo} --motion missing", "data prepare folder missing out",
+    "evaluate landscape missing", "evaluate landscap .", "evaluate landscape . --clips 1",
+    "measure swap landscape missing", "measure swap landscape . --stride 0",
+    "validate landscap --data .", "validate --data missing",
 ):
     try:
         code = main(line.split())
@@ -224,19 +218,3 @@ def test_a_recipe_that_does_not_exist_is_told(cinnema: Run, calls: dict[str, Any
     assert result.code == 2
     assert "'seascape'" in result.err[0]
     assert "landscape" in result.err[0]
-
-
-def test_no_threads_are_told(cinnema: Run, calls: dict[str, Any]) -> None:
-    result = cinnema("validate", "tiny", "--data", ".", "--threads", 0)
-    assert result.code == 2
-    assert "--threads" in result.err[0]
-
-
-def test_validation_prints_a_table_and_writes_json(
-    cinnema: Run, calls: dict[str, Any], tmp_path: Path
-) -> None:
-    path = tmp_path / "scores.json"
-    result = cinnema("validate", "mine.safetensors", "--data", tmp_path, "--json", path)
-    assert result == (0, ["the table"], [])
-    assert json.loads(path.read_text()) == {"lpips": 0.1}
-    assert calls["validate"]["weights"] == "mine.safetensors"

@@ -12,8 +12,8 @@ import torch
 from cinnema.backbones.lpips import LPIPS
 from cinnema.data.prepare import prepare
 from cinnema.data.records import Item, RawClip, Split
-from cinnema.evaluation import assembly
 from cinnema.evaluation.features import FeatureNetwork
+from cinnema.evaluation.metrics import registry
 from cinnema.models.files import save_model
 from cinnema.models.flow.conditioning import ConditionerConfig
 from cinnema.models.flow.flow import FlowConfig
@@ -78,8 +78,8 @@ def cheap(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     network = FeatureNetwork(
         name="ends", identity="ends", compute=lambda v: torch.from_numpy(v[0, ::32, ::32].ravel())
     )
-    monkeypatch.setattr(assembly.LPIPS, "load", lambda _: lpips)
-    monkeypatch.setattr(assembly, "_network", lambda *_: network)
+    monkeypatch.setattr(LPIPS, "load", lambda _: lpips)
+    monkeypatch.setattr(registry, "feature_network", lambda *_: network)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("CINNEMA_BACKBONES", raising=False)
 
@@ -112,16 +112,19 @@ def test_it_prints_tables_and_writes_json_and_a_page(
     ("options", "message"),
     [
         (["--protocol", "paper"], "the paper did not measure stripes"),
-        (["--split", "validation"], "no clip of the split validation has 5 frames"),
-        (["--stride", 2], "which 4 frames after the first at stride 2 need"),
-        (["--samples", 0], "--samples must be at least 1, got 0"),
+        (["--split", "validation"], "no clip of the split validation has 5 frames at stride 1"),
+        (["--stride", 2], "no clip has 5 frames at stride 2"),
+        (["--num-samples", 0], "--num-samples must be at least 1, got 0"),
+        (["--against", "landscpe"], "did you mean landscape?"),
+        (["--only", "direction"], "takes no control, and this metric needs the drift"),
+        (["--training", "nowhere"], "nowhere is not a folder"),
         (["--clips", 1], "--clips must be at least 2, got 1"),
         (["--backbones", "nowhere"], "nowhere is not a folder"),
         (["--device", "abacus"], "--device must be"),
     ],
 )
 @pytest.mark.usefixtures("cheap")
-def test_mistakes_are_told_in_one_line(
+def test_a_mistake_is_reported_in_one_line(
     options: list[object],
     message: str,
     cinnema: Callable[..., Any],
@@ -135,7 +138,7 @@ def test_mistakes_are_told_in_one_line(
 
 
 @pytest.mark.usefixtures("cheap")
-def test_data_that_are_not_there_are_told(
+def test_data_that_are_missing_are_refused(
     cinnema: Callable[..., Any], weights: Path, tmp_path: Path
 ) -> None:
     result = cinnema("evaluate", weights, tmp_path / "none")

@@ -1,9 +1,10 @@
+import numpy as np
 import pytest
 import torch
 
 from cinnema.data.crops import SceneCrops
 from cinnema.evaluation.held_out import latent_validation, stage1_validation
-from cinnema.evaluation.reconstruction import score_flow
+from cinnema.evaluation.warping_scores import flow_scores
 from cinnema.models.warping.model import WarpingModel
 from cinnema.models.warping.stage1 import Stage1
 
@@ -11,9 +12,9 @@ from cinnema.models.warping.stage1 import Stage1
 def test_stage_1_is_scored_by_texture(model: WarpingModel, validation: list[SceneCrops]) -> None:
     numbers = stage1_validation(validation, num=2)(model.stage1)
     assert set(numbers) == {"error_clouds", "error_fire"}
-    scores = score_flow(model.stage1, validation[2], num_clips=2)
-    error = sum(s.values["flow_error"] for s in scores)
-    motion = sum(s.values["flow_motion"] for s in scores)
+    crops = validation[2]
+    scores = flow_scores(model.stage1, np.asarray(crops.frames[:2, 0]), crops.flow[:2])
+    error, motion = (sum(s[name] for s in scores) for name in ("flow_error", "flow_motion"))
     assert numbers["error_fire"] == pytest.approx(error / motion)
 
 

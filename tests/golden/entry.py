@@ -33,10 +33,12 @@ from cinnema.data.loader import ClipLoader
 from cinnema.data.prepare import prepare
 from cinnema.data.records import Control, Item, RawClip
 from cinnema.data.wind import WIND, estimate_wind
-from cinnema.evaluation import assembly as evaluation_assembly
 from cinnema.evaluation.features import FeatureNetwork
 from cinnema.evaluation.known_truth.reader import EndPointReader, ReaderConfig, save_reader
-from cinnema.evaluation.validation import ValidationSettings, validate_model
+from cinnema.evaluation.metrics import registry as metric_registry
+from cinnema.evaluation.results import Estimate, Evaluation
+from cinnema.evaluation.runner import evaluate_crops
+from cinnema.evaluation.warping_scores import WarpingSettings
 from cinnema.media.pictures import to_tensor
 from cinnema.media.videos import VideoFile
 from cinnema.models.control import Drift, EndPoint
@@ -508,7 +510,7 @@ def evaluate(weights: str | Path, data: Path, json_file: Path, *options: object)
         return found
 
     with (
-        mock.patch.object(evaluation_assembly, "_network", return_value=ends),
+        mock.patch.object(metric_registry, "feature_network", return_value=ends),
         mock.patch("cinnema.backbones.registry.find_backbones", without_vgg),
     ):
         command(
@@ -526,7 +528,23 @@ def measure(
     """Run `cinnema measure`; return its numbers in order, whatever they are called."""
     command("measure", task, weights, data, "-o", json_file, "--device", "cpu", *options)
     numbers = json.loads(json_file.read_text())["numbers"]
+    if task in _ROWS:  # which were in another order when this was recorded
+        kinds = list(dict.fromkeys(number["what"] for number in numbers))
+        numbers.sort(key=lambda n: (kinds.index(n["what"]), _ROWS[task].index(n["of"])))
     return {str(i): number for i, number in enumerate(numbers)}
+
+
+_CONTROLLED = (
+    "cINN", "eta of another clip", "random nu, edited", "no eta", "frozen first frame",
+    "reconstruction", "real against real",
+)  # fmt: skip
+_ROWS = dict.fromkeys(("direction", "edit", "end-point"), _CONTROLLED) | {
+    "transfer": (
+        "another picture, given path and nu", "another picture, given the path, random nu",
+        "another picture, given nu", "another picture, random nu", "frozen first frame",
+        "reconstruction", "real clip of the most similar path",
+    )
+}  # fmt: skip
 
 
 def save_untrained_reader(path: Path) -> Path:
@@ -547,33 +565,95 @@ def validate(weights: str, data: Path) -> Numbers:
         model.config.stage1,
         root=data,
     )
-    settings = ValidationSettings(
-        num_reconstructed=1, num_flows=2, num_started=1, num_spread=1, num_samples=2,
-        num_latents=2, num_fitted=3, times=(4, 16),
+    settings = WarpingSettings(
+        num_reconstructed=1, num_flows=2, num_started=1, num_spread=1, num_latents=2, num_fitted=3,
+        times=(4, 16),
     )  # fmt: skip
-    report = validate_model(
-        model,  # type: ignore[arg-type]
-        crops.held_out,
-        train=crops.train,
-        lpips=LPIPS.load("alex"),
-        settings=settings,
-    )
+    alex = LPIPS.load("alex")
+    with mock.patch.object(LPIPS, "load", return_value=alex):
+        found = evaluate_crops(
+            model,  # type: ignore[arg-type]
+            crops.held_out,
+            train=crops.train,
+            name="golden",
+            num_samples=2,
+            warping=settings,
+        )
     # Since the first recording, means over scenes add up in another order, which changes the last
     # digit of one of them; intervals are computed otherwise, and counted sources were scenes.
-    parts = {"inversion": report.inversion.to_dict()}
-    for name, part in report.breakdowns().items():
-        parts[name] = _values_of(part.to_dict())
-    return parts
+    return _as_once_recorded(found)
 
 
-def _values_of(numbers: Any) -> Any:
-    """Return nested dictionaries with what is a value in them, without its interval and counts."""
-    if not isinstance(numbers, dict):
-        return None
-    if "value" in numbers:
-        value = numbers["value"]
-        return None if value is None else float(f"{value:.12g}")
-    return {name: _values_of(value) for name, value in numbers.items()}
+_STAGE1 = {"": "reconstruction", "frozen": "frozen first frame", "warped": (
+    "x0 warped by the real flow"
+)}  # fmt: skip
+_VALIDATED = {
+    "reconstruction": {
+        name or "LPIPS": (row, "LPIPS of stage 1") for name, row in _STAGE1.items()
+    } | {
+        "LPIPS below frozen": (_STAGE1[""], "LPIPS saved by stage 1"),
+        "warped below frozen": (_STAGE1["warped"], "LPIPS saved by stage 1"),
+    },
+    "pixels": {
+        f"{of} {name}".strip(): (row, f"{of} of stage 1")
+        for of in ("L1", "PSNR") for name, row in _STAGE1.items()
+    },
+    "flow": {
+        "relative flow error": ("reconstruction", "relative flow error"),
+        "true motion, px a frame": ("optical flow of the real clip", "speed of the flow"),
+    },
+    "samples": {
+        "LPIPS best": ("cINN", "LPIPS of the best sample"),
+        "mean": ("cINN", "LPIPS of all samples"),
+        "frozen": ("frozen first frame", "LPIPS of all samples"),
+        "best below frozen": ("cINN", "LPIPS saved by the best sample"),
+        "mean below frozen": ("cINN", "LPIPS saved by all samples"),
+    },
+    "likelihood": {
+        "flow": ("cINN", "negative log-likelihood"),
+        "Gaussian": ("Gaussian prior", "negative log-likelihood"),
+        "linear-Gaussian": ("linear-Gaussian prior", "negative log-likelihood"),
+        "flow less Gaussian": ("cINN", "flow less Gaussian prior"),
+        "flow less linear": ("cINN", "flow less linear-Gaussian prior"),
+    },
+    "diversity": {
+        "direction dev.": ("cINN", "direction deviation"),
+        "drift": ("cINN", "drift"),
+        "drift dev.": ("cINN", "drift deviation"),
+        "speed": ("cINN", "speed of samples"),
+        "speed dev.": ("cINN", "speed deviation"),
+        "true speed": ("optical flow of the real clip", "speed of samples"),
+        "still speed": ("cINN", "speed in still regions"),
+    },
+}  # fmt: skip
+
+
+def _as_once_recorded(found: Evaluation) -> Numbers:
+    """Return the numbers of `cinnema validate` under the names that they had when recorded."""
+    rows = {row.name: row for row in found.rows}
+    parts: Numbers = {}
+    for kind, cells in _VALIDATED.items():
+        scenes = {
+            part.partition(": ")[2]: {"texture": None}  # of text, which is not compared
+            | {n: _value_of(rows[row].parts[part][column]) for n, (row, column) in cells.items()}
+            for part in rows["cINN"].parts
+        }
+        whole = {name: _value_of(rows[row].cells[column]) for name, (row, column) in cells.items()}
+        parts[kind] = {"textures": {"clouds": whole}, "scenes": scenes}
+    errors = [rows["cINN"].cells[f"inversion error of {name}"] for name in ("nu", "z")]
+    assert isinstance(errors[0], Estimate)
+    assert isinstance(errors[1], Estimate)
+    return parts | {
+        "inversion": {
+            "residual": errors[0].value, "latent": errors[1].value,
+            "num_rows": errors[0].num_clips,
+        }
+    }  # fmt: skip
+
+
+def _value_of(cell: Any) -> float | None:
+    """Return the value in a cell, to twelve digits."""
+    return float(f"{cell.value:.12g}") if np.isfinite(cell.value) else None
 
 
 @torch.no_grad()

@@ -20,7 +20,13 @@ from cinnema.models.flow.flow import FlowConfig
 from cinnema.models.warping.model import WarpingModel, WarpingModelConfig
 from cinnema.models.warping.stage1 import Stage1Config
 from cinnema.recipes import finetuning
-from cinnema.recipes.finetuning import FinetuneResult, Finetuning, finetune, save_finetuned
+from cinnema.recipes.finetuning import (
+    FinetuneResult,
+    Finetuning,
+    finetune,
+    save_finetuned,
+    simulated_skies,
+)
 from cinnema.synthesis.pipeline import Pipeline
 from cinnema.training.stage2 import Stage2Training
 from cinnema.training.warping import Stage1Training
@@ -262,3 +268,10 @@ def test_a_run_of_other_settings_is_refused(tune: Tune, base: WarpingModel) -> N
 def test_settings_that_do_not_fit_are_refused(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         Finetuning(**changes)
+
+
+def test_simulated_skies_are_the_same_for_a_seed() -> None:
+    one, other = (simulated_skies(num=2, size=64, num_frames=4, seed=seed) for seed in (1, 1))
+    assert one.frames.shape == (2, 1, 64, 64, 3)
+    assert one.flow.shape == (2, 2, 4, 16, 16)
+    assert (one.frames == other.frames).all()

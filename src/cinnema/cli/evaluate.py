@@ -1,138 +1,267 @@
-"""`cinnema evaluate`: what a model is worth, beside baselines, by a protocol that is told."""
+"""`cinnema evaluate`: metrics of a model and of baselines on clips, by a stated protocol."""
 
+import importlib.util
 import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from cinnema.cli.console import DONE, Progress
+from cinnema.cli.options import Device, Weights, at_least
+from cinnema.core.bundled import find_weights
 from cinnema.core.errors import UserError
+from cinnema.core.files import check_output_folder, write_json
+from cinnema.evaluation import MetricName
 
 if TYPE_CHECKING:
     import torch
 
     from cinnema.core.distributed import Ranks
-    from cinnema.evaluation.features import FeatureCache
+    from cinnema.data.dataset import PackedDataset
+    from cinnema.data.records import Split
+    from cinnema.evaluation.known_truth.reader import EndPointReader
     from cinnema.evaluation.results import Evaluation
-    from cinnema.evaluation.settings import EvaluationSettings
+    from cinnema.models.base import VideoModel
+    from cinnema.models.files import LoadedModel
+
+Json = Annotated[
+    Path | None, tyro.conf.arg(name="json", aliases=["--output", "-o"], metavar="FILE.json")
+]
+Tell = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluate:
-    """Measure weights on packed clips: distances, diversity, motion, likelihood, beside baselines.
+class ClipOptions:
+    """Options of commands that evaluate a model on clips."""
 
-    Nothing is downloaded: what a missing network would measure is listed as missing. Under
-    torchrun the clips are shared out among the processes, and the numbers are the same.
+    split: Literal["train", "validation", "test"] | None = None
+    """Split that is evaluated; default: test, else validation, else train, whichever has a clip
+    that is long enough."""
+    stride: int | None = None
+    """Distance between two frames of a clip; default: natural speed where the data say so, else
+    1."""
+    seed: int = 0
+    """Seed of all draws."""
+    training: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """Clips whose split train the baselines that need training clips, and the reader of end points,
+    are fitted to; default: FOLDER."""
+    reader: Annotated[
+        Path | None, tyro.conf.arg(aliases=["--regressor"], metavar="FILE.safetensors")
+    ] = None
+    """File of the network that reads end points off pictures, for tasks of robots: it is read if it
+    exists, else trained (some minutes) and written."""
+    json_file: Json = None
+    """JSON file for the numbers; replaced if it exists."""
+    device: Device = "auto"
+    """Device to compute on; auto takes a GPU if there is one."""
+
+    def check_clips(self, weights: str, data: Path) -> None:
+        """Raise a UserError for the first wrong option, before torch is imported."""
+        find_weights(weights)
+        at_least(
+            {"--seed": (self.seed, 0), "--stride": (1 if self.stride is None else self.stride, 1)}
+        )
+        for folder in (data, self.training):
+            if folder is not None and not folder.is_dir():
+                raise UserError(
+                    f"{folder} is not a folder: name one of videos or of packed clips, as `cinnema "
+                    "data` makes them"
+                )
+        for path in (self.json_file, self.reader):
+            if path is not None and not path.exists():
+                check_output_folder(path.parent)  # not after minutes of work
+
+    def evaluate(
+        self,
+        loaded: "LoadedModel",
+        dataset: "PackedDataset",
+        tell: Tell,
+        **options: Any,  # noqa: ANN401 - of two callees
+    ) -> "Evaluation | None":
+        """Evaluate a model; return None on all ranks but the first.
+
+        Args:
+            loaded: The model.
+            dataset: The clips.
+            tell: Called as the evaluation proceeds.
+            **options: Fields of `EvaluationSettings`, and arguments of `evaluate_model`.
+        """
+        from cinnema.backbones.registry import find_backbones
+        from cinnema.evaluation.runner import EvaluationSettings, evaluate_model
+
+        names = EvaluationSettings.__dataclass_fields__.keys()
+        chosen = {name: options.pop(name) for name in list(options) if name in names}
+        settings = EvaluationSettings(
+            split=self.split or self._split(loaded.model, dataset),
+            stride=self.stride,
+            seed=self.seed,
+            **chosen,
+        )
+        training = dataset if self.training is None else self.open(self.training, tell)
+        return evaluate_model(
+            loaded.model,
+            dataset,
+            training=training,
+            reader=lambda: self._reader(training, tell),
+            backbones=find_backbones(options.pop("backbones", None)),
+            settings=settings,
+            sha256=loaded.sha256,
+            progress=tell,
+            **options,
+        )
+
+    def open(self, folder: Path, tell: Tell) -> "PackedDataset":
+        """Open packed clips, or pack a folder of videos."""
+        from cinnema.data.dataset import open_dataset
+
+        return open_dataset(folder, progress=tell)
+
+    def _split(self, model: "VideoModel", dataset: "PackedDataset") -> "Split":
+        """Choose a split, and print which and why unless it is the test split."""
+        from cinnema.evaluation.protocol import choose_split
+
+        split, reason = choose_split(dataset, num_frames=model.num_frames, stride=self.stride)
+        if split != "test":
+            print(f"cinnema: {reason}", file=sys.stderr, flush=True)
+        return split
+
+    def _reader(self, training: "PackedDataset", tell: Tell) -> "EndPointReader":
+        from cinnema.evaluation.known_truth.reader import load_reader, save_reader, train_reader
+
+        if self.reader is not None and self.reader.exists():
+            return load_reader(self.reader)
+        trained = train_reader(training, progress=tell)
+        if self.reader is not None and os.environ.get("RANK", "0") == "0":
+            save_reader(self.reader, trained, overwrite=True)
+        return trained
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate(ClipOptions):
+    """Evaluate weights on clips: quality, distances, diversity, motion, likelihood, with baselines.
+
+    Nothing is downloaded: a metric whose network is missing says so. Under torchrun the clips are
+    divided among the processes, and the numbers are the same.
     """
 
-    weights: Annotated[str, tyro.conf.Positional]
-    """Name of bundled weights, or a weights file."""
-    data: Annotated[Path, tyro.conf.Positional]
-    """Folder of packed clips, as `cinnema data` makes it."""
+    weights: Annotated[Weights, tyro.conf.Positional]
+    """Weights to evaluate: the name of bundled ones or a file."""
+    data: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
+    """Folder of packed clips, as `cinnema data` makes it, or of videos, which are packed on first
+    use."""
+    only: tuple[MetricName, ...] = ()
+    """Compute these metrics only. The first 17 are the default; end-point to futures are tasks on
+    clips of which the truth is known; flow-error to sample-motion need a warping model."""
+    against: Annotated[Weights | None, tyro.conf.arg(metavar="NAME|FILE")] = None
+    """Other weights: differences to them on the same clips are printed, with paired intervals."""
     protocol: Literal["aligned", "paper"] = "aligned"
-    """paper: the published pairing of frames, clip lengths and counts, quirks included."""
-    samples: int | None = None
-    """K, futures of each start; 2 unless given, 5 by the paper's protocol."""
+    """paper: the published pairing of frames, clip lengths and counts."""
+    num_samples: Annotated[int | None, tyro.conf.arg(aliases=["-n", "--samples"])] = None
+    """K, futures of each start; default: 2, by the paper's protocol 5."""
     clips: int | None = None
-    """At most so many starts, chosen by a hash; all, or what the paper has, unless given."""
-    split: Literal["train", "validation", "test"] = "test"
-    """Which side of the split."""
-    stride: int = 1
-    """Take every which frame."""
-    seed: int = 0
-    """Of every draw."""
-    training: Path | None = None
-    """Packed clips whose split train baselines rest on; DATA unless given."""
-    backbones: Path | None = None
-    """Folder of networks that no package ships; CINNEMA_BACKBONES unless given."""
-    cache: Path | None = None
-    """Folder that keeps features between runs; cinnema in the user's cache folder unless given."""
-    json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None
-    """Write the numbers to this JSON file; one that is there already is replaced."""
-    report: Path | None = None
-    """Write a page with tables, plots and animations to this folder; one there is replaced."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1 or mps."""
+    """Largest number of clips, chosen by a hash; default: all, or what the paper has."""
+    parts: bool = False
+    """Report each label and source video, too, where single clips are kept."""
+    backbones: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """Folder of networks that no package contains; default: CINNEMA_BACKBONES."""
+    cache: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """Folder for features, kept between runs; default: cinnema in the user's cache folder."""
+    report: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """Folder for a page with tables, plots and animations; replaced if it exists."""
     threads: int | None = None
-    """Threads on the CPU; all cores unless given."""
+    """CPU threads; default: one for each core."""
     batch_size: int = 1
-    """Starts at once: more are faster on a graphics card, and change numbers by rounding."""
+    """Clips at once: more are faster on a GPU, and change numbers by rounding."""
 
     def run(self) -> int:
-        """Measure, print the tables, and write the files that are asked for."""
+        """Evaluate, print the tables, and write the files."""
+        self._check()
         from cinnema.core.devices import choose_device, use_threads
         from cinnema.core.distributed import joined_ranks
-        from cinnema.evaluation.tables import as_text
+        from cinnema.evaluation.results import as_text
 
         use_threads(self.threads)
         device = choose_device(self.device)
         with joined_ranks(device) as ranks:
-            evaluation = self._measure(device, ranks)
+            evaluation = self._evaluate(device, ranks)
             if evaluation is not None:
                 print(as_text(evaluation), flush=True)
                 self._write(evaluation)
         return DONE
 
-    def _measure(self, device: "torch.device", ranks: "Ranks") -> "Evaluation | None":
-        from cinnema.backbones.registry import find_backbones
-        from cinnema.data.dataset import PackedDataset
-        from cinnema.evaluation.runner import evaluate_model
+    def _check(self) -> None:
+        self.check_clips(self.weights, self.data)
+        if self.against is not None:
+            find_weights(self.against)
+        at_least({
+            "--num-samples": (1 if self.num_samples is None else self.num_samples, 1),
+            "--clips": (2 if self.clips is None else self.clips, 2),
+            "--batch-size": (self.batch_size, 1),
+        })  # fmt: skip
+        if self.report is not None:
+            require_report()
+
+    def _evaluate(self, device: "torch.device", ranks: "Ranks") -> "Evaluation | None":
+        from cinnema.evaluation.features import FeatureCache
         from cinnema.models.files import load_model
 
-        settings = self._settings()
         loaded = load_model(self.weights)
-        with Progress(total=0) as bar:
-
-            def tell(text: str, done: int, total: int) -> None:
-                bar.begin(text)
-                bar.reach(done, total=total)
-
-            return evaluate_model(
-                loaded.model,
-                PackedDataset(self.data),
-                training=None if self.training is None else PackedDataset(self.training),
-                backbones=find_backbones(self.backbones),
-                settings=settings,
-                sha256=loaded.sha256,
-                cache=self._cache(),
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        with shown_progress() as tell:
+            dataset = ranks.first_then_all(lambda: self.open(self.data, tell))
+            return self.evaluate(
+                loaded,
+                dataset,
+                tell,
+                only=self.only or None,
+                against=None if self.against is None else load_model(self.against).model,
+                protocol=self.protocol,
+                samples=self.num_samples,
+                clips=self.clips,
+                batch_size=self.batch_size,
+                parts=self.parts,
+                backbones=self.backbones,
+                cache=FeatureCache(self.cache or Path(base) / "cinnema"),
                 device=device,
                 ranks=ranks,
-                progress=tell,
             )
 
-    def _settings(self) -> "EvaluationSettings":
-        from cinnema.evaluation.settings import EvaluationSettings
-
-        least = {"samples": 1, "clips": 2, "stride": 1, "seed": 0, "batch_size": 1}
-        for name, smallest in least.items():
-            value = getattr(self, name)
-            if value is not None and value < smallest:
-                option = name.replace("_", "-")
-                raise UserError(f"--{option} must be at least {smallest}, got {value}")
-        return EvaluationSettings(
-            protocol=self.protocol,
-            split=self.split,
-            samples=self.samples,
-            clips=self.clips,
-            stride=self.stride,
-            seed=self.seed,
-            batch_size=self.batch_size,
-        )
-
-    def _cache(self) -> "FeatureCache":
-        from cinnema.evaluation.features import FeatureCache
-
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        return FeatureCache(self.cache or Path(base) / "cinnema")
-
     def _write(self, evaluation: "Evaluation") -> None:
-        from cinnema.core.files import write_json
-
         if self.json_file is not None:
             write_json(self.json_file, evaluation.to_dict(), overwrite=True)
         if self.report is not None:
             from cinnema.evaluation.report import write_report
 
             print(write_report(evaluation, self.report, overwrite=True), flush=True)
+
+
+@contextmanager
+def shown_progress() -> Iterator[Tell]:
+    """Show progress, and yield a function to call with what is done, how much, and of how much.
+
+    Example:
+        >>> with shown_progress() as tell:
+        ...     tell("measuring", 3, 10)
+    """
+    with Progress(total=0) as bar:
+
+        def tell(text: str, done: int, total: int) -> None:
+            bar.begin(text)
+            bar.reach(done, total=total)
+
+        yield tell
+
+
+def require_report() -> None:
+    """Raise a UserError unless the libraries of the report are installed."""
+    missing = [name for name in ("jinja2", "matplotlib") if not importlib.util.find_spec(name)]
+    if missing:
+        raise UserError(
+            f"--report needs {' and '.join(missing)}: install them with pip install "
+            "'cinnema[report]', or leave --report out"
+        )

@@ -1,4 +1,4 @@
-"""`cinnema validate`: how good weights are on scenes they were not trained on."""
+"""`cinnema validate`: metrics of a warping model on held-out scenes that it was not trained on."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,31 +7,60 @@ from typing import Annotated
 import tyro
 
 from cinnema.cli.console import DONE
-from cinnema.cli.data import open_data
+from cinnema.cli.evaluate import Json, shown_progress
+from cinnema.cli.options import Weights
+from cinnema.core.bundled import find_weights
+from cinnema.core.errors import UserError
+from cinnema.core.files import check_output_folder, write_json
 
 
 @dataclass(frozen=True, kw_only=True)
 class Validate:
-    """Measure weights on validation scenes never trained on, beside honest baselines."""
+    """Measure weights on validation scenes that they were not trained on, beside baselines.
 
-    weights: Annotated[str, tyro.conf.Positional] = "landscape"
-    """Name of bundled weights, or a weights file."""
-    data: Path
-    """A packed data set, or a folder of videos."""
+    The same metrics as `cinnema evaluate WEIGHTS FOLDER --only flow-error reconstruction samples
+    likelihood sample-motion --parts`, on the crops that the recipe of landscape keeps for
+    validation.
+    """
+
+    weights: Annotated[Weights, tyro.conf.Positional] = "landscape"
+    """Weights to measure: the name of bundled ones or a file."""
+    data: Annotated[Path, tyro.conf.arg(metavar="FOLDER")]
+    """Folder of packed clips or of videos, which are packed on first use."""
     threads: int | None = None
-    """Threads on the CPU; all cores unless given."""
-    json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None
-    """Write the numbers to this JSON file as well; one that is there already is replaced."""
+    """CPU threads; default: one for each core."""
+    json_file: Json = None
+    """JSON file for the numbers; replaced if it exists."""
 
     def run(self) -> int:
-        """Print the table, and write the JSON file if one is named."""
+        """Measure, print the tables, and write the file."""
+        find_weights(self.weights)
+        if not self.data.is_dir():
+            raise UserError(f"{self.data} is not a folder: name a folder of clips with --data")
+        if self.json_file is not None and not self.json_file.exists():
+            check_output_folder(self.json_file.parent)
         from cinnema.core.devices import use_threads
-        from cinnema.core.files import write_json
-        from cinnema.recipes.assembly import validate
+        from cinnema.evaluation.results import as_text
+        from cinnema.evaluation.runner import evaluate_crops
+        from cinnema.models.files import load_model, load_warping_model
+        from cinnema.recipes.assembly import split_crops
+        from cinnema.recipes.landscape import landscape
 
         use_threads(self.threads)
-        report = validate(self.weights, data=open_data(self.data).folder)
-        print(report.to_table(), flush=True)
+        model = load_warping_model(self.weights, purpose="`cinnema validate`")
+        with shown_progress() as tell:
+            crops = split_crops(
+                landscape().data, model.config.stage1, root=self.data, progress=tell
+            )
+            evaluation = evaluate_crops(
+                model,
+                crops.held_out,
+                train=crops.train,
+                name=self.data.name,
+                sha256=load_model(self.weights).sha256,
+                progress=tell,
+            )
+        print(as_text(evaluation), flush=True)
         if self.json_file is not None:
-            write_json(self.json_file, report.to_dict(), overwrite=True)
+            write_json(self.json_file, evaluation.to_dict(), overwrite=True)
         return DONE

@@ -1,1 +1,42 @@
-"""Measurements on scenes that were never trained on."""
+"""Evaluation: metrics of a model and of baselines on real clips, with intervals and reports.
+
+`runner` computes a list of metrics over the starts of a `ClipSet` (`protocol`), for the model and
+the `baselines`. `metrics` holds the general metrics and those of warping models, `known_truth`
+those of tasks, `statistics` intervals and distances, `report` the page. `held_out` validates models
+while they are trained, and `before_after` compares two models on the same clips.
+"""
+
+from typing import Literal, TypeAlias
+
+MetricName: TypeAlias = Literal[
+    "lpips",
+    "lpips-alex",
+    "pixels",
+    "fvd",
+    "fid",
+    "dtfvd-16",
+    "dtfvd-32",
+    "div-vgg",
+    "div-i3d",
+    "div-dti3d-16",
+    "div-dti3d-32",
+    "motion",
+    "control",
+    "memory",
+    "long-videos",
+    "latents",
+    "motion-kept",
+    "end-point",
+    "direction",
+    "transfer",
+    "edit",
+    "swap",
+    "futures",
+    "flow-error",
+    "reconstruction",
+    "samples",
+    "likelihood",
+    "sample-motion",
+]
+"""Names of metrics: general ones up to "motion-kept", which are the default, those of tasks up to
+"futures", and those of warping models."""

@@ -1,41 +1,49 @@
-"""Who continues a first frame: the model, and everything that it has to be better than.
+"""What continues a first frame: the model, the baselines that it has to beat, and bounds.
 
-Every draw comes from the seed and the start alone: the same whatever the batch or the process.
+Every random draw depends on the seed and the start alone, so it is the same in any batch and on any
+process.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Float, Float32, Int, UInt8
 from torch import Tensor
 
 from cinnema.core.errors import UserError
-from cinnema.data.dataset import PackedDataset
-from cinnema.evaluation.protocols import RealClip, Start, read_clip
-from cinnema.evaluation.results import RowKind
+from cinnema.evaluation.protocol import ClipSet, PackedClips, RealClip, Start
+from cinnema.evaluation.results import FROZEN, MODEL, RECONSTRUCTION, RowKind
 from cinnema.evaluation.statistics.bootstrap import hash_of
 from cinnema.media.pictures import to_pixels, to_tensor
 from cinnema.models.base import VideoModel
-from cinnema.models.flow.priors import LatentPrior
+from cinnema.models.flow.priors import GaussianPrior, LatentPrior, LinearGaussianPrior
 
 Video = UInt8[np.ndarray, "t h w 3"]
 
-_THUMBNAIL = 16
+GAUSSIAN, LINEAR = "Gaussian prior", "linear-Gaussian prior"
+
+_ABOUT_PRIORS = {
+    GAUSSIAN: "z from a Gaussian fitted to training clips that ignores x0",
+    LINEAR: "z from a Gaussian around a linear map of the flow's condition, fitted to training "
+    "clips: a flow that does not beat it adds nothing",
+}
+_THUMBNAIL = 16  # pixels
+_ENCODED_AT_ONCE = 8
 
 
 class Baseline(ABC):
-    """Something that continues first frames.
+    """Something that continues first frames, as a row of the table.
 
     Attributes:
-        name: Of its row.
-        kind: Of its row.
-        about: One sentence.
-        is_stochastic: Whether it has many futures of a start.
-        sees_real: Whether it looks beyond the first frame.
+        name: Name of the row.
+        kind: Kind of the row.
+        about: What it is, in one sentence.
+        is_stochastic: Whether it has several futures of a start.
+        sees_real: Whether it uses real frames after the first.
     """
 
     name: str
@@ -46,42 +54,39 @@ class Baseline(ABC):
 
     @abstractmethod
     def follow(self, clips: Sequence[RealClip], *, sample: int = 0) -> list[Video]:
-        """Return the T frames that it lets follow each clip's first frame.
+        """Return the T frames that follow each clip's first frame.
 
         Args:
-            clips: Only baselines that cheat, and say so, look beyond the first frame.
-            sample: Number of the future, for contestants that draw.
+            clips: The real clips. Only baselines with `sees_real` use frames after the first.
+            sample: Number of the future, for stochastic baselines.
         """
 
     def num_futures(self, clip: RealClip, *, most: int) -> int:
-        """Return how many futures of a start there are.
+        """Return the number of futures of a start.
 
         Args:
-            clip: What really came of the start.
-            most: K, how many are wanted of those that draw.
+            clip: The real clip of the start.
+            most: K, the number that is wanted of stochastic baselines.
         """
         del clip
         return most if self.is_stochastic else 1
 
 
 class OtherFutures(Baseline):
-    """What else really came of the same first frame: samples of the truth.
+    """The other real clips with the same first frame: samples of the true distribution.
 
     Args:
-        dataset: That the clips are of.
-        others: From `find_other_futures`, for one start at least.
-        num_frames: T.
+        clips: The data set.
+        others: From `ClipSet.other_futures`, for at least one start.
     """
 
     name = "another real future"
     kind: RowKind = "real"
-    about = "the other clips of the same start, as samples: a perfect sampler that is told x0 alone"
+    about = "the other clips of the same start, as samples: a perfect sampler conditioned on x0"
     is_stochastic = True
 
-    def __init__(
-        self, dataset: PackedDataset, others: Mapping[str, Sequence[Start]], *, num_frames: int
-    ) -> None:
-        self._dataset, self._others, self._num_frames = dataset, others, num_frames
+    def __init__(self, clips: ClipSet, others: Mapping[str, Sequence[Start]]) -> None:
+        self._clips, self._others = clips, others
 
     @property
     def counts(self) -> tuple[int, int]:
@@ -90,21 +95,20 @@ class OtherFutures(Baseline):
         return min(lengths), max(lengths)
 
     def follow(self, clips: Sequence[RealClip], *, sample: int = 0) -> list[Video]:
-        """Return the frames of the other clips, which have the first frame in common."""
+        """Return the frames of the other clips after the shared first frame."""
         chosen = [self._others[clip.start.key][sample] for clip in clips]
-        num = self._num_frames
-        return [read_clip(self._dataset, start, num_frames=num).frames[1:] for start in chosen]
+        return [self._clips.read(start).frames[1:] for start in chosen]
 
     def num_futures(self, clip: RealClip, *, most: int) -> int:
-        """Return how many other clips there are, at most K; 0 where there is none."""
+        """Return the number of other clips, at most K; 0 where there are none."""
         return min(most, len(self._others.get(clip.start.key, ())))
 
 
 class Frozen(Baseline):
-    """The first frame, again and again."""
+    """The first frame, repeated."""
 
-    name = "frozen first frame"
-    about = "x0 at every time: what a model of motion must beat"
+    name = FROZEN
+    about = "x0 at every time: a model of motion must beat it"
 
     def follow(self, clips: Sequence[RealClip], *, sample: int = 0) -> list[Video]:
         """Return x0, T times."""
@@ -113,7 +117,11 @@ class Frozen(Baseline):
 
 
 class Shuffled(Baseline):
-    """The real frames in a random order."""
+    """The real frames in a random order.
+
+    Args:
+        seed: Seed of the order.
+    """
 
     name = "time-shuffled"
     sees_real = True
@@ -133,12 +141,12 @@ class Shuffled(Baseline):
         return np.asarray(clip.frames[order])
 
 
-class Modelled(Baseline):
-    """What decodes a latent, wherever that is from.
+class DecodedBaseline(Baseline):
+    """A baseline that decodes a latent with the model's stage 1.
 
     Args:
-        model: In evaluation mode.
-        seed: Of all draws.
+        model: The model in evaluation mode.
+        seed: Seed of all draws.
     """
 
     def __init__(self, model: VideoModel, *, seed: int = 0) -> None:
@@ -155,22 +163,21 @@ class Modelled(Baseline):
     def latents(
         self, clips: Sequence[RealClip], x0: Float[Tensor, "b 3 h w"], *, sample: int = 0
     ) -> Float[Tensor, "b z"]:
-        """Return what is decoded."""
+        """Return the latents that are decoded."""
 
 
-class Sampled(Modelled):
-    """The model: nu drawn, z made of it.
+class Sampled(DecodedBaseline):
+    """The model: nu is drawn, z = T(nu; x0, eta) is decoded.
 
     Args:
-        model: In evaluation mode.
-        seed: Of all draws.
-        sample: Number of the sample, for K of them.
-        temperature: Factor on nu.
+        model: The model in evaluation mode.
+        seed: Seed of all draws.
+        temperature: Factor on nu, at least 0.
     """
 
-    name = "cINN"
+    name = MODEL
     kind: RowKind = "model"
-    about = "nu ~ N(0, I), z = T(nu; x0, eta), decoded"
+    about = "the model: nu ~ N(0, I), z = T(nu; x0, eta), decoded"
     is_stochastic = True
 
     def __init__(self, model: VideoModel, *, seed: int = 0, temperature: float = 1.0) -> None:
@@ -187,22 +194,22 @@ class Sampled(Modelled):
     def condition(
         self, clips: Sequence[RealClip], x0: Float[Tensor, "b 3 h w"]
     ) -> Float[Tensor, "b c"]:
-        """Return what the flow is told."""
+        """Return the condition of the flow."""
         return condition(self._model, clips, x0)
 
 
-class Misled(Sampled):
-    """The model with the control of another clip, for models that take one.
+class ShuffledControl(Sampled):
+    """The model, conditioned on the control of another clip.
 
     Args:
-        model: In evaluation mode, with a control.
-        controls: To choose from, at least 2.
-        seed: Of all draws.
+        model: The model in evaluation mode, with a control.
+        controls: Controls to choose from, at least 2.
+        seed: Seed of all draws.
     """
 
     name = "shuffled eta"
     kind: RowKind = "baseline"
-    about = "the model, told the control of another clip: what ignoring eta would give"
+    about = "the model, conditioned on another clip's control: what ignoring eta would give"
 
     def __init__(
         self, model: VideoModel, controls: Float32[np.ndarray, "n e"], *, seed: int = 0
@@ -213,10 +220,10 @@ class Misled(Sampled):
     def condition(
         self, clips: Sequence[RealClip], x0: Float[Tensor, "b 3 h w"]
     ) -> Float[Tensor, "b c"]:
-        """Return what the flow is told: x0, and the control of another clip."""
-        return condition(self._model, [self._misled(clip) for clip in clips], x0)
+        """Return the condition of the flow, with another clip's control."""
+        return condition(self._model, [self._exchanged(clip) for clip in clips], x0)
 
-    def _misled(self, clip: RealClip) -> RealClip:
+    def _exchanged(self, clip: RealClip) -> RealClip:
         others = self._controls
         if clip.eta is not None:
             others = others[np.abs(others - clip.eta).max(axis=1) > 0]
@@ -225,12 +232,12 @@ class Misled(Sampled):
         return replace(clip, eta=others[hash_of(f"{self._seed}/{clip.start.key}") % len(others)])
 
 
-class Reconstructed(Modelled):
+class Reconstructed(DecodedBaseline):
     """Stage 1 alone: the real clip, encoded and decoded."""
 
-    name = "reconstruction"
+    name = RECONSTRUCTION
     sees_real = True
-    about = "stage 1 alone, p(x0, q(X)): sees the real clip, and is the ceiling of stage 2"
+    about = "stage 1 alone, p(x0, q(X)): sees the real clip, and bounds what stage 2 can reach"
 
     def latents(
         self, clips: Sequence[RealClip], x0: Float[Tensor, "b 3 h w"], *, sample: int = 0
@@ -240,8 +247,8 @@ class Reconstructed(Modelled):
         return encoded(self._model, clips)
 
 
-class StandardLatent(Modelled):
-    """z from N(0, I): what stage 1 makes of noise, without stage 2."""
+class StandardLatent(DecodedBaseline):
+    """z from N(0, I): stage 1 without stage 2."""
 
     name = "z ~ N(0, I)"
     about = "stage 2 left out: z is noise"
@@ -254,15 +261,15 @@ class StandardLatent(Modelled):
         return draws(self._model, clips, seed=self._seed, purpose=f"z {sample}").to(x0)
 
 
-class Prior(Modelled):
-    """z from a simple distribution fitted on training clips.
+class Prior(DecodedBaseline):
+    """z from a simple distribution fitted to training clips.
 
     Args:
-        model: In evaluation mode.
-        prior: Fitted.
-        name: Of the row.
-        about: One sentence.
-        seed: Of all draws.
+        model: The model in evaluation mode.
+        prior: The fitted distribution.
+        name: Name of the row.
+        about: What it is, in one sentence.
+        seed: Seed of all draws.
     """
 
     is_stochastic = True
@@ -289,35 +296,34 @@ class Prior(Modelled):
 
 
 class TrainingClips:
-    """Training clips to look up by their first frames; only small pictures of these are kept.
+    """Training clips that can be looked up by their first frames.
 
     Args:
-        dataset: That the clips are of.
-        starts: Of the split train, at least one.
-        num_frames: T.
+        clips: Clips of the split train, at least one. Only thumbnails of their first frames are
+            kept in memory.
     """
 
-    def __init__(self, dataset: PackedDataset, starts: Sequence[Start], *, num_frames: int) -> None:
-        self.starts = tuple(starts)
-        self._dataset, self._num_frames = dataset, num_frames
-        pictures = (dataset.read(s.position, [s.first]).frames[0] for s in starts)
+    def __init__(self, clips: PackedClips) -> None:
+        self.starts = clips.starts
+        self._clips = clips
+        pictures = (clips.first_frame(start) for start in clips.starts)
         self.thumbnails: Float[Tensor, "n p"] = torch.stack([_thumbnail(p) for p in pictures])
 
     def nearest(self, x0: UInt8[np.ndarray, "h w 3"], *, num: int) -> list[RealClip]:
-        """Return the clips whose first frames are nearest to another one, the nearest first."""
+        """Return the clips whose first frames are nearest to a picture, the nearest first."""
         distances = (self.thumbnails - _thumbnail(x0)).square().sum(dim=1)
         return [self.read(i) for i in distances.argsort(stable=True)[:num].tolist()]
 
     def read(self, index: int) -> RealClip:
         """Return a clip by its position in `starts`."""
-        return read_clip(self._dataset, self.starts[index], num_frames=self._num_frames)
+        return self._clips.read(self.starts[index])
 
 
 class NearestTraining(Baseline):
-    """The training clip whose first frame is nearest to x0: what remembering is worth.
+    """The training clip whose first frame is nearest to x0: what memorising would give.
 
     Args:
-        training: To look up.
+        training: The training clips.
     """
 
     name = "nearest training clip"
@@ -332,8 +338,81 @@ class NearestTraining(Baseline):
         return [self._training.nearest(clip.frames[0], num=1)[0].frames[1:] for clip in clips]
 
 
+@dataclass(frozen=True)
+class Training:
+    """Training clips, and priors on z fitted to them.
+
+    Attributes:
+        clips: The training clips.
+        priors: Priors by the names of their rows.
+    """
+
+    clips: TrainingClips
+    priors: Mapping[str, LatentPrior]
+
+    def baselines(self, model: VideoModel, *, seed: int) -> list[Baseline]:
+        """Return the baselines that need training clips.
+
+        Args:
+            model: The model, which decodes the draws of the priors.
+            seed: Seed of the draws.
+        """
+        sampled: list[Baseline] = [
+            Prior(model, prior, name=name, about=_ABOUT_PRIORS[name], seed=seed)
+            for name, prior in self.priors.items()
+        ]
+        return [*sampled, NearestTraining(self.clips)]
+
+
+def fit_training(model: VideoModel, clips: PackedClips, *, seed: int) -> Training:
+    """Read training clips and fit the priors that the flow has to beat.
+
+    Latents are drawn from q(z | X), as the flow was trained on.
+
+    Args:
+        model: The model in evaluation mode.
+        clips: Clips of the split train, of two source videos at least.
+        seed: Seed of the latents.
+
+    Raises:
+        UserError: They are of fewer than two source videos.
+    """
+    training = TrainingClips(clips)
+    z, c, groups = _latents(model, training, seed=seed)
+    if len(groups.unique()) < 2:
+        raise UserError(
+            "simple priors are fitted on 2 source videos at least, the split train has 1: give "
+            "more training clips (--training)"
+        )
+    priors: dict[str, LatentPrior] = {
+        GAUSSIAN: GaussianPrior.fit(z, c),
+        LINEAR: LinearGaussianPrior.fit(z, c, groups=groups),
+    }
+    return Training(clips=training, priors=priors)
+
+
+@torch.inference_mode()
+def _latents(
+    model: VideoModel, training: TrainingClips, *, seed: int
+) -> tuple[Float[Tensor, "n z"], Float[Tensor, "n c"], Int[Tensor, " n"]]:
+    """Draws from q(z | X), conditions, and the number of each clip's source."""
+    z, c, count = [], [], len(training.starts)
+    for first in range(0, count, _ENCODED_AT_ONCE):
+        clips = [training.read(i) for i in range(first, min(first + _ENCODED_AT_ONCE, count))]
+        z.append(encoded(model, clips, seed=seed).double().cpu())
+        c.append(condition(model, clips, first_frames(model, clips)).double().cpu())
+    sources = [start.source for start in training.starts]
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(sources))}
+    # Clones, as tensors made in inference mode cannot take part in autograd later.
+    return (
+        torch.cat(z).clone(),
+        torch.cat(c).clone(),
+        torch.tensor([numbers[source] for source in sources]),
+    )
+
+
 def first_frames(model: VideoModel, clips: Sequence[RealClip]) -> Float[Tensor, "b 3 h w"]:
-    """Return the first frames of clips where the model is."""
+    """Return the first frames of clips on the model's device."""
     device = next(model.parameters()).device
     return to_tensor(np.stack([clip.frames[0] for clip in clips])).to(device)
 
@@ -353,9 +432,10 @@ def encoded(
 def condition(
     model: VideoModel, clips: Sequence[RealClip], x0: Float[Tensor, "b 3 h w"]
 ) -> Float[Tensor, "b c"]:
-    """Return what the flow is told: x0, and the true control where the model takes one.
+    """Return the condition of the flow: x0, and the true control for models that take one.
 
-    A model that can do without is told none by data that have none of its length.
+    A model with an optional control is used without it where the data have no control of its
+    length.
 
     Raises:
         UserError: The model needs a control, and the data have none of its length.
@@ -379,10 +459,10 @@ def draws(
     """Return a standard normal row of the length of z for each clip, on the CPU.
 
     Args:
-        model: Whose z.
-        clips: Of the rows.
-        seed: Of the draws.
-        purpose: Other purposes draw other rows.
+        model: The model whose z it is.
+        clips: The clips; a clip's row depends on its start, the seed and the purpose alone.
+        seed: Seed of the draws.
+        purpose: What they are for; another purpose gives other rows.
     """
     generators = (_generator(clip, seed=seed, purpose=purpose) for clip in clips)
     return torch.stack([torch.randn(model.z_dim, generator=g) for g in generators])

@@ -1,4 +1,4 @@
-"""Features of clips by a named network, remembered by what the clips show."""
+"""Features of clips by a network, cached by the hash of the clips' pixels."""
 
 import hashlib
 import sqlite3
@@ -17,24 +17,29 @@ from torch import Tensor
 from cinnema.backbones.i3d import I3D, FrameResize, resize_frames
 from cinnema.backbones.inception import FEATURE_DIM, Inception
 from cinnema.core.errors import UserError
-from cinnema.evaluation.precision import Precision, in_precision
 from cinnema.media.pictures import to_tensor
 
 Video = UInt8[np.ndarray, "n h w 3"]
 
-_REMEMBERED = 512  # clips in memory: those of a batch are asked for by several measures
+Precision = Literal["float32", "mixed", "bfloat16"]
+
+# Layers of I3D that bfloat16 does not harm. All of it in bfloat16 moves FVD by over a per cent,
+# mostly because of the wide convolutions at the beginning (benchmarks/i3d.py).
+_HARMLESS = ("conv3d_1a", "mixed_3b", "mixed_4")
+
+_IN_MEMORY = 512  # clips: several metrics ask for those of a batch
 _FRAMES_AT_ONCE = 32
 
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureNetwork:
-    """What turns a clip into numbers.
+    """A network that maps a clip to features.
 
     Attributes:
-        name: For people.
-        identity: All that decides the numbers: the file's SHA-256, layer, resize, precision.
-        compute: From one clip of pixels to its features, of any shape.
-        min_frames: The shortest clip that it takes.
+        name: Its name.
+        identity: What determines the features: SHA-256 of the file, layer, resize, precision.
+        compute: Maps one clip of pixels to its features, of any shape.
+        min_frames: Number of frames of the shortest clip that it takes.
     """
 
     name: str
@@ -44,13 +49,13 @@ class FeatureNetwork:
 
 
 class FeatureCache:
-    """Features on disk, by the hash of what they are of; one SQLite file for any processes.
+    """Arrays on disk by key, in one SQLite file that several processes can use at once.
 
     Args:
-        folder: Where the file lies; made if missing.
+        folder: Folder of the file; made if it is missing.
 
     Raises:
-        UserError: The folder cannot be written to, or holds a damaged file.
+        UserError: The folder cannot be written to, or contains a damaged file.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -65,7 +70,7 @@ class FeatureCache:
             raise self._unusable(error) from error
 
     def read(self, key: str) -> NDArray[np.float32] | None:
-        """Return what was kept under a key, flat; None if nothing was."""
+        """Return the array of a key, flattened; None if there is none."""
         try:
             row = self._database.execute(
                 "SELECT value FROM features WHERE key = ?", (key,)
@@ -75,7 +80,7 @@ class FeatureCache:
         return None if row is None else np.frombuffer(row[0], dtype=np.float32)
 
     def write(self, key: str, value: Float32[np.ndarray, "*shape"]) -> None:
-        """Keep features; what was kept under the key is replaced."""
+        """Write the array of a key; one that is there is replaced."""
         try:
             self._database.execute(
                 "INSERT OR REPLACE INTO features VALUES (?, ?)", (key, value.tobytes())
@@ -84,7 +89,7 @@ class FeatureCache:
             raise self._unusable(error) from error
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._database.close()
 
     def _unusable(self, error: Exception) -> UserError:
@@ -94,11 +99,11 @@ class FeatureCache:
         )
 
 
-class Remembered:
-    """Arrays that are computed once for each key: in memory while they are new, and on disk.
+class ArrayCache:
+    """Arrays that are computed once for each key: the latest in memory, all on disk.
 
     Args:
-        cache: Where they are kept between runs; only in memory if None.
+        cache: The cache on disk; None keeps the latest in memory only.
     """
 
     def __init__(self, cache: FeatureCache | None = None) -> None:
@@ -108,11 +113,11 @@ class Remembered:
     def get(
         self, key: str, compute: Callable[[], Float32[np.ndarray, " n"]]
     ) -> NDArray[np.float32]:
-        """Return what is kept under a key, or compute and keep it.
+        """Return the array of a key, computed if it is not there yet.
 
         Args:
-            key: All that decides the array.
-            compute: Makes it.
+            key: A text that determines the array.
+            compute: Computes it.
         """
         row = self._memory.get(key)
         if row is None and self._cache is not None:
@@ -123,7 +128,7 @@ class Remembered:
                 self._cache.write(key, row)
         self._memory[key] = row
         self._memory.move_to_end(key)
-        if len(self._memory) > _REMEMBERED:
+        if len(self._memory) > _IN_MEMORY:
             self._memory.popitem(last=False)
         return row
 
@@ -131,12 +136,12 @@ class Remembered:
 class Features:
     """Features of clips by one network, computed once for each content.
 
-    Every clip goes through the network alone, so that neither the batch nor the number of
-    processes touches a single bit of them.
+    The network sees one clip at a time, so the features do not depend on the batch or the number
+    of processes, to the bit.
 
     Args:
-        network: What computes them.
-        cache: Where they are kept between runs; only in memory if None.
+        network: The network.
+        cache: The cache on disk; None keeps the latest features in memory only.
 
     Example:
         >>> features = Features(i3d_network(
@@ -148,7 +153,7 @@ class Features:
 
     def __init__(self, network: FeatureNetwork, *, cache: FeatureCache | None = None) -> None:
         self.network = network
-        self._remembered = Remembered(cache)
+        self._arrays = ArrayCache(cache)
 
     def of(self, videos: Sequence[Video]) -> Float[Tensor, "b d"]:
         """Return the features of clips, in float32 on the CPU.
@@ -160,7 +165,7 @@ class Features:
 
     def _of(self, video: Video) -> NDArray[np.float32]:
         key = f"{self.network.identity}/{content_hash(video)}"
-        return self._remembered.get(key, lambda: self._computed(video))
+        return self._arrays.get(key, lambda: self._computed(video))
 
     @torch.inference_mode()
     def _computed(self, video: Video) -> NDArray[np.float32]:
@@ -184,15 +189,15 @@ def i3d_network(
     device: torch.device,
     precision: Precision = "float32",
 ) -> FeatureNetwork:
-    """Return an I3D as what FVD, DTFVD and diversity see of a clip.
+    """Return I3D as FVD, DTFVD and diversity use it.
 
     Args:
-        i3d: In evaluation mode; it is changed to its fast layout, and moved.
-        sha256: Of its file.
+        i3d: The network in evaluation mode; it is changed to its fast layout, and moved.
+        sha256: SHA-256 of its file.
         layer: "logits" or "features".
-        resize: How frames are brought to 224 x 224.
-        device: Where it computes.
-        precision: In which number format; see `choose_precision`.
+        resize: How frames are resized to 224 x 224.
+        device: Device that it computes on.
+        precision: Number format; see `choose_precision`.
     """
     i3d = in_precision(i3d.to(device), precision)
 
@@ -210,12 +215,12 @@ def i3d_network(
 
 
 def inception_network(inception: Inception, sha256: str, *, device: torch.device) -> FeatureNetwork:
-    """Return FID's Inception: the features of every frame of a clip, one after the other.
+    """Return FID's Inception: the features of every frame of a clip, concatenated.
 
     Args:
-        inception: In evaluation mode; it is moved.
-        sha256: Of its file.
-        device: Where it computes.
+        inception: The network in evaluation mode; it is moved.
+        sha256: SHA-256 of its file.
+        device: Device that it computes on.
     """
     inception = inception.to(device)
 
@@ -228,3 +233,37 @@ def inception_network(inception: Inception, sha256: str, *, device: torch.device
     return FeatureNetwork(
         name="Inception", identity=f"{sha256}/pool3/half_pixel/float32", compute=compute
     )
+
+
+def choose_precision(device: torch.device) -> Precision:
+    """Return the number format of I3D for a device: "mixed" on CPUs with bfloat16 in hardware.
+
+    Args:
+        device: Device that the network computes on.
+    """
+    if device.type != "cpu":
+        return "float32"
+    has_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "mixed" if has_bf16 else "float32"
+
+
+def in_precision(i3d: I3D, precision: Precision) -> I3D:
+    """Fold batch norms, lay channels out last, and round weights, in place.
+
+    Args:
+        i3d: The network in evaluation mode, float32.
+        precision: "float32" changes numbers by rounding only; "mixed" has the layers that it does
+            not harm in bfloat16, "bfloat16" all but the last.
+
+    Returns:
+        The network itself.
+    """
+    i3d.fold_batch_norm().channels_last()
+    if precision == "float32":
+        return i3d
+    for name, layer in i3d.named_children():
+        is_trunk = name.lower().startswith(("conv3d_1", "conv3d_2", "mixed"))
+        if is_trunk and (precision == "bfloat16" or name.lower().startswith(_HARMLESS)):
+            for weight in layer.parameters():
+                weight.data = weight.data.to(torch.bfloat16)
+    return i3d

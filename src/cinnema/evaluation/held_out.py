@@ -6,6 +6,7 @@ the same clips with the same noise, so its numbers can be compared over a traini
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -13,7 +14,7 @@ from torch import Tensor
 from cinnema.data.crops import SceneCrops
 from cinnema.data.loader import VideoBatch
 from cinnema.evaluation.likelihood import encode_scenes, negative_log_likelihood, with_noise
-from cinnema.evaluation.reconstruction import score_flow
+from cinnema.evaluation.warping_scores import flow_scores
 from cinnema.models.flow.conditioning import Conditioner
 from cinnema.models.flow.flow import ConditionalFlow
 from cinnema.models.keypoint.keypoints import Twins, sides_apart
@@ -44,9 +45,10 @@ def stage1_validation(
         sums: dict[str, list[float]] = {}
         for scene in crops:
             total = sums.setdefault(f"error_{scene.scene.texture}", [0.0, 0.0])
-            for score in score_flow(stage1, scene, num_clips=num):
-                total[0] += score.values["flow_error"]
-                total[1] += score.values["flow_motion"]
+            x0 = np.asarray(scene.frames[:num, 0])
+            for scores in flow_scores(stage1, x0, scene.flow[:num]):
+                total[0] += scores["flow_error"]
+                total[1] += scores["flow_motion"]
         return {name: error / max(motion, 1e-12) for name, (error, motion) in sums.items()}
 
     return validate

@@ -11,20 +11,12 @@ from torch.nn import functional
 
 from cinnema.data.crop_batches import moving_target
 from cinnema.data.crops import SceneCrops
-from cinnema.evaluation.motion import pictures
-from cinnema.evaluation.scores import ClipScore, Metric
+from cinnema.evaluation.protocol import RealClip
+from cinnema.evaluation.warping_scores import Scores, pictures, with_flow
 from cinnema.models.flow.priors import GaussianPrior, LinearGaussianPrior
 from cinnema.models.warping.model import WarpingModel
 from cinnema.models.warping.stage1 import Stage1
 from cinnema.training.latent_pool import LatentPool, encode
-
-LIKELIHOOD_MEASURES = (
-    Metric("flow", "flow"),
-    Metric("Gaussian", "gaussian"),
-    Metric("linear-Gaussian", "linear"),
-    Metric("flow less Gaussian", "less_gaussian", shows_interval=True),
-    Metric("flow less linear", "less_linear", shows_interval=True),
-)
 
 _DIMENSIONS = (2, 4, 8, 16, 32, 64)
 _NUM_FOLDS = 4
@@ -103,6 +95,22 @@ def encode_scenes(stage1: Stage1, crops: Sequence[SceneCrops], *, num: int) -> S
     )
 
 
+def encode_clips(stage1: Stage1, clips: Sequence[RealClip]) -> LatentPool:
+    """Encode clips on stage 1's device; the result is on the CPU.
+
+    Args:
+        stage1: Stage 1 in evaluation mode.
+        clips: The clips; their optical flow is computed where it is not there yet.
+    """
+    known = [with_flow(clip) for clip in clips]
+    return encode(
+        stage1,
+        pictures(np.stack([clip.frames[0] for clip in known])),
+        torch.from_numpy(np.stack([np.asarray(clip.flow) for clip in known])),
+        _known_to_move(np.stack([np.asarray(clip.motion) for clip in known])),
+    ).to(torch.device("cpu"))
+
+
 def _known_to_move(motion: Float32[np.ndarray, "n m m"]) -> Float[Tensor, "n m m"]:
     moving, known = moving_target(torch.from_numpy(motion))
     return moving * known
@@ -169,48 +177,65 @@ def fit_priors(
 
 
 @torch.no_grad()
-def score_likelihood(
+def likelihood_scores(
     model: WarpingModel,
     priors: FittedPriors,
-    latents: SceneLatents,
+    pool: LatentPool,
     *,
     noise: float,
     num_draws: int = 4,
     seed: int = 1,
-) -> list[ClipScore]:
+) -> list[Scores]:
     """Return negative log-likelihoods of held-out clips under the flow and both priors.
 
+    "flow", "gaussian" and "linear" are those of each, in nats per dimension, "less_gaussian" and
+    "less_linear" the flow's less a prior's.
+
     Args:
-        model: In evaluation mode, float32.
-        priors: Fitted on training scenes.
-        latents: Latents of validation scenes.
+        model: The model in evaluation mode, float32.
+        priors: Priors fitted to training clips.
+        pool: Held-out clips, encoded.
         noise: Standard deviation of q(z | X).
         num_draws: Draws of noise for each clip; the same ones for all priors.
         seed: Seed of the noise.
     """
     device = next(model.parameters()).device
-    joint = latents.pool.joint.float()
+    joint = pool.joint.float()
     c, embedded = model.conditioner(joint.to(device)), priors.embedding(joint)
     densities: dict[str, Callable[[Tensor], Tensor]] = {
         "flow": lambda z: model.flow.log_prob(z.to(device), c).cpu().double(),
         "gaussian": lambda z: priors.gaussian.log_prob(z.double(), embedded),
         "linear": lambda z: priors.linear.log_prob(z.double(), embedded),
     }
-    draws = [with_noise(latents.pool.z, noise=noise, draw=d, seed=seed) for d in range(num_draws)]
+    draws = [with_noise(pool.z, noise=noise, draw=d, seed=seed) for d in range(num_draws)]
     nll = {
         name: negative_log_likelihood(log_prob, draws).mean(dim=0)
         for name, log_prob in densities.items()
     }
     nll["less_gaussian"] = nll["flow"] - nll["gaussian"]
     nll["less_linear"] = nll["flow"] - nll["linear"]
-    return [
-        ClipScore(
-            latents.scenes[group],
-            latents.textures[group],
-            {name: float(values[i]) for name, values in nll.items()},
-        )
-        for i, group in enumerate(latents.groups.tolist())
-    ]
+    return [{name: float(values[i]) for name, values in nll.items()} for i in range(len(pool))]
+
+
+@torch.no_grad()
+def inversion_errors(
+    model: WarpingModel, pool: LatentPool, *, noise: float, seed: int = 2
+) -> tuple[float, float]:
+    """Return the largest absolute errors of the flow's round trips of nu and of z, in float32.
+
+    Args:
+        model: The model in evaluation mode, float32.
+        pool: Held-out clips, encoded: their first frames are the conditions.
+        noise: Standard deviation of q(z | X).
+        seed: Seed of nu and of the noise.
+    """
+    device = next(model.parameters()).device
+    c = model.conditioner(pool.joint.float().to(device))
+    z = with_noise(pool.z, noise=noise, draw=0, seed=seed).to(device)
+    nu = torch.randn(z.shape, generator=torch.Generator().manual_seed(seed)).to(device)
+    residual = model.to_residual(model.to_latent(nu, c)[0], c)[0]
+    latent = model.to_latent(model.to_residual(z, c)[0], c)[0]
+    return float((residual - nu).abs().max()), float((latent - z).abs().max())
 
 
 def _choose_dim(joint: Tensor, z: Tensor, groups: Tensor) -> int:

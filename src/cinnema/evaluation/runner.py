@@ -1,51 +1,113 @@
-"""An evaluation: every contestant continues every start, and every measure looks on.
+"""Computes a list of metrics over the starts of a clip set, for the model and the baselines.
 
-Starts come in batches and are forgotten; what is kept are sums. So 100,000 clips need no more
-memory than 100, and processes that share the starts add up to the same numbers.
+Starts come in batches and are forgotten: metrics keep sums, or a few numbers for each clip. The
+starts are divided among processes, whose sums add up to the same numbers.
 """
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
 
 import numpy as np
 import torch
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
 
-from cinnema.backbones.registry import BackboneName, Found
+from cinnema.backbones.registry import BackboneName, Found, find_backbones
 from cinnema.core.distributed import Ranks
 from cinnema.core.errors import UserError
+from cinnema.data.crops import SceneCrops
 from cinnema.data.dataset import PackedDataset
-from cinnema.evaluation.assembly import Task, metrics_of
+from cinnema.data.records import Split
+from cinnema.evaluation import MetricName
 from cinnema.evaluation.baselines import (
     Baseline,
     Frozen,
-    Misled,
     OtherFutures,
     Reconstructed,
     Sampled,
     Shuffled,
+    ShuffledControl,
     StandardLatent,
+    Training,
+    fit_training,
 )
 from cinnema.evaluation.features import FeatureCache
-from cinnema.evaluation.metrics.base import Futures, Metric, RealBatch
-from cinnema.evaluation.protocols import (
+from cinnema.evaluation.known_truth.reader import EndPointReader
+from cinnema.evaluation.metrics.base import Futures, Metric, Progress, RealBatch, Task
+from cinnema.evaluation.metrics.registry import METRICS, default_metrics, make_metrics
+from cinnema.evaluation.protocol import (
+    CropClips,
+    PackedClips,
+    ProtocolName,
     RealClip,
     Start,
     choose_protocol,
+    choose_split,
     choose_starts,
-    find_other_futures,
-    read_clip,
+    thin_shared_starts,
 )
 from cinnema.evaluation.results import Evaluation
-from cinnema.evaluation.settings import EvaluationSettings
 from cinnema.evaluation.statistics.bootstrap import hash_of
-from cinnema.evaluation.summing import sum_up
-from cinnema.evaluation.training import Training, prepare_training
+from cinnema.evaluation.summary import summarise
+from cinnema.evaluation.warping_scores import WarpingSettings
 from cinnema.media.pictures import to_tensor
 from cinnema.models.base import VideoModel
+from cinnema.models.warping.model import WarpingModel
 
-Progress = Callable[[str, int, int], None]
+_MAX_TRAINING = 512  # training clips that priors are fitted to and that are looked up
+_MAX_CONTROLS = 256
 
-_CONTROLS = 256
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class EvaluationSettings:
+    """What is measured, and how much of it.
+
+    Attributes:
+        only: Names of the metrics; None for all general ones.
+        protocol: "aligned", or "paper" for the published pairing of frames, lengths and counts.
+        split: Split that is evaluated; None for the first of test, validation and train that has a
+            clip that is long enough.
+        samples: K, futures of each start by the model and stochastic baselines; None is 5 by the
+            paper's protocol, else 2.
+        clips: Largest number of starts; None for all, or for what the paper has. For the metric
+            "futures" alone it is the number of first frames, each with all its futures.
+        stride: Distance between two frames, in frames of the clip; None for natural speed where
+            the data say so, else 1.
+        seed: Seed of all draws.
+        batch_size: Number of starts that the model computes at once. With 1, any number of
+            processes gives the same numbers to the last digits; more are faster on a GPU, and
+            change numbers by rounding.
+        parts: Whether the numbers of each label and source are reported, too, by metrics that keep
+            single clips.
+        warping: How many clips the metrics of warping models measure.
+    """
+
+    only: tuple[MetricName, ...] | None = None
+    protocol: ProtocolName = "aligned"
+    split: Split | None = None
+    samples: int | None = Field(default=None, ge=1)
+    clips: int | None = Field(default=None, ge=2)
+    stride: int | None = Field(default=None, ge=1)
+    seed: int = Field(default=0, ge=0)
+    batch_size: int = Field(default=1, ge=1)
+    parts: bool = False
+    warping: WarpingSettings = Field(default_factory=WarpingSettings)
+
+    @property
+    def num_samples(self) -> int:
+        """K."""
+        return self.samples or (5 if self.protocol == "paper" else 2)
+
+    @property
+    def names(self) -> tuple[MetricName, ...]:
+        """Names of the metrics."""
+        return default_metrics() if self.only is None else self.only
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as JSON values."""
+        return asdict(self) | {"only": None if self.only is None else list(self.only)}
 
 
 def evaluate_model(
@@ -55,123 +117,252 @@ def evaluate_model(
     backbones: Mapping[BackboneName, Found],
     settings: EvaluationSettings | None = None,
     training: PackedDataset | None = None,
+    reader: Callable[[], EndPointReader] | None = None,
+    against: VideoModel | None = None,
     sha256: str = "",
     cache: FeatureCache | None = None,
     device: torch.device | None = None,
     ranks: Ranks | None = None,
     progress: Progress | None = None,
 ) -> Evaluation | None:
-    """Measure a model beside all baselines.
+    """Evaluate a model and all baselines on packed clips.
 
     Args:
-        model: Moved to the device and set to evaluation.
-        dataset: Clips of the model's size.
-        backbones: From `find_backbones`: what is missing is reported as missing.
-        settings: How much is measured; see there for the default.
-        training: Whose split train the priors are fitted on; the data set itself if None.
-        sha256: Of the model's file.
-        cache: Of features, between runs.
-        device: Where to compute; where the model is if None.
+        model: The model; moved to the device and set to evaluation.
+        dataset: Packed clips; frames of another size than the model's are stretched to it.
+        backbones: Networks from `find_backbones`: a column whose network is missing says so.
+        settings: What is measured; see there for the default.
+        training: Data whose split train priors are fitted to; defaults to `dataset`.
+        reader: Returns what reads end points off pictures, for task metrics of robots.
+        against: Another model; paired differences to it are reported for metrics that can.
+        sha256: SHA-256 of the model's file, for the record.
+        cache: Cache of features between runs.
+        device: Device to compute on; defaults to the model's.
         ranks: The processes that measure together; only this one if None.
-        progress: Told what goes on, how many continuations are measured, and of how many.
+        progress: Called with what is done, the number of continuations done, and of all.
 
     Returns:
-        What was found; None in all processes but the first.
+        The result; None on all processes but the first.
 
     Raises:
-        UserError: The data do not fit the model or the protocol.
+        UserError: The data do not suit the model, the protocol or a metric.
     """
-    began = time.monotonic()
     settings, ranks = settings or EvaluationSettings(), ranks or Ranks()
     device = device or next(model.parameters()).device
-    model = model.to(device).eval()
-    tell = progress if progress is not None and ranks.is_first else _say_nothing
-    task = _task(
-        model, dataset, training or dataset, settings, backbones, cache, device, progress=tell
+    tell = progress if progress is not None and ranks.is_first else _ignore
+    task = _packed_task(model.to(device).eval(), dataset, training or dataset, settings, tell)
+    task = replace(task, backbones=backbones, reader=reader, cache=cache)
+    other = None if against is None else replace(task, model=against.to(device).eval(), features={})
+    return run(task, settings, against=other, sha256=sha256, ranks=ranks)
+
+
+VALIDATION: tuple[MetricName, ...] = (
+    "flow-error",
+    "reconstruction",
+    "samples",
+    "likelihood",
+    "sample-motion",
+)
+"""The metrics of `cinnema validate`."""
+
+
+def evaluate_crops(
+    model: WarpingModel,
+    validation: Sequence[SceneCrops],
+    *,
+    train: Sequence[SceneCrops],
+    name: str,
+    warping: WarpingSettings | None = None,
+    num_samples: int = 10,
+    seed: int = 0,
+    sha256: str = "",
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Evaluate a warping model on crops of scenes that it was not trained on, in float32.
+
+    If the early stop of stage 2 used the likelihood on the same scenes, that is flattered a little.
+
+    Args:
+        model: The model; set to evaluation.
+        validation: Crops of scenes that it was not trained on, at least one.
+        train: Crops of training scenes, two at least, which priors are fitted to.
+        name: Name of the data.
+        warping: How many clips are measured; see there for the default.
+        num_samples: K, samples of each start.
+        seed: Seed of all draws.
+        sha256: SHA-256 of the model's file, for the record.
+        progress: Called with what is done, the number of clips done, and of all.
+
+    Raises:
+        UserError: There are too few scenes, or a frame to compare does not exist.
+    """
+    if not validation:
+        raise UserError("validation: at least 1 scene is needed, got 0; give more clips")
+    num_frames, warping = model.num_frames, warping or WarpingSettings()
+    settings = EvaluationSettings(
+        only=VALIDATION, samples=num_samples, seed=seed, parts=True, warping=warping
     )
-    contestants = _contestants(task)
-    measures = metrics_of(task)
-    share = ranks.shard(task.starts)
-    _stream(task, contestants, measures, share, settings.batch_size, progress=tell)
-    for measure in measures:  # one after the other, as the sums of some are large
-        for sums in ranks.gather_on_first(measure.sums):
-            measure.merge(sums)
+    training = CropClips(train, num_frames=num_frames, name=name) if train else None
+    task = Task(
+        model=model.float().eval(),
+        clips=CropClips(validation, num_frames=num_frames, name=name),
+        protocol=choose_protocol("aligned", name, num_frames=num_frames),
+        training_clips=training,
+        no_training="there are none: give more clips",
+        backbones=find_backbones(None),
+        device=next(model.parameters()).device,
+        num_samples=num_samples,
+        seed=seed,
+        warping=warping,
+        progress=progress or _ignore,
+    )
+    evaluation = run(task, settings, sha256=sha256)
+    assert evaluation is not None
+    return evaluation
+
+
+def run(
+    task: Task,
+    settings: EvaluationSettings,
+    *,
+    against: Task | None = None,
+    sha256: str = "",
+    ranks: Ranks | None = None,
+) -> Evaluation | None:
+    """Compute metrics over the clips of a task.
+
+    Args:
+        task: The model and the data.
+        settings: What is measured.
+        against: The same data with another model, for paired differences.
+        sha256: SHA-256 of the model's file, for the record.
+        ranks: The processes that measure together; only this one if None.
+
+    Returns:
+        The result; None on all processes but the first.
+
+    Raises:
+        UserError: A metric does not suit the model or the data.
+    """
+    began, ranks = time.monotonic(), ranks or Ranks()
+    metrics = make_metrics(task, settings.names)
+    baselines = _baselines(task)
+    _stream(task, baselines, metrics, ranks)
+    others = [] if against is None else make_metrics(against, settings.names)
+    if against is not None:
+        _stream(against, [Sampled(against.model, seed=against.seed)], others, ranks)
+    for metric in (*metrics, *others):  # one after the other, as the sums of some are large
+        for sums in ranks.gather_on_first(metric.sums):
+            metric.merge(sums)
     if not ranks.is_first:
         return None
-    tell("summing up", len(share), len(share))
-    return sum_up(
-        task, contestants, measures, settings, sha256=sha256, seconds=time.monotonic() - began
+    task.progress("computing the results", 1, 1)
+    evaluation = summarise(task, baselines, metrics, settings.to_dict(), parts=settings.parts)
+    return replace(
+        evaluation,
+        weights={"name": task.model.name, "sha256": sha256},
+        changes=_changes(metrics, others),
+        settings=dict(evaluation.settings)
+        | ({} if against is None else {"against": against.model.name}),
+        seconds=time.monotonic() - began,
     )
 
 
-def _task(  # noqa: PLR0917 - handed through
+def _changes(metrics: Sequence[Metric], others: Sequence[Metric]) -> dict[str, dict[str, Any]]:
+    """Paired differences by row and column, of metrics that can compute them."""
+    found: dict[str, dict[str, Any]] = {}
+    for metric, other in zip(metrics, others, strict=False):
+        for row in (Sampled.name, Reconstructed.name):
+            changes = metric.changes(row, other)
+            if changes:
+                found.setdefault(row, {}).update(changes)
+    return found
+
+
+def _packed_task(
     model: VideoModel,
     dataset: PackedDataset,
     training: PackedDataset,
     settings: EvaluationSettings,
-    backbones: Mapping[BackboneName, Found],
-    cache: FeatureCache | None,
-    device: torch.device,
-    *,
     progress: Progress,
 ) -> Task:
-    for data in (dataset, training):
-        _require_fit(model, data)
-    protocol = choose_protocol(
-        settings.protocol, dataset.manifest.name, num_frames=model.num_frames
-    )
+    num_frames = model.num_frames
+    protocol = choose_protocol(settings.protocol, dataset.manifest.name, num_frames=num_frames)
+    split = settings.split
+    if split is None:
+        split, _ = choose_split(dataset, num_frames=num_frames, stride=settings.stride)
+    only_futures = settings.only == ("futures",)
     starts = choose_starts(
         dataset,
         protocol,
-        split=settings.split,
-        num_frames=model.num_frames,
-        most=settings.clips,
+        split=split,
+        num_frames=num_frames,
+        most=None if only_futures else settings.clips,
         stride=settings.stride,
         seed=settings.seed,
     )
-    progress("reading training clips", 0, len(starts))
-    fitted, reason = _fitted(model, training, settings)
-    return Task(
+    if only_futures:
+        starts = thin_shared_starts(dataset, starts, most=settings.clips) or starts
+    clips = PackedClips(dataset, starts, num_frames=num_frames, size=model.size, split=split)
+    training_clips, reason = _training_clips(model, training, settings)
+    task = Task(
         model=model,
-        dataset=dataset,
-        starts=starts,
+        clips=clips,
         protocol=protocol,
-        training=fitted,
+        training_clips=training_clips,
         no_training=reason,
-        backbones=backbones,
-        cache=cache,
-        device=device,
+        device=next(model.parameters()).device,
         num_samples=settings.num_samples,
         seed=settings.seed,
+        batch_size=settings.batch_size,
+        warping=settings.warping,
+        progress=progress,
     )
+    return _with_training(task, training_clips, settings)
 
 
-def _require_fit(model: VideoModel, dataset: PackedDataset) -> None:
-    manifest = dataset.manifest
-    if manifest.size != model.size:
-        raise UserError(
-            f"{dataset.folder} has frames of {manifest.size} pixels, the model {model.name} takes "
-            f"{model.size}: pack it again with --size {model.size}"
-        )
-
-
-def _fitted(
+def _training_clips(
     model: VideoModel, training: PackedDataset, settings: EvaluationSettings
-) -> tuple[Training | None, str]:
+) -> tuple[PackedClips | None, str]:
+    """Return windows of the split train, or why there are none."""
     if not len(training.indices("train")):
         return None, f"{training.folder} has no training clips: name others with --training"
+    num_frames = model.num_frames
+    protocol = choose_protocol("aligned", training.manifest.name, num_frames=num_frames)
     try:
-        return prepare_training(model, training, stride=settings.stride, seed=settings.seed), ""
+        starts = choose_starts(
+            training,
+            protocol,
+            split="train",
+            num_frames=num_frames,
+            most=_MAX_TRAINING,
+            stride=settings.stride,
+            seed=settings.seed,
+        )
     except UserError as error:
         return None, str(error)
+    return PackedClips(training, starts, num_frames=num_frames, size=model.size, split="train"), ""
 
 
-def _contestants(task: Task) -> list[Baseline]:
-    model, seed = task.model, task.seed
-    num_frames = model.num_frames
-    others = find_other_futures(task.dataset, task.starts, num_frames=num_frames)
-    contestants: list[Baseline] = [
-        *([OtherFutures(task.dataset, others, num_frames=num_frames)] if others else []),
+def _with_training(task: Task, clips: PackedClips | None, settings: EvaluationSettings) -> Task:
+    """Fit priors to the training clips, if a metric needs them."""
+    if clips is None or not any(METRICS[name].uses_training for name in settings.names):
+        return task
+    task.progress("encoding training clips", 0, 1)
+    training: Training | None = None
+    reason = ""
+    try:
+        training = fit_training(task.model, clips, seed=task.seed)
+    except UserError as error:
+        reason = str(error)
+    return replace(task, training=training, no_training=reason)
+
+
+def _baselines(task: Task) -> list[Baseline]:
+    model, seed, clips = task.model, task.seed, task.clips
+    others = clips.other_futures()
+    baselines: list[Baseline] = [
+        *([OtherFutures(clips, others)] if others else []),
         Sampled(model, seed=seed),
         Frozen(),
         Shuffled(seed=seed),
@@ -179,44 +370,49 @@ def _contestants(task: Task) -> list[Baseline]:
         StandardLatent(model, seed=seed),
     ]
     if task.training is not None:
-        contestants += task.training.contestants(model, seed=seed)
+        baselines += task.training.baselines(model, seed=seed)
     if model.control_dim:
-        chosen = sorted(task.starts, key=lambda start: hash_of(start.key))[:_CONTROLS]
-        clips = (read_clip(task.dataset, s, num_frames=num_frames) for s in chosen)
-        controls = [clip.eta for clip in clips if clip.eta is not None]
+        chosen = sorted(clips.starts, key=lambda start: hash_of(start.key))[:_MAX_CONTROLS]
+        controls = [eta for eta in map(clips.eta, chosen) if eta is not None]
         if len(controls) > 1:
-            contestants.append(Misled(model, np.stack(controls), seed=seed))
-    return contestants
+            baselines.append(ShuffledControl(model, np.stack(controls), seed=seed))
+    return baselines
 
 
 def _stream(
-    task: Task,
-    contestants: Sequence[Baseline],
-    measures: Sequence[Metric],
-    share: Sequence[Start],
-    batch_size: int,
-    *,
-    progress: Progress,
+    task: Task, baselines: Sequence[Baseline], metrics: Sequence[Metric], ranks: Ranks
 ) -> None:
-    """Show every batch to every measure, and forget it."""
-    halves = _halves(task.starts)
-    done, total = 0, len(share) * len(contestants)
-    for first in range(0, len(share), batch_size):
-        progress("measuring", done, total)
-        real = _real_batch(task, share[first : first + batch_size], halves)
-        for measure in measures:
-            measure.see_real(real)
-        for contestant in contestants:
-            for part, count in _parts(contestant, real, most=task.num_samples):
-                futures = _futures(task, contestant, part.clips, count)
-                for measure in measures:
-                    measure.see(part, futures)
+    """Show every batch to every metric."""
+    followed = baselines if any(metric.uses_futures for metric in metrics) else ()
+    starts = ranks.shard(_needed(task, metrics))
+    halves = _halves(task.clips.starts)
+    done, total = 0, len(starts) * max(1, len(followed))
+    for batch in task.clips.batches(starts, size=task.batch_size):
+        task.progress("measuring", done, total)
+        real = _real_batch(task, batch, halves)
+        for metric in metrics:
+            metric.see_real(real)
+        for baseline in followed:
+            for part, count in _parts(baseline, real, most=task.num_samples):
+                futures = _futures(task, baseline, part.clips, count)
+                for metric in metrics:
+                    metric.see(part, futures)
             done += len(real.clips)
-            progress("measuring", done, total)
+            task.progress("measuring", done, total)
+        done += 0 if followed else len(real.clips)
+    task.progress("measuring", total, total)
+
+
+def _needed(task: Task, metrics: Sequence[Metric]) -> list[Start]:
+    """Return the starts that any metric uses."""
+    if any(metric.chosen is None for metric in metrics):
+        return list(task.clips.starts)
+    keys = {key for metric in metrics for key in metric.chosen or ()}
+    return [start for start in task.clips.starts if start.key in keys]
 
 
 def _halves(starts: Sequence[Start]) -> dict[str, int]:
-    """Put every second source into the other half; of a single source, every second clip."""
+    """Divide the sources into two halves; of a single source, its clips."""
     sources = sorted({start.source for start in starts}, key=hash_of)
     if len(sources) > 1:
         half_of = {source: number % 2 for number, source in enumerate(sources)}
@@ -226,7 +422,7 @@ def _halves(starts: Sequence[Start]) -> dict[str, int]:
 
 
 def _real_batch(task: Task, starts: Sequence[Start], halves: Mapping[str, int]) -> RealBatch:
-    clips = [read_clip(task.dataset, s, num_frames=task.model.num_frames) for s in starts]
+    clips = [task.clips.read(start) for start in starts]
     videos = [task.protocol.real(clip.frames) for clip in clips]
     return RealBatch(
         clips=clips,
@@ -236,15 +432,15 @@ def _real_batch(task: Task, starts: Sequence[Start], halves: Mapping[str, int]) 
     )
 
 
-def _parts(contestant: Baseline, real: RealBatch, *, most: int) -> Iterator[tuple[RealBatch, int]]:
-    """Cut a batch into starts of which the contestant has as many futures, if it has any."""
-    counts = [contestant.num_futures(clip, most=most) for clip in real.clips]
+def _parts(baseline: Baseline, real: RealBatch, *, most: int) -> Iterator[tuple[RealBatch, int]]:
+    """Divide a batch into starts of which the baseline has as many futures, if it has any."""
+    counts = [baseline.num_futures(clip, most=most) for clip in real.clips]
     for count in sorted(set(counts) - {0}):
         yield real.only([i for i, own in enumerate(counts) if own == count]), count
 
 
-def _futures(task: Task, contestant: Baseline, clips: Sequence[RealClip], count: int) -> Futures:
-    frames = [contestant.follow(clips, sample=k) for k in range(count)]
+def _futures(task: Task, baseline: Baseline, clips: Sequence[RealClip], count: int) -> Futures:
+    frames = [baseline.follow(clips, sample=k) for k in range(count)]
     videos = [
         [
             task.protocol.generated(clip.frames[0], video)
@@ -253,13 +449,13 @@ def _futures(task: Task, contestant: Baseline, clips: Sequence[RealClip], count:
         for of_one in frames
     ]
     return Futures(
-        row=contestant.name,
-        kind=contestant.kind,
+        row=baseline.name,
+        kind=baseline.kind,
         frames=frames,
         videos=videos,
         x=to_tensor(np.stack([np.stack(of_one) for of_one in videos])).to(task.device),
     )
 
 
-def _say_nothing(_text: str, _done: int, _total: int) -> None:
+def _ignore(_text: str, _done: int, _total: int) -> None:
     return None

@@ -14,14 +14,13 @@ from cinnema.data.crops import SceneCrops, SplitCrops, find_scenes, load_crops
 from cinnema.data.dataset import OpenProgress, open_dataset
 from cinnema.data.loader import BatchLoader
 from cinnema.evaluation.held_out import latent_validation, stage1_validation
-from cinnema.evaluation.validation import ValidationReport, validate_model
-from cinnema.models.files import load_warping_model, save_model
+from cinnema.models.files import save_model
 from cinnema.models.flow.conditioning import Conditioner
 from cinnema.models.flow.flow import ConditionalFlow
 from cinnema.models.warping.model import WarpingModel, WarpingModelConfig
 from cinnema.models.warping.motion import GRID
 from cinnema.models.warping.stage1 import Stage1, Stage1Config
-from cinnema.recipes.landscape import DataConfig, Recipe, landscape
+from cinnema.recipes.landscape import DataConfig, Recipe
 from cinnema.recipes.parts import keep_recipe, load_part, save_part
 from cinnema.recipes.strips import reconstruction_strips
 from cinnema.recipes.summary import draw_summary
@@ -289,20 +288,6 @@ def bundle(recipe: Recipe, *, run: Path, output: Path, overwrite: bool = False) 
     load_part(run / _FILES["stage2"], networks)
     save_model(output, model, overwrite=overwrite)
     return output
-
-
-def validate(weights: str, *, data: Path, recipe: Recipe | None = None) -> ValidationReport:
-    """Measure weights on the scenes that the recipe keeps for validation.
-
-    Args:
-        weights: Name of bundled weights, or a weights file.
-        data: Packed data set or folder of videos.
-        recipe: Whose scenes; those of `landscape` if None.
-    """
-    model = load_warping_model(weights, purpose="`cinnema validate`")
-    recipe = recipe or landscape()
-    crops = split_crops(recipe.data, model.config.stage1, root=data)
-    return validate_model(model, crops.held_out, train=crops.train)
 
 
 # The phases' results, in the folder of the run.

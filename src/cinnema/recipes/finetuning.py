@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
+import numpy as np
 import torch
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
@@ -26,11 +27,12 @@ from cinnema.core.config import config_to_dict
 from cinnema.core.errors import UserError
 from cinnema.core.files import atomic_path
 from cinnema.data.crop_batches import ClipBatch
-from cinnema.data.crops import SceneCrops, SplitCrops, find_scenes, load_crops
+from cinnema.data.crops import Scene, SceneCrops, SplitCrops, find_scenes, load_crops
 from cinnema.data.dataset import OpenProgress, PackedDataset, open_dataset
 from cinnema.data.loader import BatchLoader
+from cinnema.evaluation.before_after import BeforeAfter, ClipScore, Comparison, draw_strips
 from cinnema.evaluation.held_out import latent_validation, stage1_validation
-from cinnema.evaluation.scores import ClipScore
+from cinnema.media.pictures import to_pixels
 from cinnema.models.files import save_model
 from cinnema.models.flow.conditioning import Conditioner
 from cinnema.models.flow.flow import ConditionalFlow
@@ -38,16 +40,10 @@ from cinnema.models.warping.model import WarpingModel, WarpingModelConfig
 from cinnema.models.warping.motion import GRID
 from cinnema.models.warping.stage1 import Stage1, Stage1Config
 from cinnema.recipes.assembly import training_stream
-from cinnema.recipes.before_after import (
-    Comparison,
-    Measuring,
-    Scores,
-    draw_strips,
-    simulated_skies,
-)
 from cinnema.recipes.cost import measure
 from cinnema.recipes.finetuning_plan import Plan
 from cinnema.recipes.landscape import DataConfig, Recipe
+from cinnema.simulators.sky.pool import SkyPool
 from cinnema.training.latent_pool import encode_drifting
 from cinnema.training.stage2 import Stage2Training
 from cinnema.training.stage2 import train as run_stage2
@@ -57,6 +53,7 @@ from cinnema.training.warping import train as run_phase
 from cinnema.training.warping import trial as stage1_trial
 
 Tell = Callable[[str], None]
+Scores = dict[str, list[ClipScore]]
 Kept = Literal["tuned", "motion", "base"]
 Share = Annotated[float, Field(ge=0)]
 _Network = TypeVar("_Network", bound=nn.Module)
@@ -494,17 +491,38 @@ def _cut(
 
 def _measuring(
     held_out: list[SceneCrops], shape: Stage1Config, *, seed: int, device: torch.device
-) -> Measuring:
+) -> BeforeAfter:
     # Skies of a seed that no phase draws from.
     skies = simulated_skies(
         num=_NUM_SKIES, size=shape.size, num_frames=shape.num_frames, seed=seed + 10_007
     )
-    return Measuring(
+    return BeforeAfter(
         held_out=held_out,
         skies=[skies],
         lpips=LPIPS.load("vgg").to(device),
         times=_times(shape.num_frames),
         seed=seed,
+    )
+
+
+def simulated_skies(*, num: int, size: int, num_frames: int, seed: int) -> SceneCrops:
+    """Draw skies whose flow is known exactly, one clip each, as crops with x0 alone.
+
+    Args:
+        num: Number of skies.
+        size: Width and height in pixels.
+        num_frames: T.
+        seed: Seed of the skies.
+    """
+    pool = SkyPool(
+        size=size, num_frames=num_frames, grid=GRID, textures=None, seed=seed, rendered=0
+    )
+    items = [pool.sky(number) for number in range(num)]
+    return SceneCrops(
+        scene=Scene("skies", "skies", held_out=True),
+        frames=np.stack([to_pixels(item.x0[None]) for item in items]),
+        flow=torch.stack([item.flow for item in items]).numpy().astype(np.float32),
+        motion=2 * torch.stack([item.moving for item in items]).numpy().astype(np.float32),
     )
 
 

@@ -98,7 +98,7 @@ def test_a_file_gives_back_the_same_reader(tmp_path: Path) -> None:
 def test_other_files_are_refused(tmp_path: Path) -> None:
     other = tmp_path / "other.safetensors"
     save_weights(other, {"x": torch.zeros(1)}, {"name": "landscape"})
-    with pytest.raises(UserError, match="holds no reader of end points"):
+    with pytest.raises(UserError, match="contains no reader of end points"):
         load_reader(other)
     config = {"data": "push", "unit": "m", "centre": [0, 0, 0], "scale": [1, 1, 1], "width": 1}
     broken = tmp_path / "broken.safetensors"
@@ -111,7 +111,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
 
 def test_data_that_cannot_teach_are_refused(dots: PackedDataset, tmp_path: Path) -> None:
     prepare(Dots(control=None), tmp_path / "unknown")
-    with pytest.raises(UserError, match="does not say where an end effector is"):
+    with pytest.raises(UserError, match="has no position of an end effector"):
         train_reader(PackedDataset(tmp_path / "unknown"))
     from cinnema.data.sources.splits import OneSplit
 

@@ -17,8 +17,10 @@ from cinnema.backbones.registry import BackboneName, Found, find_backbones
 from cinnema.data.dataset import PackedDataset
 from cinnema.data.prepare import prepare
 from cinnema.data.records import BadRecord, Control, Item, RawClip, Split
-from cinnema.evaluation import assembly
 from cinnema.evaluation.features import FeatureNetwork, Video
+from cinnema.evaluation.metrics import registry
+from cinnema.evaluation.metrics.base import Task
+from cinnema.evaluation.protocol import PackedClips, choose_protocol, choose_starts
 from cinnema.models.base import VideoModel
 
 WIND = Control(name="wind", kind="velocity", labels=("right", "down"), unit="picture sizes")
@@ -181,11 +183,25 @@ def cheap() -> Iterator[Mapping[BackboneName, Found]]:
     def load(network: LPIPSNetwork) -> LPIPS:
         return lpips
 
-    def network(task: assembly.Task, name: BackboneName, path: Path) -> FeatureNetwork:
+    def network(task: Task, name: BackboneName, path: Path) -> FeatureNetwork:
         return FeatureNetwork(name="colours", identity="colours", compute=colours_of)
 
-    monkeypatch.setattr(assembly.LPIPS, "load", load)
-    monkeypatch.setattr(assembly, "_network", network)
+    monkeypatch.setattr(LPIPS, "load", load)
+    monkeypatch.setattr(registry, "feature_network", network)
     monkeypatch.delenv("CINNEMA_BACKBONES", raising=False)
     yield find_backbones()
     monkeypatch.undo()
+
+
+def windows(
+    dataset: PackedDataset,
+    *,
+    num_frames: int = 4,
+    size: int = 64,
+    split: Split = "test",
+    **options: Any,
+) -> PackedClips:
+    """Windows of packed clips by the protocol "aligned"."""
+    protocol = choose_protocol("aligned", "drifting", num_frames=num_frames)
+    starts = choose_starts(dataset, protocol, split=split, num_frames=num_frames, **options)
+    return PackedClips(dataset, starts, num_frames=num_frames, size=size, split=split)

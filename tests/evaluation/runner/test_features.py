@@ -62,15 +62,18 @@ def test_a_clip_is_computed_once_for_each_network_and_kept_between_runs(tmp_path
     assert compute.calls == 4
 
 
-def test_without_a_cache_only_the_last_clips_are_remembered() -> None:
+def test_without_a_cache_only_the_last_clips_are_kept() -> None:
     compute = Counting()
     features = Features(network(compute))
     for seed in range(600):
         features.of([clip(seed)])
-    assert len(features._remembered._memory) == 512
+    features.of([clip(599)])
+    assert compute.calls == 600
+    features.of([clip(0)])
+    assert compute.calls == 601
 
 
-def test_a_damaged_cache_is_told(tmp_path: Path) -> None:
+def test_a_damaged_cache_is_refused(tmp_path: Path) -> None:
     (tmp_path / "features.sqlite").write_bytes(b"no database, but long enough to be one" * 9)
     with pytest.raises(UserError, match=r"cannot be used as a cache.*delete it"):
         FeatureCache(tmp_path)

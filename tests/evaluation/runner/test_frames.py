@@ -9,7 +9,8 @@ from torchmetrics.functional.image import (
 )
 
 from cinnema.backbones.lpips import LPIPS
-from cinnema.evaluation.frames import psnr, spread, ssim, vgg_spread
+from cinnema.evaluation.metrics.diversity import spread, vgg_spread
+from cinnema.evaluation.metrics.quality import psnr, ssim
 
 
 @pytest.fixture

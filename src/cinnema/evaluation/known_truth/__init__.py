@@ -1,1 +1,1 @@
-"""Whether a model does what its tasks promise, on clips of which the truth is known."""
+"""Metrics of the tasks: whether a model does what it promises, on clips whose truth is known."""

@@ -1,12 +1,11 @@
-"""Where a robot's end effector is in a picture, read off it by a small network.
+"""A small network that reads the position of a robot's end effector off a picture.
 
-It is trained on real frames alone, so that what it says of decoded frames is what somebody who
-knows the robot sees in them. Colours, light and sharpness are varied, as decoded frames differ in
-them from real ones.
+It is trained on real frames only, so its output for decoded frames is what is visible in them.
+Colours, light and sharpness are augmented, as decoded frames differ from real ones in these.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -23,7 +22,6 @@ from cinnema.core.errors import UserError
 from cinnema.core.weights import load_weights, save_weights
 from cinnema.data.dataset import PackedDataset
 from cinnema.data.records import Control
-from cinnema.evaluation.known_truth.clips import Progress, say_nothing
 from cinnema.media.pictures import to_tensor
 from cinnema.simulators.push import WORKSPACE
 
@@ -34,16 +32,16 @@ _FRAMES_OF_A_CLIP = 4  # of a batch: reading a clip costs more than a frame of i
 
 @checked_dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class ReaderConfig:
-    """What a reader is made of, and the numbers that it was trained on.
+    """Sizes of a reader, and statistics of the positions that it was trained on.
 
     Attributes:
         data: Name of the data set, "push".
-        unit: Of the positions.
+        unit: Unit of the positions.
         centre: Mean position of the training frames.
-        scale: Deviation of each coordinate.
-        width: How far the workspace is across, in the unit: errors are told as a share of it.
-        channels: Of the first layer.
-        kind: Of the file.
+        scale: Standard deviation of each coordinate.
+        width: Width of the workspace, in the unit: errors are given as a share of it.
+        channels: Channels of the first layer.
+        kind: Kind of the file.
     """
 
     data: str
@@ -66,7 +64,7 @@ class EndPointReader(nn.Module):
         (2, 3)
 
     Args:
-        config: Its sizes.
+        config: Its sizes and scales.
     """
 
     centre: Tensor
@@ -93,41 +91,41 @@ class EndPointReader(nn.Module):
         self.register_buffer("scale", torch.tensor(config.scale), persistent=False)
 
     def forward(self, pictures: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3"]:
-        """Return positions in deviations from the mean.
+        """Return standardised positions: (position - mean) / deviation.
 
         Args:
-            pictures: In [-1, 1], of any size.
+            pictures: Pictures in [-1, 1], of any size.
         """
         if pictures.shape[-2:] != (_SIDE, _SIDE):
             pictures = functional.interpolate(pictures, (_SIDE, _SIDE), mode="area")
         # Channels last are a quarter faster on a CPU.
         pictures = pictures.contiguous(memory_format=torch.channels_last)
-        said: Tensor = self.say(self.look(pictures))
-        return said
+        predicted: Tensor = self.say(self.look(pictures))
+        return predicted
 
     @torch.inference_mode()
     def read(self, frames: UInt8[np.ndarray, "n h w 3"]) -> Float64[np.ndarray, "n 3"]:
-        """Return where the end effector is in each picture, in the data's unit.
+        """Return the position of the end effector in each picture, in the data's unit.
 
         Args:
-            frames: RGB.
+            frames: Pictures, RGB.
         """
         parts = []
         for first in range(0, len(frames), 64):
-            said = self(to_tensor(frames[first : first + 64]).to(self.centre.device))
-            parts.append((said * self.scale + self.centre).double().cpu().numpy())
+            predicted = self(to_tensor(frames[first : first + 64]).to(self.centre.device))
+            parts.append((predicted * self.scale + self.centre).double().cpu().numpy())
         return np.concatenate(parts) if parts else np.zeros((0, 3))
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReaderTraining:
-    """How a reader is trained: some minutes of one core.
+    """How a reader is trained; the defaults take some minutes of one core.
 
     Attributes:
-        steps: Of the optimiser.
-        batch_size: Frames of a step, a multiple of 4.
-        rate: Highest learning rate; it falls to 0 along a cosine.
-        seed: Of all draws.
+        steps: Number of steps of the optimiser.
+        batch_size: Frames in a step, a multiple of 4.
+        rate: Highest learning rate; it decays to 0 along a cosine.
+        seed: Seed of all draws.
     """
 
     steps: int = 4000
@@ -140,14 +138,14 @@ def train_reader(
     dataset: PackedDataset,
     *,
     training: ReaderTraining | None = None,
-    progress: Progress | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> EndPointReader:
     """Train a reader on all frames of the split train.
 
     Args:
-        dataset: With a control that is a position of three numbers.
-        training: How long, and how.
-        progress: Told how many steps are done.
+        dataset: Packed clips with a control that is a position of three numbers.
+        training: How it is trained; see there for the default.
+        progress: Called with what is done, the number of steps done, and of all.
 
     Returns:
         The reader in evaluation mode, on the CPU.
@@ -155,7 +153,7 @@ def train_reader(
     Raises:
         UserError: The data have no such control, or no clips to train on.
     """
-    training, progress = training or ReaderTraining(), progress or say_nothing
+    training = training or ReaderTraining()
     control, clips = _require_positions(dataset)
     generator = np.random.Generator(np.random.Philox(key=training.seed))
     with torch.random.fork_rng(devices=[]):
@@ -173,7 +171,8 @@ def train_reader(
         loss.backward()
         optimiser.step()
         schedule.step()
-        progress("training the reader of end points", step + 1, training.steps)
+        if progress is not None:
+            progress("training the reader of end points", step + 1, training.steps)
     reader.eval().requires_grad_(requires_grad=False)
     return reader
 
@@ -182,8 +181,8 @@ def save_reader(path: str | Path, reader: EndPointReader, *, overwrite: bool = F
     """Write a reader to a file, and return its SHA-256.
 
     Args:
-        path: Where to; ".safetensors" by custom.
-        reader: It.
+        path: Path of the file; ".safetensors" by convention.
+        reader: The reader.
         overwrite: Whether a file that is there already may be replaced.
 
     Raises:
@@ -205,7 +204,7 @@ def load_reader(path: str | Path) -> EndPointReader:
     """
     file = load_weights(path)
     if file.config.get("kind") != _KIND:
-        raise UserError(f"{path} holds no reader of end points: name another file, or a new one")
+        raise UserError(f"{path} contains no reader of end points: name another file, or a new one")
     reader = EndPointReader(config_from_dict(ReaderConfig, file.config, source=str(path)))
     try:
         reader.load_state_dict(file.state)
@@ -222,14 +221,14 @@ def _require_positions(dataset: PackedDataset) -> tuple[Control, list[int]]:
     control = manifest.control
     if control is None or control.kind != "position" or len(control.labels) != 3:
         raise UserError(
-            f"{dataset.folder} does not say where an end effector is: name clips of a robot, as "
+            f"{dataset.folder} has no position of an end effector: name clips of a robot, as "
             "`cinnema data simulate push` makes them"
         )
     clips = [int(i) for i in dataset.indices("train")]
     if not clips:
         raise UserError(
-            f"{dataset.folder} has no training clips, on which the end effector is learnt to be "
-            "read off a picture: name others with --training"
+            f"{dataset.folder} has no training clips, which the reader of end points is trained "
+            "on: name others with --training"
         )
     return control, clips
 
@@ -255,7 +254,7 @@ def _draw_batch(
     size: int,
     generator: np.random.Generator,
 ) -> tuple[Float[Tensor, "b 3 h w"], Float[Tensor, "b 3"]]:
-    """Frames of some clips, varied, and where the end effector is in them."""
+    """Return augmented frames of some clips, and the end effector's position in them."""
     pictures, places = [], []
     for _ in range(max(1, size // _FRAMES_OF_A_CLIP)):
         index = clips[int(generator.integers(len(clips)))]
@@ -275,7 +274,7 @@ def _varied(
     control: Control,
     generator: np.random.Generator,
 ) -> tuple[Float[Tensor, "3 h w"], Float32[np.ndarray, "3"]]:
-    """Mirror half of the frames; vary light and colours a little; blur some; add noise."""
+    """Mirror half of the frames; change light and colours a little; blur some; add noise."""
     if generator.random() < 0.5:
         frame, place = frame[:, ::-1], control.mirrored(place)
     light = generator.uniform(0.85, 1.15) * generator.uniform(0.95, 1.05, 3)

@@ -1,4 +1,1 @@
-"""What is measured: each measure gathers statistics of contestants and yields columns of numbers.
-
-Every measure sees every batch and keeps sums only; the sums of several processes merge.
-"""
+"""Metrics: each accumulates statistics of clips batch by batch, and returns columns of numbers."""

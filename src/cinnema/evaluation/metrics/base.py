@@ -1,32 +1,117 @@
-"""What a measure owes, and what it is shown."""
+"""The interface of a metric, and what it is given."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from cinnema.evaluation.protocols import RealClip
-from cinnema.evaluation.results import Cell, Column, Curve, Missing, RowKind
+from cinnema.backbones.lpips import LPIPS
+from cinnema.backbones.registry import BackboneName, Found
+from cinnema.core.errors import UserError
+from cinnema.evaluation.baselines import Training
+from cinnema.evaluation.features import FeatureCache, Features
+from cinnema.evaluation.known_truth.reader import EndPointReader
+from cinnema.evaluation.protocol import ClipSet, Protocol, RealClip
+from cinnema.evaluation.results import Cell, Cells, Column, Curve, Missing, Row, RowKind
+from cinnema.evaluation.statistics.bootstrap import (
+    ClusteredRows,
+    ClusteredSums,
+    Estimate,
+    Statistic,
+    joint_estimate,
+    ratio_of_sums,
+    resampled,
+)
+from cinnema.evaluation.warping_scores import WarpingSettings
+from cinnema.models.base import VideoModel
 
 Video = UInt8[np.ndarray, "n h w 3"]
 
-REAL = "real against real"
-"""The row of what really happened: half of the source videos against the other half."""
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is done, and the total."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """The model and the data of an evaluation, and what else metrics may need.
+
+    Attributes:
+        model: The model in evaluation mode, on `device`.
+        clips: The clips that it is evaluated on.
+        protocol: Which frames are compared.
+        training: Training clips and priors fitted to them, where there are any.
+        no_training: Why there are none; else empty.
+        training_clips: Clips of the split train, where there are any.
+        backbones: The networks that were found.
+        cache: Cache of features; None keeps them in memory only.
+        reader: Returns what reads end points off pictures; it may have to be trained first.
+        device: Device that networks compute on.
+        num_samples: K, number of futures of each start.
+        seed: Seed of all draws.
+        batch_size: Number of clips that the model computes at once.
+        warping: How many clips the metrics of warping models measure.
+        progress: Called as the evaluation proceeds.
+        features: Features by network, made when they are first needed.
+    """
+
+    model: VideoModel
+    clips: ClipSet
+    protocol: Protocol
+    training: Training | None = None
+    no_training: str = ""
+    training_clips: ClipSet | None = None
+    backbones: Mapping[BackboneName, Found] = field(default_factory=dict)
+    cache: FeatureCache | None = None
+    reader: Callable[[], EndPointReader] | None = None
+    device: torch.device
+    num_samples: int = 2
+    seed: int = 0
+    batch_size: int = 1
+    warping: WarpingSettings = field(default_factory=WarpingSettings)
+    progress: Progress
+    features: dict[BackboneName, Features] = field(default_factory=dict)
+
+    @property
+    def order(self) -> list[str]:
+        """The keys of all starts, in order."""
+        return [start.key for start in self.clips.starts]
+
+    def path(self, name: BackboneName) -> Path | None:
+        """Return the file of a network; None where there is none."""
+        return self.backbones[name].path
+
+    def lpips(self) -> LPIPS:
+        """Return LPIPS with VGG16.
+
+        Raises:
+            UserError: Its weights are missing.
+        """
+        missing = self.missing("vgg")
+        if missing:
+            raise UserError(missing)
+        return LPIPS.load("vgg").to(self.device)
+
+    def missing(self, *names: BackboneName) -> str:
+        """Return which of some networks are missing, and how to get them; empty if none is."""
+        missing = [self.backbones[name].backbone for name in names if self.path(name) is None]
+        return "; ".join(f"{b.title} is missing: {b.how_to_get}" for b in missing)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RealBatch:
-    """What really came of some starts.
+    """The real clips of some starts.
 
     Attributes:
-        clips: x0 and the T frames after it.
+        clips: x0 and the T frames after it, for each start.
         videos: The frames that the protocol compares.
-        x: The same in [-1, 1], where the networks are.
-        halves: 0 or 1 for each clip: of two halves of the source videos.
+        x: The same in [-1, 1], on the networks' device.
+        halves: 0 or 1 for each clip: which half of the source videos it belongs to.
     """
 
     clips: Sequence[RealClip]
@@ -48,7 +133,7 @@ class RealBatch:
         """Return some of the starts.
 
         Args:
-            indices: Which, from 0.
+            indices: Their positions in the batch.
         """
         return RealBatch(
             clips=[self.clips[i] for i in indices],
@@ -60,14 +145,14 @@ class RealBatch:
 
 @dataclass(frozen=True, kw_only=True)
 class Futures:
-    """What a contestant let follow the starts of a batch, K times each.
+    """What the model or a baseline lets follow the starts of a batch, K times each.
 
     Attributes:
-        row: The contestant's name.
-        kind: Of the row.
-        frames: All T frames, K times a list of clips.
+        row: Name of the row.
+        kind: Kind of the row.
+        frames: All T frames, K lists of clips.
         videos: The frames that the protocol compares, likewise.
-        x: These in [-1, 1], where the networks are.
+        x: The same in [-1, 1], on the networks' device.
     """
 
     row: str
@@ -78,65 +163,199 @@ class Futures:
 
 
 class Metric(ABC):
-    """Gathers what it needs of every batch, and says at the end what came of it.
+    """Accumulates statistics of clips, batch by batch, and returns columns of numbers.
 
-    An implementer owes: what it keeps lies in `sums` and does not grow with the number of clips;
-    nothing depends on the order or the batches in which clips come. A contestant that cannot
-    continue all starts of a batch is shown with those that it can.
+    An implementation keeps what it accumulates in `sums`, and its result does not depend on the
+    order or the batches in which clips come. A baseline that cannot continue all starts of a batch
+    is seen with those that it can.
 
     Attributes:
-        columns: What it yields, in the order of the table.
-        sums: What it keeps, by row and what else it tells apart; all with a method `merge` that
-            takes in what another process has kept.
+        columns: The columns, in the order of the table.
+        rows: Rows that it needs beside those of the model and the baselines.
+        chosen: Keys of the starts that it uses; None for all.
+        uses_futures: Whether it looks at futures by the model and the baselines.
+        sums: What it has accumulated, by row and by what else it distinguishes. Values have a
+            method `merge` that adds what another process has accumulated.
     """
 
     columns: tuple[Column, ...]
+    rows: tuple[Row, ...] = ()
+    chosen: frozenset[str] | None = None
+    uses_futures: bool = False
 
     def __init__(self) -> None:
         self.sums: dict[tuple[str, str], Any] = {}
 
-    def see_real(self, real: RealBatch) -> None:  # noqa: B027 - many need nothing of it
-        """Take in what really happened; nothing, unless the measure needs it."""
+    def see_real(self, real: RealBatch) -> None:  # noqa: B027 - metrics of futures need not
+        """Use a batch of real clips; its default does nothing."""
+
+    def see(self, real: RealBatch, futures: Futures) -> None:  # noqa: B027 - nor others this
+        """Use what the model or a baseline lets follow a batch; its default does nothing."""
 
     @abstractmethod
-    def see(self, real: RealBatch, futures: Futures) -> None:
-        """Take in what a contestant let happen."""
+    def cells(self, row: str) -> Cells:
+        """Return the cells of a row by column, without columns that do not apply to it."""
 
-    @abstractmethod
-    def cells(self, row: str) -> Mapping[str, Cell]:
-        """Return what came of a row, by column; columns that make no sense for it are left out."""
+    def cells_of(self, row: str, keys: Sequence[str]) -> Cells:
+        """Return the cells of a row for some of the clips; empty where single ones are not kept.
+
+        Args:
+            row: Name of the row.
+            keys: Keys of the clips.
+        """
+        del row, keys
+        return {}
+
+    def changes(self, row: str, before: "Metric") -> Mapping[str, Estimate]:
+        """Return paired differences of a row to the same row of another model, by column.
+
+        Args:
+            row: Name of the row.
+            before: The same metric, with what it has accumulated of the other model.
+        """
+        del row, before
+        return {}
 
     def curves(self, rows: Sequence[str]) -> Iterator[Curve]:
-        """Yield what is to be plotted."""
+        """Yield plots of some rows."""
         del rows
         yield from ()
 
+    def notes(self) -> Sequence[str]:
+        """Return sentences that a reader of the numbers must know."""
+        return ()
+
     def merge(self, sums: Mapping[tuple[str, str], Any]) -> None:
-        """Take in what another process kept."""
+        """Add what another process has accumulated."""
         for key, theirs in sums.items():
             if key in self.sums:
                 self.sums[key].merge(theirs)
             else:
                 self.sums[key] = theirs
 
+    def own(self, real: RealBatch) -> RealBatch | None:
+        """Return the clips of a batch that this metric uses; None where there are none."""
+        if self.chosen is None:
+            return real
+        own = [i for i, key in enumerate(real.keys) if key in self.chosen]
+        return real.only(own) if own else None
+
+
+class MeanMetric(Metric):
+    """A metric whose columns are means over clips, with one number for each row and clip."""
+
+    def add(self, row: str, column: str, source: str, value: float) -> None:
+        """Add the number of one clip.
+
+        Args:
+            row: Name of the row.
+            column: Name of the column.
+            source: Source video of the clip.
+            value: The number.
+        """
+        self.sums.setdefault((row, column), ClusteredSums(2)).add(source, [value, 1.0])
+
+    def cells(self, row: str) -> Cells:
+        """Return the means."""
+        found = {column.name: self.sums.get((row, column.name)) for column in self.columns}
+        return {name: sums.ratio() for name, sums in found.items() if sums is not None}
+
+    def changes(self, row: str, before: Metric) -> Mapping[str, Estimate]:
+        """Return the differences of the means; clips are paired, as they are resampled alike."""
+        found = {}
+        for column in self.columns:
+            pair = [m.sums.get((row, column.name)) for m in (before, self)]
+            if all(isinstance(sums, ClusteredSums) for sums in pair):
+                found[column.name] = joint_estimate(
+                    [sums for sums in pair if sums is not None],
+                    lambda sums: ratio_of_sums(sums[1]) - ratio_of_sums(sums[0]),
+                )
+        return found
+
+
+@dataclass(frozen=True)
+class Entry:
+    """How a cell of the table is computed from a table of clips.
+
+    Attributes:
+        statistic: Maps rows of clips to the number.
+        columns: Numbers of the clips' columns that it takes.
+    """
+
+    statistic: Statistic
+    columns: Sequence[int]
+
+
+class TableMetric(Metric):
+    """A metric that keeps a row of numbers for each clip, and computes its cells from these.
+
+    Attributes:
+        entries: How each cell is computed, by row and column of the table.
+        clips: The rows of numbers.
+    """
+
+    entries: Mapping[tuple[str, str], Entry]
+
+    def __init__(self, order: Sequence[str], *, length: int) -> None:
+        super().__init__()
+        self._order = list(order)
+        self.clips: ClusteredRows = self.sums.setdefault(("", "clips"), ClusteredRows(length))
+
+    def cells(self, row: str) -> Cells:
+        """Return the cells of a row."""
+        return self.cells_of(row, self._order)
+
+    def cells_of(self, row: str, keys: Sequence[str]) -> Cells:
+        """Return the cells of a row for some of the clips."""
+        return {
+            column: self.clips.estimate(entry.statistic, order=keys, columns=entry.columns)
+            for (of, column), entry in self.entries.items()
+            if of == row
+        }
+
+    def changes(self, row: str, before: Metric) -> Mapping[str, Estimate]:
+        """Return the paired differences of a row's cells to those of another model."""
+        assert isinstance(before, TableMetric)
+        return {
+            column: self.change(before, entry)
+            for (of, column), entry in self.entries.items()
+            if of == row
+        }
+
+    def change(self, before: "TableMetric", entry: Entry) -> Estimate:
+        """Return the paired difference of one cell to that of another model.
+
+        Args:
+            before: The same metric of the other model, on the same clips.
+            entry: The cell.
+        """
+        columns, num = list(entry.columns), len(entry.columns)
+        (old, sources), (new, _) = (m.clips.table(self._order) for m in (before, self))
+        both = np.concatenate([old[:, columns], new[:, columns]], axis=1)
+        return resampled(
+            both,
+            sources,
+            lambda rows: entry.statistic(rows[:, num:]) - entry.statistic(rows[:, :num]),
+        )
+
 
 class Unavailable(Metric):
-    """Columns that cannot be measured here, and why.
+    """Columns that cannot be measured here, with the reason in every cell.
 
     Args:
-        columns: Which.
-        reason: One clause, and the way out.
+        columns: The columns.
+        reason: One clause that says why, and how to get them.
     """
+
+    uses_futures = True
 
     def __init__(self, columns: Sequence[Column], *, reason: str) -> None:
         super().__init__()
         self.columns = tuple(columns)
         self.reason = reason
 
-    def see(self, real: RealBatch, futures: Futures) -> None:
-        """Look away."""
-
-    def cells(self, row: str) -> Mapping[str, Cell]:
-        """Return the reason, in every column."""
+    def cells(self, row: str) -> Cells:
+        """Return the reason in every column."""
         del row
-        return {column.name: Missing(reason=self.reason) for column in self.columns}
+        cells: dict[str, Cell] = {c.name: Missing(reason=self.reason) for c in self.columns}
+        return cells

@@ -1,6 +1,4 @@
-"""Whether what happens is what eta asked for: the direction of a drift, the end point of a hand."""
-
-from collections.abc import Mapping
+"""Whether futures follow the control: the direction of a drift, the end point of a hand."""
 
 import cv2
 import numpy as np
@@ -10,9 +8,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cinnema.evaluation.baselines import TrainingClips
-from cinnema.evaluation.metrics.base import REAL, Futures, Metric, RealBatch, Video
-from cinnema.evaluation.metrics.motion import LEAST_SHIFT, seen_motion
-from cinnema.evaluation.results import Cell, Column, Missing
+from cinnema.evaluation.metrics.base import Futures, MeanMetric, Metric, RealBatch, Video
+from cinnema.evaluation.metrics.motion import LEAST_SHIFT, visible_motion
+from cinnema.evaluation.results import REAL, Cells, Column, Missing
 from cinnema.evaluation.statistics.bootstrap import ClusteredSums
 from cinnema.models.flow.priors import LinearGaussianPrior
 
@@ -21,7 +19,9 @@ _SIDE = 16  # pixels of the pictures that end points are read off
 
 
 class DirectionError(Metric):
-    """Whether what moves goes where eta says: the angle between the two, of a drift control."""
+    """Angle between the control and the visible motion, for a drift: 0 is best, 90 is chance."""
+
+    uses_futures = True
 
     columns = (
         Column(
@@ -43,12 +43,12 @@ class DirectionError(Metric):
     )
 
     def see_real(self, real: RealBatch) -> None:
-        """Take in real clips: what the optical flow itself misses by."""
+        """Add real clips: the error of the optical flow itself."""
         for clip in real.clips:
             self._add(REAL, clip.start.source, clip.frames, clip.eta)
 
     def see(self, real: RealBatch, futures: Futures) -> None:
-        """Take in the first future of each start."""
+        """Add the first future of each start."""
         for clip, frames in zip(real.clips, futures.frames[0], strict=True):
             whole = np.concatenate([clip.frames[:1], frames])
             self._add(futures.row, clip.start.source, whole, clip.eta)
@@ -56,14 +56,14 @@ class DirectionError(Metric):
     def _add(self, row: str, source: str, frames: Video, eta: NDArray[np.float32] | None) -> None:
         if eta is None or np.hypot(*eta[:2]) < _LEAST_CONTROL:
             return
-        error = direction_error(seen_motion(frames)[-1], eta[:2].astype(np.float64))
-        # What stands still goes nowhere: it misses by a right angle, as chance does.
+        error = direction_error(visible_motion(frames)[-1], eta[:2].astype(np.float64))
+        # What stands still has no direction: it counts as a right angle, which is chance.
         error = 90.0 if np.isnan(error) else error
         sums = self.sums.setdefault((row, "angle"), ClusteredSums(3))
         sums.add(source, [error, float(error < 22.5), 1.0])
 
-    def cells(self, row: str) -> Mapping[str, Cell]:
-        """Return the mean angle, and the share of small ones."""
+    def cells(self, row: str) -> Cells:
+        """Return the mean angle, and the share of small angles."""
         sums = self.sums.get((row, "angle"))
         if sums is None:
             reason = "no clip has a control that moves: use other data"
@@ -74,16 +74,18 @@ class DirectionError(Metric):
         }
 
 
-class EndPointError(Metric):
-    """How far the end point that a picture shows is from the one that eta asked for.
+class EndPointError(MeanMetric):
+    """Distance of the visible end point from the one in the control; lower is better.
 
-    It is read off the last frame, at 16 x 16 pixels, by ridge regression on training clips; the row
-    of real clips tells how well that can be read at all.
+    The end point is read off the last frame, at 16 x 16 pixels, by ridge regression on training
+    clips. The row of real clips gives the error of the regression itself.
 
     Args:
-        training: Clips with their controls, of two source videos at least.
-        unit: Of eta.
+        training: Training clips with their controls, of two source videos at least.
+        unit: Unit of the control.
     """
+
+    uses_futures = True
 
     def __init__(self, training: TrainingClips, *, unit: str) -> None:
         super().__init__()
@@ -98,39 +100,35 @@ class EndPointError(Metric):
         )
 
     def see_real(self, real: RealBatch) -> None:
-        """Take in real clips: what the reader itself misses by."""
+        """Add real clips: the error of the regression itself."""
         for clip in real.clips:
-            self._add(REAL, clip.start.source, clip.frames, clip.eta)
+            self._add_clip(REAL, clip.start.source, clip.frames, clip.eta)
 
     def see(self, real: RealBatch, futures: Futures) -> None:
-        """Take in the first future of each start."""
+        """Add the first future of each start."""
         for clip, frames in zip(real.clips, futures.frames[0], strict=True):
-            self._add(futures.row, clip.start.source, frames, clip.eta)
+            self._add_clip(futures.row, clip.start.source, frames, clip.eta)
 
-    def _add(self, row: str, source: str, frames: Video, eta: NDArray[np.float32] | None) -> None:
+    def _add_clip(
+        self, row: str, source: str, frames: Video, eta: NDArray[np.float32] | None
+    ) -> None:
         if eta is None:
             return
         read = self._reader.sample(_last_frame(frames)[None], temperature=0.0)[0].numpy()
-        sums = self.sums.setdefault((row, "distance"), ClusteredSums(2))
-        sums.add(source, [float(np.linalg.norm(read - eta)), 1.0])
-
-    def cells(self, row: str) -> Mapping[str, Cell]:
-        """Return the mean distance."""
-        sums = self.sums.get((row, "distance"))
-        return {} if sums is None else {self.columns[0].name: sums.ratio()}
+        self.add(row, self.columns[0].name, source, float(np.linalg.norm(read - eta)))
 
 
 def end_point_columns(unit: str) -> tuple[Column]:
-    """Return the column of an end point's error, in the unit of eta."""
+    """Return the column of the error of an end point, in the unit of the control."""
     return (
         Column(
             name="end-point error",
             better="lower",
             unit=unit,
             group="control",
-            about=f"distance of eta from the end point read off the last frame, at {_SIDE} x "
-            f"{_SIDE} pixels, by ridge regression on training clips; real clips show what that can "
-            "read",
+            about="distance of the control from the end point read off the last frame, at "
+            f"{_SIDE} x {_SIDE} pixels, by ridge regression on training clips; the real row is the "
+            "error of that regression",
         ),
     )
 
@@ -141,14 +139,14 @@ def _last_frame(frames: UInt8[np.ndarray, "t h w 3"]) -> Float[Tensor, " p"]:
 
 
 def direction_error(motion: Float64[np.ndarray, "h w 2"], eta: Float64[np.ndarray, "2"]) -> float:
-    """Return the angle between the mean motion of what moves and eta, in degrees from 0 to 180.
+    """Return the angle between the mean motion of what moves and a direction, in degrees, 0 to 180.
 
     Args:
-        motion: How far each pixel has come, (right, down), in pixels.
+        motion: Displacement of each pixel, (right, down), in pixels.
         eta: A direction, (right, down); not 0.
 
     Returns:
-        NaN where nothing moves by a pixel.
+        The angle; NaN where nothing moves by a pixel.
     """
     moving = np.linalg.norm(motion, axis=-1) > LEAST_SHIFT
     if not moving.any():

@@ -1,4 +1,4 @@
-"""How far the generated clips as a whole are from the real ones: FVD, DTFVD, FID and others."""
+"""How far the set of generated clips is from the set of real ones: FVD, DTFVD, FID and others."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -8,12 +8,13 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from cinnema.backbones.inception import FEATURE_DIM
 from cinnema.core.errors import UserError
 from cinnema.evaluation.baselines import TrainingClips
 from cinnema.evaluation.features import Features
-from cinnema.evaluation.metrics.base import REAL, Futures, Metric, RealBatch, Video
-from cinnema.evaluation.protocols import Protocol
-from cinnema.evaluation.results import Cell, Column, Curve, Missing
+from cinnema.evaluation.metrics.base import Futures, MeanMetric, Metric, RealBatch, Video
+from cinnema.evaluation.protocol import Protocol
+from cinnema.evaluation.results import REAL, Cell, Cells, Column, Curve, Missing
 from cinnema.evaluation.statistics.bootstrap import ClusteredSums, Estimate
 from cinnema.evaluation.statistics.distances import Coverage, Extrapolation, measure_coverage
 from cinnema.evaluation.statistics.feature_sets import (
@@ -24,25 +25,27 @@ from cinnema.evaluation.statistics.feature_sets import (
 )
 
 _GROUP = "distribution"
-_FRAME_DIM = 2048  # Inception's features of one frame
 _NUM_CANDIDATES = 8
+_MANY_CLIPS = 256
 _EXTRAPOLATED = 32  # clips, so that a quarter of them still has a covariance
 
 _Found = TypeVar("_Found", Estimate, Coverage)
 
 
 class FrechetDistance(Metric):
-    """A Frechet distance of clips' features; with `is_main` what else they tell of the sets.
+    """A Frechet distance between sets of features: at least 0, lower is better.
 
     One future of each start is compared with the real clips. The row of real clips compares half
-    of the source videos with the other half: the floor, of half as many clips. Other real futures
-    have no distance: they may be among the real clips, and a set is at 0 from itself.
+    of the source videos with the other half: a lower bound, of half as many clips. Other real
+    futures have no distance: they may be among the real clips, and a set is at 0 from itself.
 
     Args:
-        features: Of clips.
-        columns: From `frechet_columns`: the distance, and with `is_main` what else there is.
-        is_main: Whether it yields the extrapolation, the kernel distance and coverage too.
+        features: Features of clips.
+        columns: From `frechet_columns`.
+        is_main: Whether it also gives the extrapolation, the kernel distance and coverage.
     """
+
+    uses_futures = True
 
     def __init__(
         self, features: Features, *, columns: Sequence[Column], is_main: bool = False
@@ -52,7 +55,7 @@ class FrechetDistance(Metric):
         self.columns = tuple(columns)
 
     def see_real(self, real: RealBatch) -> None:
-        """Take in the real clips, and each half."""
+        """Add the real clips, and each half of them."""
         rows = self._features.of(real.videos)
         self._add(REAL, "set", real.keys, real.sources, rows)
         for half in (0, 1):
@@ -62,7 +65,7 @@ class FrechetDistance(Metric):
                 self._add(REAL, f"half {half}", keys, sources, rows[chosen])
 
     def see(self, real: RealBatch, futures: Futures) -> None:
-        """Take in the first future of each start, but for real ones."""
+        """Add the first future of each start, except of real ones."""
         if futures.kind == "real":
             return
         rows = self._features.of(futures.videos[0])
@@ -79,8 +82,8 @@ class FrechetDistance(Metric):
             self.sums[row, what] = summary
         summary.add(keys, sources, features)
 
-    def cells(self, row: str) -> Mapping[str, Cell]:
-        """Return the distance, and what else there is."""
+    def cells(self, row: str) -> Cells:
+        """Return the distance, and with `is_main` the columns beside it."""
         pair = self._pair(row)
         if pair is None:
             return {}
@@ -117,8 +120,18 @@ class FrechetDistance(Metric):
     def _coverage(first: FeatureSummary, second: FeatureSummary) -> Coverage:
         return measure_coverage(first.sample.features, second.sample.features)
 
+    def notes(self) -> Sequence[str]:
+        """Return that few clips make the distance larger, where they are few."""
+        real = self.sums.get((REAL, "set"))
+        if not self._is_main or real is None or real.num_clips >= _MANY_CLIPS:
+            return ()
+        return (
+            f"Distances of sets are computed from {real.num_clips} clips: FVD, DTFVD and FID of so "
+            "few are larger than of many, so compare them within this table only.",
+        )
+
     def curves(self, rows: Sequence[str]) -> Iterator[Curve]:
-        """Yield the distance against 1/n, by which it is extrapolated."""
+        """Yield the distance against 1/n, which is extrapolated."""
         if not self._is_main:
             return
         lines = {}
@@ -134,19 +147,31 @@ class FrechetDistance(Metric):
                 y_label=self.columns[0].name,
                 x={row: tuple(1 / n for n in line.counts) for row, line in lines.items()},
                 y={row: line.distances for row, line in lines.items()},
-                about="quarters, halves and all of the clips; the line's height at 0 is the "
+                about="of quarters, halves and all of the clips; the intercept at 0 is the "
                 "distance for infinitely many",
             )
 
 
 class FrameFrechetDistance(FrechetDistance):
-    """A Frechet distance of single frames: FID over all frames of all clips."""
+    """A Frechet distance of single frames: FID over all frames of all clips; lower is better.
+
+    Args:
+        features: Features of clips: those of each frame, one after the other.
+        columns: From `frechet_columns`.
+        dim: Length of the features of one frame.
+    """
+
+    def __init__(
+        self, features: Features, *, columns: Sequence[Column], dim: int = FEATURE_DIM
+    ) -> None:
+        super().__init__(features, columns=columns)
+        self._dim = dim
 
     def _add(
         self, row: str, what: str, keys: list[str], sources: list[str], features: Tensor
     ) -> None:
-        num_frames = features.shape[1] // _FRAME_DIM
-        frames = features.unflatten(1, (num_frames, _FRAME_DIM)).flatten(0, 1)
+        num_frames = features.shape[1] // self._dim
+        frames = features.unflatten(1, (num_frames, self._dim)).flatten(0, 1)
         super()._add(
             row,
             what,
@@ -158,7 +183,7 @@ class FrameFrechetDistance(FrechetDistance):
         for source in sources:
             clips.add(source, [1.0])
 
-    def cells(self, row: str) -> Mapping[str, Cell]:
+    def cells(self, row: str) -> Cells:
         """Return the distance; its n counts clips, not frames."""
         keys = ((REAL, "half 0"), (REAL, "half 1")) if row == REAL else ((row, "set"),)
         counted = [self.sums.get((name, f"{what}, clips")) for name, what in keys]
@@ -171,17 +196,19 @@ class FrameFrechetDistance(FrechetDistance):
         }
 
 
-class TrainingDistance(Metric):
-    """How near the nearest training clip is, in features: a model that remembers is too near.
+class TrainingDistance(MeanMetric):
+    """Distance to the nearest training clip, in features; a model that memorises is too near.
 
-    Looked at are the 8 training clips whose first frames are nearest: all contestants begin with
-    the x0 that they are given.
+    Among the 8 training clips whose first frames are nearest, as all futures begin with the x0
+    that is given. Values like those of real test clips are best.
 
     Args:
-        features: Of clips.
-        training: Clips to look up.
-        protocol: That cuts them as it cuts the real clips.
+        features: Features of clips.
+        training: The training clips.
+        protocol: Cuts them as it cuts the real clips.
     """
+
+    uses_futures = True
 
     columns = (
         Column(
@@ -190,7 +217,7 @@ class TrainingDistance(Metric):
             digits=2,
             group="memory",
             about="distance to the nearest training clip in I3D's logits, root mean square over "
-            "classes; nearer than real test clips are is remembered",
+            "classes; nearer than real test clips are is memorised",
         ),
     )
 
@@ -200,38 +227,32 @@ class TrainingDistance(Metric):
         self._candidates: dict[str, Tensor] = {}
 
     def see_real(self, real: RealBatch) -> None:
-        """Look up the candidates, and how near the real clips are to them."""
+        """Look up the candidates, and add the distances of the real clips."""
         self._candidates = {clip.start.key: self._near(clip.frames[0]) for clip in real.clips}
-        self._add(REAL, real, real.videos)
+        self._add_distances(REAL, real, real.videos)
 
     def see(self, real: RealBatch, futures: Futures) -> None:
-        """Look how near the first future of each start is."""
-        self._add(futures.row, real, futures.videos[0])
+        """Add the distances of the first future of each start."""
+        self._add_distances(futures.row, real, futures.videos[0])
 
     def _near(self, x0: UInt8[np.ndarray, "h w 3"]) -> Float[Tensor, "k d"]:
         clips = self._training.nearest(x0, num=_NUM_CANDIDATES)
         return self._features.of([self._protocol.real(clip.frames) for clip in clips]).double()
 
-    def _add(self, row: str, real: RealBatch, videos: Sequence[Video]) -> None:
-        sums = self.sums.setdefault((row, "distance"), ClusteredSums(2))
+    def _add_distances(self, row: str, real: RealBatch, videos: Sequence[Video]) -> None:
         rows = self._features.of(videos).double()
         for key, source, features in zip(real.keys, real.sources, rows, strict=True):
             nearest = (self._candidates[key] - features).square().mean(dim=1).min().sqrt()
-            sums.add(source, [float(nearest), 1.0])
-
-    def cells(self, row: str) -> Mapping[str, Cell]:
-        """Return the mean distance."""
-        sums = self.sums.get((row, "distance"))
-        return {} if sums is None else {self.columns[0].name: sums.ratio()}
+            self.add(row, self.columns[0].name, source, float(nearest))
 
 
 def frechet_columns(name: str, *, about: str, is_main: bool = False) -> tuple[Column, ...]:
     """Return the columns of a Frechet distance.
 
     Args:
-        name: "FVD".
-        about: Of what, and how frames are resized.
-        is_main: Whether there are the extrapolation, the kernel distance and coverage too.
+        name: Its name: "FVD".
+        about: Which features it is of, and how frames are resized.
+        is_main: Whether there are the extrapolation, the kernel distance and coverage, too.
     """
     digits = 3 if name.startswith("DTFVD") else 1
     first = Column(
@@ -263,17 +284,20 @@ def frechet_columns(name: str, *, about: str, is_main: bool = False) -> tuple[Co
         *(
             Column(name=share, better="higher", digits=2, group=_GROUP, about=text)
             for share, text in (
-                ("precision", "share of the clips within the reach of a real one (5 neighbours)"),
-                ("recall", "share of the real clips within the reach of one (5 neighbours)"),
-                ("density", "how many real clips reach a clip, over 5; about 1 is best"),
-                ("coverage", "share of the real clips with a clip within their reach"),
+                (
+                    "precision",
+                    "share of the clips in the neighbourhood of a real one (5 neighbours)",
+                ),
+                ("recall", "share of the real clips in the neighbourhood of one (5 neighbours)"),
+                ("density", "real neighbourhoods that contain a clip, over 5; about 1 is best"),
+                ("coverage", "share of the real clips with a clip in their neighbourhood"),
             )
         ),
     )
 
 
 def _guarded(measure: Callable[[], _Found]) -> _Found | Missing:
-    """Too few clips are a reason, not a failure."""
+    """Return the result, or the reason where there are too few clips."""
     try:
         return measure()
     except UserError as error:

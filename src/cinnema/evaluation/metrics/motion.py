@@ -1,14 +1,14 @@
-"""How much moves, and whereto: histograms of optical flow."""
+"""Speed and direction of motion: histograms of optical flow."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Float64
 from numpy.typing import NDArray
 
 from cinnema.backbones.optical_flow import backward_flow
-from cinnema.evaluation.metrics.base import REAL, Futures, Metric, RealBatch, Video
-from cinnema.evaluation.results import Cell, Column, Curve
+from cinnema.evaluation.metrics.base import Futures, Metric, RealBatch, Video
+from cinnema.evaluation.results import REAL, Cell, Cells, Column, Curve
 from cinnema.evaluation.statistics.bootstrap import (
     ClusteredSums,
     Estimate,
@@ -16,7 +16,7 @@ from cinnema.evaluation.statistics.bootstrap import (
     ratio_of_sums,
 )
 
-_MIN_SIZE = 32  # what the flow can work with
+_MIN_SIZE = 32  # of frames that optical flow can be computed of
 
 # Edges of the bins of speed, in pixels a frame: fine where most of a picture is.
 _SPEEDS = np.concatenate([[0.0], np.geomspace(0.05, 25.6, 28)])
@@ -25,11 +25,11 @@ _NUM_DIRECTIONS = 16
 _OTHER = "other futures"
 
 LEAST_SHIFT = 1.0
-"""What moves less than this over a clip, in pixels, has no direction."""
+"""Displacement over a clip, in pixels, below which a point has no direction."""
 
 
-def seen_motion(frames: Video) -> Float64[np.ndarray, "t h w 2"]:
-    """Return how far each pixel has come since x0, (right, down), in pixels of the clip.
+def visible_motion(frames: Video) -> Float64[np.ndarray, "t h w 2"]:
+    """Return the displacement of each pixel since x0, (right, down), in pixels of the clip.
 
     Args:
         frames: x0 and what follows it.
@@ -41,7 +41,9 @@ def seen_motion(frames: Video) -> Float64[np.ndarray, "t h w 2"]:
 
 
 class Motion(Metric):
-    """Speed and direction of what moves, beside those of the real clips."""
+    """Speed and direction of motion, compared with those of the real clips."""
+
+    uses_futures = True
 
     columns = (
         Column(
@@ -56,8 +58,7 @@ class Motion(Metric):
             better="lower",
             unit="px a frame",
             group="motion",
-            about="earth mover's distance between the histograms of speed of these and of the real "
-            "clips",
+            about="earth mover's distance to the histogram of speed of the real clips",
         ),
         Column(
             name="direction apart",
@@ -65,23 +66,23 @@ class Motion(Metric):
             unit="degrees",
             digits=1,
             group="motion",
-            about="earth mover's distance on the circle between the histograms of direction, each "
-            "pixel counted by how far it goes",
+            about="earth mover's distance on the circle to the histogram of direction of the real "
+            "clips, each pixel weighted by its displacement",
         ),
     )
 
     def see_real(self, real: RealBatch) -> None:
-        """Take in the motion of real clips, and of each half of the sources."""
+        """Add the motion of real clips, and of each half of the sources."""
         for i, clip in enumerate(real.clips):
             values = _histograms(clip.frames)
             for what in ("all", f"half {real.halves[i]}"):
                 self._sums(REAL, what).add(real.sources[i], values)
 
     def see(self, real: RealBatch, futures: Futures) -> None:
-        """Take in the motion of the first future of each start.
+        """Add the motion of the first future of each start.
 
-        Other real futures may be among the real clips: they are kept apart, as their histograms
-        may be those that they would be compared with.
+        Other real futures are kept apart: they may be among the real clips that they would be
+        compared with.
         """
         what = _OTHER if futures.kind == "real" else "all"
         for clip, source, frames in zip(real.clips, real.sources, futures.frames[0], strict=True):
@@ -93,8 +94,8 @@ class Motion(Metric):
         sums: ClusteredSums = self.sums.setdefault((row, what), ClusteredSums(length))
         return sums
 
-    def cells(self, row: str) -> Mapping[str, Cell]:
-        """Return the mean speed, and how far the histograms are from the real ones."""
+    def cells(self, row: str) -> Cells:
+        """Return the mean speed, and the distances of the histograms."""
         other = self.sums.get((row, _OTHER))
         if other is not None:
             return {"speed": _mean_speed(other)}
@@ -133,23 +134,23 @@ class Motion(Metric):
             yield Curve(
                 title="Direction of motion",
                 x_label="degrees, 0 to the right, 90 down",
-                y_label="share of the way",
+                y_label="share of displacement",
                 x=dict.fromkeys(moving, degrees),
                 y={row: _shares(_directions_of(sums)) for row, sums in moving.items()},
             )
 
 
 def _histograms(frames: Video) -> NDArray[np.float64]:
-    """Sum of mean speeds, 1, shares of the bins of speed, and of direction by way."""
-    motion = seen_motion(frames)
+    """Mean speed, 1, shares of the bins of speed, and of direction by displacement."""
+    motion = visible_motion(frames)
     steps = np.diff(motion, axis=0, prepend=np.zeros_like(motion[:1]))
     speeds = np.linalg.norm(steps, axis=-1).ravel()
     shares = np.histogram(np.minimum(speeds, _SPEEDS[-1]), bins=_SPEEDS)[0] / len(speeds)
-    way = np.linalg.norm(motion[-1], axis=-1)
+    distance = np.linalg.norm(motion[-1], axis=-1)
     angles = np.arctan2(motion[-1, ..., 1], motion[-1, ..., 0])
-    weights = np.where(way > LEAST_SHIFT, way, 0.0)
+    weights = np.where(distance > LEAST_SHIFT, distance, 0.0)
     bins = np.linspace(-np.pi, np.pi, _NUM_DIRECTIONS + 1)
-    directions = np.histogram(angles, bins=bins, weights=weights)[0] / way.size
+    directions = np.histogram(angles, bins=bins, weights=weights)[0] / distance.size
     return np.concatenate([[speeds.mean(), 1.0], shares, directions])
 
 
@@ -180,7 +181,7 @@ def _apart_in_direction(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArr
 
 
 def _normed(histogram: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Shares; NaN where there is nothing to share."""
+    """Shares of the bins; NaN where the histogram is empty."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray(histogram / histogram.sum(axis=-1, keepdims=True))
 

@@ -182,9 +182,9 @@ def _plain(value: float) -> str:
 
 
 def _exhibits(evaluation: Evaluation) -> Markup:
-    if not evaluation.exhibits:
+    if not evaluation.examples:
         return Markup()
-    return _section("To look at", *map(_exhibit, evaluation.exhibits))
+    return _section("To look at", *map(_exhibit, evaluation.examples))
 
 
 def _exhibit(exhibit: Example) -> Markup:

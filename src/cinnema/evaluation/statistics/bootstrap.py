@@ -146,6 +146,66 @@ def joint_estimate(
     return Estimate(value, low, high, num_clips=fewest.num_clips, num_sources=fewest.num_sources)
 
 
+class ClusteredRows:
+    """A table with a row of numbers for each clip, for statistics that sums cannot give.
+
+    Args:
+        length: Number of columns.
+
+    Example:
+        >>> rows = ClusteredRows(1)
+        >>> for key, source, value in [("a/0", "a", 1.0), ("a/1", "a", 2.0), ("b/0", "b", 6.0)]:
+        ...     rows.add(key, source, [value])
+        >>> rows.estimate(median, order=["a/0", "a/1", "b/0"], columns=[0]).value
+        2.0
+    """
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+        self._rows: dict[str, tuple[str, NDArray[np.float64]]] = {}
+
+    def __len__(self) -> int:
+        """Return the number of clips."""
+        return len(self._rows)
+
+    def add(
+        self, key: str, source: str, values: Sequence[float] | Float64[np.ndarray, " n"]
+    ) -> None:
+        """Add the row of one clip.
+
+        Args:
+            key: Name of the clip, unique among all clips of any process.
+            source: Name of its source video.
+            values: The row; NaN for what could not be measured.
+        """
+        self._rows[key] = (source, np.asarray(values, dtype=np.float64))
+
+    def merge(self, other: "ClusteredRows") -> None:
+        """Add the rows of another process."""
+        self._rows |= other._rows
+
+    def table(self, order: Sequence[str]) -> tuple[Rows, list[str]]:
+        """Return the rows and their sources in an order of keys; keys without a row are skipped."""
+        found = [self._rows[key] for key in order if key in self._rows]
+        rows = np.array([row for _, row in found], dtype=np.float64)
+        return rows.reshape(-1, self.length), [source for source, _ in found]
+
+    def estimate(
+        self, statistic: Statistic, *, order: Sequence[str], columns: Sequence[int]
+    ) -> Estimate:
+        """Return a statistic of the rows with its interval.
+
+        Args:
+            statistic: Maps rows to a number.
+            order: Keys in the order of the rows; others are left out. The order matters for
+                rounding only.
+            columns: Numbers of the columns that the statistic takes. Rows with a NaN in them are
+                left out.
+        """
+        rows, sources = self.table(order)
+        return resampled(rows[:, list(columns)], sources, statistic)
+
+
 def resampled(
     rows: Rows, sources: Sequence[str], statistic: Statistic, *, seed: int = 0
 ) -> Estimate:
@@ -166,7 +226,7 @@ def resampled(
     known = np.isfinite(rows).all(axis=1)
     rows, names = rows[known], [s for s, k in zip(sources, known, strict=True) if k]
     members = [np.flatnonzero(np.array(names) == name) for name in sorted(set(names))]
-    value = statistic(rows) if len(rows) else float("nan")
+    value = statistic(rows) if len(rows) else math.nan
     low = high = None
     if len(members) >= MIN_SOURCES:
         generator = np.random.default_rng(seed)
@@ -204,14 +264,14 @@ def median(rows: Rows) -> float:
 def ratio(rows: Rows) -> float:
     """Return the sum of the first column over that of the second; NaN where the latter is 0."""
     top, bottom = rows[:, 0].sum(), rows[:, 1].sum()
-    return float(top / bottom) if bottom else float("nan")
+    return float(top / bottom) if bottom else math.nan
 
 
 def correlation(rows: Rows) -> float:
     """Return Pearson's correlation of the first two columns; NaN where one is constant."""
     a, b = (rows[:, i] - rows[:, i].mean() for i in range(2))
     power = float(np.sqrt((a @ a) * (b @ b)))
-    return float(a @ b) / power if power > 1e-12 else float("nan")
+    return float(a @ b) / power if power > 1e-12 else math.nan
 
 
 def share_below(limit: float) -> Statistic:

@@ -4,7 +4,6 @@ import json
 import math
 import multiprocessing
 import os
-import pickle
 import socket
 from collections.abc import Mapping
 from multiprocessing.connection import Connection
@@ -18,14 +17,12 @@ from cinnema.backbones.registry import BackboneName, Found
 from cinnema.core.distributed import joined_ranks
 from cinnema.core.errors import UserError
 from cinnema.data.dataset import PackedDataset
-from cinnema.evaluation import runner as engine
-from cinnema.evaluation.frames import psnr
-from cinnema.evaluation.metrics.base import REAL, Metric
-from cinnema.evaluation.results import Evaluation, Missing
-from cinnema.evaluation.runner import evaluate_model
-from cinnema.evaluation.settings import EvaluationSettings
+from cinnema.evaluation import MetricName
+from cinnema.evaluation.metrics.quality import psnr
+from cinnema.evaluation.metrics.registry import METRICS
+from cinnema.evaluation.results import MODEL, REAL, Evaluation, Missing, as_text
+from cinnema.evaluation.runner import EvaluationSettings, evaluate_model
 from cinnema.evaluation.statistics.bootstrap import Estimate
-from cinnema.evaluation.tables import as_text
 from cinnema.media.pictures import to_tensor
 from cinnema.models.base import VideoModel
 
@@ -130,17 +127,18 @@ def test_what_is_known_of_baselines_comes_out(found: Evaluation) -> None:
 
 
 def test_what_is_missing_is_said_and_nothing_stands_in_for_it(found: Evaluation) -> None:
-    for row in found.rows:
-        for column in ("FID", "DTFVD-16", "DTFVD-32", "DIV-DTI3D-16"):
-            cell = row.cells[column]
-            assert isinstance(cell, Missing)
-            assert "is missing" in cell.reason
+    cells = {row.name: row.cells for row in found.rows}
+    for column in ("FID", "DTFVD-16", "DTFVD-32", "DIV-DTI3D-16"):
+        cell = cells[MODEL][column]
+        assert isinstance(cell, Missing)
+        assert "is missing" in cell.reason
+        assert column not in cells[REAL]
     text = as_text(found)
     assert "missing  FID: Inception of FID is missing: put pt_inception" in text
     assert "n 8/" in text
 
 
-def test_it_becomes_json_and_has_plots_and_exhibits(found: Evaluation) -> None:
+def test_it_becomes_json_and_has_plots_and_examples(found: Evaluation) -> None:
     values = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert values["settings"]["samples"] == 2
     assert len(values["data"]["sha256"]) == 64
@@ -160,12 +158,12 @@ def test_it_becomes_json_and_has_plots_and_exhibits(found: Evaluation) -> None:
         "Quantiles of nu",
         "Diversity against quality",
     }
-    assert [e.title.split()[0] for e in found.exhibits] == ["best", "median", "worst"]
-    scores = [e.score for e in found.exhibits]
+    assert [e.title.split()[0] for e in found.examples] == ["best", "median", "worst"]
+    scores = [e.score for e in found.examples]
     assert scores == sorted(scores)
-    for exhibit in found.exhibits:
-        assert next(iter(exhibit.videos)) == "real"
-        assert {len(video) for video in exhibit.videos.values()} == {5}
+    for example in found.examples:
+        assert next(iter(example.videos)) == "real"
+        assert {len(video) for video in example.videos.values()} == {5}
 
 
 def test_no_number_depends_on_the_batch(
@@ -280,29 +278,6 @@ def _work(  # noqa: PLR0917 - a process takes them by position
             result.send(evaluation)
 
 
-def test_what_is_kept_does_not_grow_with_the_clips(
-    drifter: Drifter,
-    dataset: PackedDataset,
-    cheap: Backbones,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    sizes = []
-
-    def stream(
-        task: Any, contestants: Any, measures: list[Metric], share: Any, *_: Any, **__: Any
-    ) -> None:
-        repeated = [s for s in share for _ in range(sizes_of_run[0])]
-        original(task, contestants, measures, repeated, 4, progress=lambda *_: None)
-        sizes.append(sum(len(pickle.dumps(m.sums)) for m in measures))
-
-    original = engine._stream
-    monkeypatch.setattr(engine, "_stream", stream)
-    for times in (1, 4):
-        sizes_of_run = [times]
-        measured(drifter, dataset, cheap, clips=2, samples=1)
-    assert sizes[1] == pytest.approx(sizes[0], rel=0.01)
-
-
 def test_one_future_has_no_diversity_and_the_table_says_so(few: Evaluation) -> None:
     cell = few.rows[1].cells["DIV-I3D"]
     assert isinstance(cell, Missing)
@@ -319,9 +294,58 @@ def test_without_training_clips_their_rows_are_left_out_with_a_note(
     assert any("2 source videos only" in note for note in found.notes)
 
 
-def test_frames_of_another_size_are_refused(
+def test_frames_of_another_size_are_stretched_to_the_models(
     drifter: Drifter, cheap: Backbones, tmp_path: Path
 ) -> None:
-    data = packed(tmp_path / "clips", size=48)
-    with pytest.raises(UserError, match=r"48 pixels, the model drifter takes 64.*--size 64"):
-        measured(drifter, data, cheap)
+    data = packed(tmp_path / "clips", size=48, num_train=0, num_test=2)
+    found = measured(drifter, data, cheap, only=("pixels",), clips=2, samples=1)
+    assert "resized from 48, stretched to a square" in found.data["size"]
+
+
+def test_metrics_that_are_named_are_computed_alone(
+    drifter: Drifter, dataset: PackedDataset, cheap: Backbones
+) -> None:
+    found = measured(drifter, dataset, cheap, only=("motion-kept", "swap"), clips=8)
+    assert {column.group for column in found.columns} == {"latents", "swap"}
+    assert "frozen first frame" not in {row.name for row in found.rows}
+    assert "motion kept in transfer" in {row.name: row.cells for row in found.rows}[MODEL]
+
+
+def test_numbers_of_two_models_are_paired(
+    drifter: Drifter, dataset: PackedDataset, cheap: Backbones
+) -> None:
+    settings = EvaluationSettings(only=("pixels", "swap"), clips=8, samples=1)
+    other = Drifter().eval()
+    other.scale.mul_(3)
+    found = evaluate_model(drifter, dataset, backbones=cheap, settings=settings, against=other)
+    assert found is not None
+    change = found.changes[MODEL]["PSNR"]
+    assert isinstance(change, Estimate)
+    assert change.value != 0
+    assert change.num_clips == 8
+    same = evaluate_model(drifter, dataset, backbones=cheap, settings=settings, against=drifter)
+    assert same is not None
+    assert same.changes[MODEL]["PSNR"] == Estimate(0.0, 0.0, 0.0, 8, change.num_sources)
+    assert found.settings["against"] == "drifter"
+
+
+@pytest.mark.parametrize("name", list(METRICS))
+def test_every_metric_has_columns_of_its_own_and_says_if_it_cannot_be_computed(
+    name: MetricName, drifter: Drifter, cheap: Backbones, tmp_path: Path
+) -> None:
+    data = packed(tmp_path / "clips", num_train=2, num_test=6, frames=6)
+    if name in UNSUITABLE:
+        with pytest.raises(UserError):
+            measured(drifter, data, cheap, only=(name,), samples=2)
+        return
+    found = measured(drifter, data, cheap, only=(name,), samples=2)
+    assert found.columns
+    cells = [cell for row in found.rows for cell in row.cells.values()]
+    assert all(cell.num_clips <= 6 for cell in cells if isinstance(cell, Estimate))
+    assert set(found.to_dict()["columns"]) >= {n for row in found.rows for n in row.cells}
+
+
+UNSUITABLE = {  # for a model without a control that does not warp, and data without a hand
+    "end-point", "direction", "edit", "futures", "flow-error", "reconstruction", "samples",
+    "likelihood", "sample-motion",
+}  # fmt: skip

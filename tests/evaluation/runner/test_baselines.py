@@ -1,4 +1,4 @@
-"""Who continues first frames: what each owes, whatever the batch."""
+"""What continues first frames: the same in any batch."""
 
 from collections.abc import Sequence
 
@@ -10,46 +10,39 @@ from cinnema.data.dataset import PackedDataset
 from cinnema.evaluation.baselines import (
     Baseline,
     Frozen,
-    Misled,
     NearestTraining,
     OtherFutures,
     Prior,
     Reconstructed,
     Sampled,
     Shuffled,
+    ShuffledControl,
     StandardLatent,
     TrainingClips,
     condition,
     encoded,
     first_frames,
 )
-from cinnema.evaluation.protocols import (
-    RealClip,
-    choose_protocol,
-    choose_starts,
-    find_other_futures,
-    read_clip,
-)
+from cinnema.evaluation.protocol import RealClip
 from cinnema.models.flow.priors import GaussianPrior
 from cinnema.models.warping.model import WarpingModel
+
+from .conftest import Drifter, windows
 
 
 @pytest.fixture(scope="module")
 def clips(dataset: PackedDataset) -> list[RealClip]:
-    protocol = choose_protocol("aligned", "drifting", num_frames=4)
-    starts = choose_starts(dataset, protocol, num_frames=4, most=4)
-    return [read_clip(dataset, start, num_frames=4) for start in starts]
+    found = windows(dataset, most=4)
+    return [found.read(start) for start in found.starts]
 
 
 @pytest.fixture(scope="module")
 def training(dataset: PackedDataset) -> TrainingClips:
-    protocol = choose_protocol("aligned", "drifting", num_frames=4)
-    starts = choose_starts(dataset, protocol, split="train", num_frames=4)
-    return TrainingClips(dataset, starts, num_frames=4)
+    return TrainingClips(windows(dataset, split="train"))
 
 
 @pytest.fixture(scope="module")
-def contestants(model: WarpingModel, training: TrainingClips) -> Sequence[Baseline]:
+def baselines(model: WarpingModel, training: TrainingClips) -> Sequence[Baseline]:
     z = torch.randn(50, model.z_dim, generator=torch.Generator().manual_seed(0))
     prior = GaussianPrior.fit(z, z[:, :0])
     return [
@@ -63,24 +56,24 @@ def contestants(model: WarpingModel, training: TrainingClips) -> Sequence[Baseli
     ]
 
 
-def test_nobody_depends_on_the_batch(
-    contestants: Sequence[Baseline], clips: list[RealClip]
+def test_no_baseline_depends_on_the_batch(
+    baselines: Sequence[Baseline], clips: list[RealClip]
 ) -> None:
-    for contestant in contestants:
-        together = contestant.follow(clips)
+    for baseline in baselines:
+        together = baseline.follow(clips)
         assert all(len(video) == 4 for video in together)
         for clip, video in zip(clips, together, strict=True):
-            alone = contestant.follow([clip])[0]
+            alone = baseline.follow([clip])[0]
             # One level of 255 may differ by rounding of products of another shape.
-            assert np.abs(alone.astype(int) - video.astype(int)).max() <= 1, contestant.name
+            assert np.abs(alone.astype(int) - video.astype(int)).max() <= 1, baseline.name
 
 
 def test_those_that_draw_have_other_futures_of_a_start(
-    contestants: Sequence[Baseline], clips: list[RealClip]
+    baselines: Sequence[Baseline], clips: list[RealClip]
 ) -> None:
-    for contestant in contestants:
-        first, second = (np.stack(contestant.follow(clips, sample=k)) for k in (0, 1))
-        assert np.array_equal(first, second) != contestant.is_stochastic, contestant.name
+    for baseline in baselines:
+        first, second = (np.stack(baseline.follow(clips, sample=k)) for k in (0, 1))
+        assert np.array_equal(first, second) != baseline.is_stochastic, baseline.name
 
 
 def test_a_shuffled_clip_has_the_same_frames(clips: list[RealClip]) -> None:
@@ -99,25 +92,23 @@ def test_a_training_clip_is_its_own_nearest(training: TrainingClips) -> None:
     assert len(training.nearest(clip.frames[0], num=3)) == 3
 
 
-def test_other_futures_show_what_else_came_of_x0(forked: PackedDataset) -> None:
-    protocol = choose_protocol("aligned", "drifting", num_frames=4)
-    starts = choose_starts(forked, protocol, num_frames=4)
-    clips = [read_clip(forked, start, num_frames=4) for start in starts]
-    others = find_other_futures(forked, starts, num_frames=4)
-    contestant = OtherFutures(forked, others, num_frames=4)
-    assert [contestant.num_futures(clip, most=5) for clip in clips] == [2, 2, 2, 1, 1, 0]
-    assert [contestant.num_futures(clip, most=1) for clip in clips] == [1, 1, 1, 1, 1, 0]
-    assert contestant.counts == (1, 2)
+def test_other_futures_are_the_other_real_clips_of_x0(forked: PackedDataset) -> None:
+    found = windows(forked)
+    clips = [found.read(start) for start in found.starts]
+    baseline = OtherFutures(found, found.other_futures())
+    assert [baseline.num_futures(clip, most=5) for clip in clips] == [2, 2, 2, 1, 1, 0]
+    assert [baseline.num_futures(clip, most=1) for clip in clips] == [1, 1, 1, 1, 1, 0]
+    assert baseline.counts == (1, 2)
     for sample, expected in ((0, [1, 2, 0]), (1, [2, 0, 1])):
         for clip, video, other in zip(
-            clips, contestant.follow(clips[:3], sample=sample), expected, strict=False
+            clips, baseline.follow(clips[:3], sample=sample), expected, strict=False
         ):
             assert np.array_equal(clip.frames[0], clips[other].frames[0])
             assert np.array_equal(video, clips[other].frames[1:])
             assert not np.array_equal(video, clip.frames[1:])
 
 
-def test_latents_are_the_mean_of_q_or_a_draw_that_hangs_on_the_clip_alone(
+def test_latents_are_the_mean_of_q_or_a_draw_that_depends_on_the_clip_alone(
     model: WarpingModel, clips: list[RealClip]
 ) -> None:
     drawn = encoded(model, clips, seed=0)
@@ -126,17 +117,17 @@ def test_latents_are_the_mean_of_q_or_a_draw_that_hangs_on_the_clip_alone(
     assert not torch.allclose(drawn, encoded(model, clips, seed=1))
 
 
-def test_shuffled_eta_is_that_of_another_clip(clips: list[RealClip], model: WarpingModel) -> None:
+def test_shuffled_eta_is_that_of_another_clip(clips: list[RealClip]) -> None:
+    model = Drifter(control_dim=2).eval()
     controls = np.stack([clip.eta for clip in clips if clip.eta is not None])
-    misled = Misled(model, controls)
-    for clip in clips:
-        eta = misled._misled(clip).eta
-        assert eta is not None
+    x0 = first_frames(model, clips)
+    for clip, eta in zip(clips, ShuffledControl(model, controls).condition(clips, x0)[:, 3:],
+                         strict=True):  # fmt: skip
         assert not np.array_equal(eta, clip.eta)
         assert any(np.array_equal(eta, other) for other in controls)
 
 
-def test_a_model_without_control_is_told_x0_alone(
+def test_a_model_without_control_is_conditioned_on_x0_alone(
     model: WarpingModel, clips: list[RealClip]
 ) -> None:
     x0 = first_frames(model, clips)

@@ -1,4 +1,4 @@
-"""Measures on clips whose numbers are known."""
+"""Metrics on clips whose numbers are known."""
 
 import numpy as np
 import pytest
@@ -6,11 +6,9 @@ import torch
 
 from cinnema.backbones.lpips import LPIPS
 from cinnema.data.dataset import PackedDataset
-from cinnema.evaluation.baselines import TrainingClips
+from cinnema.evaluation.baselines import Training, TrainingClips
 from cinnema.evaluation.features import FeatureNetwork, Features, Video
-from cinnema.evaluation.frames import psnr
-from cinnema.evaluation.metrics import distances
-from cinnema.evaluation.metrics.base import REAL, Futures, RealBatch
+from cinnema.evaluation.metrics.base import Futures, RealBatch, Task
 from cinnema.evaluation.metrics.control import EndPointError, direction_error
 from cinnema.evaluation.metrics.distances import (
     FrameFrechetDistance,
@@ -19,23 +17,18 @@ from cinnema.evaluation.metrics.distances import (
     frechet_columns,
 )
 from cinnema.evaluation.metrics.diversity import ClipDiversity, diversity_column
-from cinnema.evaluation.metrics.drift import drift_of
-from cinnema.evaluation.metrics.latents import Largest, Latents, _off_normal, _probe
-from cinnema.evaluation.metrics.likeness import PerceptualLikeness, PixelLikeness
-from cinnema.evaluation.metrics.motion import Motion, seen_motion
+from cinnema.evaluation.metrics.latents import Largest, Latents, distance_to_normal, probe
+from cinnema.evaluation.metrics.long_videos import sharpness_and_colour
+from cinnema.evaluation.metrics.motion import Motion, visible_motion
+from cinnema.evaluation.metrics.quality import PerceptualQuality, PixelQuality, psnr
 from cinnema.evaluation.metrics.transfer import agreement
-from cinnema.evaluation.protocols import (
-    RealClip,
-    Start,
-    choose_protocol,
-    choose_starts,
-)
-from cinnema.evaluation.results import Missing
-from cinnema.evaluation.statistics.bootstrap import ClusteredSums, Estimate
+from cinnema.evaluation.protocol import PackedClips, RealClip, Start, choose_protocol
+from cinnema.evaluation.results import REAL, Missing
+from cinnema.evaluation.statistics.bootstrap import Estimate
 from cinnema.media.pictures import to_tensor
 from cinnema.models.flow.priors import GaussianPrior
 
-from .conftest import Drifter, colours_of
+from .conftest import Drifter, colours_of, windows
 
 
 def texture(seed: int, *, size: int = 64) -> np.ndarray:
@@ -85,31 +78,31 @@ def test_likeness_is_the_mean_over_frames_and_futures() -> None:
     real = batch(REALS[:2])
     other = [[v[::-1].copy() for v in real.videos], [255 - v for v in real.videos]]
     seen = futures("cINN", other)
-    measure = PixelLikeness()
-    measure.see(real, seen)
+    metric = PixelQuality()
+    metric.see(real, seen)
     expected = torch.stack([psnr(x.flatten(0, 1), real.x.flatten(0, 1)) for x in seen.x]).mean()
-    assert value(measure.cells("cINN")["PSNR"]) == pytest.approx(float(expected), rel=1e-5)
+    assert value(metric.cells("cINN")["PSNR"]) == pytest.approx(float(expected), rel=1e-5)
 
 
 def test_the_best_of_k_is_the_nearest_future_and_a_perfect_one_is_at_0() -> None:
     real = batch(REALS[:3])
     wrong = [255 - v for v in real.videos]
     torch.manual_seed(0)
-    measure = PerceptualLikeness(LPIPS("alex").eval(), title="VGG16", num_samples=2, is_main=True)
-    measure.see(real, futures("cINN", [wrong, list(real.videos)]))
-    cells = measure.cells("cINN")
+    metric = PerceptualQuality(LPIPS("alex").eval(), title="VGG16", num_samples=2, is_main=True)
+    metric.see(real, futures("cINN", [wrong, list(real.videos)]))
+    cells = metric.cells("cINN")
     assert value(cells["LPIPS, best of 2"]) == pytest.approx(0, abs=1e-6)
     assert value(cells["LPIPS (VGG16)"]) > 1e-3
-    assert [key for key, _ in measure.ranking("cINN")] == sorted(
-        ("c0", "c1", "c2"), key=dict(measure.ranking("cINN")).__getitem__
+    assert [key for key, _ in metric.ranking("cINN")] == sorted(
+        ("c0", "c1", "c2"), key=dict(metric.ranking("cINN")).__getitem__
     )
-    (curve,) = measure.curves(["cINN", "other"])
+    (curve,) = metric.curves(["cINN", "other"])
     assert np.mean(curve.y["cINN"]) == pytest.approx(value(cells["LPIPS (VGG16)"]), rel=1e-5)
 
 
 def test_a_set_has_no_distance_to_itself_and_too_few_clips_are_missing() -> None:
     network = FeatureNetwork(name="colours", identity="", compute=colours_of)
-    measure = FrechetDistance(
+    metric = FrechetDistance(
         Features(network),
         columns=frechet_columns("FVD", about="colours", is_main=True),
         is_main=True,
@@ -129,43 +122,41 @@ def test_a_set_has_no_distance_to_itself_and_too_few_clips_are_missing() -> None
             x=real.x,
             halves=real.halves,
         )
-        measure.see_real(named)
-        measure.see(named, futures("same", [list(named.videos)]))
-    same = measure.cells("same")
+        metric.see_real(named)
+        metric.see(named, futures("same", [list(named.videos)]))
+    same = metric.cells("same")
     assert value(same["FVD"]) == pytest.approx(0, abs=1e-6)
     assert value(same["coverage"]) == 1
-    assert value(measure.cells(REAL)["FVD"]) > 0
-    assert isinstance(measure.cells(REAL)["precision"], Missing)  # 3 clips on a side
+    assert value(metric.cells(REAL)["FVD"]) > 0
+    assert isinstance(metric.cells(REAL)["precision"], Missing)  # 3 clips on a side
     assert isinstance(same["FVD at infinity"], Missing)
 
 
-def test_a_distance_of_frames_counts_clips_and_sees_every_frame(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(distances, "_FRAME_DIM", 16)
-
+def test_a_distance_of_frames_counts_clips_and_sees_every_frame() -> None:
     def compute(video: Video) -> torch.Tensor:
         rows = torch.zeros(len(video), 16)
         rows[:, :3] = torch.from_numpy(video.mean(axis=(1, 2)) / 255)
         return rows
 
     features = Features(FeatureNetwork(name="", identity="", compute=compute))
-    measure = FrameFrechetDistance(features, columns=frechet_columns("FID", about="colours"))
+    columns = frechet_columns("FID", about="colours")
+    metric = FrameFrechetDistance(features, columns=columns, dim=16)
     real = batch(REALS[:4])
-    measure.see_real(real)
-    measure.see(real, futures("lighter", [[255 - v for v in real.videos]]))
-    cell = measure.cells("lighter")["FID"]
+    metric.see_real(real)
+    metric.see(real, futures("lighter", [[255 - v for v in real.videos]]))
+    cell = metric.cells("lighter")["FID"]
     means = np.concatenate([v.mean(axis=(1, 2)) / 255 for v in real.videos]).mean(axis=0)
     assert isinstance(cell, Estimate)
     assert cell.value == pytest.approx(float(((1 - 2 * means) ** 2).sum()), rel=1e-4)
     assert (cell.num_clips, cell.num_sources) == (4, 4)
-    assert measure.sums["lighter", "set"].num_clips == 16
+    assert metric.sums["lighter", "set"].num_clips == 16
 
 
 def test_the_nearest_training_clip_of_some_of_a_batch_is_their_own(dataset: PackedDataset) -> None:
     protocol = choose_protocol("aligned", "drifting", num_frames=4)
-    starts = choose_starts(dataset, protocol, split="train", num_frames=4)
-    training = TrainingClips(dataset, starts[:9], num_frames=4)  # of which 8 are candidates
+    clips = windows(dataset, split="train")
+    some_clips = PackedClips(dataset, clips.starts[:9], num_frames=4, size=64, split="train")
+    training = TrainingClips(some_clips)  # of which 8 are candidates
     features = Features(FeatureNetwork(name="colours", identity="", compute=colours_of))
     real = batch(REALS[:3])
     some = real.only([2])
@@ -174,8 +165,8 @@ def test_the_nearest_training_clip_of_some_of_a_batch_is_their_own(dataset: Pack
     together, alone = (TrainingDistance(features, training, protocol=protocol) for _ in range(2))
     together.see_real(real)
     alone.see_real(some)
-    for measure in (together, alone):
-        measure.see(some, futures("cINN", [[some.videos[0][::-1].copy()]]))
+    for metric in (together, alone):
+        metric.see(some, futures("cINN", [[some.videos[0][::-1].copy()]]))
     first, second = (value(m.cells("cINN")["nearest training clip"]) for m in (together, alone))
     assert first == pytest.approx(second)
     assert value(together.cells(REAL)["nearest training clip"]) != pytest.approx(first)
@@ -183,18 +174,18 @@ def test_the_nearest_training_clip_of_some_of_a_batch_is_their_own(dataset: Pack
 
 def test_diversity_is_the_mean_squared_difference_of_ordered_pairs() -> None:
     network = FeatureNetwork(name="colours", identity="", compute=colours_of)
-    measure = ClipDiversity(Features(network), diversity_column("D", of="colours"), factor=1000)
+    metric = ClipDiversity(Features(network), diversity_column("D", of="colours"), factor=1000)
     real = batch(REALS[:1])
     videos = [[v[1:]] for v in REALS[:3]]
-    measure.see(real, futures("cINN", videos))
+    metric.see(real, futures("cINN", videos))
     f = [colours_of(v[0]) for v in videos]
     pairs = [float((f[i] - f[j]).square().mean()) for i in range(3) for j in range(3) if i != j]
-    assert value(measure.cells("cINN")["D"]) == pytest.approx(1000 * sum(pairs) / 6, rel=1e-4)
+    assert value(metric.cells("cINN")["D"]) == pytest.approx(1000 * sum(pairs) / 6, rel=1e-4)
 
 
 def test_motion_is_seen_as_it_is() -> None:
     frames = drifting(0, dx=1, dy=2)
-    motion = seen_motion(frames)
+    motion = visible_motion(frames)
     centre = motion[-1, 16:-16, 16:-16]
     np.testing.assert_allclose(np.median(centre, axis=(0, 1)), [4, 8], atol=0.3)
     assert direction_error(motion[-1], np.array([1.0, 2.0])) < 10
@@ -206,12 +197,12 @@ def test_motion_is_seen_as_it_is() -> None:
 
 def test_histograms_of_motion_tell_faster_and_turned_clips() -> None:
     real = batch([drifting(s, dx=1, dy=0) for s in range(4)])
-    measure = Motion()
-    measure.see_real(real)
+    metric = Motion()
+    metric.see_real(real)
     for row, (dx, dy) in {"same": (1, 0), "faster": (2, 0), "turned": (0, 1)}.items():
         clips = [drifting(s, dx=dx, dy=dy)[1:] for s in range(4)]
-        measure.see(real, futures(row, [clips]))
-    cells = {row: measure.cells(row) for row in ("same", "faster", "turned")}
+        metric.see(real, futures(row, [clips]))
+    cells = {row: metric.cells(row) for row in ("same", "faster", "turned")}
     assert value(cells["same"]["speed apart"]) == pytest.approx(0, abs=1e-9)
     assert value(cells["same"]["direction apart"]) == pytest.approx(0, abs=1e-9)
     assert value(cells["faster"]["speed"]) > 1.4 * value(cells["same"]["speed"])
@@ -242,7 +233,7 @@ def ball(seed: int) -> RealClip:
 
 
 def test_an_end_point_is_read_off_the_last_frame() -> None:
-    measure = EndPointError(_Balls([ball(i) for i in range(200)]), unit="picture sizes")
+    metric = EndPointError(_Balls([ball(i) for i in range(200)]), unit="picture sizes")
     clips = [ball(i) for i in range(200, 204)]
     real = RealBatch(
         clips=clips,
@@ -250,9 +241,9 @@ def test_an_end_point_is_read_off_the_last_frame() -> None:
         x=to_tensor(np.stack([c.frames[1:] for c in clips])),
         halves=[0, 1, 0, 1],
     )
-    measure.see_real(real)
-    measure.see(real, futures("wrong", [[v[:, ::-1, ::-1] for v in real.videos]]))
-    well, badly = (value(measure.cells(row)["end-point error"]) for row in (REAL, "wrong"))
+    metric.see_real(real)
+    metric.see(real, futures("wrong", [[v[:, ::-1, ::-1] for v in real.videos]]))
+    well, badly = (value(metric.cells(row)["end-point error"]) for row in (REAL, "wrong"))
     assert well < 0.15
     assert badly > 2 * well
 
@@ -261,10 +252,10 @@ def test_drift_of_a_still_clip_is_none_and_blur_is_seen() -> None:
     frame = texture(0)
     still = np.stack([frame, frame])
     blurred = np.stack([frame, np.full_like(frame, 128)])
-    sharpness, colour = drift_of(still)
+    sharpness, colour = sharpness_and_colour(still)
     assert sharpness.tolist() == [1, 1]
     assert colour.tolist() == [0, 0]
-    sharpness, colour = drift_of(blurred)
+    sharpness, colour = sharpness_and_colour(blurred)
     assert sharpness[1] == 0
     expected = np.abs(128 - frame.mean(axis=(0, 1))).mean()
     assert colour[1] == pytest.approx(float(expected), rel=1e-5)
@@ -275,28 +266,38 @@ def test_bits_are_those_of_the_density_and_inversion_is_exact(
 ) -> None:
     z = torch.randn(50, 3, generator=torch.Generator().manual_seed(0)).double()
     prior = GaussianPrior.fit(z, z[:, :0])
-    measure = Latents(drifter, row="cINN", priors={"Gaussian": prior}, seed=0)
+    protocol = choose_protocol("aligned", "drifting", num_frames=4)
+    clips = windows(dataset, split="train")
+    task = Task(
+        model=drifter,
+        clips=clips,
+        protocol=protocol,
+        training=Training(TrainingClips(clips), {"Gaussian": prior}),
+        device=torch.device("cpu"),
+        progress=lambda *_: None,
+    )
+    metric = Latents(task)
     real = batch(REALS[:3])
-    measure.see_real(real)
-    clips = torch.stack([to_tensor(c) for c in REALS[:3]])
-    assert value(measure.cells("cINN")["inversion error"]) < 1e-5
+    metric.see_real(real)
+    videos = torch.stack([to_tensor(c) for c in REALS[:3]])
+    assert value(metric.cells("cINN")["inversion error"]) < 1e-5
     # Latents are drawn with a little noise around the mean of q.
-    mean = prior.log_prob(drifter.encode(clips).double(), z[:3, :0])
+    mean = prior.log_prob(drifter.encode(videos).double(), z[:3, :0])
     bits = -float(mean.mean()) / (3 * np.log(2))
-    assert value(measure.cells("Gaussian")["bits a dimension"]) == pytest.approx(bits, abs=0.05)
-    nu, log_det = drifter.to_residual(drifter.encode(clips), drifter.condition(clips[:, 0]))
+    assert value(metric.cells("Gaussian")["bits a dimension"]) == pytest.approx(bits, abs=0.05)
+    nu, log_det = drifter.to_residual(drifter.encode(videos), drifter.condition(videos[:, 0]))
     density = torch.distributions.Normal(0, 1).log_prob(nu).sum(dim=1) + log_det
     own = -float(density.mean()) / (3 * np.log(2))
-    assert value(measure.cells("cINN")["bits a dimension"]) == pytest.approx(own, abs=0.5)
-    assert isinstance(measure.cells("cINN")["colour from nu"], Missing)
+    assert value(metric.cells("cINN")["bits a dimension"]) == pytest.approx(own, abs=0.5)
+    assert isinstance(metric.cells("cINN")["colour from nu"], Missing)
 
 
 def test_white_residuals_are_near_the_normal_and_others_are_not() -> None:
     generator = torch.Generator().manual_seed(0)
     nu = torch.randn(500, 8, generator=generator).double()
-    assert _off_normal(nu) < 0.03
-    assert _off_normal(2 * nu) > 0.1
-    assert _off_normal(nu + 1) > 0.3
+    assert distance_to_normal(nu) < 0.03
+    assert distance_to_normal(2 * nu) > 0.1
+    assert distance_to_normal(nu + 1) > 0.3
 
 
 def test_a_probe_finds_colour_where_it_is() -> None:
@@ -305,40 +306,14 @@ def test_a_probe_finds_colour_where_it_is() -> None:
     groups = torch.arange(120) // 6
     mixed = x @ torch.randn(5, 3, generator=generator).double()
     other = torch.randn(120, 3, generator=generator).double()
-    assert _probe(x, mixed, groups).value > 0.99
-    assert _probe(x, other, groups).value < 0.15
-    assert isinstance(_probe(x[:12], other[:12], groups[:12]), Missing)
+    assert probe(x, mixed, groups).value > 0.99
+    assert probe(x, other, groups).value < 0.15
+    assert isinstance(probe(x[:12], other[:12], groups[:12]), Missing)
 
 
-def test_sums_of_clusters_merge_and_the_largest_stays() -> None:
-    whole, one, other = ClusteredSums(2), ClusteredSums(2), ClusteredSums(2)
-    for i in range(20):
-        source, values = f"s{i % 5}", [float(i), 1.0]
-        whole.add(source, values)
-        (one if i % 3 else other).add(source, values)
-    one.merge(other)
-    a, b = whole.ratio(), one.ratio()
-    assert (a.value, a.num_clips, a.num_sources) == (9.5, 20, 5)
-    assert (b.value, b.low, b.high) == pytest.approx((a.value, a.low, a.high))
-    assert a.low is not None
-    assert a.high is not None
-    assert a.low < 9.5 < a.high
+def test_the_largest_of_several_processes_stays() -> None:
     first, second = Largest(), Largest()
     first.add("a", 1.0)
     second.add("b", 3.0)
     first.merge(second)
     assert first.estimate() == Estimate(3.0, None, None, num_clips=2, num_sources=2)
-
-
-def test_intervals_of_means_are_as_wide_as_those_of_other_sources() -> None:
-    rng = np.random.default_rng(0)
-    covered = 0
-    for trial in range(60):
-        sums = ClusteredSums(2)
-        for source in range(30):
-            centre = rng.normal()
-            for _ in range(3):
-                sums.add(f"{trial}/{source}", [centre + 0.1 * rng.normal(), 1.0])
-        estimate = sums.ratio()
-        covered += (estimate.low or 0) <= 0 <= (estimate.high or 0)
-    assert 50 <= covered <= 60  # of a nominal 57

@@ -1,10 +1,11 @@
-"""Numbers, their intervals, and how they are told."""
+"""Numbers and their intervals over source videos."""
 
 import numpy as np
 import pytest
 
-from cinnema.evaluation.known_truth.results import Aim, Number, TaskResult, as_text
 from cinnema.evaluation.statistics.bootstrap import (
+    ClusteredRows,
+    ClusteredSums,
     Estimate,
     correlation,
     mean,
@@ -72,49 +73,43 @@ def test_statistics_are_what_their_names_say() -> None:
     assert np.isnan(ratio(pairs * [1, 0]))
 
 
-@pytest.mark.parametrize(
-    ("aim", "value", "is_met"),
-    [
-        (Aim(way="at most", limit=2), 2.0, True),
-        (Aim(way="at most", limit=2), 2.1, False),
-        (Aim(way="at least", limit=2), 2.0, True),
-        (Aim(way="at least", limit=2), 1.9, False),
-        (Aim(way="at most", limit=2), float("nan"), False),
-        (Aim(way="at least", limit=2), float("nan"), False),
-    ],
-)
-def test_an_aim_is_met_or_not(aim: Aim, value: float, *, is_met: bool) -> None:
-    assert aim.is_met(Estimate(value, None, None, 1, 1)) is is_met
+def test_a_table_of_clips_is_that_of_its_rows_in_any_parts() -> None:
+    rows = np.random.default_rng(0).normal(size=(40, 2))
+    order, sources = [f"c{i}" for i in range(40)], [f"s{i % 8}" for i in range(40)]
+    one, other = ClusteredRows(2), ClusteredRows(2)
+    for i in range(40):
+        (one if i % 3 else other).add(order[i], sources[i], rows[i])
+    one.merge(other)
+    found = one.estimate(ratio, order=order, columns=(0, 1))
+    assert found == resampled(rows, sources, ratio)
+    assert one.estimate(mean, order=order[:8], columns=(1,)).num_clips == 8
+    assert np.isnan(ClusteredRows(2).estimate(mean, order=order, columns=(0,)).value)
 
 
-class Told(TaskResult):
-    title = "A title"
-
-    def numbers(self) -> list[Number]:
-        aim = Aim(way="at most", limit=0.5)
-        sure = Estimate(0.25, 0.2, 0.3, 12, 4)
-        none = Estimate(float("nan"), None, None, 0, 0)
-        return [
-            Number(what="error", of="model", estimate=sure, unit="m", aim=aim),
-            Number(what="error", of="baseline", estimate=none, unit="m"),
-        ]
-
-    def notes(self) -> list[str]:
-        return ["a note"]
-
-
-def test_a_table_tells_number_interval_counts_and_aim() -> None:
-    text = as_text(Told())
-    for part in ("A title", "error (m)", "0.250", "0.200 to 0.300", "12/4", "at most 0.5", "met"):
-        assert part in text
-    assert text.count("error (m)") == 1
-    assert "note     a note" in text
+def test_sums_of_clusters_merge() -> None:
+    whole, one, other = ClusteredSums(2), ClusteredSums(2), ClusteredSums(2)
+    for i in range(20):
+        source, values = f"s{i % 5}", [float(i), 1.0]
+        whole.add(source, values)
+        (one if i % 3 else other).add(source, values)
+    one.merge(other)
+    a, b = whole.ratio(), one.ratio()
+    assert (a.value, a.num_clips, a.num_sources) == (9.5, 20, 5)
+    assert (b.value, b.low, b.high) == pytest.approx((a.value, a.low, a.high))
+    assert a.low is not None
+    assert a.high is not None
+    assert a.low < 9.5 < a.high
 
 
-def test_json_has_none_where_there_is_no_number() -> None:
-    model, baseline = (number.to_dict() for number in Told().numbers())
-    assert model["aim"] == "at most 0.5"
-    assert model["is_met"] is True
-    assert (model["low"], model["num_sources"]) == (0.2, 4)
-    assert baseline["value"] is None
-    assert "aim" not in baseline
+def test_intervals_of_means_are_as_wide_as_those_of_other_sources() -> None:
+    rng = np.random.default_rng(0)
+    covered = 0
+    for trial in range(60):
+        sums = ClusteredSums(2)
+        for source in range(30):
+            centre = rng.normal()
+            for _ in range(3):
+                sums.add(f"{trial}/{source}", [centre + 0.1 * rng.normal(), 1.0])
+        estimate = sums.ratio()
+        covered += (estimate.low or 0) <= 0 <= (estimate.high or 0)
+    assert 50 <= covered <= 60  # of a nominal 57

@@ -1,11 +1,12 @@
-"""Two models on the same clips: numbers of both with the interval of their difference, a picture.
+"""Two models on the same clips, as before and after fine-tuning, with paired intervals.
 
-Every clip is measured with both, so the difference is far surer than the two numbers are.
+Every clip is measured with both models, so the interval of their difference is much narrower than
+those of the two numbers. `cinnema evaluate --against` compares any two models in the same way.
 """
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,34 +21,52 @@ from rich.table import Table
 from cinnema.backbones.lpips import LPIPS
 from cinnema.core.files import atomic_path
 from cinnema.core.randomness import generator_for
-from cinnema.data.crops import Scene, SceneCrops
+from cinnema.data.crops import SceneCrops
 from cinnema.evaluation.likelihood import encode_scenes, negative_log_likelihood, with_noise
-from cinnema.evaluation.reconstruction import score_flow, score_reconstruction
-from cinnema.evaluation.samples import score_samples
-from cinnema.evaluation.scores import ClipScore
-from cinnema.evaluation.statistics.bootstrap import MIN_SOURCES, Estimate, finite, ratio, resampled
+from cinnema.evaluation.protocol import CropClips, RealClip
+from cinnema.evaluation.statistics.bootstrap import (
+    MIN_SOURCES,
+    Estimate,
+    finite,
+    ratio,
+    resampled,
+)
+from cinnema.evaluation.warping_scores import flow_scores, reconstruction_scores, sample_scores
 from cinnema.media.pictures import to_pixels, to_tensor
 from cinnema.models.warping.model import WarpingModel
-from cinnema.models.warping.motion import GRID
 from cinnema.models.warping.stage1 import Stage1
-from cinnema.simulators.sky.pool import SkyPool
-
-Scores = dict[str, list[ClipScore]]
-"""What was measured on each clip, by kind of measurement."""
 
 _NUM_DRAWS = 4  # of noise on z, for a likelihood
 _GAP, _GREY, _LABEL = 4, 128, 96
 
 
 @dataclass(frozen=True)
+class ClipScore:
+    """Numbers of one clip.
+
+    Attributes:
+        source: Its source video.
+        values: The numbers by name.
+    """
+
+    source: str
+    values: Mapping[str, float]
+
+
+Scores = Mapping[str, Sequence[ClipScore]]
+"""Numbers of each clip, by kind of measurement."""
+
+
+@dataclass(frozen=True)
 class _Quantity:
+    """A row of the comparison: sum(top) / sum(bottom) over clips; lower is better for all."""
+
     name: str
     kind: str
     top: str
     bottom: str | None = None
 
 
-# Lower is better for all of them.
 _QUANTITIES = (
     _Quantity("relative flow error", "flow", "flow_error", "flow_motion"),
     _Quantity("LPIPS, reconstruction", "reconstruction", "lpips_model"),
@@ -63,13 +82,13 @@ _QUANTITIES = (
 
 
 @dataclass(frozen=True)
-class Row:
+class ChangedRow:
     """One quantity before and after.
 
     Attributes:
-        name: Of the quantity; lower is better.
-        before: Of the first model.
-        after: Of the second.
+        name: Name of the quantity; lower is better.
+        before: Its value for the first model.
+        after: Its value for the second.
         change: The second less the first, with its 95 % interval.
     """
 
@@ -84,18 +103,18 @@ class Comparison:
     """Two models on the same clips.
 
     Attributes:
-        names: Of the two.
-        rows: Quantities.
+        names: Names of the two.
+        rows: The quantities.
         over: What is resampled for the intervals: "videos", or with fewer than three of them
             "clips of 2 video(s)".
     """
 
     names: tuple[str, str]
-    rows: tuple[Row, ...]
+    rows: tuple[ChangedRow, ...]
     over: str
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what JSON can hold; numbers that are not finite become None."""
+        """Return the comparison as JSON values; numbers that are not finite become None."""
         return {
             "models": list(self.names),
             "intervals": f"95 %, over {self.over}",
@@ -126,108 +145,125 @@ class Comparison:
         lines = console.file.getvalue().splitlines()
         return "\n".join(line.rstrip() for line in lines if line.strip())
 
-    def row(self, name: str) -> Row:
+    def row(self, name: str) -> ChangedRow:
         """Return the row of a quantity by the beginning of its name."""
         return next(row for row in self.rows if row.name.startswith(name))
 
 
 @dataclass(frozen=True)
-class Measuring:
-    """How a model is measured on held-out clips, and on skies that it should not forget.
+class BeforeAfter:
+    """Computes and compares the scores of models on held-out clips and on synthetic skies.
 
     Attributes:
-        held_out: Clips never trained on, by source video, at least one.
-        skies: Likewise, simulated; may be empty.
-        lpips: The distance, where the models are.
+        held_out: Held-out clips by source video, at least one.
+        skies: Simulated clips that a tuned model should not forget; may be empty.
+        lpips: The distance, on the models' device.
+        times: Frames that are compared, from 1 to T.
         num_rendered: Clips of all videos together that are decoded and compared.
-        num_started: Likewise, from which samples are drawn.
-        num_samples: Samples of each.
-        times: Frames that are compared.
-        seed: Of the samples and the noise.
+        num_started: Clips of all videos together from which samples are drawn.
+        num_samples: Samples of each of these.
+        seed: Seed of the samples and of the noise.
     """
 
     held_out: Sequence[SceneCrops]
     skies: Sequence[SceneCrops]
     lpips: LPIPS
+    times: tuple[int, ...] = (4, 8, 12, 16)
     num_rendered: int = 8
     num_started: int = 4
     num_samples: int = 5
-    times: tuple[int, ...] = (4, 8, 12, 16)
     seed: int = 0
 
-    def stage1(self, stage1: Stage1) -> Scores:
-        """Return what depends on stage 1 alone: flow and reconstruction.
+    def stage1(self, stage1: Stage1) -> dict[str, list[ClipScore]]:
+        """Return the scores that depend on stage 1 alone: flow and reconstruction.
 
         Args:
-            stage1: In evaluation mode, float32.
+            stage1: Stage 1 in evaluation mode, float32.
         """
-        num = self._each(self.num_rendered)
         return {
-            "flow": [s for c in self.held_out for s in score_flow(stage1, c, num_clips=len(c))],
+            "flow": _flow(stage1, self.held_out),
             "reconstruction": [
-                score
-                for crops in self.held_out
-                for score in score_reconstruction(
-                    stage1, self.lpips, crops, num_clips=num, times=self.times
+                ClipScore(
+                    clip.source, reconstruction_scores(stage1, self.lpips, clip, times=self.times)
                 )
+                for clip in self._first(self.num_rendered)
             ],
-            "sky_flow": [s for c in self.skies for s in score_flow(stage1, c, num_clips=len(c))],
+            "sky_flow": _flow(stage1, self.skies),
         }
 
-    def stage2(self, model: WarpingModel) -> Scores:
-        """Return what depends on both stages: samples and likelihood.
+    def stage2(self, model: WarpingModel) -> dict[str, list[ClipScore]]:
+        """Return the scores that depend on both stages: samples and likelihood.
 
         Args:
-            model: In evaluation mode, float32.
+            model: The model in evaluation mode, float32.
         """
-        num = self._each(self.num_started)
         return {
             "samples": [
-                score
-                for crops in self.held_out
-                for score in score_samples(
-                    model, self.lpips, crops, num_clips=num, num_samples=self.num_samples,
-                    times=self.times, seed=self.seed,
+                ClipScore(
+                    clip.source,
+                    sample_scores(
+                        model, self.lpips, clip, num_samples=self.num_samples, times=self.times,
+                        seed=self.seed,
+                    ),
                 )
+                for clip in self._first(self.num_started)
             ],
-            "likelihood": score_nll(model, self.held_out, seed=self.seed),
-            "sky_likelihood": score_nll(model, self.skies, seed=self.seed),
+            "likelihood": _likelihood(model, self.held_out, seed=self.seed),
+            "sky_likelihood": _likelihood(model, self.skies, seed=self.seed),
         }  # fmt: skip
 
     def compared(self, names: tuple[str, str], before: Scores, after: Scores) -> Comparison:
-        """Return two models' numbers side by side.
+        """Return the scores of two models side by side.
 
         Args:
-            names: Of the models.
-            before: `stage1` of the first, or that and `stage2` together.
-            after: Of the second; what only one of them has is left out.
+            names: Names of the models.
+            before: Scores of the first: of `stage1`, or of that and `stage2` together.
+            after: Scores of the second; kinds that only one of them has are left out.
         """
-        by_clip = len(self.held_out) < MIN_SOURCES
+        num_videos = len(self.held_out)
+        by_clip = num_videos < MIN_SOURCES
         return Comparison(
             names=names,
             rows=tuple(
-                _row(quantity, before, after, num_samples=self.num_samples, by_clip=by_clip)
-                for quantity in _QUANTITIES
-                if before.get(quantity.kind) and after.get(quantity.kind)
+                _row(q, before, after, num_samples=self.num_samples, by_clip=by_clip)
+                for q in _QUANTITIES
+                if before.get(q.kind) and after.get(q.kind)
             ),
-            over=f"clips of {len(self.held_out)} video(s)" if by_clip else "videos",
+            over=f"clips of {num_videos} video(s)" if by_clip else "videos",
         )
 
-    def _each(self, num: int) -> int:
-        return -(-num // len(self.held_out))
+    def dump(self, scores: Scores) -> dict[str, Any]:
+        """Return scores as JSON values."""
+        return {kind: [asdict(score) for score in of_kind] for kind, of_kind in scores.items()}
+
+    def load(self, values: Mapping[str, Any]) -> dict[str, list[ClipScore]]:
+        """Return the scores that `dump` has returned as JSON values."""
+        return {kind: [ClipScore(**score) for score in of_kind] for kind, of_kind in values.items()}
+
+    def _first(self, num: int) -> list[RealClip]:
+        """Return the first clips of each video, `num` of all together or a few more."""
+        each = -(-num // len(self.held_out))
+        clips = _clips_of(self.held_out)
+        return [clips.read(start) for start in clips.starts if start.sample < each]
+
+
+def _clips_of(crops: Sequence[SceneCrops]) -> CropClips:
+    return CropClips(crops, num_frames=crops[0].frames.shape[1] - 1, name="crops")
+
+
+def _flow(stage1: Stage1, crops: Sequence[SceneCrops]) -> list[ClipScore]:
+    return [
+        ClipScore(source.scene.name, scores)
+        for source in crops
+        for scores in flow_scores(stage1, np.asarray(source.frames[:, 0]), source.flow)
+    ]
 
 
 @torch.no_grad()
-def score_nll(model: WarpingModel, crops: Sequence[SceneCrops], *, seed: int) -> list[ClipScore]:
-    """Return the negative log-likelihood of each clip's z + noise, in nats a dimension.
-
-    Where the model takes a control, it does without.
-
-    Args:
-        model: In evaluation mode, float32.
-        crops: Clips by source video; none gives none.
-        seed: Of the noise, the same for every model.
-    """
+def _likelihood(
+    model: WarpingModel, crops: Sequence[SceneCrops], *, seed: int
+) -> list[ClipScore]:  # fmt: skip
+    """Return the negative log-likelihood of each clip's z without a control; none of no crops."""
     if not crops:
         return []
     latents = encode_scenes(model.stage1, crops, num=max(map(len, crops)))
@@ -238,30 +274,9 @@ def score_nll(model: WarpingModel, crops: Sequence[SceneCrops], *, seed: int) ->
     nll = negative_log_likelihood(lambda z: model.flow.log_prob(z.to(device), c), draws)
     values = nll.mean(dim=0).tolist()
     return [
-        ClipScore(latents.scenes[group], latents.textures[group], {"nll": values[i]})
+        ClipScore(latents.scenes[group], {"nll": values[i]})
         for i, group in enumerate(latents.groups.tolist())
     ]
-
-
-def simulated_skies(*, num: int, size: int, num_frames: int, seed: int) -> SceneCrops:
-    """Draw skies whose flow is known exactly, one clip each, as crops with x0 alone.
-
-    Args:
-        num: How many.
-        size: Width and height in pixels.
-        num_frames: T.
-        seed: Of the skies.
-    """
-    pool = SkyPool(
-        size=size, num_frames=num_frames, grid=GRID, textures=None, seed=seed, rendered=0
-    )
-    items = [pool.sky(number) for number in range(num)]
-    return SceneCrops(
-        scene=Scene("skies", "skies", held_out=True),
-        frames=np.stack([to_pixels(item.x0[None]) for item in items]),
-        flow=torch.stack([item.flow for item in items]).numpy().astype(np.float32),
-        motion=2 * torch.stack([item.moving for item in items]).numpy().astype(np.float32),
-    )
 
 
 @torch.no_grad()
@@ -274,17 +289,17 @@ def draw_strips(
     num_frames: int = 5,
     seed: int = 0,
 ) -> None:
-    """Draw clips into a PNG file: the real frames, each model's reconstruction, and samples.
+    """Draw clips into a PNG file: the real frames, each model's reconstruction, and a sample.
 
     Every row begins with x0; its other frames are spread evenly over the clip.
 
     Args:
-        path: The file; one that is there is replaced.
-        models: By the name that labels their rows.
-        crops: Clips by source video, of which the first are taken in turn.
-        num_clips: How many.
-        num_frames: Of each, x0 among them.
-        seed: Of the sample.
+        path: Path of the file; one that is there is replaced.
+        models: Models by the names that label their rows.
+        crops: Clips by source video, which are taken in turn.
+        num_clips: Number of clips.
+        num_frames: Frames of each clip, x0 among them.
+        seed: Seed of the samples.
     """
     rows: list[UInt8[np.ndarray, "h _ 3"]] = []
     for number in range(num_clips):
@@ -327,21 +342,21 @@ def _device(model: WarpingModel) -> torch.device:
 
 def _row(
     quantity: _Quantity, before: Scores, after: Scores, *, num_samples: int, by_clip: bool
-) -> Row:
+) -> ChangedRow:
     first, second = before[quantity.kind], after[quantity.kind]
-    tops = [_column(of, quantity.top) for of in (first, second)]
+    tops = [_values(of, quantity.top) for of in (first, second)]
     bottom = np.ones_like(tops[0])
     if quantity.bottom is not None:
-        bottom = _column(first, quantity.bottom)
-    clusters = [str(i) if by_clip else s.scene for i, s in enumerate(first)]
+        bottom = _values(first, quantity.bottom)
+    clusters = [str(i) if by_clip else score.source for i, score in enumerate(first)]
     old, new, change = (
         resampled(np.stack([top, bottom], axis=1), clusters, ratio)
         for top in (*tops, tops[1] - tops[0])
     )
-    return Row(quantity.name.format(k=num_samples), old.value, new.value, change)
+    return ChangedRow(quantity.name.format(k=num_samples), old.value, new.value, change)
 
 
-def _column(scores: Sequence[ClipScore], name: str) -> Float64[np.ndarray, " n"]:
+def _values(scores: Sequence[ClipScore], name: str) -> Float64[np.ndarray, " n"]:
     return np.array([score.values[name] for score in scores], dtype=np.float64)
 
 
