@@ -20,10 +20,11 @@ from cinnema.data.loader import VideoBatch
 from cinnema.models.flow.priors import LinearGaussianPrior
 from cinnema.models.keypoint.keypoints import sides_apart
 from cinnema.models.keypoint.stage1 import KeypointConfig, KeypointStage1
-from cinnema.recipes.keypoint import ActingData, KeypointRecipe, person, robot
-from cinnema.recipes.keypoint_assembly import held_out_clips, new_stage1, training_loader
-from cinnema.training.adversarial import AdversaryPhase, DiscriminatorsConfig
-from cinnema.training.keypoint import train as run_phase
+from cinnema.recipes import person, robot
+from cinnema.recipes.clips import held_out_clips, training_loader
+from cinnema.training.adversarial import DiscriminatorsConfig, DiscriminatorTraining
+from cinnema.training.keypoint import KeypointData, KeypointRecipe, KeypointStep
+from cinnema.training.loop import fit
 
 RECIPES = {"person": person, "robot": robot}
 STAGE1_MEASURES = (
@@ -49,7 +50,7 @@ def _model(**options: Any) -> Change:  # noqa: ANN401
 
 
 def _with_stage1(
-    recipe: KeypointRecipe, stage1: KeypointConfig, *, data: ActingData
+    recipe: KeypointRecipe, stage1: KeypointConfig, *, data: KeypointData
 ) -> KeypointRecipe:
     """Return the recipe with another stage 1, without mirroring if landmarks are not points."""
     if stage1.landmarks and not stage1.points and recipe.stage1.points:
@@ -75,14 +76,14 @@ def _without_augmentation(recipe: KeypointRecipe) -> KeypointRecipe:
     return dataclasses.replace(recipe, data=data)
 
 
-def _with_adversaries(recipe: KeypointRecipe) -> KeypointRecipe:
+def _with_discriminators(recipe: KeypointRecipe) -> KeypointRecipe:
     """Return the recipe with both discriminators, from half of the training on."""
     config = DiscriminatorsConfig(
-        phases=(AdversaryPhase(module="spatial"), AdversaryPhase(module="temporal")),
+        phases=(DiscriminatorTraining(module="spatial"), DiscriminatorTraining(module="temporal")),
         start=recipe.motion.clips // 2,
         widths=(16, 24, 32),
     )
-    return _training(adversaries=config)(recipe)
+    return _training(discriminators=config)(recipe)
 
 
 STAGE1_ROWS: dict[str, Change] = {
@@ -94,7 +95,7 @@ STAGE1_ROWS: dict[str, Change] = {
     "no landmarks": _without_landmarks,
     "no augmentation": _without_augmentation,
     "perceptual": _training(perceptual=1.0),
-    "adversaries": _with_adversaries,
+    "discriminators": _with_discriminators,
 }
 
 
@@ -116,17 +117,13 @@ def stage1_row(options: argparse.Namespace, row: str, *, seed: int) -> dict[str,
     dataset = PackedDataset(options.data)
     base = small_recipe(options, seed=seed)
     recipe = STAGE1_ROWS[row](base)
-    model = new_stage1(recipe, seed=seed)
+    model = recipe.new_stage1(seed=seed)
     start = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
-        run_phase(
-            model,
-            training_loader(recipe, dataset, recipe.motion.batch_size, seed=seed),
-            recipe.motion,
-            folder=Path(folder),
-            device=torch.device("cpu"),
-            perceptual=LPIPS.load("alex") if recipe.motion.perceptual else None,
-        )
+        lpips = LPIPS.load("alex") if recipe.motion.perceptual else None
+        step = KeypointStep(model, recipe.motion, device=torch.device("cpu"), perceptual=lpips)
+        batches = training_loader(recipe, dataset, recipe.motion.batch_size, seed=seed)
+        fit(step, batches, recipe.motion.schedule(), folder=Path(folder))
     seconds = time.process_time() - start
     return {
         "parameters": num_parameters(model),
@@ -193,7 +190,7 @@ def _plain(recipe: KeypointRecipe) -> KeypointRecipe:
 
 
 def _path(clips: VideoBatch, recipe: KeypointRecipe, at: Sequence[int]) -> Tensor:
-    places = sides_apart(clips.track, recipe.motion.twins)
+    places = sides_apart(clips.track, recipe.motion.symmetric_keypoints)
     return places[:, at] - places[:, :1]
 
 

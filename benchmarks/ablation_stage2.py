@@ -26,9 +26,9 @@ from cinnema.models.flow.flow import ConditionalFlow, FlowConfig
 from cinnema.models.flow.priors import GaussianPrior, LinearGaussianPrior
 from cinnema.models.keypoint.stage1 import KeypointStage1
 from cinnema.paper.flow import PaperFlow, PaperFlowConfig
-from cinnema.recipes.keypoint_assembly import held_out_clips, latents_of, training_loader
+from cinnema.recipes.clips import held_out_clips, training_loader
 from cinnema.training.latent_pool import LatentPool, load_or_encode
-from cinnema.training.run import warmup_cosine
+from cinnema.training.loop import warmup_cosine
 
 STAGE2_MEASURES = (
     Metric("nll", "NLL, nats a dimension"),
@@ -114,7 +114,7 @@ def encode_pools(options: argparse.Namespace) -> Pools:
     stage1 = KeypointStage1(recipe.stage1)
     stage1.load_state_dict(load_weights(options.stage1).state)
     stage1.eval()
-    encode = latents_of(recipe)
+    encode = recipe.encode
     train = load_or_encode(
         options.out.with_suffix(".pool.safetensors"),
         stage1,

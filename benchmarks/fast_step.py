@@ -25,24 +25,23 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
+from random_clips import random_crops, random_landmarks, random_video, video_batch
 
 from cinnema.backbones.lpips import LPIPS
+from cinnema.data.loader import VideoBatch
 from cinnema.models.warping.stage1 import Stage1
 from cinnema.paper.image_encoder import ImageEncoder
 from cinnema.paper.recipes import PaperRecipe, landscape
 from cinnema.paper.training.autoencoding import AutoencodingNetworks, AutoencodingStep
 from cinnema.paper.training.flow import FlowStep, new_flow
-from cinnema.paper.training.loop import TrainingStep, batch_of
 from cinnema.paper.training.precision import Precision
 from cinnema.paper.video_encoder import VideoEncoder
-from cinnema.recipes.cost import made_up_batch as made_up_clips
-from cinnema.recipes.keypoint import robot
-from cinnema.recipes.keypoint_assembly import new_stage1
-from cinnema.recipes.keypoint_cost import made_up_batch as made_up_robots
-from cinnema.recipes.landscape import landscape as sky_recipe
-from cinnema.training import loop
-from cinnema.training.keypoint import trial as robot_trial
-from cinnema.training.warping import trial as sky_trial
+from cinnema.recipes import landscape as sky_recipe
+from cinnema.recipes import robot
+from cinnema.training import video_step
+from cinnema.training.keypoint import KeypointStep
+from cinnema.training.loop import Position, Step
+from cinnema.training.warping import WarpingStep
 
 CPU = torch.device("cpu")
 PRECISIONS: tuple[Precision, ...] = ("float32", "fast", "compiled")
@@ -159,43 +158,43 @@ def paper_stage2(precision: Precision, batch_size: int) -> Take:
     return taken(step, recipe, batch_size, epoch=0)
 
 
-def taken(step: TrainingStep, recipe: PaperRecipe, batch_size: int, *, epoch: int) -> Take:
-    generator = torch.Generator().manual_seed(0)
-    shape = (batch_size, recipe.num_frames + 1, 3, recipe.size, recipe.size)
-    batch = batch_of(torch.rand(shape, generator=generator) * 2 - 1)
-    return lambda number: step(batch, number=number, epoch=epoch)
+def taken(step: Step[VideoBatch], recipe: PaperRecipe, batch_size: int, *, epoch: int) -> Take:
+    batch = video_batch(random_video(batch_size, recipe.num_frames + 1, recipe.size))
+    return lambda number: step.take(batch, Position(number, epoch=epoch))
 
 
 def own_sky(precision: Precision, batch_size: int) -> Take:
     """Our stage 1 of skies, phase "picture"."""
     recipe = sky_recipe()
     training = replace(recipe.picture, batch_size=batch_size)
-    batch = made_up_clips(recipe, batch_size, num_rendered=training.frames)
+    batch = random_crops(recipe, batch_size, num_rendered=training.frames)
     lpips = LPIPS.load(training.network)
     with computing_in(precision):
-        return sky_trial(Stage1(recipe.stage1), batch, training, device=CPU, perceptual=lpips)
+        step = WarpingStep(Stage1(recipe.stage1), training, device=CPU, perceptual=lpips)
+    return lambda number: step.take(batch, Position(number))
 
 
 def own_robot(precision: Precision, batch_size: int) -> Take:
     """Our stage 1 of the robot, phase "picture"."""
     recipe = robot()
     training = replace(recipe.picture, batch_size=batch_size)
-    batch = made_up_robots(recipe, batch_size)
+    batch = random_landmarks(recipe, batch_size)
     lpips = LPIPS.load(training.network)
     with computing_in(precision):
-        return robot_trial(new_stage1(recipe), batch, training, device=CPU, perceptual=lpips)
+        step = KeypointStep(recipe.new_stage1(), training, device=CPU, perceptual=lpips)
+    return lambda number: step.take(batch, Position(number))
 
 
 @contextmanager
 def computing_in(precision: Precision) -> Iterator[None]:
     """Let steps that are made in the block compute in a precision, whatever the device prefers."""
     dtype = torch.float32 if precision == "float32" else torch.bfloat16
-    preferred = loop.fast_dtype
-    loop.fast_dtype = lambda _: dtype  # type: ignore[attr-defined]
+    preferred = video_step.fast_dtype
+    video_step.fast_dtype = lambda _: dtype  # type: ignore[attr-defined]
     try:
         yield
     finally:
-        loop.fast_dtype = preferred  # type: ignore[attr-defined]
+        video_step.fast_dtype = preferred  # type: ignore[attr-defined]
 
 
 MAKERS: dict[str, Callable[[Precision, int], Take]] = {

@@ -17,15 +17,17 @@ import time
 from collections.abc import Callable
 
 import torch
+from random_clips import random_video, video_batch
 
 from cinnema.backbones.lpips import LPIPS
+from cinnema.data.loader import VideoBatch
 from cinnema.paper.image_encoder import ImageEncoder
 from cinnema.paper.recipes import PaperRecipe, bair, dtdb, iper, landscape
 from cinnema.paper.training.autoencoding import AutoencodingNetworks, AutoencodingStep
 from cinnema.paper.training.conditioning import ConditioningNetworks, ConditioningStep
 from cinnema.paper.training.flow import FlowStep, new_flow
-from cinnema.paper.training.loop import TrainingStep, batch_of
 from cinnema.paper.video_encoder import VideoEncoder
+from cinnema.training.loop import Position, Step
 
 RECIPES: dict[str, Callable[[], PaperRecipe]] = {
     "bair": bair,
@@ -84,16 +86,17 @@ def _measure_here(name: str, training: str, batch_size: int | None, *, most_gb: 
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     try:
         step, num_frames = new_step(recipe, training)
-        video = torch.rand(batch_size, num_frames, 3, recipe.size, recipe.size) * 2 - 1
+        video = random_video(batch_size, num_frames, recipe.size)
         start = time.perf_counter()
-        losses = step(batch_of(video), number=0, epoch=recipe.conditioning.adversarial_from)
+        position = Position(0, epoch=recipe.conditioning.adversarial_from)
+        losses = step.take(video_batch(video), position)
     except (MemoryError, RuntimeError) as error:
         if "memory" not in str(error).lower() and not isinstance(error, MemoryError):
             raise
         return _TOO_LARGE
     seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT / 1e9
-    shown = " ".join(f"{key}={float(value):.3g}" for key, value in losses.items())
+    shown = " ".join(f"{key}={value:.3g}" for key, value in losses.items())
     published = published_batch(name, training)
     row = f"{name:10} {training:12} {batch_size:6} {published:10} {seconds:8.1f} {peak:8.2f}"
     print(f"{row}  {shown}", flush=True)
@@ -106,7 +109,7 @@ def published_batch(name: str, training: str) -> int:
     return dict(zip(TRAININGS, sizes, strict=True))[training].batch_size
 
 
-def new_step(recipe: PaperRecipe, training: str) -> tuple[TrainingStep, int]:
+def new_step(recipe: PaperRecipe, training: str) -> tuple[Step[VideoBatch], int]:
     """Return a step of full size, and how many frames it wants."""
     if training == "autoencoding":
         networks = AutoencodingNetworks(recipe.stage1)

@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from machine import load
+from random_clips import random_crops
 from rich.console import Console
 from rich.table import Table
 
@@ -27,8 +28,8 @@ from cinnema.core.devices import choose_device
 from cinnema.core.distributed import Ranks, joined_ranks
 from cinnema.models.warping.stage1 import Stage1
 from cinnema.recipes import landscape
-from cinnema.recipes.cost import made_up_batch
-from cinnema.training.warping import trial
+from cinnema.training.loop import Position
+from cinnema.training.warping import WarpingStep
 
 _WARM_UP = 2
 
@@ -75,9 +76,11 @@ def _work(options: argparse.Namespace) -> None:
     with joined_ranks(device) as ranks:
         share = ranks.share(options.batch)
         model = Stage1(recipe.stage1)
-        batch = made_up_batch(recipe, share.stop - share.start)
-        take = trial(model, batch, config, device=device, ranks=ranks)
-        seconds = _seconds_of_step(take, ranks, steps=options.steps)
+        batch = random_crops(recipe, share.stop - share.start)
+        step = WarpingStep(model, config, device=device, ranks=ranks)
+        seconds = _seconds_of_step(
+            lambda number: step.take(batch, Position(number)), ranks, steps=options.steps
+        )
         waiting = _seconds_of_averaging(model, ranks, device=device)
         if ranks.is_first:
             print(json.dumps({"rate": options.batch / seconds, "averaging": waiting / seconds}))

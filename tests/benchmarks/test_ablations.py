@@ -17,9 +17,7 @@ from cinnema.models.flow.conditioning import ConditionerConfig
 from cinnema.models.flow.flow import FlowConfig
 from cinnema.models.keypoint.stage1 import KeypointConfig
 from cinnema.paper.flow import PaperFlow
-from cinnema.recipes.keypoint import ActingData, KeypointRecipe
-from cinnema.recipes.keypoint_assembly import new_stage1
-from cinnema.training.keypoint import KeypointTraining
+from cinnema.training.keypoint import KeypointData, KeypointRecipe, KeypointTraining
 from cinnema.training.stage2 import Stage2Training
 from walking_square import WalkingSquare
 
@@ -33,7 +31,7 @@ def square() -> KeypointRecipe:
     conditioner = ConditionerConfig(feature_dim=STAGE1.feature_dim, width=8, condition_dim=4)
     return KeypointRecipe(
         name="square",
-        data=ActingData(landmarks="where"),
+        data=KeypointData(landmarks="where"),
         stage1=STAGE1,
         motion=KeypointTraining(),
         picture=KeypointTraining(phase="picture"),
@@ -109,7 +107,7 @@ def test_rows_of_stage_2_are_scored_on_the_same_latents(
     small: ModuleType, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     weights = tmp_path / "motion.safetensors"
-    save_weights(weights, new_stage1(square()).state_dict(), {}, dtype=torch.float32)
+    save_weights(weights, square().new_stage1().state_dict(), {}, dtype=torch.float32)
     code, lines = run(
         small, monkeypatch, "stage2", "--data", data, "--out", tmp_path / "s.jsonl", "--stage1",
         weights, "--clips", 256, "--held-out", 4, "--pool", 12,
@@ -143,7 +141,7 @@ def test_every_row_of_stage_1_changes_the_recipe_and_builds(ladder: ModuleType) 
     for name, change in ladder.STAGE1_ROWS.items():
         recipe = change(base)
         assert (recipe == base) == (name == "ours"), name
-        new_stage1(recipe)
+        recipe.new_stage1()
 
 
 def test_priors_that_are_trained_are_of_about_equal_size(ladder: ModuleType) -> None:

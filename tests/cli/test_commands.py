@@ -1,6 +1,5 @@
 """The command line itself, and the commands beside `animate`."""
 
-import inspect
 import os
 import subprocess
 import sys
@@ -9,35 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from PIL import Image
 
 from cinnema import __version__
 from cinnema.cli import demo, info
 from cinnema.cli.main import COMMANDS
-from cinnema.core.distributed import Ranks
-from cinnema.recipes import RECIPES, assembly
 
 Run = Callable[..., Any]
-
-
-@pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Any]]:
-    """What reaches the training, which does nothing; it must take it."""
-    calls: dict[str, dict[str, Any]] = {}
-
-    def record(name: str, returned: object) -> None:
-        signature = inspect.signature(getattr(assembly, name))
-
-        def call(*arguments: object, **options: object) -> object:
-            calls[name] = dict(signature.bind(*arguments, **options).arguments)
-            return returned
-
-        monkeypatch.setattr(assembly, name, call)
-
-    for name in ("train_stage1", "train_stage2", "bundle"):
-        record(name, Path("made.safetensors"))
-    return calls
 
 
 def run_python(*arguments: str) -> str:
@@ -185,36 +162,3 @@ def test_info_of_no_weights_is_the_users_mistake(cinnema: Run, tmp_path: Path) -
     result = cinnema("info", tmp_path / "none.safetensors")
     assert result.code == 2
     assert len(result.err) == 1
-
-
-@pytest.mark.parametrize("stage", ["stage1", "stage2"])
-def test_training_gets_its_recipe_folders_and_device(
-    cinnema: Run, calls: dict[str, Any], tmp_path: Path, stage: str
-) -> None:
-    options = ["--data", tmp_path, "--run", tmp_path / "run", "--device", "cpu", "--threads", 1]
-    options += ["--foregrounds", tmp_path / "still"]
-    result = cinnema("train", stage, *options)
-    assert result == (0, ["made.safetensors"], [])
-    assert calls[f"train_{stage}"] == {
-        "foregrounds": tmp_path / "still",
-        "recipe": RECIPES["landscape"](),
-        "data": tmp_path,
-        "run": tmp_path / "run",
-        "device": torch.device("cpu"),
-        "ranks": Ranks(),
-        "tensorboard": False,
-    }
-
-
-def test_bundling_gets_the_run_and_the_output(cinnema: Run, calls: dict[str, Any]) -> None:
-    assert cinnema("train", "bundle", "--run", "runs/a", "--output", "a.safetensors").code == 0
-    assert calls["bundle"]["run"] == Path("runs/a")
-    assert calls["bundle"]["output"] == Path("a.safetensors")
-    assert calls["bundle"]["overwrite"] is False
-
-
-def test_a_recipe_that_does_not_exist_is_told(cinnema: Run, calls: dict[str, Any]) -> None:
-    result = cinnema("train", "stage1", "--data", ".", "--run", "r", "--recipe", "seascape")
-    assert result.code == 2
-    assert "'seascape'" in result.err[0]
-    assert "landscape" in result.err[0]

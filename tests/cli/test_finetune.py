@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from cinnema.media.videos import write_video
-from cinnema.recipes import finetuning
 from official_folder import write_official
 
 Run = Callable[..., Any]
@@ -30,16 +29,11 @@ def clips(tmp_path: Path) -> Path:
     return tmp_path / "clips"
 
 
-@pytest.fixture(autouse=True)
-def _few_skies(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(finetuning, "_NUM_SKIES", 1)
-
-
 def test_clips_become_weights_that_animate(
     cinnema: Run, clips: Path, steered_weights: Path, photo: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "mine.safetensors"
-    done = cinnema("finetune", steered_weights, "--clips", clips, "-o", output, *QUICK)
+    done = cinnema("finetune", steered_weights, "--data", clips, "-o", output, *QUICK)
     assert done.code == 0, done.err
     files = [output.with_suffix(suffix) for suffix in (".safetensors", ".json", ".png", ".md")]
     assert done.out[-4:] == [str(path) for path in files]
@@ -54,7 +48,7 @@ def test_clips_become_weights_that_animate(
     options = ["--weights", output, "-n", 1, "--frames", 2, "--direction", 90, "--device", "cpu"]
     assert cinnema("animate", photo, "-o", tmp_path / "out", *options).code == 0
 
-    again = cinnema("finetune", steered_weights, "--clips", clips, "-o", output, *QUICK)
+    again = cinnema("finetune", steered_weights, "--data", clips, "-o", output, *QUICK)
     assert again.code == 2
     assert "mine.safetensors exists already: choose another --output" in again.err[-1]
 
@@ -64,13 +58,15 @@ def test_clips_become_weights_that_animate(
     [
         (["-o", "mine.pt"], "--output must end in .safetensors, got mine.pt"),
         (["-o", "m.safetensors", "--minutes", 0], "the options: minutes does not fit Finetuning"),
-        (["-o", "m.safetensors", "--set", "motion.rate=1"], "motion.rate"),
+        (["-o", "m.safetensors", "--motion.rate", 1], "Unrecognized options: --motion.rate"),
+        (["-o", "m.safetensors", "--speed", 0.5], "it is --slow-motion"),
+        (["-o", "m.safetensors", "--clips", "."], "it is --data"),
     ],
 )
 def test_options_that_do_not_fit_are_told(
     cinnema: Run, clips: Path, tiny_weights: Path, options: list[object], said: str
 ) -> None:
-    done = cinnema("finetune", tiny_weights, "--clips", clips, *options)
+    done = cinnema("finetune", tiny_weights, "--data", clips, *options)
     assert done.code == 2
     assert said in done.err[-1]
 
@@ -80,13 +76,13 @@ def test_a_folder_without_clips_is_told(
 ) -> None:
     output = tmp_path / "mine.safetensors"
     (tmp_path / "empty").mkdir()
-    done = cinnema("finetune", tiny_weights, "--clips", tmp_path / "empty", "-o", output, *QUICK)
+    done = cinnema("finetune", tiny_weights, "--data", tmp_path / "empty", "-o", output, *QUICK)
     assert done.code == 2
     assert "empty contains no video" in done.err[-1]
     # One clip of the model's length can be trained on, but nothing would be left to measure on.
-    done = cinnema("finetune", tiny_weights, "--clips", query.parent, "-o", output, *QUICK)
+    done = cinnema("finetune", tiny_weights, "--data", query.parent, "-o", output, *QUICK)
     assert done.code == 2
-    assert "nothing is left to train on" in done.err[-1]
+    assert "nothing is held out" in done.err[-1]
     assert not output.exists()
 
 
@@ -95,7 +91,7 @@ def test_weights_that_paint_are_refused(cinnema: Run, clips: Path, tmp_path: Pat
     folder = write_official(tmp_path / "robot")
     assert cinnema("import", "official", folder, "-o", painting).code == 0
     output = tmp_path / "mine.safetensors"
-    done = cinnema("finetune", painting, "--clips", clips, "-o", output)
+    done = cinnema("finetune", painting, "--data", clips, "-o", output)
     assert done.code == 2
     assert "`cinnema finetune` needs one that warps the photograph" in done.err[-1]
     assert not output.with_suffix(".run").exists()

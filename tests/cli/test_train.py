@@ -1,4 +1,4 @@
-"""`cinnema train`: recipes changed by name, rehearsals, and what a run keeps."""
+"""`cinnema train`: fields of recipes as options, cost estimates, and bundling."""
 
 import json
 import re
@@ -8,152 +8,217 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from cinnema.cli.fields import split_fields, with_fields
+from cinnema.cli.parser import parse
+from cinnema.cli.train import Bundle, TrainStage1, TrainStage2
+from cinnema.cli.train_paper import TrainPaper
 from cinnema.core.config import config_to_dict
-from cinnema.recipes import RECIPES, Recipe, assembly, cost, keypoint_assembly
+from cinnema.core.errors import UserError
+from cinnema.core.weights import save_weights
+from cinnema.models.files import load_model
+from cinnema.recipes import RECIPES
+from cinnema.training.stage2 import FlowNetworks
+from tiny_recipes import write_clouds
 
 Run = Callable[..., Any]
+PAGE = (Path(__file__).parents[2] / "docs/guide/train.md").read_text(encoding="utf-8")
 SMALL = [
-    "--set", "stage1.size=64", "--set", "stage1.num_frames=4", "--set", "stage1.motion_width=8",
-    "--set", "motion.batch_size=2", "--set", "picture.batch_size=1", "--set", "mask.batch_size=2",
+    "--stage1.size", 64, "--stage1.num-frames", 4, "--stage1.motion-width", 8,
+    "--motion.batch-size", 2, "--picture.batch-size", 1, "--mask.batch-size", 2,
+    "--data.crops", 2, "--data.validation-crops", 1, "--device", "cpu",
 ]  # fmt: skip
+PLACES = ["--data", "clips", "--run", "run"]
 
 
-@pytest.fixture
-def trained(monkeypatch: pytest.MonkeyPatch) -> list[Recipe]:
-    """The recipes that reach training and bundling, which do nothing."""
-    recipes: list[Recipe] = []
-
-    def train(recipe: Recipe, **_: object) -> Path:
-        recipes.append(recipe)
-        return Path("made.safetensors")
-
-    for name in ("train_stage1", "train_stage2", "bundle"):
-        monkeypatch.setattr(assembly, name, train)
-    return recipes
+@pytest.fixture(scope="module")
+def clouds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_clouds(tmp_path_factory.mktemp("data") / "clouds")
 
 
-def test_fields_are_changed_by_options_and_by_a_file(
-    cinnema: Run, trained: list[Recipe], tmp_path: Path
-) -> None:
-    file = tmp_path / "mine.json"
-    file.write_text(json.dumps({"motion": {"clips": 5}, "flow": {"hidden_dim": 32}}))
-    options = ["--data", tmp_path, "--run", tmp_path / "run", "--device", "cpu"]
-    options += ["--config", file, "--set", "motion.clips=2000", "--set", "data.textures.sea=1"]
-    assert cinnema("train", "stage1", *options).code == 0
-    (recipe,) = trained
-    assert (recipe.motion.clips, recipe.flow.hidden_dim) == (2000, 32)
-    assert recipe.data.textures["sea"] == 1.0
-    assert recipe.picture == RECIPES["landscape"]().picture
+def test_options_with_a_dot_are_fields_and_set_is_another_form_of_them() -> None:
+    own, fields = split_fields(
+        ["stage1", "--motion.clips", "5", "--data", "a.b", "--flow.z-dim=3", "--set",
+         "data.excluded=[\"a\", \"b\"]", "-o", "x.y", "--motion.mask", "-.5", "--dry-run"]
+    )  # fmt: skip
+    assert own == ["stage1", "--data", "a.b", "-o", "x.y", "--dry-run"]
+    assert list(fields) == [
+        "--motion.clips", "5", "--flow.z-dim=3", "--data.excluded", "a", "b", "--motion.mask", "-.5"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("content", [
+    '{"motion": {"clips": 5, "mask": 0.5}, "flow": {"hidden_dim": 32}}',
+    "motion: {clips: 5, mask: 0.5}\nflow: {hidden_dim: 32}",
+], ids=["json", "yaml"])  # fmt: skip
+def test_options_count_more_than_a_file(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "mine"
+    file.write_text(content)
+    options = [*PLACES, "--config", str(file), "--motion.clips", "2000"]
+    options += ["--data.textures.fire", "0", "--picture.train-encoder", "True"]
+    recipe = parse(TrainStage1, options, prog="cinnema train stage1").chosen()
+    assert (recipe.motion.clips, recipe.motion.mask, recipe.flow.hidden_dim) == (2000, 0.5, 32)
+    assert recipe.data.textures == {**RECIPES["landscape"]().data.textures, "fire": 0.0}
+    assert recipe.picture.train_encoder
+    assert recipe.mask == RECIPES["landscape"]().mask
+
+
+def test_a_file_can_add_discriminators_and_replaces_tables_and_lists() -> None:
+    values = {
+        "picture": {"discriminators": {"kind": "hinge"}},
+        "data": {"textures": {"sea": 1}, "excluded": []},
+    }
+    recipe = with_fields(RECIPES["landscape"](), values=values)
+    assert recipe.picture.discriminators.kind == "hinge"
+    assert recipe.picture.window == 128
+    assert (recipe.data.textures, recipe.data.excluded) == ({"sea": 1.0}, ())
 
 
 @pytest.mark.parametrize(
-    ("setting", "message"),
+    ("options", "message"),
     [
-        ("motion.clip=5", "did you mean motion.clips"),
-        ("motion.clips=many", "motion.clips does not fit"),
-        ("flow.z_dim=32", "flow.z_dim must be stage1.z_dim, 64, got 32"),
-        ("motion.phase=mask", "motion.phase must be motion, got mask"),
+        (["--motion.clip", 5], "--motion.clip, 5 Perhaps you meant: --motion.clips"),
+        (["--motion.clips", "many"], "Error parsing --motion.clips"),
+        (["--motion.clips", 0], "motion: clips Input should be greater than or equal to 1"),
+        (["--flow.z-dim", 32], "flow.z_dim must be stage1.z_dim, 64, got 32"),
+        (["--set", "motion.phase=mask"], "motion.phase must be motion, got mask"),
+        (["--set", "motion"], "--set needs name=value"),
+        (["--recipe", "robot"], "has no option --recipe any more"),
+        (["--foregrounds", "walls", "robot"], "no synthetic skies"),
+        (["nothing"], "there is no recipe 'nothing': use one of landscape, person, robot"),
+        ([], "clips"),
     ],
-)
-def test_a_field_that_does_not_fit_ends_with_2_and_one_line(
-    cinnema: Run, trained: list[Recipe], tmp_path: Path, setting: str, message: str
+)  # fmt: skip
+def test_a_mistake_ends_with_2_and_one_line_and_leaves_no_folder(
+    cinnema: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: list[object],
+    message: str,
 ) -> None:
-    result = cinnema("train", "stage1", "--data", ".", "--run", tmp_path / "r", "--set", setting)
+    monkeypatch.chdir(tmp_path)
+    result = cinnema("train", "stage1", *PLACES, *options)
     assert (result.code, len(result.err)) == (2, 1)
-    assert message in result.err[0]
-    assert trained == []
-    assert not (tmp_path / "r").exists()
-
-
-@pytest.mark.parametrize("stage", ["stage1", "stage2"])
-def test_a_dry_run_prints_the_recipe_and_its_cost_and_touches_nothing(
-    cinnema: Run, tmp_path: Path, stage: str
-) -> None:
-    options = ["--data", tmp_path / "none", "--run", tmp_path / "run", "--device", "cpu"]
-    result = cinnema("train", stage, *options, "--dry-run", *SMALL)
-    assert result.code == 0
-    printed = json.loads("\n".join(result.out))
-    assert printed["stage1"]["size"] == 64
-    assert printed["stage2"] == config_to_dict(RECIPES["landscape"]())["stage2"]
-    table = "\n".join(result.err)
-    for word in ("Nothing has been trained", "clips/s", "MiB", "parameters of "):
-        assert word in table
-    assert ("picture" in table) == (stage == "stage1")
+    assert re.search(message, result.err[0])
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_a_dry_run_prints_is_a_config(
-    cinnema: Run, trained: list[Recipe], tmp_path: Path
+def test_a_dry_run_prints_a_config_and_its_cost_and_refuses_what_the_run_refuses(
+    cinnema: Run, clouds: Path, tmp_path: Path
 ) -> None:
-    options = ["--data", tmp_path, "--run", tmp_path / "run", "--device", "cpu"]
-    result = cinnema("train", "stage2", *options, "--dry-run", "--set", "stage2.seed=7")
+    run = tmp_path / "runs" / "mine"
+    places = ["--data", clouds, "--run", run]
+    result = cinnema("train", "stage1", *places, *SMALL, "--dry-run", "--stage2.seed", 7)
+    assert result.code == 0, result.err
+    table = "\n".join(result.err)
+    for word in ("Nothing has been trained", "clips/s", "MiB", "parameters of ", "picture"):
+        assert word in table
+    assert not run.exists()  # the cache of the data is kept beside them
     file = tmp_path / "resolved.json"
     file.write_text("\n".join(result.out))
-    assert cinnema("train", "stage2", *options, "--config", file).code == 0
-    (recipe,) = trained
-    assert recipe.stage2.seed == 7
+    options = [*map(str, places), "--config", str(file)]
+    recipe = parse(TrainStage2, options, prog="cinnema train stage2").chosen()
+    assert (recipe.stage2.seed, recipe.stage1.size) == (7, 64)
+
+    stage2 = cinnema("train", "stage2", *options, "--dry-run", "--device", "cpu")
+    assert stage2.code == 2
+    assert "motion.safetensors does not exist" in stage2.err[-1]
+    (tmp_path / "file").touch()
+    elsewhere = ["--data", clouds, "--run", tmp_path / "file" / "run", "--config", file]
+    assert cinnema("train", "stage1", *elsewhere, "--dry-run").code == 2
 
 
+@pytest.mark.parametrize("earlier", [False, True], ids=["present", "earlier"])
 def test_bundling_follows_the_recipe_that_the_run_keeps(
-    cinnema: Run, trained: list[Recipe], tmp_path: Path
+    cinnema: Run, tmp_path: Path, earlier: object
 ) -> None:
-    kept = config_to_dict(RECIPES["landscape"]())
-    kept["flow"]["hidden_dim"] = 48
-    (tmp_path / "recipe.json").write_text(json.dumps(kept))
-    options = ["--run", tmp_path, "--output", "a.safetensors"]
+    values = config_to_dict(RECIPES["person"]())
+    values["flow"]["hidden_dim"] = 48
+    recipe = with_fields(RECIPES["person"](), values=values)
+    if earlier:  # as versions up to 0.1 wrote it
+        values["motion"]["twins"] = values["motion"].pop("symmetric_keypoints")
+        values["picture"]["adversaries"] = values["picture"].pop("discriminators")
+    (tmp_path / "recipe.json").write_text(json.dumps(values))
+    model = recipe.new_model()
+    networks = FlowNetworks(model.conditioner, model.flow)
+    for name, network in (("stage1", model.stage1), ("stage2", networks)):
+        path = tmp_path / f"{name}.safetensors"
+        save_weights(path, network.state_dict(), {}, dtype=torch.float32)
+    output = tmp_path / "a.safetensors"
+    options = ["--run", tmp_path, "--output", output]
     assert cinnema("train", "bundle", *options).code == 0
-    assert cinnema("train", "bundle", *options, "--set", "name=mine").code == 0
-    assert [recipe.flow.hidden_dim for recipe in trained] == [48, 48]
-    assert trained[1].name == "mine"
-
-
-def test_a_run_of_another_kind_needs_not_be_named_when_it_is_bundled(
-    cinnema: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    recipes: list[object] = []
-
-    def bundle(recipe: object, **_: object) -> Path:
-        recipes.append(recipe)
-        return Path("made.safetensors")
-
-    monkeypatch.setattr(keypoint_assembly, "bundle", bundle)
-    kept = RECIPES["robot"]()
-    (tmp_path / "recipe.json").write_text(json.dumps(config_to_dict(kept)))
-    assert cinnema("train", "bundle", "--run", tmp_path, "--output", "a.safetensors").code == 0
-    assert recipes == [kept]
+    assert cinnema("train", "bundle", *options, "--overwrite", "--set", "name=mine").code == 0
+    bundled = load_model(output).model
+    assert (bundled.config.flow.hidden_dim, bundled.config.name) == (48, "mine")
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"name": "robot", "motion": 3}'])
-def test_a_recipe_that_was_damaged_is_named_when_it_is_bundled(
-    cinnema: Run, trained: list[Recipe], tmp_path: Path, text: str
+def test_a_damaged_recipe_is_named_when_it_is_bundled(
+    cinnema: Run, tmp_path: Path, text: str
 ) -> None:
     (tmp_path / "recipe.json").write_text(text)
     result = cinnema("train", "bundle", "--run", tmp_path, "--output", "a.safetensors")
     assert (result.code, len(result.err)) == (2, 1)
-    assert trained == []
 
 
 def commands_of_the_page() -> list[list[str]]:
     """The arguments of every command of the page that trains."""
-    page = (Path(__file__).parents[2] / "docs/guide/train.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"^```sh\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
-    lines = [line.partition(" > ")[0] for block in blocks for line in block.splitlines()]
+    blocks = re.findall(r"^```sh\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL)
+    lines = [
+        line.partition(" > ")[0]
+        for block in blocks
+        for line in block.replace("\\\n", " ").splitlines()
+    ]
     words = [shlex.split(re.sub(r"^(cinnema|torchrun .* -m cinnema) ", "", x)) for x in lines]
     return [command for command in words if command[0] == "train"]
 
 
 @pytest.mark.parametrize("command", commands_of_the_page(), ids=" ".join)
-def test_every_command_of_the_page_on_training_runs(
-    cinnema: Run,
-    trained: list[Recipe],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    command: list[str],
+def test_every_command_of_the_page_on_training_is_accepted(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cost, "estimate_stage1", lambda *_, **__: [])
     Path("overrides.json").write_text('{"motion": {"learning_rate": 5e-4}}')
-    Path("adversaries.json").write_text('{"picture": {"adversaries": {"kind": "hinge"}}}')
-    assert cinnema(*command).code == 0
-    assert len(trained) == (0 if "--dry-run" in command else 1)
+    Path("discriminators.json").write_text('{"picture": {"discriminators": {"kind": "hinge"}}}')
+    kinds: dict[str, type] = {
+        "stage1": TrainStage1, "stage2": TrainStage2, "bundle": Bundle, "paper": TrainPaper,
+    }  # fmt: skip
+    made: Any = parse(kinds[command[1]], command[2:], prog=" ".join(command[:2]))
+    if not isinstance(made, TrainPaper):
+        assert made.chosen().name in RECIPES
+
+
+def test_the_page_lists_every_field_of_discriminators_and_its_file_is_valid(
+    tmp_path: Path,
+) -> None:
+    section = PAGE.partition("## Discriminators\n")[2].partition("\n## ")[0]
+    (content,) = re.findall(r"^```json\n(.*?)^```$", section, flags=re.MULTILINE | re.DOTALL)
+    recipe = with_fields(RECIPES["landscape"](), values=json.loads(content))
+    judges = recipe.picture.discriminators
+    assert (recipe.picture.frames, [p.module for p in judges.phases]) == (
+        4,
+        ["spatial", "temporal"],
+    )
+    named = re.findall(r"^\| `([\w.]+)` \|", section, flags=re.MULTILINE)
+    assert sorted(named) == sorted(["picture.frames", *judges.__dataclass_fields__])
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"picture": {"discriminators": {"gama": 1}}}, r"picture\.discriminators\.gama"),
+        (
+            {"picture": {"discriminators": {"phases": [{"module": "spatial", "rate": 1}]}}},
+            r"picture\.discriminators\.phases\.0\.rate",
+        ),
+        (
+            {"picture": {"discriminators": {"phases": [{"module": "temporal"}]}}},
+            "frames must be at least 2 for a temporal discriminator",
+        ),
+        ({"motion": {"discriminators": {}}}, 'discriminators need phase "picture"'),
+    ],
+)
+def test_discriminators_that_do_not_fit_are_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        with_fields(RECIPES["landscape"](), values=values)

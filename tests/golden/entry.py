@@ -25,6 +25,7 @@ from cinnema.backbones.lpips import LPIPS
 from cinnema.backbones.optical_flow import backward_flow, to_volume
 from cinnema.backbones.registry import Found, find_backbones
 from cinnema.cli.main import main
+from cinnema.cli.train import validation_of
 from cinnema.core.config import config_to_dict
 from cinnema.data.augmentation import Augmentation
 from cinnema.data.crop_batches import ClipBatch
@@ -52,15 +53,15 @@ from cinnema.models.warping.model import WarpingModel, WarpingModelConfig
 from cinnema.models.warping.stage1 import Stage1, Stage1Config
 from cinnema.paper.recipes import bair, tiny
 from cinnema.paper.training.assembly import train_paper
-from cinnema.recipes import DataConfig, KeypointRecipe, Recipe, assembly, keypoint_assembly
-from cinnema.recipes.keypoint import ActingData
+from cinnema.recipes.clips import KeypointClips, WarpingClips, split_crops
 from cinnema.simulators.sky.skies import Skies
 from cinnema.synthesis import residual
-from cinnema.training.adversarial import AdversaryPhase, DiscriminatorsConfig
-from cinnema.training.keypoint import KeypointTraining
+from cinnema.training.adversarial import DiscriminatorsConfig, DiscriminatorTraining
+from cinnema.training.assembly import bundle, train_stage1, train_stage2
+from cinnema.training.keypoint import KeypointData, KeypointRecipe, KeypointTraining
+from cinnema.training.loop import fit
 from cinnema.training.stage2 import Stage2Training
-from cinnema.training.warping import Stage1Training
-from cinnema.training.warping import train as train_phase
+from cinnema.training.warping import CropData, WarpingRecipe, WarpingStep, WarpingTraining
 from golden.formula import values_of
 
 CPU = torch.device("cpu")
@@ -308,10 +309,14 @@ def in_float32() -> Iterator[None]:
 def every_step() -> Iterator[None]:
     """The numbers of each step are written down, not of one in many."""
     modules = [module for name, module in sys.modules.items() if name.startswith("cinnema.")]
+
+    def recorded(step: Any, batches: Any, schedule: Any, **options: Any) -> Any:
+        return fit(step, batches, dataclasses.replace(schedule, record_every=1), **options)
+
     with ExitStack() as stack:
         for module in modules:
-            if hasattr(module, "_RECORD_EVERY"):
-                stack.enter_context(mock.patch.object(module, "_RECORD_EVERY", 1))
+            if getattr(module, "fit", None) is fit:
+                stack.enter_context(mock.patch.object(module, "fit", recorded))
         yield
 
 
@@ -334,54 +339,65 @@ _TINY = Stage1Config(
 def train_landscape(data: Path, run: Path) -> tuple[dict[str, Path], Path]:
     """Train a tiny landscape on a folder of videos; return its trainings' folders and weights."""
     conditioner = ConditionerConfig(feature_dim=8, width=8, condition_dim=4, control_dim=2)
-    recipe = Recipe(
+    recipe = WarpingRecipe(
         name="golden",
-        data=DataConfig(textures={"clouds": 1.0}, crops=4, validation_crops=2),
+        data=CropData(textures={"clouds": 1.0}, crops=4, validation_crops=2),
         stage1=_TINY,
-        motion=Stage1Training(phase="motion", clips=12, batch_size=4),
-        picture=Stage1Training(phase="picture", clips=8, batch_size=4, network="alex"),
-        mask=Stage1Training(phase="mask", clips=8, batch_size=4),
+        motion=WarpingTraining(phase="motion", clips=12, batch_size=4),
+        picture=WarpingTraining(phase="picture", clips=8, batch_size=4, network="alex"),
+        mask=WarpingTraining(phase="mask", clips=8, batch_size=4),
         conditioner=conditioner,
         flow=FlowConfig(
             z_dim=16, condition_dim=conditioner.out_dim, num_blocks=2, hidden_dim=16, depth=1
         ),
         stage2=Stage2Training(clips=32, pool=16, batch_size=8, validate_every=16),
     )
-    assembly.train_stage1(recipe, data=data, run=run, device=CPU)
-    assembly.train_stage2(recipe, data=data, run=run, device=CPU)
-    weights = assembly.bundle(recipe, run=run, output=run / "golden.safetensors")
+    weights = _train(recipe, WarpingClips.open(recipe, data), run)
     return {name: run / name for name in ("motion", "picture", "mask", "stage2")}, weights
 
 
-_BOTH = (AdversaryPhase(module="spatial"), AdversaryPhase(module="temporal", interval=2))
-_STAGE1 = {
-    "motion": Stage1Training(phase="motion", clips=16, batch_size=4, learning_rate=3e-3),
-    "picture": Stage1Training(
+def _train(recipe: Any, clips: Any, run: Path) -> Path:
+    """Train both stages, and bundle them."""
+    options = {"run": run, "device": CPU, "validation": validation_of(clips)}
+    train_stage1(recipe, clips, **options)
+    train_stage2(recipe, clips, **options)
+    return bundle(recipe, run=run, output=run / "golden.safetensors")
+
+
+_BOTH = (
+    DiscriminatorTraining(module="spatial"),
+    DiscriminatorTraining(module="temporal", interval=2),
+)
+_PHASES = {
+    "motion": WarpingTraining(phase="motion", clips=16, batch_size=4, learning_rate=3e-3),
+    "picture": WarpingTraining(
         phase="picture", clips=12, batch_size=4, window=32, perceptual=1.0, train_encoder=True
     ),
-    "hinge": Stage1Training(
+    "hinge": WarpingTraining(
         phase="picture", clips=16, batch_size=4, window=32, perceptual=1.0, frames=2,
-        adversaries=DiscriminatorsConfig(
+        discriminators=DiscriminatorsConfig(
             kind="hinge", phases=_BOTH, start=4, matching=1.0, widths=(8, 8)
         ),
     ),
-    "relativistic": Stage1Training(
+    "relativistic": WarpingTraining(
         phase="picture", clips=16, batch_size=4, window=32, perceptual=1.0, frames=2,
-        adversaries=DiscriminatorsConfig(
+        discriminators=DiscriminatorsConfig(
             kind="relativistic", phases=_BOTH, start=4, adaptive=True, widths=(8, 8)
         ),
     ),
-    "mask": Stage1Training(phase="mask", clips=8, batch_size=4),
+    "mask": WarpingTraining(phase="mask", clips=8, batch_size=4),
 }  # fmt: skip
 
 
 def train_on_waves(phase: str, run: Path) -> tuple[list[Numbers], dict[str, Tensor]]:
     """Train one phase of a tiny warping stage 1 on batches that a formula makes."""
-    training = _STAGE1[phase]
+    training = _PHASES[phase]
     model = _formula_weights(Stage1(_TINY))
     batches = _Waves(training.batch_size, rendered=training.frames)
-    trained = train_phase(model, batches, training, folder=run, device=CPU, perceptual=_distance)
-    return metrics_of(run), trained.state_dict()
+    step = WarpingStep(model, training, device=CPU, perceptual=_distance)
+    schedule = dataclasses.replace(training.schedule(), record_every=1)
+    fit(step, batches, schedule, folder=run)
+    return metrics_of(run), model.state_dict()
 
 
 class _Waves:
@@ -411,6 +427,12 @@ class _Waves:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.number = state["clips"] // self.num
 
+    def names(self, batch: ClipBatch) -> tuple[str, ...]:
+        return batch.ids
+
+    def close(self) -> None:
+        pass
+
 
 def _distance(a: Tensor, b: Tensor) -> Tensor:
     """Stands in for LPIPS."""
@@ -430,21 +452,22 @@ def train_keypoint(
         feature_dim=stage1.feature_dim, width=8, condition_dim=4,
         control_dim=0 if points else 3, control_scale=0.15 if points else 0.3,
     )  # fmt: skip
-    twins: Any = (((0,), (1,)),) if points else ()
+    limbs: Any = (((0,), (1,)),) if points else ()
     recipe = KeypointRecipe(
         name="golden",
-        data=ActingData(
+        data=KeypointData(
             landmarks="corners" if points else "where",
             validation_clips=3,
             augmentation=Augmentation(mirror=0.5 if points else 0.0),
         ),
         stage1=stage1,
         motion=KeypointTraining(
-            clips=12, batch_size=4, moments=2, guided=0.5 if points else 0.0, twins=twins
+            clips=12, batch_size=4, moments=2, teacher_forcing=0.5 if points else 0.0,
+            symmetric_keypoints=limbs,
         ),
         picture=KeypointTraining(
             phase="picture", clips=12, batch_size=4, moments=2, perceptual=1.0, network="alex",
-            twins=twins, adversaries=judged,
+            symmetric_keypoints=limbs, discriminators=judged,
         ),
         conditioner=conditioner,
         flow=FlowConfig(
@@ -455,9 +478,7 @@ def train_keypoint(
         if points
         else EndPointRange(low=(0.0, 0.0, -1.0), high=(1.0, 1.0, 1.0)),
     )  # fmt: skip
-    keypoint_assembly.train_stage1(recipe, data=data, run=run, device=CPU)
-    keypoint_assembly.train_stage2(recipe, data=data, run=run, device=CPU)
-    weights = keypoint_assembly.bundle(recipe, run=run, output=run / "golden.safetensors")
+    weights = _train(recipe, KeypointClips.open(recipe, data), run)
     return {name: run / name for name in ("motion", "picture", "stage2")}, weights
 
 
@@ -560,8 +581,8 @@ def save_untrained_reader(path: Path) -> Path:
 def validate(weights: str, data: Path) -> Numbers:
     """Measure a landscape on the held-out scenes of a folder of videos, as `cinnema validate`."""
     model = load(weights).model
-    crops = assembly.split_crops(
-        DataConfig(textures={"clouds": 1.0}, crops=3, validation_crops=2),
+    crops = split_crops(
+        CropData(textures={"clouds": 1.0}, crops=3, validation_crops=2),
         model.config.stage1,
         root=data,
     )

@@ -197,9 +197,9 @@ def test_the_command_trains_and_run_again_goes_on(
     ("options", "message"),
     [
         (["dtdb"], "dtdb has a recipe for each texture"),
-        (["iper", "--texture", "fire"], "--texture is dtdb's, got iper"),
-        (["landscape", "--control"], "--control is bair's, got landscape"),
-        (["bair"], "holds no packed clips"),
+        (["iper", "--texture", "fire"], "--texture is an option of dtdb, not of iper"),
+        (["landscape", "--control"], "--control is an option of bair, not of landscape"),
+        (["bair"], "contains no packed clips"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(

@@ -1,22 +1,31 @@
-"""Clips that drift, for training a small stage 1 in seconds."""
+"""Small stage 1s, and clips on which they train in seconds."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from cinnema.data.crop_batches import ClipBatch
+from cinnema.data.dataset import PackedDataset
+from cinnema.data.prepare import prepare
+from cinnema.models.keypoint.stage1 import KeypointConfig, KeypointStage1
+from walking_square import WalkingSquare
+
+KEYPOINTS = KeypointConfig(
+    size=32, num_frames=4, z_dim=8, encoder_width=8, width=8, code_dim=16, landmarks=3
+)
 
 
 class DriftingClips:
-    """The same few clips over and over: they drift as one piece, the lower half stays.
+    """Batches of clips that drift as one piece while the lower half stays; two batches in turn.
 
     Args:
-        num: Clips of a batch, of all ranks together.
-        stop: Batches after which there are no more.
-        share: This rank's clips of a batch.
-        rendered: The last frames of each clip that there are.
+        num: Clips of a batch, over all ranks.
+        stop: Number of batches after which they end.
+        share: This rank's part of a batch.
+        rendered: Number of last frames that each clip has.
     """
 
     def __init__(
@@ -40,6 +49,12 @@ class DriftingClips:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.number = state["clips"] // self.num
 
+    def names(self, batch: ClipBatch) -> Sequence[str]:
+        return batch.ids
+
+    def close(self) -> None:
+        pass
+
     def batch(self, number: int) -> ClipBatch:
         num, generator = self.num, torch.Generator().manual_seed(number % 2)
         x0 = torch.rand(num, 3, 8, 8, generator=generator) * 2 - 1
@@ -62,3 +77,22 @@ class DriftingClips:
 @pytest.fixture
 def batches() -> Callable[..., DriftingClips]:
     return DriftingClips
+
+
+@pytest.fixture
+def body() -> Callable[..., KeypointStage1]:
+    """Return what makes the same untrained keypoint model at every call."""
+
+    def make(config: KeypointConfig = KEYPOINTS) -> KeypointStage1:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            return KeypointStage1(config)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def squares(tmp_path_factory: pytest.TempPathFactory) -> PackedDataset:
+    folder: Path = tmp_path_factory.mktemp("squares") / "packed"
+    prepare(WalkingSquare(), folder, encoding="raw")
+    return PackedDataset(folder)

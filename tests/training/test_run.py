@@ -2,7 +2,6 @@
 
 import doctest
 import json
-import math
 import os
 import random
 import signal
@@ -14,15 +13,13 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import nn
 
 from cinnema.core.errors import UserError
 from cinnema.core.randomness import generator_for
 from cinnema.training import run as running
 from cinnema.training.checkpoints import Checkpoints
-from cinnema.training.run import TrainingRun, warmup_cosine
+from cinnema.training.run import TrainingRun, require_same_run
 
 CONFIG = {"rate": 0.1, "widths": (1, 2)}  # the tuple comes back from JSON as a list
 
@@ -208,7 +205,7 @@ def test_numbers_that_do_not_fit_the_disk_are_told_and_cut_at_the_next_start(
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for folder in (tmp_path / "file", tmp_path / "file" / "run"):
-        with pytest.raises(UserError, match=r"file.* cannot be made a folder of a run"):
+        with pytest.raises(UserError, match=r"file.* cannot be created"):
             make_run(folder)
 
 
@@ -252,23 +249,20 @@ def test_lines_of_a_run_that_never_came_to_a_checkpoint_are_written_anew(tmp_pat
     assert [line["clips"] for line in numbers_of(tmp_path)] == [16]
 
 
-def test_a_loss_that_is_no_number_is_told_with_the_clips_of_its_batch(tmp_path: Path) -> None:
-    run = make_run(tmp_path)
-    run.advance(16)
-    run.save()
-    before = (tmp_path / "checkpoint.pt").read_bytes()
-    run.require_finite({"flow": 0.5}, step=1, ids=["dune:3"])
-    ids = ["dune:3", "sky:7", "dune:1", "sea:2"]
-    with pytest.raises(UserError, match=r"flow nan, norm inf at step 1.*dune:3, sky:7.*1 more"):
-        run.require_finite({"flow": math.nan, "mask": 0.5, "norm": math.inf}, step=1, ids=ids)
-    kept = json.loads((tmp_path / "nan-1.json").read_text())
-    assert kept == {
-        "step": 1,
-        "clips": 16,
-        "reason": f"{tmp_path.name}: flow nan, norm inf at step 1 is no number to train on",
-        "batch": ids,
-    }
-    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+@pytest.mark.parametrize("state", ["new", "saved"])
+def test_a_check_of_a_folder_refuses_what_a_run_refuses_and_writes_nothing(
+    tmp_path: Path, state: str
+) -> None:
+    folder = tmp_path / "runs" / "mine"
+    if state == "saved":
+        make_run(folder).save()
+        with pytest.raises(UserError, match="another configuration"):
+            require_same_run(folder, config={**CONFIG, "rate": 0.2})
+    require_same_run(folder, config=CONFIG)
+    assert folder.exists() == (state == "saved")
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot be created"):
+        require_same_run(tmp_path / "file" / "run", config=CONFIG)
 
 
 STEPS = 30
@@ -358,19 +352,6 @@ def test_a_run_killed_within_a_save_goes_on_from_a_good_checkpoint(
     lines, parts = outcome_of(tmp_path)
     assert lines == unbroken[0]
     torch.testing.assert_close(parts, unbroken[1], rtol=0, atol=0)
-
-
-@given(st.floats(0, 1))
-def test_the_rate_is_never_nothing_and_never_above_its_peak(progress: float) -> None:
-    assert 0 < warmup_cosine(progress) <= 1
-
-
-def test_the_rate_goes_up_in_a_line_and_down_in_a_cosine() -> None:
-    assert warmup_cosine(0.05, warmup=0.1) == pytest.approx(0.5)
-    assert warmup_cosine(0.1, warmup=0.1) == pytest.approx(1.0)
-    assert warmup_cosine(0.55, warmup=0.1, floor=0.2) == pytest.approx(0.6)
-    assert warmup_cosine(1.0, floor=0.2) == pytest.approx(0.2)
-    assert math.isclose(warmup_cosine(0.0, warmup=0.0), 1.0)
 
 
 def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

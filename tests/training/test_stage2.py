@@ -1,6 +1,6 @@
+"""Training of stage 2 on a pool of encoded clips."""
+
 import dataclasses
-import functools
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -8,19 +8,19 @@ import numpy as np
 import pytest
 import torch
 
-from cinnema.core.distributed import Ranks
 from cinnema.core.errors import UserError
 from cinnema.data.crop_batches import ClipBatch
 from cinnema.models.flow.conditioning import Conditioner, ConditionerConfig
 from cinnema.models.flow.flow import ConditionalFlow, FlowConfig
 from cinnema.models.warping.stage1 import Stage1, Stage1Config
-from cinnema.training import stage2 as training
 from cinnema.training.latent_pool import encode, encode_drifting, encode_pool, load_or_encode
-from cinnema.training.run import TrainingRun
-from cinnema.training.stage2 import Stage2Result, Stage2Training, train
-from two_processes import in_two_processes
+from cinnema.training.loop import FitResult
+from cinnema.training.stage2 import FlowNetworks, Stage2Training, Validate, fit_latents
 
 CPU = torch.device("cpu")
+CONFIG = Stage2Training(
+    clips=320, pool=32, batch_size=16, learning_rate=5e-3, validate_every=60, patience=2
+)
 
 
 @pytest.fixture(scope="module")
@@ -33,16 +33,16 @@ def stage1() -> Stage1:
     return Stage1(config)
 
 
-def _networks() -> tuple[Conditioner, ConditionalFlow]:
+def new_networks() -> FlowNetworks:
     torch.manual_seed(1)
     conditioner = Conditioner(ConditionerConfig(feature_dim=8, width=8, condition_dim=4))
     flow = ConditionalFlow(
         FlowConfig(z_dim=16, condition_dim=4, num_blocks=2, hidden_dim=16, depth=1, dropout=0.1)
     )
-    return conditioner, flow
+    return FlowNetworks(conditioner, flow)
 
 
-def _batches(*, size: int = 8) -> Iterator[ClipBatch]:
+def clips(*, size: int = 8) -> Iterator[ClipBatch]:
     generator = torch.Generator().manual_seed(0)
     while True:
         x0 = torch.rand(size, 3, 64, 64, generator=generator) * 2 - 1
@@ -52,44 +52,40 @@ def _batches(*, size: int = 8) -> Iterator[ClipBatch]:
         yield ClipBatch(x0, flow, some, some, x0[:, None, :][:, :0], torch.ones(size, 0))
 
 
-def _no_more_batches() -> Iterator[ClipBatch]:
+def no_clips() -> Iterator[ClipBatch]:
     raise AssertionError("the pool was to be read from its file")
     yield
 
 
-CONFIG = Stage2Training(
-    clips=320, pool=32, batch_size=16, learning_rate=5e-3, validate_every=64, patience=2
-)
-
-
-def _train(
+def trained(
     stage1: Stage1,
     folder: Path,
     *,
+    networks: FlowNetworks | None = None,
     config: Stage2Training = CONFIG,
-    validate: training.Validate | None = None,
+    validate: Validate | None = None,
     batches: Iterator[ClipBatch] | None = None,
-) -> Stage2Result:
-    return train(
-        stage1, *_networks(), _batches() if batches is None else batches, config,
+) -> tuple[FlowNetworks, FitResult]:
+    networks = networks or new_networks()
+    result = fit_latents(
+        stage1, networks.conditioner, networks.flow, batches or clips(), config,
         folder=folder, device=CPU, encode_batch=encode_drifting, validate=validate,
     )  # fmt: skip
+    return networks, result
 
 
-def _scores(*values: float) -> Callable[[Conditioner, ConditionalFlow], dict[str, float]]:
+def scores(*values: float) -> Callable[[Conditioner, ConditionalFlow], dict[str, float]]:
     left = iter(values)
     return lambda _conditioner, _flow: {"nll": next(left)}
 
 
-def _same(a: torch.nn.Module, b: torch.nn.Module) -> bool:
-    return all(
-        torch.equal(x, y)
-        for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True)
-    )
+def is_same(a: torch.nn.Module, b: torch.nn.Module) -> bool:
+    pairs = zip(a.state_dict().values(), b.state_dict().values(), strict=True)
+    return all(torch.equal(x, y) for x, y in pairs)
 
 
 def test_training_lowers_the_negative_log_likelihood(stage1: Stage1, tmp_path: Path) -> None:
-    pool = encode_pool(stage1, _batches(), 32, device=CPU, encode_batch=encode_drifting)
+    pool = encode_pool(stage1, clips(), 32, device=CPU, encode_batch=encode_drifting)
 
     def held_out(conditioner: Conditioner, flow: ConditionalFlow) -> dict[str, float]:
         generator = torch.Generator().manual_seed(5)
@@ -98,160 +94,75 @@ def test_training_lowers_the_negative_log_likelihood(stage1: Stage1, tmp_path: P
             nll = -flow.log_prob(z, conditioner(pool.joint.float())).mean() / z.shape[1]
         return {"nll": float(nll)}
 
-    conditioner, flow = _networks()
-    flow.initialise(pool.z, conditioner.eval()(pool.joint.float()))
-    before = held_out(conditioner, flow.eval())["nll"]
-    result = _train(stage1, tmp_path, validate=held_out)
+    new = new_networks()
+    new.flow.initialise(pool.z, new.conditioner.eval()(pool.joint.float()))
+    before = held_out(new.conditioner, new.flow.eval())["nll"]
+    networks, result = trained(stage1, tmp_path, validate=held_out)
     assert result.nll is not None
     assert result.nll < before - 0.1
-    assert held_out(result.conditioner, result.flow)["nll"] == pytest.approx(result.nll, abs=1e-5)
+    score = held_out(networks.conditioner, networks.flow)["nll"]
+    assert score == pytest.approx(result.nll, abs=1e-5)
 
 
-def test_the_flow_is_initialised_from_the_pool(stage1: Stage1, tmp_path: Path) -> None:
-    result = _train(stage1, tmp_path)
-    assert result.flow.is_initialised
-    assert not result.flow.training
-    assert result.nll is None
-    assert result.clips == CONFIG.clips
-
-
-def test_a_run_stops_when_held_out_scenes_get_no_better(stage1: Stage1, tmp_path: Path) -> None:
-    result = _train(stage1, tmp_path, validate=_scores(2.0, 1.0, 1.5, 1.4))
-    assert (result.nll, result.clips, result.stopped_early) == (1.0, 128, True)
-
-
-def test_the_last_weights_are_kept_where_that_is_asked(stage1: Stage1, tmp_path: Path) -> None:
-    config = dataclasses.replace(CONFIG, keep="last", patience=50)
-    looks = _scores(2.0, 1.0, 1.5, 1.4, 3.0, 3.0)
-    watched = _train(stage1, tmp_path / "watched", config=config, validate=looks)
-    alone = _train(stage1, tmp_path / "alone", config=config)
-    assert (watched.nll, watched.clips) == (None, CONFIG.clips)
-    assert _same(watched.flow, alone.flow)
-    assert _same(watched.conditioner, alone.conditioner)
-
-
-def test_a_run_that_stopped_early_stays_stopped(stage1: Stage1, tmp_path: Path) -> None:
-    first = _train(stage1, tmp_path, validate=_scores(2.0, 1.0, 1.5, 1.4))
-    again = _train(stage1, tmp_path, validate=_scores(), batches=_no_more_batches())
-    assert (again.nll, again.clips, again.stopped_early) == (1.0, 128, True)
-    assert _same(first.flow, again.flow)
-    assert _same(first.conditioner, again.conditioner)
-
-
-def test_a_resumed_run_ends_where_an_unbroken_one_does(
-    stage1: Stage1, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(
-        training, "TrainingRun", functools.partial(TrainingRun, seconds_between=0.0)
-    )
-    scores = (4.0, 3.0, 2.5, 2.4, 2.3)
-    whole = _train(stage1, tmp_path / "whole", validate=_scores(*scores))
-    with pytest.raises(StopIteration):  # the third look at the held-out scenes breaks the run
-        _train(stage1, tmp_path / "broken", validate=_scores(*scores[:2]))
-    resumed = _train(stage1, tmp_path / "broken", validate=_scores(*scores[2:]))
-    assert resumed.nll == whole.nll
-    assert _same(whole.flow, resumed.flow)
-    assert _same(whole.conditioner, resumed.conditioner)
-
-
-def test_two_ranks_take_the_steps_of_one_on_the_whole_batch(stage1: Stage1, tmp_path: Path) -> None:
-    config = dataclasses.replace(CONFIG, clips=64, learning_rate=1e-3, control_dropout=0.5)
-
-    def trained(ranks: Ranks) -> dict[str, torch.Tensor | float]:
-        torch.manual_seed(1)
-        conditioner = Conditioner(
-            ConditionerConfig(feature_dim=8, width=8, condition_dim=4, control_dim=2, dropout=0.0)
-        )
-        # No dropout in the networks: it is drawn on each rank by itself.
-        sizes = {"z_dim": 16, "condition_dim": conditioner.config.out_dim, "hidden_dim": 16}
-        flow = ConditionalFlow(FlowConfig(num_blocks=2, depth=1, dropout=0.0, **sizes))
-        batches = _batches() if ranks.is_first else _no_more_batches()
-        result = train(
-            stage1, conditioner, flow, batches, config, folder=tmp_path / str(ranks.size),
-            device=CPU, encode_batch=encode_drifting, ranks=ranks,
-            validate=lambda *_: {"nll": 1.0 + ranks.rank},
-        )  # fmt: skip
-        return result.flow.state_dict() | {"nll": result.nll}
-
-    one = trained(Ranks())
-    for two in in_two_processes(trained):
-        torch.testing.assert_close(two, one, atol=1e-5, rtol=0)
-
-
-def test_a_likelihood_that_is_no_number_stops_the_run_and_names_the_rows(
-    stage1: Stage1, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    loss = training._Networks.loss
-    monkeypatch.setattr(
-        training._Networks, "loss", lambda self, draw: loss(self, draw) * float("nan")
-    )
-    with pytest.raises(UserError, match=r"loss nan.*row \d+ of the pool"):
-        _train(stage1, tmp_path)
-    assert len(json.loads((tmp_path / "nan-0.json").read_text())["batch"]) == CONFIG.batch_size
-    assert not (tmp_path / "checkpoint.pt").exists()
-
-
-def test_training_leaves_the_global_random_stream_alone(stage1: Stage1, tmp_path: Path) -> None:
-    networks = _networks()
+def test_without_validation_the_last_weights_are_kept(stage1: Stage1, tmp_path: Path) -> None:
+    before = {name: value.clone() for name, value in stage1.state_dict().items()}
+    networks = new_networks()
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)
-    train(
-        stage1,
-        *networks,
-        _batches(),
-        CONFIG,
-        folder=tmp_path,
-        device=CPU,
-        encode_batch=encode_drifting,
-    )
-    assert torch.equal(torch.rand(1), expected)
-
-
-def test_stage_1_is_not_changed(stage1: Stage1, tmp_path: Path) -> None:
-    before = {name: value.clone() for name, value in stage1.state_dict().items()}
-    _train(stage1, tmp_path)
+    networks, result = trained(stage1, tmp_path, networks=networks)
+    assert torch.equal(torch.rand(1), expected)  # the global random state is not used
+    assert networks.flow.is_initialised
+    assert not networks.flow.training
+    assert (result.nll, result.clips) == (None, CONFIG.clips)
     assert not stage1.training
     assert all(torch.equal(before[name], value) for name, value in stage1.state_dict().items())
 
 
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_a_run_stops_early_and_stays_stopped(stage1: Stage1, tmp_path: Path, keep: str) -> None:
+    config = dataclasses.replace(CONFIG, keep=keep)
+    networks, result = trained(stage1, tmp_path, config=config, validate=scores(2.0, 1.0, 1.5, 1.4))
+    expected = (1.0, 128, True) if keep == "best" else (None, 256, True)
+    assert (result.nll, result.clips, result.stopped_early) == expected
+    again, repeated = trained(
+        stage1, tmp_path, config=config, validate=scores(), batches=no_clips()
+    )
+    assert repeated == result
+    assert is_same(again, networks)
+
+
 def test_another_stage_1_does_not_resume_the_run(stage1: Stage1, tmp_path: Path) -> None:
-    _train(stage1, tmp_path)
+    trained(stage1, tmp_path, config=dataclasses.replace(CONFIG, clips=16))
     with pytest.raises(UserError, match="another configuration"):
-        _train(Stage1(stage1.config), tmp_path)
+        trained(Stage1(stage1.config), tmp_path, config=dataclasses.replace(CONFIG, clips=16))
 
 
-def test_a_pool_holds_what_stage_1_says_of_each_clip(stage1: Stage1) -> None:
-    pool = encode_pool(stage1, _batches(size=8), 12, device=CPU, encode_batch=encode_drifting)
-    first = next(_batches(size=8))
+def test_a_pool_holds_the_encoded_clips(stage1: Stage1) -> None:
+    pool = encode_pool(stage1, clips(), 12, device=CPU, encode_batch=encode_drifting)
+    first = next(clips())
     with torch.no_grad():
         z = stage1.encode(first.flow)
     assert (len(pool), pool.joint.shape) == (12, (12, 8, 8, 8))
     torch.testing.assert_close(pool.z[:8], z)
 
 
-def test_a_pool_is_encoded_once(stage1: Stage1, tmp_path: Path) -> None:
+def test_a_pool_is_encoded_once_and_again_if_it_is_damaged_or_of_other_weights(
+    stage1: Stage1, tmp_path: Path
+) -> None:
     path = tmp_path / "pool.safetensors"
-    pool = load_or_encode(path, stage1, _batches(), 10, device=CPU, encode_batch=encode_drifting)
-    again = load_or_encode(
-        path, stage1, _no_more_batches(), 10, device=CPU, encode_batch=encode_drifting
-    )
+    options = {"device": CPU, "encode_batch": encode_drifting}
+    path.write_bytes(b"not a pool")
+    pool = load_or_encode(path, stage1, clips(), 10, **options)
+    again = load_or_encode(path, stage1, no_clips(), 10, **options)
     assert torch.equal(pool.z, again.z)
     assert torch.equal(pool.joint, again.joint)
-
-
-def test_a_broken_or_foreign_pool_is_encoded_again(stage1: Stage1, tmp_path: Path) -> None:
-    path = tmp_path / "pool.safetensors"
-    path.write_bytes(b"not a pool")
-    pool = load_or_encode(path, stage1, _batches(), 4, device=CPU, encode_batch=encode_drifting)
-    other = load_or_encode(
-        path, Stage1(stage1.config), _batches(), 4, device=CPU, encode_batch=encode_drifting
-    )
+    other = load_or_encode(path, Stage1(stage1.config), clips(), 10, **options)
     assert not torch.equal(pool.z, other.z)
 
 
 def test_encoding_follows_the_format_of_stage_1(stage1: Stage1) -> None:
-    batch = next(_batches())
+    batch = next(clips())
     exact = encode(stage1, batch.x0, batch.flow, batch.moving)
     rough = encode(Stage1(stage1.config).bfloat16().eval(), batch.x0, batch.flow, batch.moving)
     assert rough.z.dtype == exact.z.dtype == torch.float32

@@ -1,4 +1,4 @@
-"""`--dry-run`: the resolved recipe on standard output, what it will cost on standard error."""
+"""`--dry-run`: the recipe on standard output, what its training will cost on standard error."""
 
 import json
 from collections.abc import Sequence
@@ -10,24 +10,24 @@ from rich.table import Table
 from cinnema.core.config import config_to_dict
 
 if TYPE_CHECKING:
-    from cinnema.recipes.cost import CostEstimate
+    from cinnema.training.cost import CostEstimate
 
 
-def print_rehearsal(recipe: object, rehearsals: "Sequence[CostEstimate]") -> None:
-    """Print a recipe as JSON that `--config` takes, and a table of its trainings.
+def print_costs(recipe: object, costs: "Sequence[CostEstimate]") -> None:
+    """Print a recipe as JSON that `--config` accepts, and a table of what its trainings will cost.
 
     Args:
         recipe: A full configuration.
-        rehearsals: Of its trainings.
+        costs: The estimates of its trainings.
     """
     print(json.dumps(config_to_dict(recipe), indent=2), flush=True)
     console = Console(stderr=True, soft_wrap=True, highlight=False)
-    console.print("Nothing has been trained. Measured here, on made-up clips:")
+    console.print("Nothing has been trained. Measured on this device, with a few steps:")
     table = Table(box=None, pad_edge=False)
     table.add_column("training")
     for column in ("clips", "batch", "trained", "memory", "clips/s", "drawn/s", "hours"):
         table.add_column(column, justify="right", no_wrap=True)
-    for each in rehearsals:
+    for each in costs:
         memory = (each.state_bytes + each.activation_bytes) / 2**20
         table.add_row(
             each.name,
@@ -40,15 +40,15 @@ def print_rehearsal(recipe: object, rehearsals: "Sequence[CostEstimate]") -> Non
             f"{each.hours:.2f}",
         )
     console.print(table)
-    of_parts: dict[str, list[str]] = {}  # the phases of stage 1 have the same ones
-    for each in rehearsals:
+    of_parts: dict[str, list[str]] = {}  # phases of stage 1 share their parts
+    for each in costs:
         parts = ", ".join(f"{name} {_millions(num)}" for name, num in each.parameters.items())
         of_parts.setdefault(parts, []).append(each.name)
     for parts, names in of_parts.items():
         console.print(f"parameters of {', '.join(names)}: {parts}")
     console.print(
-        "memory: weights, gradients, moments, averages, and what a step keeps to go back; "
-        "drawn/s: clips that one worker prepares"
+        "memory: weights, gradients, optimiser state, averages, and what the backward pass needs; "
+        "drawn/s: clips per second that one worker prepares"
     )
 
 

@@ -1,9 +1,10 @@
-"""`cinnema finetune`: weights adapted to one's own footage."""
+"""`cinnema finetune`: weights adapted to the user's own videos."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import tyro
 
@@ -11,100 +12,173 @@ from cinnema.cli.console import DONE, Progress
 from cinnema.core.errors import UserError
 
 if TYPE_CHECKING:
-    from cinnema.recipes.finetuning import Finetuning
+    import torch
+
+    from cinnema.evaluation.before_after import BeforeAfter
+    from cinnema.models.warping.model import WarpingModelConfig
+    from cinnema.training.assembly import Validation
+    from cinnema.training.finetune import Finetuning
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finetune:
-    """Adapt weights to a handful of clips of your own, and compare them with what they were.
+    """Adapt weights to a few videos of your own, and compare them with the original weights.
 
-    Part of the clips is held out: numbers before and after are from there, and what does no better
-    than before is left as it was. The same command run again goes on where it stopped.
+    Part of the videos is held out and measured on; a stage that does not improve there is left as
+    it was. The same command resumes after an interruption.
     """
 
     weights: Annotated[str, tyro.conf.Positional] = "landscape"
-    """Name of bundled weights, or a weights file, to begin with."""
-    clips: Annotated[Path, tyro.conf.arg(metavar="DIR")]
-    """Folder of videos, in folders of its own if you like; cameras that stand still do best."""
+    """Name of bundled weights, or a weights file, to start from."""
+    data: Path
+    """Folder of videos, or a packed data set; videos from a still camera are best."""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="MINE.safetensors")]
-    """The weights file to write; numbers (.json), pictures (.png) and a card (.md) lie beside."""
+    """The weights file to write, with numbers (.json), pictures (.png) and a card (.md) beside."""
     minutes: float = 20.0
-    """Of adapting, by the clock; cutting the clips and measuring before and after come on top."""
-    speed: float = 1.0
-    """How fast the clips are to be seen: 1 as filmed, 0.25 four times slower, as for flames."""
+    """Minutes of training; preparing the clips and measuring before and after come on top."""
+    slow_motion: float = 1.0
+    """How many times slower the videos are played: 1 as filmed, 4 for fast motion as of flames."""
     sky_share: float = 0.25
     """Share of synthetic skies in each batch, against forgetting, from 0 to below 1."""
     clips_seen: int | None = None
-    """Clips seen in training, whatever the clock says: for runs that can be repeated."""
-    settings: Annotated[
-        tuple[str, ...],
-        tyro.conf.arg(name="set", metavar="FIELD=VALUE"),
-        tyro.conf.UseAppendAction,
-    ] = ()
-    """Change a field of `Finetuning`, as motion.learning_rate=1e-4; may be given several times."""
+    """Clips seen in training, instead of --minutes: for runs that can be repeated."""
+    config: Path | None = None
+    """JSON or YAML file of fields of `Finetuning` to change; nested fields are options as well, as
+    --motion.learning-rate 1e-4."""
+    fields: tyro.conf.Suppress[tuple[str, ...]] = ()
+    """Options that are fields of `Finetuning`."""
     seed: int = 0
-    """Of the clips' places and of what is measured."""
+    """Seed of the positions of the clips, and of what is measured."""
     run_folder: Annotated[
         Path | None, tyro.conf.arg(name="run", aliases=["--run-folder"], metavar="DIR")
     ] = None
-    """Folder of clips, checkpoints and numbers; beside the output, named after it with .run, unless
-    given. It can be removed afterwards."""
+    """Folder of checkpoints and numbers; defaults to the output's name with .run. It can be removed
+    afterwards."""
     overwrite: bool = False
-    """Replace files that are there already."""
+    """Replace existing files."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps."""
     threads: int | None = None
-    """Threads on the CPU; all cores unless given."""
+    """Threads on the CPU; defaults to all cores."""
+
+    renamed: ClassVar[dict[str, str]] = {
+        "--clips": "--data",
+        "--held-out": "decided when the videos are packed",
+        "--speed": "--slow-motion, with 4 for a speed of 0.25",
+    }
 
     def run(self) -> int:
         """Adapt, write, and print the table and the paths."""
         from cinnema.core.devices import choose_device, use_threads
+        from cinnema.evaluation.before_after import draw_strips
         from cinnema.models.files import load_model, load_warping_model
-        from cinnema.recipes.finetuning import (
+        from cinnema.recipes.clips import UserClips
+        from cinnema.training.finetune import (
             finetune,
             finetuned_files,
             refuse_files,
             save_finetuned,
         )
 
-        refuse_files(finetuned_files(self.output), overwrite=self.overwrite)
         if self.output.suffix != ".safetensors":
             raise UserError(f"--output must end in .safetensors, got {self.output}: rename it")
+        refuse_files(finetuned_files(self.output), overwrite=self.overwrite)
         use_threads(self.threads)
-        config = self._config()
+        config, device = self._config(), choose_device(self.device)
         base = load_warping_model(self.weights, purpose="`cinnema finetune`")
+        run = self.run_folder or self.output.with_suffix(".run")
         with Progress(total=0) as bar:
-            result = finetune(
-                base,
-                self.clips,
-                config,
-                run=self.run_folder or self.output.with_suffix(".run"),
-                device=choose_device(self.device),
-                name=f"{base.name}+{self.output.stem}",
-                base_sha256=load_model(self.weights).sha256,
-                tell=_tell,
-                progress=bar.report,
-            )
-        files = save_finetuned(result, self.output, overwrite=self.overwrite)
+            clips = UserClips.of_finetuning(base.config, self.data, config, progress=bar.report)
+        result = finetune(
+            base,
+            clips,
+            config,
+            measuring=lambda held_out: measuring_of(
+                held_out, base.config, seed=config.seed, device=device
+            ),
+            validation=lambda held_out: validation_of(held_out, seed=config.seed),
+            run=run,
+            device=device,
+            name=f"{base.name}+{self.output.stem}",
+            base_sha256=load_model(self.weights).sha256,
+            report=_report,
+        )
+        files = save_finetuned(result, self.output, draw=draw_strips, overwrite=self.overwrite)
         print(result.comparison.to_table())
         for path in files:
             print(path, flush=True)
         return DONE
 
     def _config(self) -> "Finetuning":
+        from cinnema.cli.fields import read_fields, with_fields
         from cinnema.core.config import config_from_dict
-        from cinnema.core.overrides import override
-        from cinnema.recipes.finetuning import Finetuning
+        from cinnema.training.finetune import Finetuning
 
         values = {
             "minutes": self.minutes,
-            "speed": self.speed,
+            "slow_motion": self.slow_motion,
             "sky_share": self.sky_share,
             "clips_seen": self.clips_seen,
             "seed": self.seed,
         }
-        return override(config_from_dict(Finetuning, values, source="the options"), self.settings)
+        config = config_from_dict(Finetuning, values, source="the options")
+        file = None if self.config is None else read_fields(self.config)
+        return with_fields(config, self.fields, values=file)
 
 
-def _tell(text: str) -> None:
+_NUM_SKIES = 32
+
+
+def measuring_of(
+    held_out: Sequence[Any],
+    base: "WarpingModelConfig",
+    *,
+    seed: int,
+    device: "torch.device",
+    num_skies: int = _NUM_SKIES,
+    network: Literal["vgg", "alex"] = "vgg",
+) -> "BeforeAfter":
+    """Return what measures base and tuned model on held-out clips and on synthetic skies.
+
+    Args:
+        held_out: Held-out clips by video.
+        base: Configuration of the models.
+        seed: Seed of samples and noise.
+        device: Where the models are.
+        num_skies: Number of synthetic skies.
+        network: Network of LPIPS.
+    """
+    from cinnema.backbones.lpips import LPIPS
+    from cinnema.evaluation.before_after import BeforeAfter
+    from cinnema.recipes.clips import simulated_skies
+
+    shape = base.stage1
+    _report(f"drawing {num_skies} synthetic skies to measure on")
+    # The seed differs from those of the skies that are trained on.
+    skies = simulated_skies(
+        num=num_skies, size=shape.size, num_frames=shape.num_frames, seed=seed + 10_007
+    )
+    quarters = {max(1, round(shape.num_frames * k / 4)) for k in range(1, 5)}
+    return BeforeAfter(
+        held_out=held_out,
+        skies=[skies],
+        lpips=LPIPS.load(network).to(device),
+        times=tuple(sorted(quarters)),
+        seed=seed,
+    )
+
+
+def validation_of(held_out: Sequence[Any], *, seed: int) -> "Validation":
+    """Return how stages are scored on held-out clips during training."""
+    from cinnema.evaluation.held_out import latent_validation, stage1_validation
+    from cinnema.training.assembly import Validation
+
+    score = stage1_validation(held_out)
+    return Validation(
+        stage1=lambda stage1, _: score(stage1),
+        latents=lambda stage1: latent_validation(stage1, held_out, seed=seed),
+    )
+
+
+def _report(text: str) -> None:
     print(f"cinnema: {' '.join(text.split())}", file=sys.stderr, flush=True)

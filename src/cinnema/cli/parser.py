@@ -22,6 +22,7 @@ from tyro.constructors import (
     StructTypeInfo,
 )
 
+from cinnema.cli.fields import split_fields
 from cinnema.core.errors import UserError
 
 _Command = TypeVar("_Command")
@@ -40,6 +41,9 @@ def parse(kind: type[_Command], arguments: Sequence[str], *, prog: str) -> _Comm
         SystemExit: The help was printed (0), or an argument is missing or not valid (2).
     """
     errors = io.StringIO()
+    fields: tuple[str, ...] = ()
+    if "fields" in getattr(kind, "__dataclass_fields__", {}):
+        arguments, fields = split_fields(arguments)
     try:
         with redirect_stderr(errors):
             command, unknown = tyro.cli(
@@ -57,14 +61,17 @@ def parse(kind: type[_Command], arguments: Sequence[str], *, prog: str) -> _Comm
     _refuse_unknown(kind, unknown, prog=prog)
     if unknown:
         raise UserError(f"{prog} does not take {unknown[0]!r} as well: see {prog} --help")
-    return command
+    return dataclasses.replace(command, fields=fields) if fields else command  # type: ignore[type-var]
 
 
 def _refuse_unknown(kind: type, arguments: Sequence[str], *, prog: str) -> None:
     """Raise a UserError for the first option that a command does not have."""
     named = [argument.partition("=")[0] for argument in arguments if argument.startswith("--")]
     options = _options(kind) if named else []
+    renamed = getattr(kind, "renamed", {})  # options of earlier versions
     for name in named:
+        if name in renamed:
+            raise UserError(f"{prog} has no option {name} any more: it is {renamed[name]}")
         if name.replace("_", "-") not in options:
             hint = suggestion(name, options) or f"see {prog} --help"
             raise UserError(f"{prog} has no option {name}: {hint}")

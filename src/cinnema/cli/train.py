@@ -1,117 +1,195 @@
 """`cinnema train`: both stages, and their weights in one file.
 
-The same command run again resumes where the folder of the run stopped; under torchrun, several
-processes train together.
+The same command resumes the run in its folder; under torchrun, several processes train together.
 """
 
-import json
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import tyro
 
-from cinnema.cli.console import DONE
+from cinnema.cli.console import DONE, Progress
 from cinnema.core.errors import UserError
 
 if TYPE_CHECKING:
-    from cinnema.recipes.families import AnyRecipe, Family
+    import torch
+
+    from cinnema.core.distributed import Ranks
+    from cinnema.recipes.clips import KeypointClips, WarpingClips
+    from cinnema.training.assembly import Validation
+    from cinnema.training.cost import CostEstimate
+    from cinnema.training.keypoint import KeypointRecipe
+    from cinnema.training.warping import WarpingRecipe
+
+    AnyRecipe = WarpingRecipe | KeypointRecipe
+    AnyClips = WarpingClips | KeypointClips
 
 
 @dataclass(frozen=True, kw_only=True)
-class _RecipeChoice:
-    """Which recipe, and what is changed of it."""
+class RecipeChoice:
+    """A recipe, and the fields of it that are changed."""
 
-    recipe: str = "landscape"
-    """Name of the recipe: data, sizes and schedule."""
-    settings: Annotated[
-        tuple[str, ...],
-        tyro.conf.arg(name="set", metavar="FIELD=VALUE"),
-        tyro.conf.UseAppendAction,
-    ] = ()
-    """Change a field of the recipe, as motion.clips=2000; may be given several times."""
+    recipe: Annotated[str, tyro.conf.Positional] = "landscape"
+    """Name of the recipe. Its fields are options too, as --motion.clips 1000."""
     config: Path | None = None
-    """JSON file of fields to change, as --dry-run prints them; --set counts more."""
+    """JSON or YAML file of fields to change, as --dry-run prints them."""
+    fields: tyro.conf.Suppress[tuple[str, ...]] = ()
+    """Options that are fields of the recipe."""
+
+    renamed: ClassVar[dict[str, str]] = {"--recipe": "the first argument, without a name"}
 
     def chosen(self) -> "AnyRecipe":
         """Return the recipe with its changes."""
-        from cinnema.core.overrides import override
+        from cinnema.cli.fields import read_fields
 
-        return override(find_recipe(self.recipe), self.settings, file=self.config)
+        return _recipe(
+            self.recipe, self.fields, None if self.config is None else read_fields(self.config)
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Training(_RecipeChoice):
-    """What the training of either stage is told."""
+class _Training(RecipeChoice):
+    """The options of both stages."""
 
     data: Path
-    """Folder of the training clips, with its manifest.json: for robot and person a packed one, as
-    `cinnema data simulate push` or `walk` makes."""
-    # torchrun takes a --run, wherever it stands, for one of its own.
+    """A packed data set, or a folder of videos: for robot and person the output of
+    `cinnema data simulate push` or `walk`."""
+    # torchrun takes an option --run for its own.
     run_folder: Annotated[Path, tyro.conf.arg(name="run", aliases=["--run-folder"])]
-    """Folder of the run: checkpoints and numbers. A run that is there already goes on."""
+    """Folder of the run, with checkpoints and numbers; an existing run is resumed."""
     foregrounds: Path | None = None
-    """landscape: folder of photographs in which nothing moves, the ground of synthetic skies."""
+    """landscape: folder of photographs without motion, for the foregrounds of synthetic skies."""
     dry_run: bool = False
-    """Train nothing: print the resolved recipe, and what it will cost on this device."""
+    """Train nothing: check everything, print the recipe, and what it will cost on this device."""
     tensorboard: bool = False
     """Write the numbers for TensorBoard as well, into each training's folder."""
     device: str = "auto"
-    """auto, cpu, cuda, cuda:1 or mps. Under torchrun, cuda is each process's own."""
+    """auto, cpu, cuda, cuda:1 or mps. Under torchrun, cuda means a GPU for each process."""
     threads: int | None = None
-    """Threads on the CPU; all cores unless given."""
+    """Threads on the CPU; defaults to all cores."""
 
-    def train_stage(self, stage: Literal["stage1", "stage2"]) -> int:
-        """Train, or rehearse; say where the run lies, or what it will cost."""
+    def run(self) -> int:
+        """Train, or estimate the cost; print the path of the weights."""
         from cinnema.core.devices import choose_device, use_threads
         from cinnema.core.distributed import joined_ranks
-        from cinnema.recipes.families import family_of
 
         recipe = self.chosen()
-        family = family_of(recipe, foregrounds=self.foregrounds)
-        train, rehearse = _of_stage(family, stage)
         use_threads(self.threads)
         device = choose_device(self.device)
-        if self.dry_run:
-            from cinnema.cli.costs import print_rehearsal
-
-            print_rehearsal(recipe, rehearse(recipe, device=device))
-            return DONE
         with joined_ranks(device) as ranks:
-            path = train(
-                recipe,
-                data=self.data,
-                run=self.run_folder,
-                device=device,
-                ranks=ranks,
-                tensorboard=self.tensorboard,
-            )
+            clips = self._clips(recipe, ranks)
+            if self.dry_run:
+                from cinnema.cli.costs import print_costs
+
+                print_costs(recipe, self.estimate(recipe, clips, device))
+                return DONE
+            path = self.train(recipe, clips, device, ranks)
             if ranks.is_first:
                 print(path, flush=True)
         return DONE
+
+    def train(
+        self, recipe: "AnyRecipe", clips: "AnyClips", device: "torch.device", ranks: "Ranks"
+    ) -> Path:
+        """Train the stage of the command; return its weights file."""
+        raise NotImplementedError
+
+    def estimate(
+        self, recipe: "AnyRecipe", clips: "AnyClips", device: "torch.device"
+    ) -> "list[CostEstimate]":
+        """Estimate what the stage of the command will cost."""
+        raise NotImplementedError
+
+    def _clips(self, recipe: "AnyRecipe", ranks: "Ranks") -> "AnyClips":
+        from cinnema.recipes.clips import KeypointClips, WarpingClips
+        from cinnema.training.warping import WarpingRecipe
+
+        if isinstance(recipe, WarpingRecipe):
+            with Progress(total=0) as bar:
+                return WarpingClips.open(
+                    recipe,
+                    self.data,
+                    foregrounds=self.foregrounds,
+                    ranks=ranks,
+                    progress=bar.report,
+                )
+        if self.foregrounds is not None:
+            raise UserError(
+                f"--foregrounds: the recipe {recipe.name} has no synthetic skies: leave it out"
+            )
+        with Progress(total=0) as bar:
+            return KeypointClips.open(recipe, self.data, progress=bar.report)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainStage1(_Training):
     """Train the video encoder and the decoder."""
 
-    def run(self) -> int:
-        """Train stage 1 and print the path of what came of it."""
-        return self.train_stage("stage1")
+    def train(
+        self, recipe: "AnyRecipe", clips: "AnyClips", device: "torch.device", ranks: "Ranks"
+    ) -> Path:
+        """Train stage 1; return its weights file."""
+        from cinnema.training.assembly import train_stage1
+
+        return train_stage1(
+            recipe,
+            clips,
+            run=self.run_folder,
+            device=device,
+            validation=validation_of(clips),
+            ranks=ranks,
+            tensorboard=self.tensorboard,
+        )
+
+    def estimate(
+        self, recipe: "AnyRecipe", clips: "AnyClips", device: "torch.device"
+    ) -> "list[CostEstimate]":
+        """Estimate the phases of stage 1."""
+        from cinnema.recipes.clips import WarpingClips
+        from cinnema.training.cost import estimate_stage1
+
+        drawn = clips.drawn_per_second() if isinstance(clips, WarpingClips) else None
+        return estimate_stage1(
+            recipe, clips, run=self.run_folder, device=device, drawn_per_second=drawn
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainStage2(_Training):
     """Train the conditional flow on the latents of a trained stage 1, in the same run folder."""
 
-    def run(self) -> int:
-        """Train stage 2 and print the path of what came of it."""
-        return self.train_stage("stage2")
+    def train(
+        self, recipe: "AnyRecipe", clips: "AnyClips", device: "torch.device", ranks: "Ranks"
+    ) -> Path:
+        """Train stage 2; return its weights file."""
+        from cinnema.training.assembly import train_stage2
+
+        return train_stage2(
+            recipe,
+            clips,
+            run=self.run_folder,
+            device=device,
+            validation=validation_of(clips),
+            ranks=ranks,
+            tensorboard=self.tensorboard,
+        )
+
+    def estimate(
+        self,
+        recipe: "AnyRecipe",
+        clips: "AnyClips",  # noqa: ARG002 - stage 2 is estimated on random latents
+        device: "torch.device",
+    ) -> "list[CostEstimate]":
+        """Estimate stage 2."""
+        from cinnema.training.cost import estimate_stage2
+
+        return [estimate_stage2(recipe, run=self.run_folder, device=device)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bundle(_RecipeChoice):
+class Bundle(RecipeChoice):
     """Put both trained stages of a run into one weights file, by the recipe that the run keeps."""
 
     run_folder: Annotated[Path, tyro.conf.arg(name="run")]
@@ -119,62 +197,71 @@ class Bundle(_RecipeChoice):
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """The weights file to write (.safetensors)."""
     overwrite: bool = False
-    """Replace a file that is there already."""
+    """Replace an existing file."""
 
     def run(self) -> int:
         """Write the weights file and print its path."""
-        from cinnema.recipes.families import family_of
-        from cinnema.recipes.parts import RECIPE_FILE
+        from cinnema.cli.fields import read_fields
+        from cinnema.training.assembly import RECIPE_FILE, bundle
 
-        choice, kept = self, self.run_folder / RECIPE_FILE
+        kept = self.run_folder / RECIPE_FILE
         if self.config is None and kept.exists():
-            choice = replace(self, config=kept, recipe=_name_of(kept, otherwise=self.recipe))
-        recipe = choice.chosen()
-        path = family_of(recipe).bundle(
-            recipe, run=self.run_folder, output=self.output, overwrite=self.overwrite
-        )
+            values = read_fields(kept)
+            recipe = _recipe(str(values.get("name")), self.fields, values, otherwise=self.recipe)
+        else:
+            recipe = self.chosen()
+        path = bundle(recipe, run=self.run_folder, output=self.output, overwrite=self.overwrite)
         print(path, flush=True)
         return DONE
 
 
-def _name_of(kept: Path, *, otherwise: str) -> str:
-    """Which recipe a run's own is a change of, as far as it still has its name."""
+def _recipe(
+    name: str,
+    fields: tuple[str, ...],
+    values: Mapping[str, Any] | None,
+    *,
+    otherwise: str | None = None,
+) -> "AnyRecipe":
+    """Return a recipe with changes; `otherwise` names it if `name` is that of changed weights."""
+    from cinnema.cli.fields import with_fields
     from cinnema.recipes import RECIPES
-
-    try:
-        name = json.loads(kept.read_text(encoding="utf-8"))["name"]
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-    ):  # what is wrong with it is told when it is used
-        return otherwise
-    return str(name) if name in RECIPES else otherwise
-
-
-def _of_stage(
-    family: "Family", stage: Literal["stage1", "stage2"]
-) -> tuple[Callable[..., Path], Callable[..., Any]]:
-    if stage == "stage1":
-        return family.train_stage1, family.estimate_stage1
-    return family.train_stage2, family.estimate_stage2
-
-
-def find_recipe(name: str) -> "AnyRecipe":
-    """Return a recipe by its name.
-
-    Args:
-        name: one of `cinnema.recipes.RECIPES`.
-
-    Returns:
-        The recipe's full configuration.
-
-    Raises:
-        UserError: there is none of that name.
-    """
-    from cinnema.recipes import RECIPES
+    from cinnema.training.recipe import with_present_names
 
     if name not in RECIPES:
-        raise UserError(f"there is no recipe {name!r}: use one of {', '.join(sorted(RECIPES))}")
-    return RECIPES[name]()
+        if otherwise is None:
+            known = ", ".join(sorted(RECIPES))
+            raise UserError(f"there is no recipe {name!r}: use one of {known}")
+        name = otherwise
+    changes = None if values is None else with_present_names(values)
+    return with_fields(RECIPES[name](), fields, values=changes)
+
+
+def validation_of(clips: "AnyClips") -> "Validation":
+    """Return how a recipe is scored on its held-out clips during training."""
+    from cinnema.recipes.clips import WarpingClips
+    from cinnema.training.assembly import Validation
+
+    if isinstance(clips, WarpingClips):
+        from cinnema.evaluation.held_out import latent_validation, stage1_validation
+
+        score = stage1_validation(clips.held_out)
+        return Validation(
+            stage1=lambda stage1, _: score(stage1),
+            latents=lambda stage1: latent_validation(stage1, clips.held_out),
+        )
+    from cinnema.backbones.lpips import LPIPS
+    from cinnema.evaluation.held_out import keypoint_latent_validation, keypoint_validation
+
+    alex, recipe = LPIPS.load("alex"), clips.recipe
+    scores = {
+        training.phase: keypoint_validation(
+            clips.held_out, lpips=alex, twins=training.symmetric_keypoints
+        )
+        for training in recipe.phases
+    }
+    return Validation(
+        stage1=lambda stage1, training: scores[training.phase](stage1),
+        latents=lambda stage1: keypoint_latent_validation(
+            recipe.encode(stage1, clips.held_out), noise=recipe.stage1.noise
+        ),
+    )

@@ -1,4 +1,4 @@
-"""`cinnema train paper`: the model of 2021 by its published recipe, all of it."""
+"""`cinnema train paper`: all trainings of the model of 2021, by a published recipe."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,63 +17,57 @@ if TYPE_CHECKING:
 class TrainPaper:
     """Train the paper's model: stage 1, the conditioning encoder, the cINN; then one weights file.
 
-    The same command run again goes on where the run stopped.
+    The same command resumes the run in its folder.
     """
 
     recipe: Annotated[Literal["bair", "iper", "landscape", "dtdb"], tyro.conf.Positional]
-    """Whose published recipe."""
+    """Name of the published recipe. Its fields are options too, as --flow-training.epochs 3."""
     data: Path
     """Folder of packed clips, as `cinnema data prepare` writes it."""
-    # torchrun takes a --run, wherever it stands, for one of its own.
+    # torchrun takes an option --run for its own.
     run_folder: Annotated[Path, tyro.conf.arg(name="run", aliases=["--run-folder"])]
-    """Folder of the run: checkpoints, numbers, and in the end the weights."""
+    """Folder of the run, with checkpoints, numbers and the weights; an existing run is resumed."""
     texture: Literal["clouds", "fire", "vegetation", "waterfall"] | None = None
-    """Of dtdb: which of its textures."""
+    """dtdb: which of its textures."""
     control: bool = False
-    """Of bair: let the cINN hear where the arm shall be at the last frame."""
+    """bair: condition the cINN on the position of the arm at the last frame."""
     tiny: bool = False
-    """Narrow networks at 64 px, and two epochs: to see that all works."""
-    settings: Annotated[
-        tuple[str, ...],
-        tyro.conf.arg(name="set", metavar="FIELD=VALUE"),
-        tyro.conf.UseAppendAction,
-    ] = ()
-    """Change a field of the recipe, as autoencoding.epochs=10; may be given several times."""
+    """Narrow networks at 64 px, and two epochs: a test that everything works."""
     config: Path | None = None
-    """JSON file of fields to change, as --dry-run prints them; --set counts more."""
+    """JSON or YAML file of fields to change, as --dry-run prints them."""
+    fields: tyro.conf.Suppress[tuple[str, ...]] = ()
+    """Options that are fields of the recipe."""
     precision: Literal["float32", "fast", "compiled"] | None = None
-    """float32 as published, unless the recipe's file says another; fast: bf16 beside float32
-    weights, where the device multiplies it in hardware; compiled: and the largest networks
-    compiled, which takes minutes at first."""
+    """float32: as published, the default; fast: bf16 with float32 weights, on devices that multiply
+    bf16 in hardware; compiled: fast, with the largest networks compiled, which takes minutes."""
     dry_run: bool = False
-    """Train nothing: print the resolved recipe, and what it will cost on this device."""
+    """Train nothing: check everything, print the recipe, and what it will cost on this device."""
     tensorboard: bool = False
     """Write the numbers for TensorBoard as well, into each training's folder."""
     workers: int = 1
     """Processes that prepare batches."""
     device: str = "auto"
-    """auto, cpu, cuda, cuda:1 or mps. Under torchrun, cuda is each process's own."""
+    """auto, cpu, cuda, cuda:1 or mps. Under torchrun, cuda means a GPU for each process."""
     threads: int | None = None
-    """Threads on the CPU; all cores unless given."""
+    """Threads on the CPU; defaults to all cores."""
 
     def run(self) -> int:
         """Train, and print the path of the weights file."""
         from cinnema.core.devices import choose_device, use_threads
         from cinnema.core.distributed import joined_ranks
-        from cinnema.core.overrides import override
-        from cinnema.paper.training.assembly import train_paper
 
-        recipe = override(self.find_recipe(), self.settings, file=self.config)
-        if self.precision is not None:
-            recipe = replace(recipe, precision=self.precision)
+        recipe = self.chosen()
         use_threads(self.threads)
         device = choose_device(self.device)
         if self.dry_run:
-            from cinnema.cli.costs import print_rehearsal
-            from cinnema.paper.training.cost import estimate_paper
+            from cinnema.cli.costs import print_costs
+            from cinnema.paper.training.assembly import estimate_paper
 
-            print_rehearsal(recipe, estimate_paper(recipe, data=self.data, device=device))
+            costs = estimate_paper(recipe, data=self.data, run=self.run_folder, device=device)
+            print_costs(recipe, costs)
             return DONE
+        from cinnema.paper.training.assembly import train_paper
+
         with joined_ranks(device) as ranks:
             path = train_paper(
                 recipe,
@@ -88,22 +82,29 @@ class TrainPaper:
                 print(path, flush=True)
         return DONE
 
-    def find_recipe(self) -> "PaperRecipe":
-        """Return the recipe that the options name.
+    def chosen(self) -> "PaperRecipe":
+        """Return the recipe that the options name, with its changes.
 
         Raises:
-            UserError: An option belongs to another recipe, or dtdb's texture is missing.
+            UserError: An option belongs to another recipe, or a field or value is not valid.
         """
+        from cinnema.cli.fields import read_fields, with_fields
+
+        values = None if self.config is None else read_fields(self.config)
+        recipe = with_fields(self._published(), self.fields, values=values)
+        return recipe if self.precision is None else replace(recipe, precision=self.precision)
+
+    def _published(self) -> "PaperRecipe":
         from cinnema.paper import recipes as paper
 
         if self.control and self.recipe != "bair":
-            raise UserError(f"--control is bair's, got {self.recipe}: leave it out")
+            raise UserError(f"--control is an option of bair, not of {self.recipe}: leave it out")
         if self.recipe == "dtdb":
             if self.texture is None:
-                raise UserError("dtdb has a recipe for each texture: give one, --texture fire")
+                raise UserError("dtdb has a recipe for each texture: give one, as --texture fire")
             recipe = paper.dtdb(self.texture)
         elif self.texture is not None:
-            raise UserError(f"--texture is dtdb's, got {self.recipe}: leave it out")
+            raise UserError(f"--texture is an option of dtdb, not of {self.recipe}: leave it out")
         elif self.recipe == "bair":
             recipe = paper.bair(control=self.control)
         else:

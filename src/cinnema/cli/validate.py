@@ -43,7 +43,7 @@ class Validate:
         from cinnema.evaluation.results import as_text
         from cinnema.evaluation.runner import evaluate_crops
         from cinnema.models.files import load_model, load_warping_model
-        from cinnema.recipes.assembly import split_crops
+        from cinnema.recipes.clips import split_crops
         from cinnema.recipes.landscape import landscape
 
         use_threads(self.threads)

@@ -268,6 +268,10 @@ class MixedClips:
             }
             return varied(ClipBatch(**stacked, ids=ids), variations)
 
+    def names(self, batch: ClipBatch) -> tuple[str, ...]:
+        """Return the names of a batch's clips."""
+        return batch.ids
+
     def _clip(self, number: int) -> tuple[str, ClipItem, CropVariation]:
         generator = self._streams.of(_CLIP, number)
         variation = draw_variation(generator)

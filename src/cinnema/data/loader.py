@@ -53,6 +53,10 @@ class NumberedClips(Protocol[_T_co]):
         """
         ...
 
+    def names(self, batch: Any) -> Sequence[str]:  # noqa: ANN401 - what a loader made of it
+        """Return the names of a batch's clips, for error messages."""
+        ...
+
 
 class BatchLoader(Generic[_T]):
     """Endless batches of numbered clips, resumable to the clip.
@@ -139,6 +143,10 @@ class BatchLoader(Generic[_T]):
             )
         self.close()
         self.clips = clips
+
+    def names(self, batch: _T) -> Sequence[str]:
+        """Return the names of a batch's clips, for error messages."""
+        return self.source.names(batch)
 
     def close(self) -> None:
         """End the workers. The next batch, if one is requested, starts new ones."""
@@ -304,6 +312,10 @@ class ClipSequence:
     def batch(self, numbers: Sequence[int]) -> _Packet:
         """Return the clips with these numbers as a batch, with frames of 8 bits."""
         return _pack([self.clip(number) for number in numbers])
+
+    def names(self, batch: VideoBatch) -> list[str]:
+        """Return the names of a batch's clips in the data set."""
+        return [self.dataset.manifest.clips[index].clip for index in batch.index.tolist()]
 
     def clip(self, number: int) -> VariedClip:
         """Return the clip with a number.

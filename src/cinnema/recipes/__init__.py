@@ -1,23 +1,18 @@
-"""Full configurations, one for each set of weights, and what makes networks of them."""
+"""The full configurations of the shipped weights, one function each, and the clips they use."""
 
 from collections.abc import Callable
 
-from cinnema.recipes.keypoint import KeypointRecipe, person, robot
-from cinnema.recipes.landscape import DataConfig, Recipe, landscape
+from cinnema.recipes.landscape import landscape
+from cinnema.recipes.person import person
+from cinnema.recipes.robot import robot
+from cinnema.training.keypoint import KeypointRecipe
+from cinnema.training.warping import WarpingRecipe
 
-RECIPES: dict[str, Callable[[], Recipe | KeypointRecipe]] = {
+RECIPES: dict[str, Callable[[], WarpingRecipe | KeypointRecipe]] = {
     "landscape": landscape,
     "robot": robot,
     "person": person,
 }
-"""Every recipe, by the name of the weights that it makes."""
+"""The recipes by the name of their weights."""
 
-__all__ = [
-    "RECIPES",
-    "DataConfig",
-    "KeypointRecipe",
-    "Recipe",
-    "landscape",
-    "person",
-    "robot",
-]
+__all__ = ["RECIPES", "landscape", "person", "robot"]

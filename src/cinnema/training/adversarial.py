@@ -1,4 +1,4 @@
-"""Discriminators that a training of stage 1 owns: what they ask of the decoder, how they learn."""
+"""Adversarial training: discriminators with their optimisers, and the losses of both sides."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -12,7 +12,14 @@ from torch import Tensor, nn
 
 from cinnema.core.distributed import Ranks
 from cinnema.core.errors import UserError
-from cinnema.training.adversarial_losses import (
+from cinnema.training.discriminators import (
+    Judgement,
+    SpatialDiscriminator,
+    TemporalDiscriminator,
+    frozen,
+)
+from cinnema.training.loop import take_gradients
+from cinnema.training.losses import (
     adaptive_weight,
     feature_matching,
     hinge_discriminator,
@@ -21,16 +28,10 @@ from cinnema.training.adversarial_losses import (
     relativistic_generator,
     slope_penalty,
 )
-from cinnema.training.discriminators import (
-    Judgement,
-    SpatialDiscriminator,
-    TemporalDiscriminator,
-    resting,
-)
 from cinnema.training.run import Stateful
 
 _NETWORKS = {"spatial": SpatialDiscriminator, "temporal": TemporalDiscriminator}
-# Ordinary gradients are well below; penalties, differentiated twice, have rare huge ones.
+# Typical gradients are well below; those of the penalties, second derivatives, are rarely huge.
 _LARGEST_GRADIENT = 10.0
 
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -38,16 +39,17 @@ Width = Annotated[int, Field(ge=8, multiple_of=8)]
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
-class AdversaryPhase:
+class DiscriminatorTraining:
     """One discriminator, its optimiser, and when it is trained.
 
     Attributes:
-        module: "spatial" looks at frames one by one, "temporal" at frames in a row.
-        learning_rate: Of Adam.
-        betas: Decay of Adam's averages of the gradient and of its square; none of the gradient
-            by default, as in R3GAN.
-        interval: Steps between two updates. The decoder hears the discriminator at every step.
-        weight: Of what the decoder minimises against it.
+        module: "spatial" sees frames one by one, "temporal" consecutive frames together.
+        learning_rate: Learning rate of Adam.
+        betas: Decay of Adam's averages of the gradient and of its square; the gradient is not
+            averaged by default, as in R3GAN.
+        interval: Steps between two updates. The decoder's loss contains the discriminator at every
+            step.
+        weight: Weight of its loss in the decoder's loss.
     """
 
     module: Literal["spatial", "temporal"]
@@ -59,31 +61,31 @@ class AdversaryPhase:
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class DiscriminatorsConfig:
-    """The adversaries of a training of stage 1.
+    """The discriminators of a training of stage 1.
 
     Attributes:
-        kind: "hinge" scores real and generated clips apart, with R1; "relativistic" holds each
-            generated clip against its real one, with R1 and R2 (R3GAN).
-        phases: The discriminators, one of each module at most.
-        gamma: Of the penalties on their slopes, whose weight is gamma / 2.
-        matching: Weight of the distance of their features; the paper has 10.
-        adaptive: Whether a phase's weight is relative to the pull of the reconstruction at the
-            decoder's last layer; else the losses are weighted as they are.
-        start: Clips after which adversaries begin, to learn and to be heard.
+        kind: "hinge" scores real and generated clips separately, with R1; "relativistic" compares
+            each generated clip with its real one, with R1 and R2 (R3GAN).
+        phases: The discriminators, at most one of each module.
+        gamma: Strength of the gradient penalties, whose weight is gamma / 2.
+        matching: Weight of the feature matching loss; 10 in the paper.
+        adaptive: Whether the weight of a discriminator is relative to the gradient of the
+            reconstruction loss at the decoder's last layer.
+        start: Clips after which discriminators are trained and enter the decoder's loss.
         widths: Channels of the stages of each discriminator, from half the full size downwards.
 
     Raises:
-        ValueError: Two phases are of one module.
+        ValueError: Two discriminators have the same module.
 
     Example:
-        >>> config = DiscriminatorsConfig(kind="hinge", phases=(AdversaryPhase(module="temporal"),))
-        >>> config.needs_motion
+        >>> temporal = DiscriminatorTraining(module="temporal")
+        >>> DiscriminatorsConfig(kind="hinge", phases=(temporal,)).needs_motion
         True
     """
 
     kind: Literal["hinge", "relativistic"] = "relativistic"
-    phases: Annotated[tuple[AdversaryPhase, ...], Field(min_length=1)] = (
-        AdversaryPhase(module="spatial"),
+    phases: Annotated[tuple[DiscriminatorTraining, ...], Field(min_length=1)] = (
+        DiscriminatorTraining(module="spatial"),
     )
     gamma: float = Field(default=1.0, ge=0)
     matching: float = Field(default=0.0, ge=0)
@@ -101,23 +103,23 @@ class DiscriminatorsConfig:
 
     @property
     def needs_motion(self) -> bool:
-        """Whether one of them looks at several frames in a row."""
+        """Whether one of them needs consecutive frames."""
         return any(phase.module == "temporal" for phase in self.phases)
 
 
 class Discriminators:
-    """Discriminators with their optimisers, and both sides' losses.
+    """Discriminators with their optimisers, and the losses of both sides.
 
-    A step of a training makes frames, adds `generator_losses` to its own, goes back through the
-    sum, and then calls `update` on the same frames; only after that may it move the decoder, so
-    that a number that is not finite is seen before any weight has changed. Discriminators compute
-    in float32, whatever the decoder does: penalties are differentiated twice.
+    A training step renders frames, adds `generator_losses` to its own losses, calls `backward` on
+    their sum, and then calls `update` with the same frames. Only then may it move the decoder, so
+    that losses that are not finite are noticed before any weight has changed. Discriminators
+    compute in float32, whatever the decoder does, as the penalties are second derivatives.
 
     Args:
-        config: Which, and how they learn.
-        batch_size: Clips in a step, of all ranks together.
+        config: Which discriminators, and how they are trained.
+        batch_size: Clips per step, over all ranks.
         device: Where to compute.
-        seed: Of the first weights; torch's global stream is left as it was.
+        seed: Of the initial weights; torch's global random state is not changed.
         ranks: The processes that share each batch; gradients are averaged over them.
 
     Attributes:
@@ -125,15 +127,15 @@ class Discriminators:
 
     Example:
         >>> cpu, decoder = torch.device("cpu"), nn.Conv2d(3, 3, 1)
-        >>> adversaries = Discriminators(DiscriminatorsConfig(), batch_size=2, device=cpu)
+        >>> discriminators = Discriminators(DiscriminatorsConfig(), batch_size=2, device=cpu)
         >>> x0 = torch.rand(2, 3, 64, 64)
         >>> real, fake = x0[:, None] / 2, decoder(x0)[:, None]
         >>> error = (fake - real).abs().mean()
-        >>> losses = adversaries.generator_losses(
+        >>> losses = discriminators.generator_losses(
         ...     real, fake, x0, reconstruction=error, last=decoder.weight, number=0
         ... )
         >>> (error + losses["adversarial_spatial"]).backward()
-        >>> sorted(adversaries.update(real, fake, x0, number=0))
+        >>> sorted(discriminators.update(real, fake, x0, number=0))
         ['gradient_spatial', 'r1_spatial', 'r2_spatial', 'relativistic_spatial']
     """
 
@@ -153,19 +155,19 @@ class Discriminators:
         self.networks = nn.ModuleDict({phase.name: phase.network for phase in self._phases})
 
     def parts(self) -> dict[str, Stateful]:
-        """Return what a checkpoint holds, by name."""
+        """Return the state that a checkpoint has to hold, by name."""
         parts: dict[str, Stateful] = {}
         for phase in self._phases:
-            parts[f"{phase.name}_adversary"] = phase.network
-            parts[f"{phase.name}_adversary_optimiser"] = phase.optimiser
+            parts[f"{phase.name}_discriminator"] = phase.network
+            parts[f"{phase.name}_optimiser"] = phase.optimiser
         return parts
 
     def tensors(self) -> Iterator[Tensor]:
-        """All that has to be the same on all ranks before the first step."""
+        """Yield the tensors that all ranks must have in common before the first step."""
         yield from self.networks.parameters()
 
     def is_active(self, number: int) -> bool:
-        """Whether adversaries take part in the step of a number, counted from 0."""
+        """Whether discriminators take part in step `number`, counted from 0."""
         return number * self.batch_size >= self.config.start
 
     def generator_losses(
@@ -178,31 +180,31 @@ class Discriminators:
         last: Tensor,
         number: int,
     ) -> dict[str, Tensor]:
-        """Return what the decoder minimises against the discriminators as they are, weighted.
+        """Return the decoder's weighted losses against the discriminators as they are.
 
-        Go back through the losses before `update`: it changes weights that they were made with.
+        Call `backward` on them before `update`, which changes weights in their graph.
 
         Args:
-            real: Frames of clips, in [-1, 1]; in a row where a discriminator is temporal.
-            fake: What the decoder made of them; the losses are differentiable in them.
+            real: Frames of clips, in [-1, 1]; consecutive for a temporal discriminator.
+            fake: The rendered frames, with their graph.
             x0: The first frames.
-            reconstruction: The loss against whose pull adaptive weights are set.
+            reconstruction: The loss to which adaptive weights are relative.
             last: The weight of the decoder's last layer, in the graph of `fake`.
-            number: Of the step, from 0.
+            number: Number of the step, from 0.
 
         Returns:
-            "adversarial_<module>" and, where features are matched, "matching_<module>"; none
-            before adversaries begin.
+            "adversarial_<module>" and, with feature matching, "matching_<module>"; empty before
+            `config.start`.
 
         Raises:
-            UserError: Frames are too few, or of a size that the discriminators cannot halve.
+            UserError: There are too few frames, or their size cannot be halved often enough.
         """
         losses: dict[str, Tensor] = {}
         if not self.is_active(number):
             return losses
         clips = (real.float(), fake.float(), x0.float())
         for phase in self._phases:
-            adversarial, matching = self._asked_by(phase, *clips)
+            adversarial, matching = self._losses_against(phase, *clips)
             weight: float | Tensor = phase.config.weight
             if self.config.adaptive:
                 weight = weight * adaptive_weight(
@@ -221,17 +223,17 @@ class Discriminators:
         *,
         number: int,
     ) -> dict[str, float]:
-        """Let the discriminators that are due learn from clips, unless a number is not finite.
+        """Take a step of each discriminator that is due, unless a loss is not finite.
 
         Args:
             real: Frames of clips, in [-1, 1].
-            fake: What the decoder made of them; no gradient goes back into it.
+            fake: The rendered frames, without their graph.
             x0: The first frames.
-            number: Of the step, from 0.
+            number: Number of the step, from 0.
 
         Returns:
-            Weighted losses and the norm of the gradient, means over all ranks. Where one of them
-            is not finite, no discriminator has changed: `TrainingRun.require_finite` tells.
+            Weighted losses and gradient norms, means over all ranks. If one of them is not finite,
+            no discriminator has changed.
 
         Raises:
             UserError: As `generator_losses`.
@@ -248,12 +250,12 @@ class Discriminators:
             phase.optimiser.zero_grad()
         return numbers
 
-    def _asked_by(
+    def _losses_against(
         self, phase: "_Phase", real: Tensor, fake: Tensor, x0: Tensor
     ) -> tuple[Tensor, Tensor | None]:
-        """Return the adversarial loss of the decoder, and that of features if they are matched."""
+        """Return the decoder's adversarial loss, and its feature matching loss if there is one."""
         is_hinge, matches = self.config.kind == "hinge", self.config.matching > 0
-        with resting(phase.network):
+        with frozen(phase.network):
             judged: Judgement = phase.network(fake, x0)
             if is_hinge and not matches:
                 return hinge_generator(judged.logits), None
@@ -267,20 +269,16 @@ class Discriminators:
     def _backward(
         self, phase: "_Phase", real: Tensor, fake: Tensor, x0: Tensor
     ) -> dict[str, float]:
-        """Leave the gradient on the whole batch in a discriminator; return losses and its norm."""
+        """Compute the gradient of a discriminator; return its losses and the gradient's norm."""
         losses, parameters = self._losses(phase.network, real, fake, x0), phase.parameters
         torch.stack(list(losses.values())).sum().backward(inputs=parameters)
-        self.ranks.average_gradients(parameters)
-        norm = torch.nn.utils.clip_grad_norm_(parameters, _LARGEST_GRADIENT)
-        values = torch.stack([*losses.values(), norm]).detach()
-        self.ranks.average([values])
-        names = [f"{name}_{phase.name}" for name in (*losses, "gradient")]
-        return dict(zip(names, values.tolist(), strict=True))
+        numbers = take_gradients(losses, parameters, ranks=self.ranks, largest=_LARGEST_GRADIENT)
+        return {f"{name}_{phase.name}": value for name, value in numbers.items()}
 
     def _losses(
         self, network: nn.Module, real: Tensor, fake: Tensor, x0: Tensor
     ) -> Mapping[str, Tensor]:
-        """Return what a discriminator minimises, weighted: its kind's loss and the penalties."""
+        """Return the weighted losses of a discriminator: that of its kind, and the penalties."""
         is_hinge, half_gamma = self.config.kind == "hinge", 0.5 * self.config.gamma
         real = real.detach().requires_grad_(half_gamma > 0)
         fake = fake.detach().requires_grad_(half_gamma > 0 and not is_hinge)
@@ -295,10 +293,10 @@ class Discriminators:
 
 
 class _Phase:
-    """A discriminator, its optimiser and its turn."""
+    """A discriminator with its optimiser."""
 
     def __init__(
-        self, config: AdversaryPhase, widths: tuple[int, ...], device: torch.device
+        self, config: DiscriminatorTraining, widths: tuple[int, ...], device: torch.device
     ) -> None:
         self.config, self.name = config, config.module
         self.network = _NETWORKS[config.module](widths).to(device)

@@ -1,8 +1,7 @@
-"""The discriminators beside stage 1: one looks at each frame, the other at frames in a row.
+"""Discriminators for stage 1: one scores single frames, the other consecutive frames together.
 
-Both see x0 beside every frame. The decoder makes its frames of x0, and every real frame has an x0
-that it came from; so a discriminator that knows x0 can ask whether this frame goes on from this
-picture. One that does not would take x0 itself, unmoved, for the most real frame of all.
+Both are conditioned on x0, concatenated with every frame, so that they can judge whether a frame is
+a continuation of this x0. Without it, an unchanged x0 would score as a perfectly real frame.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,16 +18,16 @@ from torch.nn import functional
 from cinnema.core.errors import UserError
 
 _SLOPE = 0.2  # of the leaky ReLUs
-_BLOCK = 2  # pixels on a side of what becomes one point: the first map has half of the full size
+_BLOCK = 2  # pixels on a side of a block that becomes one point of the first map
 _CHANNELS = 2 * 3 * _BLOCK**2  # of a frame and x0
 
 
 class Judgement(NamedTuple):
-    """What a discriminator makes of clips.
+    """The output of a discriminator.
 
     Attributes:
-        logits: High where a clip looks real; the same number P of them for each clip.
-        features: The map after each stage, from fine to coarse.
+        logits: High where a clip looks real; P values per clip.
+        features: The feature map after each stage, from fine to coarse.
     """
 
     logits: Float[Tensor, "b ..."]
@@ -36,19 +35,18 @@ class Judgement(NamedTuple):
 
 
 class SpatialDiscriminator(nn.Module):
-    """Scores each patch of each frame, frames apart.
+    """Scores each patch of each frame, independently of the other frames.
 
-    Pictures are cut into 2 x 2 blocks, and then go through a stage for each width: a residual block
-    without normalisation, half the height and width of the stage before. The last layer of a block
-    is zero at first, so that the untrained network is no deeper than its downsampling; nothing
-    relates one clip of a batch to another, which gradient penalties rest on.
+    Images are cut into 2 x 2 blocks of pixels. Then follows a stage per width, each at half the
+    height and width of the one before: a residual block without normalisation, whose last layer is
+    initially zero. Nothing mixes the clips of a batch, which the gradient penalties rely on.
 
     Source: The blocks are those of Huang et al., "The GAN is dead; long live the GAN! A Modern GAN
-    Baseline" (R3GAN), 2024, section 4, narrower and without groups; patches are those of Isola et
+    Baseline" (R3GAN), 2024, section 4, narrower and without groups; patches follow Isola et
     al., "Image-to-Image Translation with Conditional Adversarial Networks", 2017.
 
     Args:
-        widths: Channels of each stage; with s stages a patch is 2^s pixels apart from the next.
+        widths: Channels of each stage; with s stages, patches are 2^s pixels apart.
 
     Example:
         >>> network = SpatialDiscriminator([16, 24, 32])
@@ -68,10 +66,10 @@ class SpatialDiscriminator(nn.Module):
     def forward(
         self, frames: Float[Tensor, "b n 3 h w"], x0: Float[Tensor, "b 3 h w"]
     ) -> Judgement:
-        """Return the logits, `b n i j`, and the features, each `(b n) c i j`.
+        """Return logits of shape `b n i j`, and features of shape `(b n) c i j`.
 
         Args:
-            frames: Frames about [-1, 1], at least one of each clip.
+            frames: Frames in about [-1, 1], at least one per clip.
             x0: The first frames of their clips.
 
         Raises:
@@ -87,13 +85,13 @@ class SpatialDiscriminator(nn.Module):
 
 
 class TemporalDiscriminator(nn.Module):
-    """Scores each patch of a clip, frames together: what it can see is how they follow one another.
+    """Scores each patch of a clip, all frames together.
 
-    As `SpatialDiscriminator`, in three dimensions: blocks mix over the picture and then over time,
-    and each stage halves time as well, as long as there is more than one step of it.
+    Like `SpatialDiscriminator`, but in three dimensions: blocks convolve over space and then over
+    time, and each stage halves the time axis as well, as long as it is longer than one.
 
-    Source: As there; mixing over the picture and over time in turn is from Tran et al., "A Closer
-    Look at Spatiotemporal Convolutions for Action Recognition", 2018.
+    Source: As `SpatialDiscriminator`; space and time alternate as in Tran et al., "A Closer Look at
+    Spatiotemporal Convolutions for Action Recognition", 2018.
 
     Args:
         widths: Channels of each stage.
@@ -116,19 +114,19 @@ class TemporalDiscriminator(nn.Module):
     def forward(
         self, frames: Float[Tensor, "b n 3 h w"], x0: Float[Tensor, "b 3 h w"]
     ) -> Judgement:
-        """Return the logits, `b t i j`, and the features, each `b c t i j`.
+        """Return logits of shape `b t i j`, and features of shape `b c t i j`.
 
         Args:
-            frames: At least 2 frames in a row of each clip, about [-1, 1].
+            frames: At least 2 consecutive frames per clip, in about [-1, 1].
             x0: The first frames of their clips.
 
         Raises:
-            UserError: There is one frame only, or height or width is not a multiple of 2^s.
+            UserError: There is only one frame, or height or width is not a multiple of 2^s.
         """
         if frames.shape[1] < 2:
             raise UserError(
-                f"a temporal discriminator needs at least 2 frames in a row, got {frames.shape[1]}:"
-                " render more, or leave it out"
+                f"a temporal discriminator needs at least 2 consecutive frames, got "
+                f"{frames.shape[1]}: render more, or leave it out"
             )
         seen = _beside(frames, x0, stages=len(self.blocks))
         features = [self.blocks[0](self.enter(seen.transpose(1, 2)))]
@@ -139,13 +137,13 @@ class TemporalDiscriminator(nn.Module):
 
 
 @contextmanager
-def resting(*networks: nn.Module) -> Iterator[None]:
-    """Keep networks as they are while a block runs: neither weights nor buffers change.
+def frozen(*networks: nn.Module) -> Iterator[None]:
+    """Set networks to evaluation mode, without gradients of their weights, for a `with` block.
 
-    Gradients still pass through them to what they are given.
+    Gradients still pass through them to their inputs.
 
     Args:
-        networks: Each all in training mode or all in evaluation.
+        networks: Modules that are wholly in training mode or wholly in evaluation mode.
     """
     modes = [network.training for network in networks]
     for network in networks:
@@ -158,7 +156,7 @@ def resting(*networks: nn.Module) -> Iterator[None]:
 
 
 class _Block(nn.Module):
-    """x + W_last a(... a(W_1 a(x))): a 1 x 1 layer, those that mix, and a 1 x 1 layer of zeros."""
+    """x + W_last a(... a(W_1 a(x))): a 1 x 1 layer, layers that mix, and a 1 x 1 layer of zeros."""
 
     def __init__(self, mix: Sequence[nn.Conv2d | nn.Conv3d]) -> None:
         super().__init__()
@@ -184,7 +182,7 @@ def _mix3d(width: int) -> list[nn.Conv3d]:
 
 
 def _draw_weights(network: nn.Module) -> None:
-    """He's deviations, so that signals keep their size from layer to layer; no biases at first."""
+    """Initialise weights by He et al. for leaky ReLUs, biases and last layers of blocks by zero."""
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d | nn.Conv3d):
             nn.init.kaiming_normal_(layer.weight, a=_SLOPE)
@@ -195,7 +193,7 @@ def _draw_weights(network: nn.Module) -> None:
 
 
 def _halve(x: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b c _ _ _"]:
-    """Average over 2 x 2 points and 2 times; a time that is left over stays as it is."""
+    """Average over 2 x 2 points and 2 times; a last odd time is averaged over space only."""
     steps = min(2, x.shape[2])
     return functional.avg_pool3d(x, (steps, 2, 2), ceil_mode=True, count_include_pad=False)
 
@@ -203,12 +201,12 @@ def _halve(x: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b c _ _ _"]:
 def _beside(
     frames: Float[Tensor, "b n 3 h w"], x0: Float[Tensor, "b 3 h w"], *, stages: int
 ) -> Float[Tensor, "b n c _ _"]:
-    """Put x0 beside each frame, blocks of pixels as channels."""
+    """Concatenate x0 with each frame, and turn blocks of pixels into channels."""
     side = 2**stages
     if any(length % side for length in frames.shape[-2:]):
         raise UserError(
             f"discriminators of {stages} widths need height and width to be multiples of {side}, "
-            f"got {frames.shape[-2]} and {frames.shape[-1]}: name fewer widths, or resize"
+            f"got {frames.shape[-2]} and {frames.shape[-1]}: give fewer widths, or resize"
         )
     both = torch.cat([frames, x0[:, None].expand_as(frames)], dim=2)
     return functional.pixel_unshuffle(both, _BLOCK)

@@ -1,12 +1,9 @@
-"""Training of the articulated stage 1: first the shape of motion, then the look of frames.
+"""Training of the keypoint stage 1.
 
-Phase "motion" compares pixels and landmarks of a few moments of each clip; phase "picture" goes on
-with a perceptual distance and, where asked for, adversaries.
+Both phases render frames at a few times of each clip, and compare pixels and landmarks; phase
+"picture" adds a perceptual distance and, if configured, discriminators.
 """
 
-from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
@@ -18,10 +15,14 @@ from torch.nn import functional
 
 from cinnema.core.distributed import Ranks
 from cinnema.core.errors import UserError
-from cinnema.data.loader import ClipLoader, VideoBatch
+from cinnema.data.augmentation import Augmentation
+from cinnema.data.loader import VideoBatch
+from cinnema.models.flow.conditioning import ConditionerConfig, pool_features
+from cinnema.models.flow.flow import FlowConfig
 from cinnema.models.keypoint.decoder import Scene
 from cinnema.models.keypoint.encoder import PointClipEncoder, Seen
 from cinnema.models.keypoint.keypoints import Twins, map_distance, sides_apart
+from cinnema.models.keypoint.model import EndPointRange, KeypointModel, KeypointModelConfig
 from cinnema.models.keypoint.stage1 import (
     LANDMARK_UNIT,
     KeypointConfig,
@@ -29,203 +30,98 @@ from cinnema.models.keypoint.stage1 import (
     Moments,
     Posterior,
 )
-from cinnema.training.adversarial import DiscriminatorsConfig
-from cinnema.training.loop import Rendered, Step, fit, from_the_start, known_by, trial_of
+from cinnema.training.latent_pool import LatentPool
 from cinnema.training.losses import PerceptualDistance
+from cinnema.training.recipe import Recipe
+from cinnema.training.stage2 import Stage2Training
+from cinnema.training.video_step import Rendered, VideoStep, VideoTraining, Weight
 
-Validate = Callable[[KeypointStage1], dict[str, float]]
-"""Scores the model on held-out clips; it comes in float32, on the device of training."""
-
-Show = Callable[[KeypointStage1, Path], object]
-"""Draws what the model makes of held-out clips into a PNG file."""
-
-# Of a divergence in nats beside a distance in tenths of a picture.
+# Scales a divergence in nats to the size of distances in tenths of an image width.
 _MAP_WEIGHT = 0.1
-# Change of a level, of 2 from black to white, from which a pixel is said to have moved.
+# Smallest change of a colour, which ranges from -1 to 1, by which a pixel counts as moved.
 _MOVED = 0.1
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
-class KeypointTraining:
-    """How a phase is trained.
+class KeypointTraining(VideoTraining):
+    """The training of one phase of a keypoint stage 1.
 
     Attributes:
-        phase: "motion" trains everything on pixels and landmarks; "picture" compares how frames
-            look as well.
-        clips: Clips seen before the run ends.
-        batch_size: Clips in a step, of all ranks together.
-        moments: Frames rendered of each clip, at random moments spread over the clip; in a row
-            where a temporal adversary looks at them.
-        learning_rate: Of AdamW at its peak.
-        weight_decay: Of AdamW.
-        ema_decay: Of the weights that are kept.
-        pixels: Weight of the L1 distance of frames.
-        moved: How much more a pixel counts that is not what it was in x0.
-        warped: Weight of the L1 distance of what is warped only, where the gate leaves it.
-        landmarks: Weight of the distance of the landmarks' paths, and of where they are in x0, in
+        phase: "motion" trains on pixels and landmarks; "picture" adds LPIPS.
+        moments: Frames rendered of each clip, at random times spread over the clip; consecutive
+            with a temporal discriminator.
+        moved: Additional weight of pixels that differ from x0.
+        warped: Weight of the L1 distance of warped frames, before the gate mixes in the decoder's
+            own pixels.
+        landmarks: Weight of the distances of the landmarks' paths and of their positions in x0, in
             tenths of their unit.
-        twins: Pairs of limbs that look alike, as a left and a right arm do, each the numbers of its
-            points: the one further left in x0 is taken for the first. Such landmarks are points
-            in the picture, x and y in turn.
-        guided: Share of clips whose points are drawn where they truly are, so that the decoder
-            need not wait for an encoder that finds them; of landmarks that are points.
-        perceptual: Weight of LPIPS, of one moment of each clip.
-        train_encoder: Whether phase "picture" still moves what stage 2 stands on: the encoder of z
-            and the features of x0.
-        network: Of LPIPS.
-        kl: Weight of KL(q(z | X) || N(0, I)), summed over z, where the spread of q is learned.
-        adversaries: Discriminators of the rendered frames, or None.
-        seed: Of every draw.
+        symmetric_keypoints: Pairs of limbs that look alike, such as the arms, each limb as the
+            indices of its points: the limb further left in x0 is taken for the first. For landmarks
+            that are points of the image, x and y in turn.
+        teacher_forcing: Share of clips that are rendered with their true points instead of the
+            decoded ones, so that the decoder does not wait for the encoder; for landmarks that are
+            points.
+        kl: Weight of KL(q(z | X) || N(0, I)), summed over z, for models that learn the variance
+            of q.
 
     Raises:
-        UserError: Discriminators need more moments.
+        UserError: Discriminators need more frames.
     """
 
     phase: Literal["motion", "picture"] = "motion"
-    clips: int = Field(default=60_000, ge=1)
-    batch_size: int = Field(default=16, ge=1)
     moments: int = Field(default=3, ge=1)
-    learning_rate: float = Field(default=1e-3, gt=0)
-    weight_decay: float = Field(default=0.02, ge=0)
-    ema_decay: float = Field(default=0.999, ge=0, lt=1)
-    pixels: float = Field(default=4.0, ge=0)
-    moved: float = Field(default=4.0, ge=0)
-    warped: float = Field(default=0.5, ge=0)
-    landmarks: float = Field(default=1.0, ge=0)
-    twins: Twins = ()
-    guided: float = Field(default=0.0, ge=0, le=1)
-    perceptual: float = Field(default=0.0, ge=0)
-    network: Literal["vgg", "alex"] = "alex"
-    train_encoder: bool = False
-    kl: float = Field(default=1e-4, ge=0)
-    adversaries: DiscriminatorsConfig | None = None
-    seed: int = Field(default=0, ge=0)
+    moved: Weight = 4.0
+    warped: Weight = 0.5
+    landmarks: Weight = 1.0
+    symmetric_keypoints: Twins = ()
+    teacher_forcing: float = Field(default=0.0, ge=0, le=1)
+    kl: Weight = 1e-4
 
     def __post_init__(self) -> None:
         if self.in_a_row and self.moments < 2:
             raise UserError(
-                "moments must be at least 2 for a temporal adversary, got 1: render more, or leave "
-                "it out"
+                "moments must be at least 2 for a temporal discriminator, got 1: render more, or "
+                "leave it out"
             )
 
     @property
     def in_a_row(self) -> bool:
-        """Whether the moments of a clip follow one another."""
-        return self.adversaries is not None and self.adversaries.needs_motion
+        """Whether the rendered frames of a clip are consecutive."""
+        return self.discriminators is not None and self.discriminators.needs_motion
 
 
-def train(
-    model: KeypointStage1,
-    batches: ClipLoader,
-    config: KeypointTraining,
-    *,
-    folder: Path,
-    device: torch.device,
-    perceptual: PerceptualDistance | None = None,
-    validate: Validate | None = None,
-    show: Show | None = None,
-    ranks: Ranks | None = None,
-    tensorboard: bool = False,
-) -> KeypointStage1:
-    """Train `model` in place, resuming what `folder` holds, and return it with averaged weights.
-
-    As with the warping stage 1, the draws of a step depend on the seed and its number only, and the
-    clips go on from where the run was.
-
-    Args:
-        model: Stage 1; for phase "picture", one that phase "motion" has trained.
-        batches: Windows of clips, with the landmarks' track if the model tells any; under several
-            ranks, this rank's share.
-        config: How.
-        folder: Of the run.
-        device: Where to compute.
-        perceptual: LPIPS on that device, in float32; without it no perceptual distance counts.
-        validate: Called with the averaged model now and then; its numbers are recorded.
-        show: Called then, too, with a file in `strips`, in the folder of the run.
-        ranks: The processes that train.
-        tensorboard: Whether to write the numbers for TensorBoard as well.
-
-    Returns:
-        `model`, in float32 and on `device`.
-
-    Raises:
-        UserError: `folder` holds another run, or cannot be written to; the ranks cannot share a
-            batch evenly; the loss is no number any more (the last checkpoint is from before that).
-    """
-    _require_moments(model, config)
-    step = _Step(model, config, device=device, perceptual=perceptual, ranks=ranks)
-    about = {
-        "model": known_by(model.config, KeypointConfig(), later=("spread", "decoder", "points")),
-        "training": known_by(
-            config, KeypointTraining(), later=("kl", "adversaries", "train_encoder", "guided")
-        ),
-    }
-    fit(
-        step,
-        batches,
-        folder=folder,
-        about=about,
-        validate=validate,
-        show=show,
-        tensorboard=tensorboard,
-    )
-    batches.close()
-    return model
-
-
-def trial(
-    model: KeypointStage1,
-    batch: VideoBatch,
-    config: KeypointTraining,
-    *,
-    device: torch.device,
-    perceptual: PerceptualDistance | None = None,
-    ranks: Ranks | None = None,
-) -> Callable[[int], dict[str, float]]:
-    """Return a function that takes the step of a number on a batch, to see what it costs.
-
-    Discriminators take part from the first step on, whenever they would begin.
-
-    Args:
-        model: Stage 1; trained.
-        batch: This rank's share of a batch as large as the config says.
-        config: How.
-        device: Where to compute.
-        perceptual: LPIPS on that device.
-        ranks: The processes that train.
-    """
-    _require_moments(model, config)
-    config = replace(config, adversaries=from_the_start(config.adversaries))
-    step = _Step(model, config, device=device, perceptual=perceptual, ranks=ranks)
-    return trial_of(step, batch)
-
-
-class _Step(Step[KeypointStage1, VideoBatch, KeypointTraining]):
-    """Frames of clips at some moments, and where the landmarks are in them."""
+class KeypointStep(VideoStep[KeypointStage1, VideoBatch, KeypointTraining]):
+    """A step on frames and landmarks at some times of each clip; see `VideoStep`."""
 
     def choose_trained(self) -> None:
-        self.model.requires_grad_(requires_grad=True)
-        # Stage 2 reads both: held still, it can be trained beside the second phase.
-        moves_latents = self.config.phase == "motion" or self.config.train_encoder
-        for part in self.model.latent_parts().values():
+        """Freeze what stage 2 depends on in phase "picture", unless it trains the encoder."""
+        model, config = self.networks, self.config
+        if config.in_a_row and config.moments > model.config.num_frames:
+            raise UserError(
+                f"moments must be at most the model's num_frames, {model.config.num_frames}, for a "
+                f"temporal discriminator, got {config.moments}: render fewer"
+            )
+        model.requires_grad_(requires_grad=True)
+        # Stage 2 depends on these parts; while they are frozen, it can be trained in parallel.
+        moves_latents = config.phase == "motion" or config.train_encoder
+        for part in model.latent_parts().values():
             part.requires_grad_(requires_grad=moves_latents)
 
     def last_layer(self) -> Tensor:
-        return self.model.decoder.last
-
-    def names(self, batch: VideoBatch) -> list[str]:
-        return [f"clip {number}" for number in batch.number.tolist()]
+        """Return the weight of the layer that outputs the frames."""
+        return self.networks.decoder.last
 
     def losses(
         self, batch: VideoBatch, generator: torch.Generator
     ) -> tuple[dict[str, Tensor], Rendered]:
-        model, config, batch = self.model, self.config, batch.to(self.device)
+        """Return the losses of the rendered frames and of the landmarks."""
+        model, config, batch = self.networks, self.config, batch.to(self.device)
         draws = self._draw(generator)
         video = batch.video.to(self.dtype)
         seen = model.look(video)
         code = model.posterior(seen.vectors)
         scene = model.scene(video[:, 0].contiguous(memory_format=torch.channels_last))
-        places = sides_apart(batch.track, config.twins)
+        places = sides_apart(batch.track, config.symmetric_keypoints)
         render = self._rendered_by_points if model.config.points else self._rendered_by_z
         made, losses = render(scene, code, draws, places)
         real = _rows(batch.video, draws.shown)
@@ -237,35 +133,36 @@ class _Step(Step[KeypointStage1, VideoBatch, KeypointTraining]):
         return losses, Rendered(real, made.frames.float(), batch.video[:, 0])
 
     def _draw(self, generator: torch.Generator) -> "_Draws":
-        """Draw for the whole batch; a rank takes its share."""
-        config, shape = self.config, self.model.config
+        """Draw for the whole batch, and return this rank's part."""
+        config, shape = self.config, self.networks.config
         shown = draw_moments(config, num_frames=shape.num_frames, generator=generator)
         noise = torch.randn((config.batch_size, shape.z_dim), generator=generator)
         chance = torch.zeros(config.batch_size)
         if shape.points:
             chance = torch.rand(config.batch_size, generator=generator)
-        parts = (shown, noise, chance < config.guided)
+        parts = (shown, noise, chance < config.teacher_forcing)
         return _Draws(*(part[self.share].to(self.device) for part in parts))
 
     def _rendered_by_z(
         self, scene: Scene, code: Posterior, draws: "_Draws", places: Float[Tensor, "b t l"]
     ) -> tuple[Moments, dict[str, Tensor]]:
-        """Render moments as z of the pixels says, which has to tell the landmarks' path."""
-        model = self.model
+        """Render frames from z of the pixels, which also has to decode to the landmarks' path."""
+        model = self.networks
         made = model.at(scene, code.drawn(draws.noise), draws.shown / model.config.num_frames)
         if not model.config.landmarks:
             return made, {}
-        told = _landmark_distance(made.landmarks, _rows(places - places[:, :1], draws.shown))
-        return made, {"landmarks": self.config.landmarks * told}
+        error = _landmark_distance(made.landmarks, _rows(places - places[:, :1], draws.shown))
+        return made, {"landmarks": self.config.landmarks * error}
 
     def _rendered_by_points(
         self, scene: Scene, code: Posterior, draws: "_Draws", places: Float[Tensor, "b t l"]
     ) -> tuple[Moments, dict[str, Tensor]]:
-        """Render moments, some clips by where their points truly are; and teach both encoders.
+        """Render frames, of some clips with their true points; and train both encoders.
 
-        z of the true path learns to tell that path, and z of the pixels to be z of the true path.
+        z of the true path is trained to decode to that path, and z of the pixels to equal it.
         """
-        model, weight, num_frames = self.model, self.config.landmarks, self.model.config.num_frames
+        model, weight = self.networks, self.config.landmarks
+        num_frames = model.config.num_frames
         true = model.encode_path(places)
         known = Posterior(true, None, code.noise).drawn(draws.noise)
         every = torch.arange(1, num_frames + 1, device=self.device) / num_frames
@@ -275,28 +172,28 @@ class _Step(Step[KeypointStage1, VideoBatch, KeypointTraining]):
             "landmarks": weight * _landmark_distance(path, places[:, 1:] - places[:, :1]),
             "latent": weight * apart,
         }
-        times, guided = draws.shown / num_frames, draws.guided[:, None]
-        z = torch.where(guided, known, code.drawn(draws.noise))
-        told = model.told(scene, model.path(z, times))
-        drawn = torch.cat([places[:, :1], _rows(places, draws.shown)], dim=1).to(told)
-        return model.at(scene, z, times, torch.where(guided[..., None], drawn, told)), losses
+        times, forced = draws.shown / num_frames, draws.forced[:, None]
+        z = torch.where(forced, known, code.drawn(draws.noise))
+        decoded = model.told(scene, model.path(z, times))
+        real = torch.cat([places[:, :1], _rows(places, draws.shown)], dim=1).to(decoded)
+        return model.at(scene, z, times, torch.where(forced[..., None], real, decoded)), losses
 
     def _sight_losses(
         self, seen: Seen, scene: Scene, places: Float[Tensor, "b t l"]
     ) -> dict[str, Tensor]:
-        """How well single frames, and x0 for the decoder, show where the landmarks are."""
-        model, weight = self.model, self.config.landmarks
+        """Return the errors of the landmarks found in single frames, and in x0 by the decoder."""
+        model, weight = self.networks, self.config.landmarks
         if seen.maps is None:
             path = places - places[:, :1]
-            told = _landmark_distance(model.seen_path(seen.vectors), path[:, 1:])
+            paths = _landmark_distance(model.seen_path(seen.vectors), path[:, 1:])
             start = _landmark_distance(model.places(scene), places[:, 0])
         else:
             points = places.unflatten(2, (-1, 2))
             assert isinstance(model.encoder, PointClipEncoder)
             looked_at = points[:, list(model.encoder.looked_at)]
-            told = _MAP_WEIGHT * map_distance(seen.maps, looked_at)
+            paths = _MAP_WEIGHT * map_distance(seen.maps, looked_at)
             start = _MAP_WEIGHT * map_distance(model.place_maps(scene), points[:, 0])
-        return {"seen": weight * told, "places": weight * start}
+        return {"seen": weight * paths, "places": weight * start}
 
     def _pixel_losses(
         self,
@@ -310,7 +207,7 @@ class _Step(Step[KeypointStage1, VideoBatch, KeypointTraining]):
         weight = 1 + config.moved * moved
         frames = made.frames.float()
         out = {"pixels": config.pixels * ((frames - true).abs() * weight).mean()}
-        if config.warped and self.model.config.decoder == "warp and paint":
+        if config.warped and self.networks.config.decoder == "warp and paint":
             out["warped"] = config.warped * ((made.warped.float() - true).abs() * weight).mean()
         if config.perceptual and self.perceptual is not None:
             one = int(torch.randint(frames.shape[1], (), generator=generator))
@@ -320,43 +217,36 @@ class _Step(Step[KeypointStage1, VideoBatch, KeypointTraining]):
 
 
 class _Draws(NamedTuple):
-    """What chance decides of the clips of a step.
+    """The random draws of a step, for each clip.
 
     Attributes:
-        shown: Frames to be rendered, from 1 to T.
-        noise: Standard normal, for z.
-        guided: Whether a clip is rendered by where its points truly are.
+        shown: Numbers of the frames to render, from 1 to T.
+        noise: Standard normal noise for z.
+        forced: Whether a clip is rendered with its true points.
     """
 
     shown: Int64[Tensor, "b n"]
     noise: Float[Tensor, "b z"]
-    guided: Bool[Tensor, " b"]
+    forced: Bool[Tensor, " b"]
 
 
 def _rows(x: Shaped[Tensor, "b t ..."], shown: Int64[Tensor, "b n"]) -> Shaped[Tensor, "b n ..."]:
-    """Return some moments of each clip."""
+    """Return the rows `shown` of each clip."""
     return x[torch.arange(len(x), device=x.device)[:, None], shown]
-
-
-def _require_moments(model: KeypointStage1, config: KeypointTraining) -> None:
-    if config.in_a_row and config.moments > model.config.num_frames:
-        raise UserError(
-            f"moments must be at most the model's num_frames, {model.config.num_frames}, for a "
-            f"temporal adversary, got {config.moments}: render fewer"
-        )
 
 
 def draw_moments(
     config: KeypointTraining, *, num_frames: int, generator: torch.Generator
 ) -> Int64[Tensor, "b n"]:
-    """Draw the frames to render of each clip: one in each of n stretches of it, from 1 to T.
+    """Draw which frames of each clip to render, from 1 to T.
 
-    Where they have to follow one another, n in a row from anywhere.
+    Each clip is divided into n equal parts, and a frame is drawn from each; for a temporal
+    discriminator they are n consecutive frames instead.
 
     Args:
-        config: Of how many clips, how many frames.
-        num_frames: T.
-        generator: Of the draw.
+        config: Number of clips in a batch, and of frames per clip.
+        num_frames: T, the frames after x0.
+        generator: Draws the frames.
     """
     if config.in_a_row:
         starts = num_frames - config.moments + 1
@@ -368,5 +258,127 @@ def draw_moments(
     return (share * num_frames).long().clamp(max=num_frames - 1) + 1
 
 
-def _landmark_distance(told: Tensor, true: Tensor) -> Tensor:
-    return functional.smooth_l1_loss(told.float() / LANDMARK_UNIT, true / LANDMARK_UNIT, beta=0.1)
+def _landmark_distance(predicted: Tensor, true: Tensor) -> Tensor:
+    a, b = predicted.float() / LANDMARK_UNIT, true / LANDMARK_UNIT
+    return functional.smooth_l1_loss(a, b, beta=0.1)
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class KeypointData:
+    """What a keypoint model reads of a packed data set.
+
+    Attributes:
+        landmarks: Name of the track with the landmarks, of the length of stage 1's; None for none.
+        augmentation: Augmentation of the clips.
+        validation_clips: Windows of held-out clips that are scored.
+    """
+
+    landmarks: str | None = None
+    augmentation: Augmentation = Augmentation()
+    validation_clips: int = Field(default=64, ge=2)
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class KeypointRecipe(Recipe):
+    """The recipe of a keypoint model.
+
+    Attributes:
+        name: Name of the weights.
+        data: The training data.
+        stage1: Configuration of stage 1.
+        motion: Training of stage 1, first phase.
+        picture: Training of stage 1, second phase.
+        conditioner: Configuration of the conditioner of the flow.
+        flow: Configuration of the flow.
+        stage2: Training of conditioner and flow.
+        end_point: Range of the end points that can be requested; None for a model without control.
+
+    Raises:
+        UserError: A training has the phase of another field, or sizes do not fit each other.
+    """
+
+    name: str
+    data: KeypointData
+    stage1: KeypointConfig
+    motion: KeypointTraining
+    picture: KeypointTraining
+    conditioner: ConditionerConfig
+    flow: FlowConfig
+    stage2: Stage2Training
+    end_point: EndPointRange | None = None
+
+    def __post_init__(self) -> None:
+        self.require_phases("motion", "picture")
+        if bool(self.data.landmarks) != bool(self.stage1.landmarks):
+            raise UserError(
+                f"data.landmarks is {self.data.landmarks} and stage1.landmarks "
+                f"{self.stage1.landmarks}: name a track and its length, or neither"
+            )
+        self.model_config()
+
+    @property
+    def phases(self) -> tuple[KeypointTraining, ...]:
+        """The trainings of stage 1, in order."""
+        return (self.motion, self.picture)
+
+    def new_stage1(self, *, seed: int = 0) -> KeypointStage1:
+        """Build stage 1 with random weights.
+
+        Args:
+            seed: Seed of the weights; torch's global random state is not changed.
+        """
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return KeypointStage1(self.stage1)
+
+    def new_step(
+        self,
+        stage1: KeypointStage1,
+        training: KeypointTraining,
+        *,
+        device: torch.device,
+        perceptual: PerceptualDistance | None = None,
+        ranks: Ranks | None = None,
+    ) -> KeypointStep:
+        """Return the step of one phase."""
+        return KeypointStep(stage1, training, device=device, perceptual=perceptual, ranks=ranks)
+
+    @torch.no_grad()
+    def encode(self, stage1: KeypointStage1, batch: VideoBatch) -> LatentPool:
+        """Encode a batch of clips for stage 2; the control is the end point, centred in its range.
+
+        For landmarks that are points of the image, z is that of the true points instead of the
+        pixels, so that errors of the clip encoder do not enter the distribution of motion.
+        """
+        video = batch.video.to(next(stage1.parameters()))
+        joint = stage1.features(stage1.scene(video[:, 0]))
+        has_control = self.end_point is not None
+        centre = torch.tensor(() if self.end_point is None else self.end_point.centre)
+        return LatentPool(
+            joint=pool_features(joint).half().contiguous(),
+            z=self._latent(stage1, video, batch).float(),
+            eta=batch.control - centre if has_control else batch.control[:, :0],
+            known=batch.confidence * float(has_control),
+        )
+
+    def _latent(
+        self, stage1: KeypointStage1, video: Float[Tensor, "b t 3 h w"], batch: VideoBatch
+    ) -> Float[Tensor, "b z"]:
+        if stage1.config.points:
+            track = batch.track.to(video.device)
+            return stage1.encode_path(sides_apart(track, self.motion.symmetric_keypoints))
+        return stage1.encode(video)
+
+    def model_config(self) -> KeypointModelConfig:
+        """Return the configuration of the model of both stages."""
+        return KeypointModelConfig(
+            name=self.name,
+            stage1=self.stage1,
+            conditioner=self.conditioner,
+            flow=self.flow,
+            end_point=self.end_point,
+        )
+
+    def new_model(self) -> KeypointModel:
+        """Build the model of both stages, with random weights."""
+        return KeypointModel(self.model_config())

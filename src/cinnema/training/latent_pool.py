@@ -1,4 +1,4 @@
-"""What stage 2 needs of clips: the features of x0 and z, encoded once by a frozen stage 1."""
+"""The training data of stage 2: features of x0, z and control, encoded once by a frozen stage 1."""
 
 import hashlib
 import json
@@ -9,8 +9,6 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float, Float16
-from rich.console import Console
-from rich.progress import Progress
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -21,27 +19,28 @@ from cinnema.data.crop_batches import ClipBatch
 from cinnema.models.flow.conditioning import pool_features
 from cinnema.models.warping.drift import drift_of
 from cinnema.models.warping.stage1 import Stage1
+from cinnema.training.run import counted
 
 
 @runtime_checkable
 class LatentStage(Protocol):
-    """A stage 1 whose latents a flow can be trained on: any `nn.Module` with these."""
+    """A stage 1 on whose latents a flow can be trained: an `nn.Module` with these methods."""
 
     @property
     def config(self) -> Any:  # noqa: ANN401 - each kind has its own, all with `noise`
-        """What it is made of."""
+        """Return its configuration."""
 
     def latent_parts(self) -> Mapping[str, nn.Module]:
-        """Return the networks that decide z and the features of x0, by name."""
+        """Return the networks that compute z and the features of x0, by name."""
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        """Return its weights."""
+        """Return its parameters."""
 
     def to(self, device: torch.device) -> object:
-        """Go to a device."""
+        """Move it to a device."""
 
     def eval(self) -> object:
-        """Leave training."""
+        """Set it to evaluation mode."""
 
 
 _Stage = TypeVar("_Stage", bound=LatentStage)
@@ -53,11 +52,10 @@ class LatentPool:
     """Encoded clips.
 
     Attributes:
-        joint: Features of x0, averaged to 8 x 8: what the conditioner reads.
-        z: Codes of the clips' motion, without noise.
-        eta: The control, as the conditioner takes it: where what moves drifts to
-            (`cinnema.models.warping.drift`), or where a body ends.
-        known: How far eta tells the motion, in [0, 1].
+        joint: Features of x0, averaged to 8 x 8; the input of the conditioner.
+        z: Latents of the clips' motion, without noise.
+        eta: Control: the drift (`cinnema.models.warping.drift`), or the end point.
+        known: Confidence in eta, in [0, 1].
     """
 
     joint: Float16[Tensor, "n f 8 8"]
@@ -75,7 +73,7 @@ class LatentPool:
 
     @classmethod
     def joined(cls, pools: Sequence["LatentPool"], num: int | None = None) -> "LatentPool":
-        """Return the first `num` clips of several pools, all of them if None."""
+        """Return the first `num` clips of several pools, by default all."""
         columns = {f.name: [getattr(p, f.name) for p in pools] for f in fields(cls)}
         return cls(**{name: torch.cat(parts)[:num] for name, parts in columns.items()})
 
@@ -87,18 +85,18 @@ def encode(
     flow: Float[Tensor, "b 2 t 16 16"],
     moving: Float[Tensor, "b m m"],
 ) -> LatentPool:
-    """Encode some clips where stage 1 is.
+    """Encode clips on the device of stage 1.
 
     Args:
         stage1: In evaluation mode.
         x0: First frames, in [-1, 1].
-        flow: Backward flow to them, in picture widths and heights.
-        moving: 1 where something moves during the clip, 0 where nothing does.
+        flow: Backward flow to them, in image widths and heights.
+        moving: 1 where something moves during the clip, 0 elsewhere.
     """
     like = next(stage1.parameters())
     joint = stage1.scene(x0.to(like, memory_format=torch.channels_last)).joint
     z = stage1.encode(flow.to(like))
-    # Contiguous as from a file: convolutions round differently in another memory format.
+    # Contiguous, as from a file, since convolutions round differently in other memory formats.
     eta, known = drift_of(flow.float(), moving)
     return LatentPool(
         joint=pool_features(joint).half().contiguous(),
@@ -109,7 +107,7 @@ def encode(
 
 
 def encode_drifting(stage1: Stage1, batch: ClipBatch) -> LatentPool:
-    """Encode a batch of clips in which something drifts; its drift is the control."""
+    """Encode a batch of clips whose control is the drift."""
     return encode(stage1, batch.x0, batch.flow, batch.moving * batch.known)
 
 
@@ -121,24 +119,22 @@ def encode_pool(
     device: torch.device,
     encode_batch: Callable[[_Stage, _Batch], LatentPool],
 ) -> LatentPool:
-    """Encode the next clips of a stream; stage 1 is set to evaluation.
+    """Encode the next clips of a stream; stage 1 is set to evaluation mode.
 
     Args:
-        stage1: Trained.
-        batches: Where the clips come from.
-        num: How many clips.
-        device: Where stage 1 computes; the pool stays on the CPU.
-        encode_batch: What stage 1 makes of a batch.
+        stage1: The trained stage 1.
+        batches: Batches of clips.
+        num: Number of clips to encode.
+        device: Where stage 1 computes; the pool is on the CPU.
+        encode_batch: Encodes a batch.
     """
     stage1.to(device)
     stage1.eval()
-    console = Console(stderr=True)
     pools: list[LatentPool] = []
-    with Progress(console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task("encoding clips", total=num)
-        while (done := sum(map(len, pools))) < num:
-            progress.update(task, completed=done)
+    with counted("encoding clips", total=num) as count:
+        while sum(map(len, pools)) < num:
             pools.append(encode_batch(stage1, next(batches)).to(torch.device("cpu")))
+            count(min(num, sum(map(len, pools))))
     return LatentPool.joined(pools, num)
 
 
@@ -153,16 +149,16 @@ def load_or_encode(
 ) -> LatentPool:
     """Return the pool that a file holds, or encode one and write it there.
 
-    A file of other weights of stage 1, of another number of clips, or that cannot be read is
-    replaced.
+    The file is replaced if it was made with other weights of stage 1, has another number of clips,
+    or cannot be read.
 
     Args:
-        path: The file, safetensors.
-        stage1: Trained.
-        batches: Where the clips come from.
-        num: How many clips.
-        device: Where stage 1 computes; the pool stays on the CPU.
-        encode_batch: What stage 1 makes of a batch.
+        path: The safetensors file.
+        stage1: The trained stage 1.
+        batches: Batches of clips.
+        num: Number of clips in the pool.
+        device: Where stage 1 computes; the pool is on the CPU.
+        encode_batch: Encodes a batch.
     """
     about = json.dumps({"stage1": fingerprint(stage1), "num": num})
     kept = _load(path, about)
@@ -175,7 +171,7 @@ def load_or_encode(
 
 
 def fingerprint(stage1: LatentStage) -> str:
-    """Return a hash of all that decides what stage 1 makes of a clip: its config and weights."""
+    """Return a hash of what decides the latents of a clip: config and weights of stage 1."""
     digest = hashlib.sha256(json.dumps(config_to_dict(stage1.config)).encode())
     for name, part in stage1.latent_parts().items():
         digest.update(name.encode())

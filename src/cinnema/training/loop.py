@@ -1,418 +1,386 @@
-"""The loop in which both kinds of stage 1 are trained: batches in, steps, checkpoints, numbers.
+"""The training loop: batches in, named losses out; it validates, saves, and resumes to the bit.
 
-A kind of stage 1 says in a `Step` what is its own: the losses of a batch, what was rendered, and
-what a phase trains. Everything else is here, once.
+All trainings of the library run in `fit`. What is specific to one (networks, losses, optimisers)
+is a `Step`; how long it runs and how often it validates is a `Schedule`.
 """
 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
-from cinnema.core.config import config_to_dict
 from cinnema.core.distributed import Ranks
-from cinnema.core.precision import MasterWeights, MovingAverage, fast_dtype
-from cinnema.core.randomness import generator_for
-from cinnema.training.adversarial import Discriminators, DiscriminatorsConfig
-from cinnema.training.losses import PerceptualDistance
-from cinnema.training.run import Stateful, TrainingRun, warmup_cosine
+from cinnema.core.errors import NotFiniteError
+from cinnema.training.run import Stateful, TrainingRun
 
-# Steps between two records of the losses, and between two validations.
-_RECORD_EVERY, _VALIDATE_EVERY = 50, 1000
-
-
-@runtime_checkable
-class PhaseConfig(Protocol):
-    """What every configuration of a phase says of its steps."""
-
-    @property
-    def clips(self) -> int:
-        """Clips seen before the run ends."""
-        ...
-
-    @property
-    def batch_size(self) -> int:
-        """Clips in a step, of all ranks together."""
-        ...
-
-    @property
-    def learning_rate(self) -> float:
-        """Of AdamW at its peak."""
-        ...
-
-    @property
-    def weight_decay(self) -> float:
-        """Of AdamW."""
-        ...
-
-    @property
-    def ema_decay(self) -> float:
-        """Of the weights that are kept."""
-        ...
-
-    @property
-    def adversaries(self) -> DiscriminatorsConfig | None:
-        """Discriminators of what is rendered, if there are any."""
-        ...
-
-    @property
-    def seed(self) -> int:
-        """Of every draw."""
-        ...
-
-
-_Model = TypeVar("_Model", bound=nn.Module)
 _Batch = TypeVar("_Batch")
-_Made_co = TypeVar("_Made_co", covariant=True)
-_Config = TypeVar("_Config", bound=PhaseConfig)
+_Batch_co = TypeVar("_Batch_co", covariant=True)
+
+Validate = Callable[[], dict[str, float]]
+"""Scores the networks that are trained on held-out clips."""
+
+Show = Callable[[Path], object]
+"""Draws what the networks make of held-out clips into a PNG file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """The length of a training, and the intervals of what happens on the way.
+
+    Attributes:
+        clips: Clips seen before the training ends.
+        batch_size: Clips per step, over all ranks.
+        validate_every: Clips between two validations; the last step is followed by one as well.
+        epoch: Clips per epoch; None for a training that is not divided into epochs.
+        patience: Validations without a lower "nll" after which the training ends early; None for
+            no early stopping.
+        keep_best: Whether the averaged weights with the lowest "nll" are kept, not the last ones.
+            Needs `patience`.
+        record_every: Steps between two records of the losses; the last step of an epoch is
+            recorded as well.
+        save_every: Seconds between two checkpoints; one follows the last step as well.
+    """
+
+    clips: int
+    batch_size: int
+    validate_every: int
+    epoch: int | None = None
+    patience: int | None = None
+    keep_best: bool = False
+    record_every: int = 50
+    save_every: float = 120.0
+
+
+class Position(NamedTuple):
+    """Where a step lies in its training.
+
+    Attributes:
+        number: Number of the step, from 0.
+        epoch: Number of its epoch, from 0; 0 without epochs.
+        progress: Share of the training that is done before the step, in [0, 1).
+    """
+
+    number: int
+    epoch: int = 0
+    progress: float = 0.0
 
 
 @runtime_checkable
-class Batches(Protocol[_Made_co]):
-    """Endless batches of a training, which go on from any clip."""
+class Batches(Protocol[_Batch_co]):
+    """Endless batches of training clips that can continue at any clip."""
 
-    def __next__(self) -> _Made_co:
-        """Return the next batch of this rank."""
+    def __next__(self) -> _Batch_co:
+        """Return this rank's part of the next batch."""
         ...
 
     def load_state_dict(self, state: dict[str, Any]) -> object:
-        """Go on from where `clips`, a number in the state, have been handed out."""
+        """Continue where `state["clips"]` clips have been handed out, over all ranks."""
+        ...
+
+    def names(self, batch: Any) -> Sequence[str]:  # noqa: ANN401 - one that it has handed out
+        """Return the names of a batch's clips, for error messages."""
+        ...
+
+    def close(self) -> object:
+        """End the processes that prepare batches, if there are any."""
         ...
 
 
-class Rendered(NamedTuple):
-    """Frames of clips as they were rendered, beside the true ones.
+class Step(ABC, Generic[_Batch]):
+    """One optimiser step (or one step of several optimisers), with everything that it changes.
+
+    Implementations must draw all randomness from a seed and `position.number`, for the whole batch,
+    of which each rank takes its part: then ranks take the step that one process would, and a
+    resumed training equals an uninterrupted one to the bit.
 
     Attributes:
-        real: As they are, in [-1, 1]; in a row where an adversary is temporal.
-        fake: As they were rendered, in float32, with their graph.
-        x0: The first frames.
+        networks: The networks that are trained, in one module.
+        ranks: The processes that share each batch.
     """
 
-    real: Float[Tensor, "b n 3 h w"]
-    fake: Float[Tensor, "b n 3 h w"]
-    x0: Float[Tensor, "b 3 h w"]
-
-
-class Step(ABC, Generic[_Model, _Batch, _Config]):
-    """One step of the optimiser, with everything that it changes.
-
-    What an implementer owes: `choose_trained` says which weights the phase moves, `losses` what
-    they are moved by and what was rendered meanwhile, `last_layer` where adversaries pull, `names`
-    which clips a batch holds. All draws are of the generator that `losses` is given, for the whole
-    batch, of which a rank takes its `share`: then ranks take the step of one process, and a run
-    that is resumed goes on as if it had not been stopped.
-
-    Args:
-        model: What is trained, in place; it computes in `dtype` from here on.
-        config: Of the phase.
-        device: Where to compute.
-        perceptual: LPIPS on that device, in float32; None where no perceptual distance counts.
-        ranks: The processes that train.
-
-    Attributes:
-        share: This rank's clips of a batch.
-        dtype: What the device is fast in.
-        master: The weights that are moved, in float32.
-        average: Of those weights.
-        adversaries: Discriminators of what is rendered, or None.
-
-    Raises:
-        UserError: The ranks cannot share a batch evenly.
-
-    Example:
-        >>> class Doubling(Step[nn.Linear, Tensor, Stage1Training]):
-        ...     def choose_trained(self) -> None:
-        ...         self.model.bias.requires_grad_(requires_grad=False)
-        ...     def losses(self, batch, generator):
-        ...         error = self.model(batch.to(self.dtype)) - 2 * batch
-        ...         return {"error": error.square().mean()}, None
-        ...     def last_layer(self) -> Tensor:
-        ...         return self.model.weight
-        ...     def names(self, batch) -> list[str]:
-        ...         return [f"row {row}" for row in range(len(batch))]
-        >>> step = Doubling(nn.Linear(1, 1), Stage1Training(), device=torch.device("cpu"))
-        >>> sorted(step.backward(torch.ones(2, 1), number=0))
-        ['error', 'gradient']
-        >>> step.update(1e-3)
-    """
-
-    def __init__(
-        self,
-        model: _Model,
-        config: _Config,
-        *,
-        device: torch.device,
-        perceptual: PerceptualDistance | None = None,
-        ranks: Ranks | None = None,
-    ) -> None:
-        self.config, self.device, self.perceptual = config, device, perceptual
-        self.ranks = ranks or Ranks()
-        self.share = self.ranks.share(config.batch_size)
-        self.dtype = fast_dtype(device)
-        self.model = model.to(device)
-        self.choose_trained()
-        self.master = MasterWeights(model, dtype=self.dtype)
-        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.average = MovingAverage(self.master.parameters, decay=config.ema_decay)
-        self.optimiser = torch.optim.AdamW(
-            self.master.parameters,
-            lr=config.learning_rate,
-            betas=(0.9, 0.99),
-            weight_decay=config.weight_decay,
-        )
-        self.adversaries = self._new_adversaries()
+    networks: nn.Module
+    ranks: Ranks
 
     @abstractmethod
-    def choose_trained(self) -> None:
-        """Set which parameters of `model` require gradients in the phase; all others rest.
+    def about(self) -> dict[str, Any]:
+        """Return what decides the outcome, as JSON values.
 
-        Called once, when `model`, `config`, `device` and `ranks` are there and nothing else.
+        A folder whose run has other values is not resumed.
         """
 
     @abstractmethod
-    def losses(
-        self, batch: _Batch, generator: torch.Generator
-    ) -> tuple[dict[str, Tensor], Rendered | None]:
-        """Return weighted losses, without the adversaries', and what was rendered.
+    def parts(self) -> dict[str, Stateful]:
+        """Return all state that a checkpoint has to hold, by name."""
+
+    @abstractmethod
+    def take(self, batch: _Batch, position: Position) -> dict[str, float]:
+        """Take the step: compute losses, and move the weights down their gradient.
 
         Args:
             batch: This rank's clips, on any device.
-            generator: Of the step's draws.
+            position: Where the step lies in the training.
 
         Returns:
-            Losses by name, whose means over all ranks are those of the whole batch; and what was
-            rendered, None if nothing was. Where something was, adversaries weigh their pull against
-            that of "pixels" and "lpips", of which there has to be one.
+            Weighted losses by name, means over all ranks.
+
+        Raises:
+            NotFiniteError: A loss or the norm of a gradient is not finite; the weights that it
+                belongs to have not been changed.
         """
-
-    @abstractmethod
-    def last_layer(self) -> Tensor:
-        """Return the weight of the layer that frames come out of."""
-
-    @abstractmethod
-    def names(self, batch: _Batch) -> Sequence[str]:
-        """Return which clips a batch holds, for people."""
-
-    def parts(self) -> dict[str, Stateful]:
-        """Return what a checkpoint holds, by name."""
-        own: dict[str, Stateful] = {
-            "model": self.master,
-            "optimiser": self.optimiser,
-            "average": self.average,
-        }
-        return own | ({} if self.adversaries is None else self.adversaries.parts())
 
     def tensors(self) -> Iterator[Tensor]:
-        """All that has to be the same on all ranks before the first step."""
-        yield from self.model.parameters()
-        yield from self.model.buffers()
-        yield from self.master.parameters
-        yield from self.average.values
-        if self.adversaries is not None:
-            yield from self.adversaries.tensors()
+        """Yield the tensors that all ranks must have in common before the first step."""
+        yield from self.networks.parameters()
+        yield from self.networks.buffers()
 
-    def backward(self, batch: _Batch, *, number: int) -> dict[str, float]:
-        """Leave the gradient on the whole batch in the master weights; return losses and norm.
+    def count_parameters(self) -> dict[str, int]:
+        """Return the number of parameters of each part of the networks."""
+        parts = {name: count(part) for name, part in self.networks.named_children()}
+        return {name: number for name, number in parts.items() if number}
 
-        Discriminators, if any, learn from what was rendered, unless a number is not finite.
+    def averaged(self) -> AbstractContextManager[None]:
+        """Give `networks` the weights that are validated, for the time of a `with` block.
 
-        Args:
-            batch: This rank's clips.
-            number: Of the step, from 0.
+        Steps that keep a moving average use it here; by default the weights stay as they are.
         """
-        self.model.train()
-        losses, rendered = self.losses(batch, generator_for(self.config.seed, number))
-        losses |= self._adversarial_losses(rendered, losses, number=number)
-        torch.stack(list(losses.values())).sum().backward()
-        self.master.take_gradients()
-        self.ranks.average_gradients(self.master.parameters)
-        norm = torch.nn.utils.clip_grad_norm_(self.master.parameters, 1.0)
-        values = torch.stack([*losses.values(), norm]).detach()
-        self.ranks.average([values])
-        numbers = dict(zip([*losses, "gradient"], values.tolist(), strict=True))
-        if not all(map(math.isfinite, numbers.values())):
-            return numbers
-        return numbers | self._taught(rendered, number=number)
+        return nullcontext()
 
-    def update(self, learning_rate: float) -> None:
-        """Move the weights down the gradient."""
-        for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate
-        self.optimiser.step()
-        self.optimiser.zero_grad()
-        self.average.update()
-        self.master.publish()
+    def finish(self) -> None:
+        """Leave `networks` in evaluation mode, with the weights that are kept."""
+        self.networks.eval()
 
-    def take_average(self) -> None:
-        """Give the model its averaged weights, in float32."""
-        self.average.exchange()
-        self.master.restore()
 
-    @contextmanager
-    def averaged(self) -> Iterator[None]:
-        """Let the model have its averaged weights, in float32, for the time of a `with` block."""
-        self.take_average()
-        self.model.eval()
-        try:
-            yield
-        finally:
-            self.average.exchange()
-            self.model.to(self.dtype).train()
-            self.master.publish()
+@dataclass(frozen=True)
+class FitResult:
+    """How a training ended.
 
-    def _new_adversaries(self) -> Discriminators | None:
-        config = self.config
-        if config.adversaries is None:
-            return None
-        return Discriminators(
-            config.adversaries,
-            batch_size=config.batch_size,
-            device=self.device,
-            seed=config.seed,
-            ranks=self.ranks,
-        )
+    Attributes:
+        clips: Clips that the kept weights have been trained on.
+        nll: Held-out "nll" of the best weights; None where the last weights are kept.
+        stopped_early: Whether the training ended because "nll" did not fall any more.
+    """
 
-    def _adversarial_losses(
-        self, rendered: Rendered | None, losses: Mapping[str, Tensor], *, number: int
-    ) -> dict[str, Tensor]:
-        """Return what adversaries, as they are, ask of what was rendered."""
-        if self.adversaries is None or rendered is None:
-            return {}
-        pictures = [losses[name] for name in ("pixels", "lpips") if name in losses]
-        return self.adversaries.generator_losses(
-            rendered.real,
-            rendered.fake,
-            rendered.x0,
-            reconstruction=torch.stack(pictures).sum(),
-            last=self.last_layer(),
-            number=number,
-        )
+    clips: int
+    nll: float | None
+    stopped_early: bool
 
-    def _taught(self, rendered: Rendered | None, *, number: int) -> dict[str, float]:
-        """Let adversaries learn from what was rendered; return their losses and norms."""
-        if self.adversaries is None or rendered is None:
-            return {}
-        real, fake, x0 = rendered
-        return self.adversaries.update(real, fake.detach(), x0, number=number)
+
+class BestWeights:
+    """The weights with the lowest validation loss so far.
+
+    Args:
+        networks: Their parameters are compared and kept.
+
+    Attributes:
+        nll: The lowest loss so far; infinite before the first validation.
+        clips: Clips seen when it was reached.
+        num_stale: Validations since then.
+        values: The weights that reached it.
+    """
+
+    def __init__(self, networks: nn.Module) -> None:
+        self._source = [p.detach() for p in networks.parameters()]
+        self.values = [p.clone() for p in self._source]
+        self.nll, self.clips, self.num_stale = math.inf, 0, 0
+
+    def offer(self, nll: float, *, clips: int) -> None:
+        """Keep the present weights if their loss is the lowest."""
+        if nll < self.nll:
+            self.nll, self.clips, self.num_stale = nll, clips, 0
+            torch._foreach_copy_(self.values, self._source)
+        else:
+            self.num_stale += 1
+
+    def restore(self) -> None:
+        """Give the networks the best weights."""
+        torch._foreach_copy_(self._source, self.values)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state for a checkpoint."""
+        return {"values": self.values, "numbers": (self.nll, self.clips, self.num_stale)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore the state of a checkpoint."""
+        torch._foreach_copy_(self.values, [v.to(self.values[0]) for v in state["values"]])
+        self.nll, self.clips, self.num_stale = state["numbers"]
 
 
 def fit(
-    step: Step[_Model, _Batch, _Config],
+    step: Step[_Batch],
     batches: Batches[_Batch],
+    schedule: Schedule,
     *,
     folder: Path,
-    about: Mapping[str, Any],
-    validate: Callable[[_Model], dict[str, float]] | None = None,
-    show: Callable[[_Model, Path], object] | None = None,
+    validate: Validate | None = None,
+    show: Show | None = None,
     tensorboard: bool = False,
-) -> None:
-    """Take steps until the phase is over, resuming what `folder` holds.
-
-    The model is left with its averaged weights, in float32.
+) -> FitResult:
+    """Train until the schedule ends, resuming the run that `folder` holds.
 
     Args:
-        step: What is trained.
-        batches: This rank's share of each; they go on from where the run was.
-        folder: Of the run: `checkpoint.pt`, `metrics.jsonl` and `strips`.
-        about: What the run is known by, as JSON values; a folder of another run is refused.
-        validate: Called with the averaged model now and then; its numbers are recorded.
+        step: The step that is repeated; its networks are trained in place.
+        batches: This rank's part of each batch; closed at the end.
+        schedule: Length and intervals.
+        folder: Of the run: `checkpoint.pt`, `metrics.jsonl` and, with `show`, `strips`.
+        validate: Called on the first rank with the averaged weights in the networks; its numbers
+            are recorded. With `schedule.patience` it has to return "nll".
         show: Called then, too, with a file in `strips`.
-        tensorboard: Whether to write the numbers for TensorBoard as well.
+        tensorboard: Whether the numbers are written for TensorBoard as well.
+
+    Returns:
+        How the training ended. The networks are in evaluation mode, with the weights to keep.
 
     Raises:
-        UserError: `folder` holds another run, or cannot be written to; the loss is no number any
-            more (the last checkpoint is from before that).
+        UserError: `folder` holds another run or cannot be written to; a loss is not finite (the
+            last checkpoint is older than that); the data are damaged.
     """
+    best = None if validate is None or schedule.patience is None else BestWeights(step.networks)
     with TrainingRun(
         folder,
-        config=about,
-        parts=step.parts(),
-        total=step.config.clips,
+        config=step.about() | {"clips": schedule.clips},
+        parts=step.parts() | ({} if best is None else {"best": best}),
+        total=schedule.clips,
+        seconds_between=schedule.save_every,
         ranks=step.ranks,
         tensorboard=tensorboard,
     ) as run:
         batches.load_state_dict({"clips": run.clips})
-        step.ranks.broadcast(step.tensors())
-        while not run.is_done:
-            number = run.clips // step.config.batch_size
-            _advance(run, step, next(batches), number=number)
-            if number % _VALIDATE_EVERY == _VALIDATE_EVERY - 1 or run.is_done:
-                _look(run, step, validate, show)
-            run.save_if_due()
-    step.take_average()
+        step.ranks.broadcast([*step.tensors(), *(best.values if best else ())])
+        try:
+            while not (run.is_done or _is_stale(best, schedule)):
+                _advance(run, step, batches, schedule)
+                if run.is_done or _crosses(run, schedule, schedule.validate_every):
+                    _validate(run, step, schedule, validate=validate, show=show, best=best)
+                run.save_if_due()
+        finally:
+            batches.close()
+    step.finish()
+    if best is None or not schedule.keep_best:
+        return FitResult(run.clips, nll=None, stopped_early=not run.is_done)
+    best.restore()
+    return FitResult(best.clips, nll=best.nll, stopped_early=not run.is_done)
 
 
 def _advance(
-    run: TrainingRun, step: Step[_Model, _Batch, _Config], batch: _Batch, *, number: int
+    run: TrainingRun, step: Step[_Batch], batches: Batches[_Batch], schedule: Schedule
 ) -> None:
-    """Take a step, and count it."""
-    losses = step.backward(batch, number=number)
-    run.require_finite(losses, step=number, ids=step.names(batch))
-    step.update(step.config.learning_rate * warmup_cosine(run.progress))
-    run.advance(step.config.batch_size)
-    if number % _RECORD_EVERY == 0:
-        run.record(**losses)
+    """Take a step, count its clips, and record its losses where they are due."""
+    batch, number = next(batches), run.clips // schedule.batch_size
+    position = Position(number, epoch=_epoch(run, schedule), progress=run.progress)
+    try:
+        losses = step.take(batch, position)
+    except NotFiniteError as error:
+        raise run.keep_batch(error, step=number, clips=batches.names(batch)) from error
+    run.advance(schedule.batch_size)
+    ends_epoch = schedule.epoch is not None and (
+        run.is_done or _crosses(run, schedule, schedule.epoch)
+    )
+    if number % schedule.record_every == 0 or ends_epoch:
+        _record(run, schedule, losses, epoch=position.epoch)
 
 
-def _look(
+def _validate(
     run: TrainingRun,
-    step: Step[_Model, _Batch, _Config],
-    validate: Callable[[_Model], dict[str, float]] | None,
-    show: Callable[[_Model, Path], object] | None,
+    step: Step[_Batch],
+    schedule: Schedule,
+    *,
+    validate: Validate | None,
+    show: Show | None,
+    best: BestWeights | None,
 ) -> None:
-    """Score and show the averaged model, on the first rank; the others wait at their next step."""
-    if not step.ranks.is_first:
-        return
+    """Score and show the averaged weights on the first rank, and keep them if they are the best."""
     with step.averaged():
-        numbers = {} if validate is None else validate(step.model)
-        if show is not None:
-            show(step.model, run.folder / "strips" / f"{run.clips:09d}.png")
+        numbers = {} if validate is None else step.ranks.from_first(validate)
+        if show is not None and step.ranks.is_first:
+            show(run.folder / "strips" / f"{run.clips:09d}.png")
+        if best is not None:
+            best.offer(numbers["nll"], clips=run.clips)
     if numbers:
-        run.record(**numbers)
+        last = run.clips - schedule.batch_size  # the step that was just taken
+        _record(run, schedule, numbers, epoch=last // schedule.epoch if schedule.epoch else 0)
 
 
-def trial_of(
-    step: Step[_Model, _Batch, _Config], batch: _Batch
-) -> Callable[[int], dict[str, float]]:
-    """Return a function that takes the step of a number on a batch, to see what it costs.
+def _record(
+    run: TrainingRun, schedule: Schedule, numbers: Mapping[str, float], *, epoch: int
+) -> None:
+    run.record(**({} if schedule.epoch is None else {"epoch": epoch}), **numbers)
 
-    It returns the losses, and moves the weights at the peak of the rate.
+
+def _epoch(run: TrainingRun, schedule: Schedule) -> int:
+    return run.clips // schedule.epoch if schedule.epoch else 0
+
+
+def _crosses(run: TrainingRun, schedule: Schedule, interval: int) -> bool:
+    """Whether the last step has reached a multiple of an interval of clips."""
+    return run.clips // interval > (run.clips - schedule.batch_size) // interval
+
+
+def _is_stale(best: BestWeights | None, schedule: Schedule) -> bool:
+    return best is not None and best.num_stale >= (schedule.patience or math.inf)
+
+
+def count(network: nn.Module) -> int:
+    """Return the number of parameters of a network."""
+    return sum(p.numel() for p in network.parameters())
+
+
+def take_gradients(
+    losses: Mapping[str, Tensor],
+    parameters: Sequence[nn.Parameter],
+    *,
+    ranks: Ranks,
+    largest: float = math.inf,
+) -> dict[str, float]:
+    """Average the gradients that `backward` left over the ranks, and clip their norm.
 
     Args:
-        step: What is trained.
-        batch: This rank's share of a batch.
+        losses: Weighted losses by name, scalars of one type and device.
+        parameters: The parameters that have the gradients.
+        ranks: The processes that share the batch.
+        largest: Largest norm; larger gradients are scaled down to it.
+
+    Returns:
+        The losses, and "gradient", the norm before clipping; means over all ranks.
     """
-
-    def take(number: int) -> dict[str, float]:
-        losses = step.backward(batch, number=number)
-        step.update(step.config.learning_rate)
-        return losses
-
-    return take
+    ranks.average_gradients(parameters)
+    norm = nn.utils.clip_grad_norm_(parameters, largest)
+    values = torch.stack([*losses.values(), norm]).detach()
+    ranks.average([values])
+    return dict(zip([*losses, "gradient"], values.tolist(), strict=True))
 
 
-def from_the_start(adversaries: DiscriminatorsConfig | None) -> DiscriminatorsConfig | None:
-    """Return adversaries, if there are any, that take part from the first step on."""
-    return None if adversaries is None else replace(adversaries, start=0)
-
-
-def known_by(config: object, defaults: object, *, later: Sequence[str]) -> dict[str, Any]:
-    """Return what a run is known by, without later options where they change nothing.
-
-    So that runs that were begun before there were those go on.
+def require_finite(numbers: Mapping[str, float], *, number: int, name: str = "") -> None:
+    """Raise a NotFiniteError if a loss or a gradient's norm is infinite or NaN.
 
     Args:
-        config: Of the run.
-        defaults: A configuration of that kind in which every later option changes nothing.
-        later: The names of options that came later.
+        numbers: Losses and norms by name, the same on all ranks.
+        number: Number of the step, for the message.
+        name: What has the losses, for the message.
     """
-    values, usual = config_to_dict(config), config_to_dict(defaults)
-    return {n: v for n, v in values.items() if n not in later or v != usual[n]}
+    bad = [f"{key} {value:g}" for key, value in numbers.items() if not math.isfinite(value)]
+    if bad:
+        prefix = f"{name}: " if name else ""
+        raise NotFiniteError(f"{prefix}{', '.join(bad)} at step {number} is not finite")
+
+
+def warmup_cosine(progress: float, *, warmup: float = 0.02, floor: float = 0.02) -> float:
+    """Return the factor of the learning rate: a linear warm-up, then half a cosine.
+
+    Args:
+        progress: Share of the training that is done, in [0, 1].
+        warmup: Share of the training that the warm-up takes, in [0, 1).
+        floor: The factor at the end, in [0, 1].
+
+    Returns:
+        A factor in (0, 1].
+    """
+    if progress < warmup:
+        return max(progress / warmup, 1e-3)
+    share = (progress - warmup) / (1 - warmup)
+    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * share))

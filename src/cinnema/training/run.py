@@ -1,9 +1,10 @@
-"""A training run on disk: it resumes, records its numbers, shows how far it is."""
+"""The folder of a training run: it is resumed from there, and its numbers are recorded there."""
 
 import json
-import math
+import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -15,41 +16,43 @@ from cinnema.core.distributed import Ranks
 from cinnema.core.errors import NotFiniteError, UserError
 from cinnema.core.files import atomic_path
 from cinnema.training.checkpoints import Checkpoints
-from cinnema.training.metrics_log import MetricsLog
-from cinnema.training.tensorboard import TensorBoardLog
+from cinnema.training.metrics_log import MetricsLog, TensorBoardLog
+
+_SECONDS_BETWEEN_LINES = 15.0  # where progress is printed as lines
 
 
 @runtime_checkable
 class Stateful(Protocol):
-    """Anything that a checkpoint can hold."""
+    """An object whose state a checkpoint can hold."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Return its state as tensors and plain values."""
+        """Return the state as tensors and plain values."""
 
     def load_state_dict(self, state: dict[str, Any]) -> object:
-        """Take up a state."""
+        """Restore a state."""
 
 
 class TrainingRun:
-    """One folder for one run: checkpoints, `metrics.jsonl`, and what the caller adds.
+    """The folder of one run: checkpoints and `metrics.jsonl`.
 
-    Running the same command again resumes, whatever ended it: at most what came after the latest
-    checkpoint is lost. A loop takes a step, counts it (`advance`), records what there is to tell,
-    and ends in `save_if_due`, so that a checkpoint and the lines up to it belong together.
+    Opening the folder again resumes the run, however it ended: only what came after the latest
+    checkpoint is lost. A loop takes a step, counts its clips (`advance`), records numbers
+    (`record`) and calls `save_if_due`, in this order, so that a checkpoint and the lines before it
+    belong together.
 
-    Under several ranks all read the folder; the first alone writes and shows.
+    Under several ranks all read the folder; only the first writes, and shows progress.
 
     Args:
-        folder: Where the run lives; made if missing.
-        config: What the run does, as plain values; a folder of another config is refused.
-        parts: Networks, optimisers and averages, by name; a checkpoint's state goes into them.
+        folder: The folder; created if missing.
+        config: What the run does, as JSON values; a folder with another config is refused.
+        parts: Networks, optimisers and averages, by name, whose states are saved and restored.
         total: Clips after which the run ends, at least 1.
-        seconds_between: Checkpoints are this far apart, in seconds.
-        ranks: The processes that train.
-        tensorboard: Whether to write the numbers for TensorBoard as well.
+        seconds_between: Seconds between two checkpoints.
+        ranks: The processes that train; one by default.
+        tensorboard: Whether the numbers are written for TensorBoard as well.
 
     Attributes:
-        clips: Clips seen so far, those before a resumption included.
+        clips: Clips seen so far, including those before the run was resumed.
         seconds: Time taken so far, likewise.
 
     Raises:
@@ -85,15 +88,12 @@ class TrainingRun:
         self.clips, self._clips_saved = 0, -1
         self.seconds = 0.0
         self._since = self._saved = time.monotonic()
-        _make_folder(folder)
         self._checkpoints = Checkpoints(folder)
         self._log = MetricsLog(folder / "metrics.jsonl")
         self._resume()
-        self._tensorboard = (
-            TensorBoardLog(folder, clips=self.clips)
-            if tensorboard and self.ranks.is_first
-            else None
-        )
+        is_written = tensorboard and self.ranks.is_first
+        self._tensorboard = TensorBoardLog(folder, clips=self.clips) if is_written else None
+        self._made = _make_folder(folder)
         self._console = Console(stderr=True, quiet=not self.ranks.is_first)
         self._progress = _progress_bar(self._console)
         self._task = self._progress.add_task(
@@ -108,7 +108,7 @@ class TrainingRun:
 
     @property
     def progress(self) -> float:
-        """Share of the run that is done, in [0, 1]."""
+        """Share of the run that is done, from 0 to 1."""
         return min(1.0, self.clips / self.total)
 
     def advance(self, clips: int) -> None:
@@ -130,37 +130,16 @@ class TrainingRun:
             self._tensorboard.append(numbers, clips=self.clips)
         self._show(numbers)
 
-    def require_finite(
-        self, numbers: Mapping[str, float], *, step: int, ids: Sequence[str]
-    ) -> None:
-        """Refuse to go on from losses that are no numbers; call it before the optimiser moves.
-
-        The numbers must be the same on all ranks, as averages are.
+    def keep_batch(self, reason: NotFiniteError, *, step: int, clips: Sequence[str]) -> UserError:
+        """Write down the clips of a batch whose loss is not finite; return the error to raise.
 
         Args:
-            numbers: Losses, and the norm of the gradient.
-            step: Its number.
-            ids: Which clips this rank's batch holds. Those of all ranks are kept in
-                `nan-<step>.json`, in the folder of the run.
-
-        Raises:
-            UserError: One of them is infinite or not a number. The checkpoint stays as it is.
+            reason: What was not finite, the same on all ranks.
+            step: Number of the step.
+            clips: Names of the clips in this rank's batch. Those of all ranks are written to
+                `nan-<step>.json` in the folder of the run.
         """
-        spoilt = {name: f"{v:g}" for name, v in numbers.items() if not math.isfinite(v)}
-        if spoilt:
-            told = ", ".join(f"{name} {value}" for name, value in spoilt.items())
-            reason = f"{self.folder.name}: {told} at step {step} is no number to train on"
-            raise self.keep_batch(NotFiniteError(reason), step=step, ids=ids) from None
-
-    def keep_batch(self, reason: NotFiniteError, *, step: int, ids: Sequence[str]) -> UserError:
-        """Write down which clips a batch held that gave no number; return the error to raise.
-
-        Args:
-            reason: What was no number, the same on all ranks.
-            step: Its number.
-            ids: Which clips this rank's batch holds.
-        """
-        batch = [name for part in self.ranks.gather(list(ids)) for name in part]
+        batch = [name for part in self.ranks.gather(list(clips)) for name in part]
         path = self.folder / f"nan-{step}.json"
         if self.ranks.is_first:
             content = {"step": step, "clips": self.clips, "reason": str(reason), "batch": batch}
@@ -168,12 +147,13 @@ class TrainingRun:
                 part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         some = ", ".join(batch[:3]) + (f" and {len(batch) - 3} more" if len(batch) > 3 else "")
         return UserError(
-            f"{reason}, on the clips {some} ({path} names all); the last checkpoint is from before "
-            "that: look at those clips, or train with a lower learning rate in another folder"
+            f"{self.folder.name}: {reason}, on the clips {some} ({path} lists all); the last "
+            "checkpoint is older: check those clips, or train with a lower learning rate in "
+            "another folder"
         )
 
     def save_if_due(self) -> None:
-        """Save where the last checkpoint is long enough ago, and at the end.
+        """Save a checkpoint if `seconds_between` have passed since the last one, and at the end.
 
         Raises:
             UserError: As `save`.
@@ -182,11 +162,11 @@ class TrainingRun:
             self.save()
 
     def save(self) -> None:
-        """Write a checkpoint, of what has been counted and recorded so far.
+        """Write a checkpoint of the present state.
 
         Raises:
-            UserError: The folder cannot be written to, or the disk is full. The checkpoint that
-                was there stays.
+            UserError: The folder cannot be written to, or the disk is full. The previous
+                checkpoint is kept.
         """
         self._tick()
         self._saved, self._clips_saved = time.monotonic(), self.clips
@@ -208,11 +188,13 @@ class TrainingRun:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Stop showing progress, and save what a block that ended well has not saved."""
+        """Stop showing progress; save what is unsaved, unless an exception ended the block."""
         self._progress.stop()
         if self._tensorboard is not None:
             self._tensorboard.close()
-        if kind is None and self._clips_saved != self.clips:
+        if kind is not None:
+            _remove_empty(self._made)
+        elif self._clips_saved != self.clips:
             self.save()
 
     def _tick(self) -> None:
@@ -238,28 +220,19 @@ class TrainingRun:
     def _resume(self) -> None:
         state = self._checkpoints.read()
         if state is not None:
-            self._take_up(state)
+            self._restore(state)
         if len(set(self.ranks.gather(self.clips))) > 1:
             raise UserError(
-                f"{self.folder}: the processes do not see the same checkpoint there: give a folder "
-                "that all machines share"
+                f"{self.folder}: the processes do not read the same checkpoint there: give a "
+                "folder that all machines share"
             )
         if self.ranks.is_first:
             self._checkpoints.tidy()
-            # A checkpoint of an earlier version does not know the length.
-            length = 0 if state is None else state.get("metrics_length")
-            if length is not None:
-                self._log.cut(length)
+            self._log.cut(0 if state is None else state["metrics_length"])
 
-    def _take_up(self, state: dict[str, Any]) -> None:
+    def _restore(self, state: dict[str, Any]) -> None:
         path = self._checkpoints.latest
-        if not {"config", "clips", "seconds", "parts"} <= state.keys():
-            raise _unreadable(path, TypeError("it is not one of cinnema's"))
-        if json.loads(state["config"]) != self.config:
-            raise UserError(
-                f"{self.folder} holds a run of another configuration; resume it with its own "
-                "options, or give another folder with --run"
-            )
+        _require_same_config(self.folder, state, self.config)
         try:
             for name, part in self.parts.items():
                 part.load_state_dict(state["parts"][name])
@@ -269,29 +242,70 @@ class TrainingRun:
         self._clips_saved = self.clips
 
 
-def warmup_cosine(progress: float, *, warmup: float = 0.02, floor: float = 0.02) -> float:
-    """Return the factor of the learning rate: up in a straight line, then down a half cosine.
+def require_same_run(folder: Path, *, config: Mapping[str, Any]) -> None:
+    """Raise a UserError if a folder cannot hold the run of a configuration; nothing is written.
 
     Args:
-        progress: Share of the run that is done, in [0, 1].
-        warmup: Share of the run that goes up, in [0, 1).
-        floor: The factor at the end, in [0, 1].
+        folder: Folder of the run, which need not exist.
+        config: As of `TrainingRun`.
+
+    Raises:
+        UserError: As `TrainingRun`.
     """
-    if progress < warmup:
-        return max(progress / warmup, 1e-3)
-    share = (progress - warmup) / (1 - warmup)
-    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * share))
+    state = Checkpoints(folder).read()
+    if state is not None:
+        _require_same_config(folder, state, json.loads(json.dumps(dict(config))))
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise UserError(f"{folder} cannot be created in {there}: choose another folder for the run")
+
+
+def _require_same_config(folder: Path, state: dict[str, Any], config: dict[str, Any]) -> None:
+    if not {"config", "clips", "seconds", "metrics_length", "parts"} <= state.keys():
+        path = Checkpoints(folder).latest
+        raise _unreadable(path, TypeError("it is not a checkpoint of a run"))
+    if json.loads(state["config"]) != config:
+        raise UserError(
+            f"{folder} holds a run of another configuration; resume it with its own options, or "
+            "give another folder with --run"
+        )
+
+
+@contextmanager
+def counted(name: str, *, total: int) -> Iterator[Callable[[int], None]]:
+    """Show the progress of a task on standard error: a bar on a terminal, lines elsewhere.
+
+    Args:
+        name: What is being done, as "encoding clips".
+        total: How many units of it there are.
+
+    Yields:
+        A function to call with the number of units done so far.
+    """
+    console = Console(stderr=True)
+    told = time.monotonic()
+
+    def count(done: int) -> None:
+        nonlocal told
+        progress.update(task, completed=done)
+        if not console.is_terminal and time.monotonic() - told > _SECONDS_BETWEEN_LINES:
+            told = time.monotonic()
+            console.print(f"{name}: {done} of {total}", highlight=False, soft_wrap=True)
+
+    with Progress(console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task(name, total=total)
+        yield count
 
 
 class _Pace(ProgressColumn):
-    """Clips a second, over the last half minute."""
+    """Clips per second, over the last half minute."""
 
     def render(self, task: Task) -> Text:
         return Text("" if task.speed is None else f"{task.speed:.1f} clips/s")
 
 
 def _progress_bar(console: Console) -> Progress:
-    """A bar on a terminal; elsewhere nothing, as `record` prints lines there."""
+    """Return a bar for a terminal; elsewhere it shows nothing, as `record` prints lines there."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -310,13 +324,23 @@ def _duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}"
 
 
-def _make_folder(folder: Path) -> None:
+def _make_folder(folder: Path) -> list[Path]:
+    """Create a folder; return it and its parents as far as they are new, the innermost first."""
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(
-            f"{folder} cannot be made a folder of a run ({error.strerror}): choose another one"
+            f"{folder} cannot be created ({error.strerror}): choose another folder for the run"
         ) from error
+    return new
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    """Remove folders in which nothing has been written."""
+    for folder in folders:
+        with suppress(OSError):  # it is not empty, or another process has removed it
+            folder.rmdir()
 
 
 def _unreadable(path: Path, error: Exception) -> UserError:

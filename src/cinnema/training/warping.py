@@ -1,14 +1,12 @@
-"""Training of stage 1: first the motion, then the picture, last the mask.
+"""Training of the warping stage 1: first its motion, then its frames, last its mask.
 
-Phase "motion" needs no frames but x0: flow volumes go through z and come back, and the mask learns
-what moves. Phase "picture" renders a later frame of each clip as well, or some in a row, compares
-pixels, and may set discriminators on them.
+Phase "motion" auto-encodes flow volumes through z, and trains the mask of what moves; the only
+frame it reads is x0. Phase "picture" also renders later frames of each clip, and compares them with
+the real ones. Phase "mask" trains the mask alone.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from pathlib import Path
-from typing import Literal
+from collections.abc import Sequence
+from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Float
@@ -17,15 +15,17 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional
 
-from cinnema.core.config import config_to_dict
+from cinnema.backbones.efficientnet import EfficientNetLite0
 from cinnema.core.distributed import Ranks
 from cinnema.core.errors import UserError
-from cinnema.data.crop_batches import ClipBatch, ClipBatches
+from cinnema.data.crop_batches import ClipBatch
+from cinnema.models.flow.conditioning import ConditionerConfig
+from cinnema.models.flow.flow import FlowConfig
+from cinnema.models.warping.model import WarpingModel, WarpingModelConfig
 from cinnema.models.warping.motion import GRID
 from cinnema.models.warping.rendering import Layers, cut
-from cinnema.models.warping.stage1 import Stage1
-from cinnema.training.adversarial import DiscriminatorsConfig
-from cinnema.training.loop import Rendered, Step, fit, from_the_start, known_by, trial_of
+from cinnema.models.warping.stage1 import Stage1, Stage1Config
+from cinnema.training.latent_pool import LatentPool, encode_drifting
 from cinnema.training.losses import (
     PerceptualDistance,
     mask_loss,
@@ -33,186 +33,94 @@ from cinnema.training.losses import (
     random_windows,
     roughness,
 )
+from cinnema.training.recipe import Recipe
+from cinnema.training.stage2 import Stage2Training
+from cinnema.training.video_step import Rendered, VideoStep, VideoTraining, Weight
 
-Validate = Callable[[Stage1], dict[str, float]]
-"""Scores the model on held-out scenes; it comes in float32, on the device of training."""
-
-Show = Callable[[Stage1, Path], object]
-"""Draws what the model makes of held-out scenes into a PNG file."""
-
-# Second differences of the flow are counted in this many picture widths.
+# Unit of the second differences of the flow, in image widths.
 _ROUGHNESS_UNIT = 0.02
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
-class Stage1Training:
-    """How stage 1 is trained.
+class WarpingTraining(VideoTraining):
+    """The training of one phase of a warping stage 1.
 
     Attributes:
-        phase: "motion" trains flow, z and mask; "picture" adds rendered frames; "mask" trains
-            nothing but what says "this may move", which is cheap.
-        clips: Clips seen before the run ends.
-        batch_size: Clips in a step, of all ranks together.
-        learning_rate: Of AdamW at its peak.
-        weight_decay: Of AdamW.
-        ema_decay: Of the weights that are kept.
+        phase: "motion" trains flow, z and mask; "picture" adds rendered frames; "mask" trains only
+            the mask.
         roughness: Weight of the flow's second differences.
         mask: Weight of the mask's cross-entropy.
-        pixels: Weight of the L1 distance of frames (phase "picture").
-        perceptual: Weight of LPIPS (phase "picture").
-        network: Of LPIPS: "vgg" is what is reported, "alex" costs a twentieth of it.
         window: Side of the window on which LPIPS is computed, in pixels.
-        train_encoder: Whether phase "picture" still moves what stage 2 stands on: the encoder of z
-            and the features of x0.
-        frames: Frames in a row that are rendered of each clip (phase "picture"); what the batches
-            must have.
-        adversaries: Discriminators of those frames, or None.
-        seed: Of every draw.
+        frames: Consecutive frames rendered of each clip in phase "picture"; batches must have them.
 
     Raises:
-        ValueError: Discriminators are of a phase without frames, or need more of them.
+        ValueError: There are discriminators in a phase without frames, or they need more frames.
     """
 
     phase: Literal["motion", "picture", "mask"] = "motion"
     clips: int = Field(default=150_000, ge=1)
     batch_size: int = Field(default=32, ge=1)
-    learning_rate: float = Field(default=1e-3, gt=0)
-    weight_decay: float = Field(default=0.02, ge=0)
-    ema_decay: float = Field(default=0.999, ge=0, lt=1)
-    roughness: float = Field(default=0.3, ge=0)
-    mask: float = Field(default=0.3, ge=0)
-    pixels: float = Field(default=4.0, ge=0)
-    perceptual: float = Field(default=3.0, ge=0)
+    roughness: Weight = 0.3
+    mask: Weight = 0.3
+    perceptual: Weight = 3.0
     network: Literal["vgg", "alex"] = "vgg"
     window: int = Field(default=64, ge=32)
-    train_encoder: bool = False
     frames: int = Field(default=1, ge=1)
-    adversaries: DiscriminatorsConfig | None = None
-    seed: int = Field(default=0, ge=0)
 
     def __post_init__(self) -> None:
-        if self.adversaries is None:
+        if self.discriminators is None:
             return
         if self.phase != "picture":
             raise UserError(
-                f'adversaries need phase "picture", which renders frames, got "{self.phase}": '
+                f'discriminators need phase "picture", which renders frames, got "{self.phase}": '
                 "leave them out"
             )
-        if self.adversaries.needs_motion and self.frames < 2:
+        if self.discriminators.needs_motion and self.frames < 2:
             raise UserError(
-                "frames must be at least 2 for a temporal adversary, got 1: render more, or leave "
-                "it out"
+                "frames must be at least 2 for a temporal discriminator, got 1: render more, or "
+                "leave it out"
             )
 
+    @property
+    def uses_lpips(self) -> bool:
+        """Whether frames are compared by LPIPS."""
+        return self.phase == "picture" and self.perceptual > 0
 
-def train(
-    model: Stage1,
-    batches: ClipBatches,
-    config: Stage1Training,
-    *,
-    folder: Path,
-    device: torch.device,
-    perceptual: PerceptualDistance | None = None,
-    validate: Validate | None = None,
-    show: Show | None = None,
-    ranks: Ranks | None = None,
-    tensorboard: bool = False,
-) -> Stage1:
-    """Train `model` in place, resuming what `folder` holds, and return it with averaged weights.
-
-    The random draws of a step depend on the seed and its number only, and the batches go on from
-    the clip where the run was: on a CPU, a resumed run is an unbroken one to the bit.
-
-    Args:
-        model: Stage 1; for phase "picture", one that phase "motion" has trained.
-        batches: Of clips; under several ranks, this rank's share of each batch.
-        config: How.
-        folder: Of the run.
-        device: Where to compute.
-        perceptual: LPIPS on that device, in float32; without it phase "picture" compares pixels
-            only.
-        validate: Called with the averaged model now and then; its numbers are recorded.
-        show: Called then, too, with a file in `strips`, in the folder of the run.
-        ranks: The processes that train.
-        tensorboard: Whether to write the numbers for TensorBoard as well.
-
-    Returns:
-        `model`, in float32 and on `device`.
-
-    Raises:
-        UserError: `folder` holds another run, or cannot be written to; the ranks cannot share a
-            batch evenly; the loss is no number any more (the last checkpoint is from before that).
-    """
-    _require_frames(model, config)
-    step = _Step(model, config, device=device, perceptual=perceptual, ranks=ranks)
-    later = ("frames", "adversaries")
-    about = {
-        "model": config_to_dict(model.config),
-        "training": known_by(config, Stage1Training(), later=later),
-    }
-    fit(
-        step,
-        batches,
-        folder=folder,
-        about=about,
-        validate=validate,
-        show=show,
-        tensorboard=tensorboard,
-    )
-    return model
+    @property
+    def num_rendered(self) -> int:
+        """Frames after x0 that the phase needs of each clip."""
+        return self.frames if self.phase == "picture" else 0
 
 
-def trial(
-    model: Stage1,
-    batch: ClipBatch,
-    config: Stage1Training,
-    *,
-    device: torch.device,
-    perceptual: PerceptualDistance | None = None,
-    ranks: Ranks | None = None,
-) -> Callable[[int], dict[str, float]]:
-    """Return a function that takes the step of a number on a batch, to see what it costs.
-
-    Discriminators take part from the first step on, whenever they would begin.
-
-    Args:
-        model: Stage 1; trained.
-        batch: This rank's share of a batch as large as the config says.
-        config: How.
-        device: Where to compute.
-        perceptual: LPIPS on that device.
-        ranks: The processes that train.
-    """
-    _require_frames(model, config)
-    config = replace(config, adversaries=from_the_start(config.adversaries))
-    step = _Step(model, config, device=device, perceptual=perceptual, ranks=ranks)
-    return trial_of(step, batch)
-
-
-class _Step(Step[Stage1, ClipBatch, Stage1Training]):
-    """Flow, mask and frames of clips, by the phase."""
+class WarpingStep(VideoStep[Stage1, ClipBatch, WarpingTraining]):
+    """A step on flow, mask and frames, depending on the phase; see `VideoStep`."""
 
     def choose_trained(self) -> None:
-        model, config = self.model, self.config
+        """Freeze the backbone, in phase "mask" all but the mask, and latents once they are done."""
+        model, config = self.networks, self.config
+        if config.frames > model.config.num_frames:
+            raise UserError(
+                f"frames must be at most the model's num_frames, {model.config.num_frames}, got "
+                f"{config.frames}: render fewer"
+            )
         model.requires_grad_(requires_grad=config.phase != "mask")
         model.scene.backbone.requires_grad_(requires_grad=False)
         model.mask.requires_grad_(requires_grad=True)
-        # Stage 2 reads both: frozen, it can be trained beside the later phases.
+        # Stage 2 depends on both; while they are frozen, it can be trained in parallel.
         is_picture = config.phase == "picture"
         moves_latents = config.phase == "motion" or (is_picture and config.train_encoder)
         model.encoder.requires_grad_(requires_grad=moves_latents)
         model.scene.join.requires_grad_(requires_grad=moves_latents)
 
     def last_layer(self) -> Tensor:
-        return self.model.painter.leave.weight
-
-    def names(self, batch: ClipBatch) -> tuple[str, ...]:
-        return batch.ids
+        """Return the weight of the layer that outputs the corrections of warped frames."""
+        return self.networks.painter.leave.weight
 
     def losses(
         self, batch: ClipBatch, generator: torch.Generator
     ) -> tuple[dict[str, Tensor], Rendered | None]:
-        model, config, batch = self.model, self.config, batch.to(self.device)
+        """Return the losses of flow, mask and frames, as far as the phase has them."""
+        model, config, batch = self.networks, self.config, batch.to(self.device)
         x0 = batch.x0.to(self.dtype, memory_format=torch.channels_last)
         if config.phase == "mask":
             features = model.scene(x0)
@@ -251,9 +159,9 @@ class _Step(Step[Stage1, ClipBatch, Stage1Training]):
         coefficients: Float[Tensor, "b k 2 g g"],
         times: Float[Tensor, "b n"],
     ) -> list[Float[Tensor, "b 3 h w"]]:
-        """Render the first frames that the batch has, as many as the config says."""
-        flows = (self.model.basis.at(coefficients, t) for t in times.T[: self.config.frames])
-        return [self.model.frame(layers, flow).float() for flow in flows]
+        """Render the first `config.frames` of the frames that the batch has."""
+        flows = (self.networks.basis.at(coefficients, t) for t in times.T[: self.config.frames])
+        return [self.networks.frame(layers, flow).float() for flow in flows]
 
     def _picture_losses(
         self,
@@ -270,13 +178,119 @@ class _Step(Step[Stage1, ClipBatch, Stage1Training]):
         return out
 
 
-def _require_frames(model: Stage1, config: Stage1Training) -> None:
-    if config.frames > model.config.num_frames:
-        raise UserError(
-            f"frames must be at most the model's num_frames, {model.config.num_frames}, got "
-            f"{config.frames}: render fewer"
-        )
-
-
 def _on_grid(mask: Tensor) -> Tensor:
     return functional.adaptive_avg_pool2d(mask, GRID)
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class CropData:
+    """The training data of a warping model: crops of real scenes, and synthetic skies.
+
+    Attributes:
+        textures: Textures of the real scenes, and the weight with which each is drawn.
+        excluded: Names of scenes that are left out, because their camera moves.
+        crops: Clips cut from each training scene.
+        validation_crops: Clips cut from each validation scene.
+        sky_share: Share of synthetic skies in a batch, from 0 to 1.
+    """
+
+    textures: dict[str, Annotated[float, Field(ge=0)]]
+    excluded: tuple[str, ...] = ()
+    crops: int = Field(default=200, ge=1)
+    validation_crops: int = Field(default=48, ge=1)
+    sky_share: float = Field(default=0.5, ge=0, le=1)
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class WarpingRecipe(Recipe):
+    """The recipe of a model that warps the photograph.
+
+    Attributes:
+        name: Name of the weights.
+        data: The training data.
+        stage1: Configuration of stage 1.
+        motion: Training of stage 1, first phase.
+        picture: Training of stage 1, second phase.
+        mask: Training of stage 1, last phase.
+        conditioner: Configuration of the conditioner of the flow.
+        flow: Configuration of the flow.
+        stage2: Training of conditioner and flow.
+
+    Raises:
+        UserError: A training has the phase of another field, or sizes do not fit each other.
+    """
+
+    name: str
+    data: CropData
+    stage1: Stage1Config
+    motion: WarpingTraining
+    picture: WarpingTraining
+    mask: WarpingTraining
+    conditioner: ConditionerConfig
+    flow: FlowConfig
+    stage2: Stage2Training
+
+    def __post_init__(self) -> None:
+        self.require_phases("motion", "picture", "mask")
+        for name, value, other, wanted in (
+            ("flow.z_dim", self.flow.z_dim, "stage1.z_dim", self.stage1.z_dim),
+            (
+                "flow.condition_dim",
+                self.flow.condition_dim,
+                "the length of the conditioner's output",
+                self.conditioner.out_dim,
+            ),
+            (
+                "conditioner.feature_dim",
+                self.conditioner.feature_dim,
+                "stage1.feature_dim",
+                self.stage1.feature_dim,
+            ),
+        ):
+            if value != wanted:
+                raise UserError(f"{name} must be {other}, {wanted}, got {value}: change both")
+
+    @property
+    def phases(self) -> tuple[WarpingTraining, ...]:
+        """The trainings of stage 1, in order."""
+        return (self.motion, self.picture, self.mask)
+
+    def new_stage1(self, *, seed: int = 0) -> Stage1:
+        """Build stage 1 with initial weights, on a backbone trained on ImageNet.
+
+        Args:
+            seed: Seed of the weights; torch's global random state is not changed.
+
+        Raises:
+            UserError: The package with the backbone's weights is not installed.
+        """
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            model = Stage1(self.stage1)
+            backbone = EfficientNetLite0.imagenet().fold_batch_norm()
+        model.scene.backbone.load_state_dict(backbone.state_dict())
+        return model
+
+    def new_step(
+        self,
+        stage1: Stage1,
+        training: WarpingTraining,
+        *,
+        device: torch.device,
+        perceptual: PerceptualDistance | None = None,
+        ranks: Ranks | None = None,
+    ) -> WarpingStep:
+        """Return the step of one phase."""
+        return WarpingStep(stage1, training, device=device, perceptual=perceptual, ranks=ranks)
+
+    def encode(self, stage1: Stage1, batch: ClipBatch) -> LatentPool:
+        """Encode a batch of clips for stage 2; the control is the drift."""
+        return encode_drifting(stage1, batch)
+
+    def new_model(self) -> WarpingModel:
+        """Build the model of both stages, with random weights."""
+        return WarpingModel(
+            WarpingModelConfig(
+                name=self.name, stage1=self.stage1, conditioner=self.conditioner, flow=self.flow
+            )
+        )

@@ -16,11 +16,10 @@ from cinnema.paper.recipes import PaperRecipe
 from cinnema.paper.training.autoencoding import AutoencodingNetworks, AutoencodingStep
 from cinnema.paper.training.conditioning import ConditioningNetworks, ConditioningStep
 from cinnema.paper.training.flow import FlowStep, new_flow
-from cinnema.paper.training.loop import batch_of
 from cinnema.paper.training.precision import Precision
 from cinnema.paper.video_encoder import VideoEncoder
 from paper.training.moving_squares import ARM, pack
-from paper.training.small_networks import RECIPE, STAGE1, distance
+from paper.training.small_networks import RECIPE, STAGE1, batch_of, distance
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from cinnema.data.loader import VideoBatch
 from cinnema.paper.recipes import bair, tiny
 
 RECIPE = tiny(bair())
@@ -29,3 +30,17 @@ def state_of(network: nn.Module) -> dict[str, Tensor]:
 
 def is_same(a: dict[str, Tensor], b: dict[str, Tensor], *, within: str = "") -> bool:
     return all(torch.equal(value, b[name]) for name, value in a.items() if name.startswith(within))
+
+
+def batch_of(video: Tensor, *, control: Tensor | None = None) -> VideoBatch:
+    """Return clips as the loader does; x0 is the first frame, in [-1, 1]."""
+    num, numbers = len(video), torch.arange(len(video))
+    return VideoBatch(
+        video=video,
+        control=video.new_zeros(num, 0) if control is None else control,
+        confidence=torch.full((num,), float(control is not None)),
+        track=video.new_zeros(num, video.shape[1], 0),
+        fps=torch.full((num,), 25.0),
+        index=numbers,
+        number=numbers,
+    )

@@ -14,8 +14,9 @@ from cinnema.paper.training.losses import (
     kl_to_standard_normal,
 )
 from cinnema.paper.training.phases import AdamConfig
-from cinnema.training.adversarial_losses import feature_matching
-from cinnema.training.discriminators import resting
+from cinnema.training.discriminators import frozen
+from cinnema.training.loop import Position
+from cinnema.training.losses import feature_matching
 from paper.training.small_networks import RECIPE, distance, is_same, state_of
 
 Make = Callable[..., AutoencodingStep]
@@ -44,9 +45,9 @@ def test_discriminators_stay_as_they_are_while_the_generator_is_trained_against_
     autoencoding: Make, small_batch: VideoBatch
 ) -> None:
     step = autoencoding(temporal_every=2, spatial_every=2)
-    step(small_batch, number=0, epoch=0)
+    step.take(small_batch, Position(0, epoch=0))
     before = state_of(step.networks)
-    losses = step(small_batch, number=1, epoch=0)
+    losses = step.take(small_batch, Position(1, epoch=0))
     after = state_of(step.networks)
     assert {"adversarial_t", "adversarial_s", "matching"} <= losses.keys()
     assert "hinge_t" not in losses
@@ -59,11 +60,11 @@ def test_discriminators_are_neither_trained_nor_heard_before_their_epoch(
 ) -> None:
     step = autoencoding(adversarial_from=1)
     before = state_of(step.networks)
-    assert step(small_batch, number=0, epoch=0).keys() == {"recon", "percep", "kl"}
+    assert step.take(small_batch, Position(0, epoch=0)).keys() == {"recon", "percep", "kl"}
     after = state_of(step.networks)
     assert is_same(before, after, within="temporal.")
     assert is_same(before, after, within="patch.")
-    losses = step(small_batch, number=1, epoch=1)
+    losses = step.take(small_batch, Position(1, epoch=1))
     assert losses.keys() == {
         "recon", "percep", "kl", "hinge_t", "penalty", "hinge_s", "adversarial_t",
         "adversarial_s", "matching",
@@ -81,7 +82,7 @@ def test_the_losses_are_weighted_as_the_config_says(
         "percep": 30 * distance(made.fake.flatten(0, 1), made.real.flatten(0, 1)).mean(),
         "kl": 1e-5 * kl_to_standard_normal(made.mu, made.log_var),
     }
-    with resting(step.networks.temporal, step.networks.patch):
+    with frozen(step.networks.temporal, step.networks.patch):
         losses |= step.adversarial_losses(made)
         score, fake = step.networks.temporal(made.clip(made.fake))
         _, real = step.networks.temporal(made.clip(made.real))
@@ -101,7 +102,7 @@ def test_the_penalty_is_of_the_real_clip_and_trains_the_discriminator(
 ) -> None:
     step = autoencoding()
     made = step.reconstruct(small_batch, number=0)
-    with resting(step.networks.temporal):  # spectral norms would move
+    with frozen(step.networks.temporal):  # spectral norms would move
         losses = step.temporal_losses(made)
         real = made.clip(made.real).requires_grad_(True)
         expected = 10 * gradient_penalty(step.networks.temporal(real)[0], real)
@@ -150,7 +151,7 @@ def test_steps_lower_the_reconstruction_of_one_batch(
     autoencoding: Make, small_batch: VideoBatch
 ) -> None:
     step = autoencoding(adversarial_from=1, adam=AdamConfig(learning_rate=2e-3, betas=(0.5, 0.9)))
-    losses = [step(small_batch, number=number, epoch=0)["recon"].item() for number in range(4)]
+    losses = [step.take(small_batch, Position(number, epoch=0))["recon"] for number in range(4)]
     assert losses[-1] < 0.9 * losses[0]
 
 
@@ -161,8 +162,8 @@ def test_clips_with_a_value_that_is_no_number_are_refused(
     before = {name: p.detach().clone() for name, p in step.networks.named_parameters()}
     video = small_batch.video.clone()
     video[0, 4, 0, 0, 0] = float("nan")
-    with pytest.raises(UserError, match="no number"):
-        step(dataclasses.replace(small_batch, video=video), number=0, epoch=0)
+    with pytest.raises(UserError, match="is not finite"):
+        step.take(dataclasses.replace(small_batch, video=video), Position(0, epoch=0))
     assert all(torch.equal(before[name], p) for name, p in step.networks.named_parameters())
 
 

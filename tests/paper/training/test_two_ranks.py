@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from cinnema.core.distributed import Ranks
 from cinnema.data.loader import ClipLoader, VideoBatch
 from cinnema.paper.training import phases
-from cinnema.paper.training.autoencoding import train_autoencoder
-from cinnema.training.adversarial_losses import adaptive_weight
+from cinnema.paper.training.assembly import schedule_of
+from cinnema.training.loop import Position, fit
+from cinnema.training.losses import adaptive_weight
 from paper.training.small_networks import state_of
 from two_processes import in_two_processes
 
@@ -43,7 +44,7 @@ def test_stage_1_with_its_gradient_penalty(autoencoding: Make, small_batch: Vide
     def trained(ranks: Ranks) -> dict[str, Any]:
         # The pictures that the other discriminator sees are drawn by each rank from its clips.
         step = autoencoding(w_spatial=0.0, ranks=ranks)
-        losses = step(share_of(small_batch, ranks), number=0, epoch=0)
+        losses = step.take(share_of(small_batch, ranks), Position(0, epoch=0))
         names = ("penalty", "hinge_t", "recon", "percep", "kl", "matching", "adversarial_t")
         parts = ("encoder", "decoder", "temporal")
         states = {part: state_of(getattr(step.networks, part)) for part in parts}
@@ -67,10 +68,10 @@ def test_the_cinn(flow: Make, batch: VideoBatch) -> None:
             step.latents(share_of(batch, ranks), number=0),
         )
         first = [torch.randn(64, like.shape[1], generator=generator) for like in (z, c)]
-        step.flow.initialise(*first)
+        step.networks.initialise(*first)
         for number in range(2):
-            step(share_of(batch, ranks), number=number, epoch=0)
-        return state_of(step.flow)
+            step.take(share_of(batch, ranks), Position(number, epoch=0))
+        return state_of(step.networks)
 
     one = trained(Ranks())
     for two in in_two_processes(trained):
@@ -84,8 +85,8 @@ def test_the_first_batch_of_the_cinn(
 
     def initialised(ranks: Ranks) -> dict[str, Tensor]:
         step = flow(ranks=ranks)
-        step(share_of(batch, ranks), number=0, epoch=0)
-        return state_of(step.flow)
+        step.take(share_of(batch, ranks), Position(0, epoch=0))
+        return state_of(step.networks)
 
     one = initialised(Ranks())
     for two in in_two_processes(initialised):  # one over deviations of two clips, which are small
@@ -110,8 +111,8 @@ def test_a_run_is_written_by_one_and_resumed_by_both(
         step = autoencoding(epochs=1, ranks=ranks)
         step.config = replace(step.config, batch_size=2)
         batches = loader(size=32, batch_size=1, rank=ranks.rank, num_ranks=2)
-        networks = train_autoencoder(step, batches, folder=tmp_path)
-        return state_of(networks.encoder)
+        fit(step, batches, schedule_of(step.config, 4), folder=tmp_path)
+        return state_of(step.networks.encoder)
 
     first, second = in_two_processes(trained)
     torch.testing.assert_close(second, first, atol=0, rtol=0)

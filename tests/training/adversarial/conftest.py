@@ -10,9 +10,9 @@ from torch.nn import functional
 
 from cinnema.core.distributed import Ranks
 from cinnema.training.adversarial import (
-    AdversaryPhase,
     Discriminators,
     DiscriminatorsConfig,
+    DiscriminatorTraining,
 )
 
 
@@ -49,7 +49,7 @@ def adversaries() -> Callable[..., Discriminators]:
         *modules: str, seed: int = 0, ranks: Ranks | None = None, batch_size: int = 4,
         phase: dict[str, Any] | None = None, **options: Any,
     ) -> Discriminators:  # fmt: skip
-        phases = tuple(AdversaryPhase(module=module, **(phase or {})) for module in modules)
+        phases = tuple(DiscriminatorTraining(module=module, **(phase or {})) for module in modules)
         config = DiscriminatorsConfig(phases=phases, **{"widths": (8, 16), **options})
         return Discriminators(
             config, batch_size=batch_size, device=torch.device("cpu"), seed=seed, ranks=ranks

@@ -15,11 +15,11 @@ from cinnema.core.distributed import Ranks
 from cinnema.core.errors import UserError
 from cinnema.training import adversarial as module
 from cinnema.training.adversarial import (
-    AdversaryPhase,
     Discriminators,
     DiscriminatorsConfig,
+    DiscriminatorTraining,
 )
-from cinnema.training.adversarial_losses import feature_matching, relativistic_generator
+from cinnema.training.losses import feature_matching, relativistic_generator
 from two_processes import in_two_processes
 
 Make = Callable[..., Discriminators]
@@ -195,13 +195,15 @@ def test_adversaries_begin_after_their_clips_and_keep_their_intervals(
 def test_each_phase_has_its_own_interval_and_rate(adversaries: Make, clips: Clips) -> None:
     config = DiscriminatorsConfig(
         phases=(
-            AdversaryPhase(module="spatial", interval=2, learning_rate=0.5, betas=(0.1, 0.2)),
-            AdversaryPhase(module="temporal", learning_rate=0.25),
+            DiscriminatorTraining(
+                module="spatial", interval=2, learning_rate=0.5, betas=(0.1, 0.2)
+            ),
+            DiscriminatorTraining(module="temporal", learning_rate=0.25),
         ),
         widths=(8, 8),
     )
     one = Discriminators(config, batch_size=4, device=torch.device("cpu"))
-    groups = [one.parts()[f"{name}_adversary_optimiser"].param_groups[0] for name in one.networks]
+    groups = [one.parts()[f"{name}_optimiser"].param_groups[0] for name in one.networks]
     assert [(group["lr"], group["betas"]) for group in groups] == [
         (0.5, (0.1, 0.2)), (0.25, (0.0, 0.99))
     ]  # fmt: skip
@@ -333,7 +335,10 @@ def test_a_configuration_that_makes_no_sense_is_refused(
 def test_a_configuration_survives_json() -> None:
     config = DiscriminatorsConfig(
         kind="hinge",
-        phases=(AdversaryPhase(module="temporal", interval=2), AdversaryPhase(module="spatial")),
+        phases=(
+            DiscriminatorTraining(module="temporal", interval=2),
+            DiscriminatorTraining(module="spatial"),
+        ),
     )
     assert config_from_dict(DiscriminatorsConfig, config_to_dict(config)) == config
     assert config.needs_motion

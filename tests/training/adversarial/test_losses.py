@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cinnema.training.adversarial_losses import (
+from cinnema.training.losses import (
     adaptive_weight,
     feature_matching,
     hinge_discriminator,

@@ -11,7 +11,7 @@ from cinnema.training import discriminators as networks
 from cinnema.training.discriminators import (
     SpatialDiscriminator,
     TemporalDiscriminator,
-    resting,
+    frozen,
 )
 
 Discriminator = SpatialDiscriminator | TemporalDiscriminator
@@ -118,7 +118,7 @@ def test_the_blocks_of_an_untrained_network_pass_on_what_they_get(
 
 
 def test_one_frame_is_too_few_for_a_temporal_discriminator() -> None:
-    with pytest.raises(UserError, match=r"at least 2 frames in a row, got 1: render more"):
+    with pytest.raises(UserError, match=r"at least 2 consecutive frames, got 1: render more"):
         TemporalDiscriminator((8, 8))(noise(1, 1, 3, 16, 16), noise(1, 3, 16, 16))
 
 
@@ -132,7 +132,7 @@ def test_a_resting_network_passes_gradients_on_and_stays_as_it_is() -> None:
     network = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2))
     before = {name: value.clone() for name, value in network.state_dict().items()}
     x = torch.randn(2, 1, 3, 3, requires_grad=True)
-    with resting(network):
+    with frozen(network):
         network(x).square().sum().backward()
     assert x.grad is not None
     assert all(p.grad is None and p.requires_grad for p in network.parameters())

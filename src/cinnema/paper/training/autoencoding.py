@@ -1,14 +1,12 @@
 """Training of stage 1 as published: a video VAE-GAN.
 
-A step encodes the frames after x0, draws z, decodes, and runs three phases on what came: the
-discriminator of motion on a part of the clip, that of pictures on some of all frames of the batch,
-and last encoder and decoder, against what the two have become.
+A step encodes the frames after x0, samples z, decodes, and runs three phases on the result: the
+temporal discriminator on a part of the clip, the patch discriminator on some frames of the batch,
+and then encoder and decoder, against the updated discriminators.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -21,7 +19,7 @@ from cinnema.core.distributed import Ranks
 from cinnema.core.errors import UserError
 from cinnema.core.randomness import generator_for
 from cinnema.data.augmentation import Augmentation
-from cinnema.data.loader import ClipLoader, VideoBatch
+from cinnema.data.loader import VideoBatch
 from cinnema.paper.decoder import Decoder, DecoderConfig
 from cinnema.paper.discriminators import (
     PatchDiscriminator,
@@ -29,19 +27,18 @@ from cinnema.paper.discriminators import (
     TemporalDiscriminator,
     TemporalDiscriminatorConfig,
 )
-from cinnema.paper.training.loop import Validate, fit
 from cinnema.paper.training.losses import draw_latent, gradient_penalty, kl_to_standard_normal
-from cinnema.paper.training.patches import initialise_once
-from cinnema.paper.training.phases import AdamConfig, Phase
+from cinnema.paper.training.phases import AdamConfig, Phase, initialise_once
 from cinnema.paper.training.precision import Arithmetic, Precision
 from cinnema.paper.video_encoder import VideoEncoder, VideoEncoderConfig
-from cinnema.training.adversarial_losses import (
+from cinnema.training.discriminators import frozen
+from cinnema.training.loop import Position, Step
+from cinnema.training.losses import (
+    PerceptualDistance,
     feature_matching,
     hinge_discriminator,
     hinge_generator,
 )
-from cinnema.training.discriminators import resting
-from cinnema.training.losses import PerceptualDistance
 from cinnema.training.run import Stateful
 
 
@@ -52,8 +49,8 @@ class AutoencodingConfig:
     Attributes:
         encoder: q(z | x1 ... xT).
         decoder: p(x0, z).
-        temporal: The discriminator of motion.
-        patch: The discriminator of pictures.
+        temporal: The temporal discriminator, of clips.
+        patch: The patch discriminator, of single frames.
 
     Raises:
         ValueError: Encoder and decoder have latents of different lengths.
@@ -74,28 +71,29 @@ class AutoencodingConfig:
 
 @config_class(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class AutoencodingTraining:
-    """How stage 1 is trained; the defaults are what all published configs share.
+    """The training of stage 1; the defaults are those that all published configs share.
 
     Attributes:
-        epochs: How many.
-        windows: Windows that an epoch takes of each clip.
-        batch_size: Clips in a step, of all ranks together.
-        adam: Of all three optimisers.
+        epochs: Number of epochs.
+        windows: Windows cut from each clip in an epoch.
+        batch_size: Clips per step, over all ranks.
+        adam: Configuration of all three optimisers.
         w_recon: Weight of the L1 distance of frames.
         w_percep: Weight of LPIPS.
         w_kl: Weight of KL(q(z | X) || N(0, I)).
-        w_temporal: Weight of the hinge of motion, in the generator's loss.
-        w_spatial: Weight of the hinge of pictures, in the generator's loss.
-        w_matching: Weight of the feature matching of motion.
-        w_penalty: Weight of the gradient penalty on the discriminator of motion.
-        adversarial_from: The epoch, from 0, from which on discriminators are trained and heard.
-        sub_clip: Frames that the discriminator of motion sees; all where the clips have fewer.
-        num_pictures: Frames that the discriminator of pictures sees, of all frames of the batch.
-        temporal_every: Steps between two updates of the discriminator of motion.
-        spatial_every: Steps between two updates of the discriminator of pictures.
-        network: Of LPIPS: "vgg" is the paper's, "alex" costs a twentieth of it.
-        augmentation: How clips are varied.
-        seed: Of every draw and of the first weights.
+        w_temporal: Weight of the temporal discriminator in the generator's loss.
+        w_spatial: Weight of the patch discriminator in the generator's loss.
+        w_matching: Weight of feature matching with the temporal discriminator.
+        w_penalty: Weight of the gradient penalty of the temporal discriminator.
+        adversarial_from: First epoch, from 0, in which discriminators are trained and enter the
+            generator's loss.
+        sub_clip: Consecutive frames that the temporal discriminator sees, at most.
+        num_pictures: Frames that the patch discriminator sees, of all frames of the batch.
+        temporal_every: Steps between two updates of the temporal discriminator.
+        spatial_every: Steps between two updates of the patch discriminator.
+        network: Network of LPIPS: "vgg" is the paper's, "alex" costs a twentieth of it.
+        augmentation: Augmentation of the clips.
+        seed: Seed of all random draws and of the initial weights.
     """
 
     epochs: int = Field(ge=1)
@@ -122,11 +120,11 @@ class AutoencodingTraining:
 
 
 class AutoencodingNetworks(nn.Module):
-    """The four networks of stage 1, on the way to being trained.
+    """The four networks of stage 1, with initial weights.
 
     Args:
-        config: Their sizes.
-        seed: Of the first weights; torch's global stream is left as it was.
+        config: Their configurations.
+        seed: Seed of the initial weights; torch's global random state is not changed.
     """
 
     def __init__(self, config: AutoencodingConfig, *, seed: int = 0) -> None:
@@ -142,16 +140,16 @@ class AutoencodingNetworks(nn.Module):
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """What a step's forward pass made, and the parts of it that discriminators see.
+    """The result of a step's forward pass, and the parts of it that discriminators see.
 
     Attributes:
         real: The frames after x0.
-        fake: What they are decoded to.
-        mu: Means of q.
+        fake: Their reconstruction.
+        mu: Means of q(z | X).
         log_var: Logarithms of its variances.
-        start: The first frame of the part that the discriminator of motion sees.
-        length: Its frames.
-        pictures: Numbers of the frames that the discriminator of pictures sees, batch before time.
+        start: First frame of the part that the temporal discriminator sees.
+        length: Frames of that part.
+        pictures: Indices of the frames that the patch discriminator sees, in (b t).
     """
 
     real: Float[Tensor, "b t 3 h w"]
@@ -163,40 +161,42 @@ class Reconstruction:
     pictures: Tensor
 
     def clip(self, video: Float[Tensor, "b t 3 h w"]) -> Float[Tensor, "b 3 s h w"]:
-        """Return the part for the discriminator of motion, colours before time."""
+        """Return the part for the temporal discriminator, channels before time."""
         return video[:, self.start : self.start + self.length].transpose(1, 2)
 
     def frames(self, video: Float[Tensor, "b t 3 h w"]) -> Float[Tensor, "n 3 h w"]:
-        """Return the frames for the discriminator of pictures."""
+        """Return the frames for the patch discriminator."""
         return video.flatten(0, 1)[self.pictures]
 
 
 Losses = dict[str, Tensor]
 
 
-class AutoencodingStep:
-    """One step of stage 1, with everything that it changes.
+class AutoencodingStep(Step[VideoBatch]):
+    """A step of stage 1.
 
     Example:
         >>> networks = AutoencodingNetworks(recipe.stage1)
         >>> step = AutoencodingStep(networks, recipe.autoencoding, perceptual=LPIPS.load("vgg"))
-        >>> losses = step(batch, number=0, epoch=0)
+        >>> losses = step.take(batch, Position(number=0))
 
     Args:
-        networks: On the device of training.
-        config: How.
+        networks: Trained in place, on the device of training.
+        config: The training.
         perceptual: LPIPS, on that device.
-        ranks: The processes that share each batch.
-        precision: What networks and LPIPS compute in; the networks stay in float32.
+        ranks: The processes that share each batch; one by default.
+        precision: Format in which networks and LPIPS compute; weights stay in float32.
 
     Raises:
         UserError: The device is not fast in that precision.
 
     Attributes:
-        generator: The phase that trains encoder and decoder.
-        temporal: The phase of the discriminator of motion.
-        spatial: The phase of the discriminator of pictures.
+        generator: The phase of encoder and decoder.
+        temporal: The phase of the temporal discriminator.
+        spatial: The phase of the patch discriminator.
     """
+
+    networks: AutoencodingNetworks
 
     def __init__(
         self,
@@ -213,11 +213,11 @@ class AutoencodingStep:
         self.perceptual = self.arithmetic.ready_distance(perceptual, is_heavy=True)
         start = config.adversarial_from
         self.temporal = Phase(
-            "discriminator of motion", [networks.temporal], config.adam,
+            "temporal discriminator", [networks.temporal], config.adam,
             start=start, interval=config.temporal_every, ranks=self.ranks,
         )  # fmt: skip
         self.spatial = Phase(
-            "discriminator of pictures", [networks.patch], config.adam,
+            "patch discriminator", [networks.patch], config.adam,
             start=start, interval=config.spatial_every, ranks=self.ranks,
         )  # fmt: skip
         self.generator = Phase(
@@ -227,8 +227,16 @@ class AutoencodingStep:
             ranks=self.ranks,
         )
 
-    def parts(self) -> Mapping[str, Stateful]:
-        """Return what a checkpoint holds, by name."""
+    def about(self) -> dict[str, Any]:
+        """Return what decides the outcome."""
+        return {
+            "networks": config_to_dict(self.networks.config),
+            "training": config_to_dict(self.config),
+            "precision": self.arithmetic.precision,
+        }
+
+    def parts(self) -> dict[str, Stateful]:
+        """Return the state that a checkpoint has to hold, by name."""
         return {
             "networks": self.networks,
             "generator": self.generator.optimiser,
@@ -236,47 +244,36 @@ class AutoencodingStep:
             "spatial": self.spatial.optimiser,
         }
 
-    def __call__(self, batch: VideoBatch, *, number: int, epoch: int) -> Losses:
-        """Take one step.
-
-        Args:
-            batch: Clips, on the device of the networks.
-            number: Of the step, from 0.
-            epoch: In which it lies, from 0.
-
-        Returns:
-            Weighted losses by name, without their graph.
-
-        Raises:
-            UserError: A loss is not finite, or the clips are of another shape than the networks.
-        """
+    def take(self, batch: VideoBatch, position: Position) -> dict[str, float]:
+        """Take the step: the discriminators that are due, then encoder and decoder."""
+        number, epoch = position.number, position.epoch
         self.networks.train()
         made = self.reconstruct(batch, number=number)
         is_adversarial = epoch >= self.config.adversarial_from
         if is_adversarial:
             pictures = [made.frames(made.fake).detach(), made.frames(made.real)]
             initialise_once(self.networks.patch, self.ranks.joined(torch.cat(pictures)))
-        seen: Losses = {}
+        numbers: dict[str, float] = {}
         discriminators = (
             (self.temporal, self.temporal_losses),
             (self.spatial, self.spatial_losses),
         )
         for phase, losses_of in discriminators:
             if phase.is_due(number, epoch=epoch):
-                seen |= phase.descend(losses_of(made), number, epoch=epoch)
-        with resting(self.networks.temporal, self.networks.patch):
+                numbers |= phase.descend(losses_of(made), number, epoch=epoch)
+        with frozen(self.networks.temporal, self.networks.patch):
             losses = self.generator_losses(made)
             if is_adversarial:
                 losses |= self.adversarial_losses(made)
-            seen |= self.generator.descend(losses, number, epoch=epoch)
-        return seen
+            numbers |= self.generator.descend(losses, number, epoch=epoch)
+        return numbers
 
     def reconstruct(self, batch: VideoBatch, *, number: int) -> Reconstruction:
-        """Encode, draw z, decode, and draw what discriminators shall see.
+        """Encode, sample z, decode, and draw what discriminators see.
 
         Args:
-            batch: Clips.
-            number: Of the step; all draws follow from it and the seed.
+            batch: Clips, on the device of the networks.
+            number: Number of the step, which decides all random draws, with the seed.
         """
         generator = generator_for(self.config.seed, number)
         x0, real = batch.video[:, 0], batch.video[:, 1:]
@@ -287,7 +284,7 @@ class AutoencodingStep:
         fake = decode(x0, z)
         length = min(self.config.sub_clip, real.shape[1])
         start = torch.randint(real.shape[1] - length + 1, (), generator=generator)
-        # Each rank draws its part of them from its own clips, so that all see equally many.
+        # Each rank draws an equal number of frames from its own clips.
         each = -(-self.config.num_pictures // self.ranks.size)
         pictures = self.ranks.own(
             torch.randint(
@@ -297,10 +294,10 @@ class AutoencodingStep:
         return Reconstruction(real, fake, mu, log_var, int(start), length, pictures.to(real.device))
 
     def temporal_losses(self, made: Reconstruction) -> Losses:
-        """Return what the discriminator of motion minimises: the hinge and the penalty.
+        """Return the losses of the temporal discriminator: the hinge and the gradient penalty.
 
         Args:
-            made: By `reconstruct`.
+            made: Returned by `reconstruct`.
         """
         discriminator = self.arithmetic.ready(self.networks.temporal)
         real = made.clip(made.real).detach().requires_grad_(True)
@@ -313,20 +310,20 @@ class AutoencodingStep:
         return losses
 
     def spatial_losses(self, made: Reconstruction) -> Losses:
-        """Return what the discriminator of pictures minimises, the hinge.
+        """Return the loss of the patch discriminator, the hinge.
 
         Args:
-            made: By `reconstruct`.
+            made: Returned by `reconstruct`.
         """
         real, fake = made.frames(made.real), made.frames(made.fake).detach()
         patch = self.arithmetic.ready(self.networks.patch)
         return {"hinge_s": hinge_discriminator(patch(real), patch(fake))}
 
     def generator_losses(self, made: Reconstruction) -> Losses:
-        """Return what encoder and decoder minimise, discriminators apart.
+        """Return the losses of encoder and decoder, without those against discriminators.
 
         Args:
-            made: By `reconstruct`.
+            made: Returned by `reconstruct`.
         """
         config, real, fake = self.config, made.real, made.fake
         distance = self.perceptual(fake.flatten(0, 1), real.flatten(0, 1))
@@ -337,10 +334,10 @@ class AutoencodingStep:
         }
 
     def adversarial_losses(self, made: Reconstruction) -> Losses:
-        """Return what encoder and decoder minimise against the discriminators.
+        """Return the losses of encoder and decoder against the discriminators.
 
         Args:
-            made: By `reconstruct`.
+            made: Returned by `reconstruct`.
         """
         config = self.config
         temporal = self.arithmetic.ready(self.networks.temporal)
@@ -354,40 +351,3 @@ class AutoencodingStep:
             "adversarial_s": config.w_spatial * hinge_generator(picture_score),
             "matching": config.w_matching * feature_matching(real_features, fake_features),
         }
-
-
-def train_autoencoder(
-    step: AutoencodingStep,
-    batches: ClipLoader,
-    *,
-    folder: Path,
-    validate: Validate | None = None,
-    tensorboard: bool = False,
-) -> AutoencodingNetworks:
-    """Train stage 1 in place, resuming what `folder` holds.
-
-    Args:
-        step: Of the networks and their config.
-        batches: Clips of T + 1 frames where the networks are, in batches of the config's size.
-        folder: Of the run.
-        validate: Called after each epoch; its numbers are recorded.
-        tensorboard: Whether to write the numbers for TensorBoard as well.
-
-    Returns:
-        The networks, in evaluation mode.
-
-    Raises:
-        UserError: `folder` holds another run or cannot be written to, a loss is not finite, or
-            clips do not fit the networks.
-    """
-    about = {"networks": config_to_dict(step.networks.config), **step.arithmetic.about()}
-    fit(
-        step,
-        batches,
-        step.config,
-        folder=folder,
-        about=about,
-        validate=validate,
-        tensorboard=tensorboard,
-    )
-    return step.networks.eval()

@@ -1,8 +1,7 @@
 """Training of the cINN on the latents of a frozen stage 1."""
 
 import hashlib
-from collections.abc import Mapping
-from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -15,30 +14,30 @@ from cinnema.core.distributed import Ranks
 from cinnema.core.errors import UserError
 from cinnema.core.randomness import generator_for
 from cinnema.data.augmentation import Augmentation
-from cinnema.data.loader import ClipLoader, VideoBatch
+from cinnema.data.loader import VideoBatch
 from cinnema.paper.control import END_POINT_DIM, end_point_one_hots
 from cinnema.paper.flow import PaperFlow, PaperFlowConfig
 from cinnema.paper.image_encoder import ImageEncoder
-from cinnema.paper.training.loop import Validate, fit
 from cinnema.paper.training.losses import draw_latent, flow_nll
 from cinnema.paper.training.phases import AdamConfig, Phase
 from cinnema.paper.training.precision import Arithmetic, Precision
 from cinnema.paper.video_encoder import VideoEncoder
+from cinnema.training.loop import Position, Step
 from cinnema.training.run import Stateful
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class FlowTraining:
-    """How the cINN is trained; the defaults are what all published configs share.
+    """The training of the cINN; the defaults are those that all published configs share.
 
     Attributes:
-        epochs: How many.
-        windows: Windows that an epoch takes of each clip.
-        batch_size: Clips in a step, of all ranks together, at least 2: the first batch sets the
+        epochs: Number of epochs.
+        windows: Windows cut from each clip in an epoch.
+        batch_size: Clips per step, over all ranks; at least 2, as the first batch initialises the
             ActNorms.
-        adam: Of the optimiser.
-        augmentation: How clips are varied.
-        seed: Of every draw and of the first weights.
+        adam: Configuration of the optimiser.
+        augmentation: Augmentation of the clips.
+        seed: Seed of all random draws and of the initial weights.
     """
 
     epochs: int = Field(default=31, ge=1)
@@ -52,23 +51,23 @@ class FlowTraining:
 
 
 def new_flow(config: PaperFlowConfig, *, seed: int = 0) -> PaperFlow:
-    """Return a cINN with first weights.
+    """Return a cINN with initial weights.
 
     Args:
-        config: Its sizes.
-        seed: Of the weights; torch's global stream is left as it was.
+        config: Sizes.
+        seed: Seed of the weights; torch's global random state is not changed.
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return PaperFlow(config)
 
 
-class FlowStep:
-    """One step of the cINN, with everything that it changes.
+class FlowStep(Step[VideoBatch]):
+    """A step of the cINN.
 
-    Descended is E[||nu||^2 / 2 - log abs det d nu / d z] for nu = T^-1(z; c), where z is drawn
-    from q(z | X) and c is the embedding of x0, followed by the one-hots of the end point where the
-    flow has a control. Encoders are frozen.
+    It minimises E[||nu||^2 / 2 - log abs det d nu / d z] for nu = T^-1(z; c), where z is drawn
+    from q(z | X) and c is the embedding of x0, followed by the one-hot vectors of the end point for
+    a flow with a control. Encoders are frozen.
 
     Example:
         >>> step = FlowStep(
@@ -77,20 +76,22 @@ class FlowStep:
         ...     video_encoder=stage1.encoder,
         ...     image_encoder=conditioner.encoder,
         ... )
-        >>> losses = step(batch, number=0, epoch=0)
+        >>> losses = step.take(batch, Position(number=0))
 
     Args:
-        flow: On the device of training. The first batch sets its ActNorms.
-        video_encoder: Trained, on that device.
-        image_encoder: Trained, on that device.
-        config: How.
-        ranks: The processes that share each batch.
-        precision: What the encoders compute in, with the weights that they have now; the cINN
-            computes in float32, as its inverse has to give back what went in.
+        flow: Trained in place, on the device of training. The first batch initialises its ActNorms.
+        config: The training.
+        video_encoder: The trained encoder of z, on that device.
+        image_encoder: The trained encoder of x0, on that device.
+        ranks: The processes that share each batch; one by default.
+        precision: Format in which the encoders compute, with their present weights. The cINN
+            computes in float32, for the precision of its inverse.
 
     Raises:
         UserError: The device is not fast in that precision.
     """
+
+    networks: PaperFlow
 
     def __init__(
         self,
@@ -102,7 +103,7 @@ class FlowStep:
         ranks: Ranks | None = None,
         precision: Precision = "float32",
     ) -> None:
-        self.flow, self.config = flow, config
+        self.networks, self.config = flow, config
         self.ranks = ranks or Ranks()
         self.video_encoder = video_encoder.eval().requires_grad_(requires_grad=False)
         self.image_encoder = image_encoder.eval().requires_grad_(requires_grad=False)
@@ -111,103 +112,59 @@ class FlowStep:
         self._embed = self.arithmetic.ready(self.image_encoder)
         self.phase = Phase("cINN", [flow], config.adam, ranks=self.ranks)
 
-    def parts(self) -> Mapping[str, Stateful]:
-        """Return what a checkpoint holds, by name."""
-        return {"flow": self.flow, "optimiser": self.phase.optimiser}
+    def about(self) -> dict[str, Any]:
+        """Return what decides the outcome."""
+        return {
+            "flow": config_to_dict(self.networks.config),
+            "video_encoder": _fingerprint(self.video_encoder),
+            "image_encoder": _fingerprint(self.image_encoder),
+            "training": config_to_dict(self.config),
+            "precision": self.arithmetic.precision,
+        }
 
-    def __call__(self, batch: VideoBatch, *, number: int, epoch: int) -> dict[str, Tensor]:
-        """Take one step.
+    def parts(self) -> dict[str, Stateful]:
+        """Return the state that a checkpoint has to hold, by name."""
+        return {"flow": self.networks, "optimiser": self.phase.optimiser}
 
-        Args:
-            batch: Clips, on the device of the networks.
-            number: Of the step, from 0.
-            epoch: In which it lies, from 0.
-
-        Returns:
-            The loss, "nll" in nats a clip, but for the constant z log(2 pi) / 2.
-
-        Raises:
-            UserError: The loss is not finite, or a control is missing.
-        """
-        self.flow.train()
-        z, c = self.latents(batch, number=number)
-        if not self.flow.is_initialised:
-            self.flow.initialise(self.ranks.joined(z), self.ranks.joined(c))
-        loss = flow_nll(*self.flow.to_residual(z, c))
-        return self.phase.descend({"nll": loss}, number, epoch=epoch)
+    def take(self, batch: VideoBatch, position: Position) -> dict[str, float]:
+        """Take the step; its loss "nll" is in nats per clip, without z log(2 pi) / 2."""
+        flow = self.networks.train()
+        z, c = self.latents(batch, number=position.number)
+        if not flow.is_initialised:
+            flow.initialise(self.ranks.joined(z), self.ranks.joined(c))
+        losses = {"nll": flow_nll(*flow.to_residual(z, c))}
+        return self.phase.descend(losses, position.number, epoch=position.epoch)
 
     @torch.no_grad()
     def latents(
         self, batch: VideoBatch, *, number: int
     ) -> tuple[Float[Tensor, "b z"], Float[Tensor, "b c"]]:
-        """Return z, drawn from q(z | X), and the condition of each clip.
+        """Return z, drawn from q(z | X), and the condition c of each clip.
 
         Args:
-            batch: Clips.
-            number: Of the step; the draw follows from it and the seed.
+            batch: Clips, on the device of the networks.
+            number: Number of the step, which decides the draw, with the seed.
 
         Raises:
-            UserError: The flow wants a control that the clips do not have.
+            UserError: The flow needs a control that the clips do not have.
         """
         generator = generator_for(self.config.seed, number)
         mu, log_var = self._encode(batch.video[:, 1:].transpose(1, 2))
         z = draw_latent(mu, log_var, generator=generator, ranks=self.ranks)
         embedding: Tensor = self._embed(batch.video[:, 0])
-        if not self.flow.config.control:
+        if not self.networks.config.control:
             return z, embedding
         if batch.control.shape[1] != END_POINT_DIM:
             raise UserError(
-                f"this flow is told the end point of the robot's arm, {END_POINT_DIM} numbers, but "
-                f"the clips have a control of {batch.control.shape[1]}: pack BAIR with its end "
-                "effector, or train without a control"
+                f"this flow is conditioned on the end point of the robot's arm, {END_POINT_DIM} "
+                f"numbers, but the clips have a control of {batch.control.shape[1]}: pack BAIR "
+                "with its end effector, or train without a control"
             )
         return z, torch.cat([embedding, end_point_one_hots(batch.control)], dim=1)
 
 
-def train_flow(
-    step: FlowStep,
-    batches: ClipLoader,
-    *,
-    folder: Path,
-    validate: Validate | None = None,
-    tensorboard: bool = False,
-) -> PaperFlow:
-    """Train a cINN in place, resuming what `folder` holds.
-
-    Args:
-        step: Of the flow, its encoders and its config.
-        batches: Clips of T + 1 frames where the networks are, in batches of the config's size.
-        folder: Of the run.
-        validate: Called after each epoch; its numbers are recorded.
-        tensorboard: Whether to write the numbers for TensorBoard as well.
-
-    Returns:
-        The flow, in evaluation mode.
-
-    Raises:
-        UserError: `folder` holds another run (of other encoders, too) or cannot be written to, the
-            loss is not finite, or clips do not fit the networks.
-    """
-    about = {
-        "flow": config_to_dict(step.flow.config),
-        "video_encoder": _fingerprint(step.video_encoder),
-        "image_encoder": _fingerprint(step.image_encoder),
-        **step.arithmetic.about(),
-    }
-    fit(
-        step,
-        batches,
-        step.config,
-        folder=folder,
-        about=about,
-        validate=validate,
-        tensorboard=tensorboard,
-    )
-    return step.flow.eval()
-
-
 def _fingerprint(network: nn.Module) -> str:
-    """Return a hash of a network's weights, so that a run goes on with the same ones."""
+    """Return a hash of a network's weights."""
     digest = hashlib.sha256()
     for name, value in network.state_dict().items():
         digest.update(name.encode())

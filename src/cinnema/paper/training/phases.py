@@ -1,30 +1,32 @@
-"""The phases of an adversarial step: what each trains, when, and how fast."""
+"""The phases of an adversarial step: each trains some networks with an optimiser of its own."""
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import torch
+from jaxtyping import Float
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from cinnema.core.distributed import Ranks
-from cinnema.core.errors import NotFiniteError
+from cinnema.paper.actnorm import ActNorm
+from cinnema.paper.discriminators import PatchDiscriminator
+from cinnema.training.loop import require_finite, take_gradients
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class AdamConfig:
-    """Adam, and how its rate falls.
+    """Adam, and the decay of its learning rate.
 
     Attributes:
-        learning_rate: At first.
+        learning_rate: Initial learning rate.
         betas: Decay of the averages of the gradient and of its square.
-        weight_decay: Added to the gradient, as factor on the weights.
-        amsgrad: Whether the largest average of squares so far counts.
-        decay: Factor on the rate, in (0, 1].
+        weight_decay: L2 penalty, added to the gradient as a factor on the weights.
+        amsgrad: Whether the AMSGrad variant is used.
+        decay: Factor on the learning rate every `decay_every` epochs, in (0, 1].
         decay_every: Epochs between two such factors.
 
     Example:
@@ -40,11 +42,11 @@ class AdamConfig:
     decay_every: int = Field(default=1, ge=1)
 
     def rate(self, epoch: int) -> float:
-        """Return the rate of an epoch, counted from 0."""
+        """Return the learning rate of an epoch, counted from 0."""
         return self.learning_rate * self.decay ** (epoch // self.decay_every)
 
     def optimiser(self, networks: Sequence[nn.Module]) -> torch.optim.Adam:
-        """Return an optimiser of all parameters of some networks."""
+        """Return an optimiser of all parameters of the networks."""
         return torch.optim.Adam(
             [p for network in networks for p in network.parameters()],
             lr=self.learning_rate,
@@ -58,15 +60,15 @@ class Phase:
     """Some networks, their optimiser, and when they are trained.
 
     Args:
-        name: Of the phase, for messages.
-        networks: What it trains; nothing else changes in it.
-        adam: How.
-        start: The epoch from which on it is active; its rate falls from there.
-        interval: Steps between two of its updates, at least 1.
+        name: Name of the phase, for error messages.
+        networks: The networks that it trains; it changes no others.
+        adam: Configuration of the optimiser.
+        start: First epoch in which it is active, from 0; the learning rate decays from there.
+        interval: Steps between two updates, at least 1.
         ranks: The processes that share each batch; gradients are averaged over them.
 
     Attributes:
-        optimiser: Of all parameters of the networks.
+        optimiser: Adam on all parameters of the networks.
 
     Example:
         >>> network = nn.Linear(1, 1)
@@ -93,48 +95,48 @@ class Phase:
         self.optimiser = adam.optimiser(self.networks)
 
     def is_due(self, number: int, *, epoch: int) -> bool:
-        """Whether step `number` of an epoch trains the networks, both counted from 0."""
+        """Whether step `number`, in `epoch`, trains the networks; both are counted from 0."""
         return epoch >= self.start and number % self.interval == 0
 
     def descend(
         self, losses: Mapping[str, Tensor], number: int, *, epoch: int, rate: float | None = None
-    ) -> dict[str, Tensor]:
-        """Take one step down the sum of some losses.
+    ) -> dict[str, float]:
+        """Take one step down the gradient of the sum of some losses.
 
         Args:
-            losses: Weighted, by name.
-            number: Of the step, for the message.
-            epoch: Decides the rate.
-            rate: Takes the place of the rate that the epoch has.
+            losses: Weighted losses by name.
+            number: Number of the step, for error messages.
+            epoch: Decides the learning rate.
+            rate: Learning rate, instead of that of the epoch.
 
         Returns:
-            The losses, without their graph: means over all ranks.
+            The losses, means over all ranks.
 
         Raises:
             NotFiniteError: A loss or the gradient is not finite; no weight has been changed.
         """
-        seen = {name: value.detach().clone() for name, value in losses.items()}
-        self.ranks.average(list(seen.values()))
-        self._require_finite(seen, number)
+        parameters = [p for network in self.networks for p in network.parameters()]
         self.optimiser.zero_grad()
         torch.stack(list(losses.values())).sum().backward()
-        self.ranks.average_gradients(self._parameters())
-        gradients = [p.grad for p in self._parameters() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        self._require_finite({"gradient": norm}, number)
+        numbers = take_gradients(losses, parameters, ranks=self.ranks)
+        require_finite(numbers, number=number, name=self.name)
         for group in self.optimiser.param_groups:
             group["lr"] = self.adam.rate(epoch - self.start) if rate is None else rate
         self.optimiser.step()
         self.optimiser.zero_grad()
-        return seen
+        return {name: numbers[name] for name in losses}
 
-    def _parameters(self) -> Iterator[nn.Parameter]:
-        for network in self.networks:
-            yield from network.parameters()
 
-    def _require_finite(self, losses: Mapping[str, Tensor], number: int) -> None:
-        values = {name: float(value.detach()) for name, value in losses.items()}
-        spoilt = [f"{name} {value:g}" for name, value in values.items() if not math.isfinite(value)]
-        if spoilt:
-            told = ", ".join(spoilt)
-            raise NotFiniteError(f"{self.name}: {told} at step {number} is no number to train on")
+def initialise_once(discriminator: PatchDiscriminator, image: Float[Tensor, "b c h w"]) -> None:
+    """Fit the ActNorms of a discriminator to its first batch; later calls do nothing.
+
+    The released code does so in the first call, on generated images of the first step; we pass real
+    ones as well, as the discriminator is trained on both.
+
+    Args:
+        discriminator: Changed in place the first time.
+        image: Images as it is trained on.
+    """
+    norms = [layer for layer in discriminator.modules() if isinstance(layer, ActNorm)]
+    if norms and not all(bool(norm.initialized) for norm in norms):
+        discriminator.initialise(image)

@@ -64,10 +64,6 @@ class Arithmetic:
         self._compiles = precision == "compiled" and _has_compiler()
         self._copies: dict[nn.Module, _Copy] = {}
 
-    def about(self) -> dict[str, Any]:
-        """Return what a run is known by: nothing in float32, as before there was a choice."""
-        return {} if self.precision == "float32" else {"precision": self.precision}
-
     def ready(self, network: nn.Module, *, is_heavy: bool = False) -> Callable[..., Any]:
         """Return what computes a network's forward pass, with its weights as they are now.
 

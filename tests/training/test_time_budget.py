@@ -1,4 +1,4 @@
-"""Minutes shared among phases, and kept."""
+"""Minutes divided among phases, and kept."""
 
 import json
 from pathlib import Path
@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 
 from cinnema.core.errors import UserError
-from cinnema.recipes.finetuning_plan import Plan
+from cinnema.training.time_budget import TimeBudget
 
 
-def plan_in(folder: Path, **options: Any) -> Plan:
+def plan_in(folder: Path, **options: Any) -> TimeBudget:
     settings = {
         "about": {"seed": 0}, "shares": {"a": 1, "b": 2, "c": 1}, "minutes": 4, "clips": None,
         **options,
     }  # fmt: skip
-    return Plan(folder / "plan.json", **settings)
+    return TimeBudget(folder / "plan.json", **settings)
 
 
 def took(folder: Path, seconds: float) -> Path:

@@ -1,0 +1,143 @@
+"""Fields of a configuration as options: `--motion.clips 1000`, or a file of them.
+
+Options with a dot in their name are fields of the recipe that a command trains by. They are parsed
+apart from the command's own options, by tyro over the recipe's type, once the recipe is known.
+"""
+
+import io
+import json
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stderr
+from dataclasses import is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tyro
+
+from cinnema.core.errors import UserError
+
+_Config = TypeVar("_Config")
+
+# What tyro and pydantic print around the sentence that says what is wrong.
+_NOISE = re.compile(
+    r"1 validation error for \w+ |Value error, |\[type=[^]]*\]|For further information visit \S+"
+    r"|For full helptext.*"
+)
+
+
+def split_fields(arguments: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
+    """Take the options with a dot in their name, and their values, out of a command line.
+
+    `--set name=value` is accepted as another form of `--name value`.
+
+    Args:
+        arguments: The command line.
+
+    Returns:
+        The other arguments, and the options taken out.
+
+    Example:
+        >>> split_fields(["train", "stage1", "--motion.clips", "5", "--data", "sky"])
+        (['train', 'stage1', '--data', 'sky'], ('--motion.clips', '5'))
+    """
+    own: list[str] = []
+    fields: list[str] = []
+    words = iter(arguments)
+    taking = False
+    for word in words:
+        if word == "--set":
+            fields += _as_option(next(words, ""))
+            taking = False
+            continue
+        if word.startswith("-") and not re.match(r"-\.?\d", word):
+            taking = word.startswith("--") and "." in word.partition("=")[0]
+        (fields if taking else own).append(word)
+    return own, tuple(fields)
+
+
+def with_fields(
+    config: _Config, fields: Sequence[str] = (), *, values: Mapping[str, Any] | None = None
+) -> _Config:
+    """Return a configuration with some fields changed.
+
+    Args:
+        config: A frozen pydantic dataclass, possibly with others inside.
+        fields: Options, as `split_fields` returns them.
+        values: Nested values of fields, as JSON has them; `fields` override them. Of a field that
+            is itself a configuration, only the fields that are given change.
+
+    Returns:
+        A configuration of the same type, validated.
+
+    Raises:
+        UserError: A field does not exist, or a value is not valid.
+    """
+    from cinnema.core.config import config_from_dict
+
+    if values is not None:
+        config = config_from_dict(type(config), _merged(config, values), source="--config")
+    if not fields:
+        return config
+    errors = io.StringIO()
+    try:
+        with redirect_stderr(errors):
+            return tyro.cli(
+                type(config),
+                default=config,
+                args=list(fields),
+                config=(tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands),
+            )
+    except SystemExit as error:
+        raise UserError(_sentence(errors.getvalue())) from error
+
+
+def read_fields(file: Path) -> dict[str, Any]:
+    """Return the values of a JSON or YAML file.
+
+    Raises:
+        UserError: The file does not exist, cannot be parsed, or does not hold an object.
+    """
+    import yaml
+
+    from cinnema.core.files import check_input_file
+
+    check_input_file(file, kind="a file of fields")
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{file} is neither JSON nor YAML ({reason}): correct it") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{file} must hold an object of fields, as {{...}}: correct it")
+    return content
+
+
+def _merged(config: Any, values: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ANN401 - dataclasses
+    from cinnema.core.config import config_to_dict
+
+    merged = config_to_dict(config)
+    for name, value in values.items():
+        inner = getattr(config, name, None)
+        is_config = is_dataclass(inner) and isinstance(value, Mapping)
+        merged[name] = _merged(inner, value) if is_config else value
+    return merged
+
+
+def _sentence(box: str) -> str:
+    """Return the text of tyro's message, without its frame and title."""
+    lines = [re.sub(r"[╭╮╰╯│─]|^[+|]|[+|]$|-{3,}", " ", line) for line in box.splitlines()[1:]]
+    return " ".join(_NOISE.sub(" ", " ".join(" ".join(lines).split())).split())
+
+
+def _as_option(setting: str) -> list[str]:
+    """Return `name=value` as an option; a JSON list becomes several values."""
+    name, equals, text = setting.partition("=")
+    if not equals or not name:
+        raise UserError(f"--set needs name=value, as motion.clips=2000, got {setting!r}")
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = text
+    values = value if isinstance(value, list) else [text if isinstance(value, str) else value]
+    return [f"--{name}", *map(str, values)]
