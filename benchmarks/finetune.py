@@ -1,9 +1,9 @@
-"""Two weights files on scenes that neither has seen: what a fine-tuning gave beyond its own clips.
+"""Compares two weights files on scenes that neither was trained on.
 
     python benchmarks/finetune.py landscape mine.safetensors --data clips --texture fire
 
-The scenes are those that the manifest of the clips keeps for validation, cut as `cinnema validate`
-cuts them; every clip is measured with both models.
+It shows what fine-tuning changes beyond its own clips. The scenes are those of the validation
+split, cut as in `cinnema validate`; every clip is measured with both models.
 """
 
 import argparse
@@ -50,18 +50,18 @@ def main() -> int:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("before", help="name of bundled weights, or a weights file")
-    parser.add_argument("after", help="likewise")
-    parser.add_argument("--data", type=Path, required=True, help="folder with a manifest.json")
-    parser.add_argument("--texture", action="append", required=True)
-    parser.add_argument("--clips", type=int, default=8, help="rendered, of all scenes together")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("before", help="name of shipped weights, or a weights file")
+    parser.add_argument("after", help="the same")
+    parser.add_argument("--data", type=Path, required=True, help="folder of videos or packed data")
+    parser.add_argument("--texture", action="append", required=True, help="may be repeated")
+    parser.add_argument("--clips", type=int, default=8, help="number of rendered clips")
+    parser.add_argument("--json", type=Path, help="file to write the scores to")
     parser.add_argument("--strips", type=Path, help="PNG file of clips, reconstructions, samples")
     return parser.parse_args()
 
 
 def unseen(options: argparse.Namespace, shape: Stage1Config) -> list[SceneCrops]:
-    """Cut the clips of the scenes that nothing was trained on."""
+    """Cut clips of the scenes of the validation split."""
     data, dataset = landscape().data, open_dataset(options.data)
     return load_crops(
         dataset,

@@ -20,16 +20,14 @@ from typing import Any
 
 import torch
 from machine import load
-from random_clips import random_crops
 from rich.console import Console
 from rich.table import Table
+from torch import nn
+from training_steps import own_step
 
 from cinnema.core.devices import choose_device
 from cinnema.core.distributed import Ranks, joined_ranks
-from cinnema.models.warping.stage1 import Stage1
 from cinnema.recipes import landscape
-from cinnema.training.loop import Position
-from cinnema.training.warping import WarpingStep
 
 _WARM_UP = 2
 
@@ -74,14 +72,9 @@ def _work(options: argparse.Namespace) -> None:
     recipe = landscape()
     config = dataclasses.replace(recipe.motion, batch_size=options.batch)
     with joined_ranks(device) as ranks:
-        share = ranks.share(options.batch)
-        model = Stage1(recipe.stage1)
-        batch = random_crops(recipe, share.stop - share.start)
-        step = WarpingStep(model, config, device=device, ranks=ranks)
-        seconds = _seconds_of_step(
-            lambda number: step.take(batch, Position(number)), ranks, steps=options.steps
-        )
-        waiting = _seconds_of_averaging(model, ranks, device=device)
+        step, take = own_step(recipe, config, device=device, ranks=ranks)
+        seconds = _seconds_of_step(take, ranks, steps=options.steps)
+        waiting = _seconds_of_averaging(step.networks, ranks, device=device)
         if ranks.is_first:
             print(json.dumps({"rate": options.batch / seconds, "averaging": waiting / seconds}))
 
@@ -97,7 +90,7 @@ def _seconds_of_step(take: Any, ranks: Ranks, *, steps: int) -> float:  # noqa: 
     return (time.perf_counter() - start) / steps
 
 
-def _seconds_of_averaging(model: Stage1, ranks: Ranks, *, device: torch.device) -> float:
+def _seconds_of_averaging(model: nn.Module, ranks: Ranks, *, device: torch.device) -> float:
     """Return the time to average the gradients when all processes are ready."""
     trained = [p for p in model.parameters() if p.requires_grad]
     gradients = [torch.zeros(p.shape, device=device) for p in trained]
