@@ -87,7 +87,7 @@ def test_a_file_can_add_discriminators_and_replaces_tables_and_lists() -> None:
         (["--recipe", "robot"], "has no option --recipe any more"),
         (["--foregrounds", "walls", "robot"], "no synthetic skies"),
         (["nothing"], "there is no recipe 'nothing': use one of landscape, person, robot"),
-        ([], "clips"),
+        (["--data", "nowhere"], "nowhere does not exist"),
     ],
 )  # fmt: skip
 def test_a_mistake_ends_with_2_and_one_line_and_leaves_no_folder(
@@ -98,10 +98,11 @@ def test_a_mistake_ends_with_2_and_one_line_and_leaves_no_folder(
     message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "clips").mkdir()
     result = cinnema("train", "stage1", *PLACES, *options)
     assert (result.code, len(result.err)) == (2, 1)
     assert re.search(message, result.err[0])
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [tmp_path / "clips"]
 
 
 def test_a_dry_run_prints_a_config_and_its_cost_and_refuses_what_the_run_refuses(

@@ -13,7 +13,7 @@ from cinnema.backbones.lpips import LPIPS
 from cinnema.data.crops import Scene, SceneCrops, SplitCrops
 from cinnema.models.files import load_warping_model
 from cinnema.models.warping.stage1 import Stage1Config
-from cinnema.recipes import assembly
+from cinnema.recipes import clips
 
 Run = Callable[..., Any]
 
@@ -34,7 +34,7 @@ def crops(monkeypatch: pytest.MonkeyPatch, tiny_weights: Path) -> None:
     shape = load_warping_model(str(tiny_weights), purpose="tests").config.stage1
     train = [crops_of(name, shape, num=2, seed=i) for i, name in enumerate("abc")]
     split = SplitCrops(train, [crops_of("d", shape, num=1, seed=5)], ())
-    monkeypatch.setattr(assembly, "split_crops", lambda *_, **__: split)
+    monkeypatch.setattr(clips, "split_crops", lambda *_, **__: split)
     torch.manual_seed(0)
     lpips = LPIPS("alex").eval()
     monkeypatch.setattr(LPIPS, "load", lambda _: lpips)

@@ -292,17 +292,16 @@ class Show:
         return DONE
 
 
-def open_data(path: Path, *, size: int | None = None) -> "PackedDataset":
-    """Open a packed data set or a folder of videos; show progress and notes on standard error.
+def open_data(path: Path, progress: "Callable[[str, int, int], None]") -> "PackedDataset":
+    """Open a packed data set or a folder of videos, and print its notes to standard error.
 
     Args:
         path: The folder.
-        size: Width and height to which frames are resized when they are read; None keeps them.
+        progress: Called with what is done, how much of it, and the total, while videos are packed.
     """
     from cinnema.data.dataset import open_dataset
 
-    with Progress(total=0) as bar:
-        dataset = open_dataset(path, size=size, progress=bar.report)
+    dataset = open_dataset(path, progress=progress)
     for note in dataset.manifest.notes:
         print(f"cinnema: {path}: {note}", file=sys.stderr, flush=True)
     return dataset

@@ -3,8 +3,7 @@
 import importlib.util
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from cinnema.cli.console import DONE, Progress
+from cinnema.cli.data import open_data
 from cinnema.cli.options import Device, Weights, at_least
 from cinnema.core.bundled import find_weights
 from cinnema.core.errors import UserError
@@ -102,7 +102,7 @@ class ClipOptions:
             seed=self.seed,
             **chosen,
         )
-        training = dataset if self.training is None else self.open(self.training, tell)
+        training = dataset if self.training is None else open_data(self.training, tell)
         return evaluate_model(
             loaded.model,
             dataset,
@@ -114,12 +114,6 @@ class ClipOptions:
             progress=tell,
             **options,
         )
-
-    def open(self, folder: Path, tell: Tell) -> "PackedDataset":
-        """Open packed clips, or pack a folder of videos."""
-        from cinnema.data.dataset import open_dataset
-
-        return open_dataset(folder, progress=tell)
 
     def _split(self, model: "VideoModel", dataset: "PackedDataset") -> "Split":
         """Choose a split, and print which and why unless it is the test split."""
@@ -212,8 +206,9 @@ class Evaluate(ClipOptions):
 
         loaded = load_model(self.weights)
         base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        with shown_progress() as tell:
-            dataset = ranks.first_then_all(lambda: self.open(self.data, tell))
+        with Progress(total=0) as bar:
+            tell = bar.report
+            dataset = ranks.first_then_all(lambda: open_data(self.data, tell))
             return self.evaluate(
                 loaded,
                 dataset,
@@ -238,23 +233,6 @@ class Evaluate(ClipOptions):
             from cinnema.evaluation.report import write_report
 
             print(write_report(evaluation, self.report, overwrite=True), flush=True)
-
-
-@contextmanager
-def shown_progress() -> Iterator[Tell]:
-    """Show progress, and yield a function to call with what is done, how much, and of how much.
-
-    Example:
-        >>> with shown_progress() as tell:
-        ...     tell("measuring", 3, 10)
-    """
-    with Progress(total=0) as bar:
-
-        def tell(text: str, done: int, total: int) -> None:
-            bar.begin(text)
-            bar.reach(done, total=total)
-
-        yield tell
 
 
 def require_report() -> None:

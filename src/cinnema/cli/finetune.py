@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import tyro
 
 from cinnema.cli.console import DONE, Progress
+from cinnema.cli.options import Device, Weights
+from cinnema.core.bundled import find_weights
 from cinnema.core.errors import UserError
+from cinnema.core.files import check_input_folder
 
 if TYPE_CHECKING:
     import torch
@@ -28,8 +31,8 @@ class Finetune:
     it was. The same command resumes after an interruption.
     """
 
-    weights: Annotated[str, tyro.conf.Positional] = "landscape"
-    """Name of bundled weights, or a weights file, to start from."""
+    weights: Annotated[Weights, tyro.conf.Positional] = "landscape"
+    """Weights to start from: the name of bundled ones or a file."""
     data: Path
     """Folder of videos, or a packed data set; videos from a still camera are best."""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="MINE.safetensors")]
@@ -56,10 +59,10 @@ class Finetune:
     afterwards."""
     overwrite: bool = False
     """Replace existing files."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1 or mps."""
+    device: Device = "auto"
+    """Device to compute on; auto takes a GPU if there is one."""
     threads: int | None = None
-    """Threads on the CPU; defaults to all cores."""
+    """Threads on the CPU; by default as many as there are cores."""
 
     renamed: ClassVar[dict[str, str]] = {
         "--clips": "--data",
@@ -69,6 +72,10 @@ class Finetune:
 
     def run(self) -> int:
         """Adapt, write, and print the table and the paths."""
+        if self.output.suffix != ".safetensors":
+            raise UserError(f"--output must end in .safetensors, got {self.output}: rename it")
+        check_input_folder(self.data, kind="videos")
+        find_weights(self.weights)
         from cinnema.core.devices import choose_device, use_threads
         from cinnema.evaluation.before_after import draw_strips
         from cinnema.models.files import load_model, load_warping_model
@@ -80,8 +87,6 @@ class Finetune:
             save_finetuned,
         )
 
-        if self.output.suffix != ".safetensors":
-            raise UserError(f"--output must end in .safetensors, got {self.output}: rename it")
         refuse_files(finetuned_files(self.output), overwrite=self.overwrite)
         use_threads(self.threads)
         config, device = self._config(), choose_device(self.device)

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from cinnema.cli.console import DONE, report_error
-from cinnema.cli.evaluate import ClipOptions, shown_progress
+from cinnema.cli.console import DONE, Progress, report_error
+from cinnema.cli.data import open_data
+from cinnema.cli.evaluate import ClipOptions
 from cinnema.cli.options import Weights, at_least
 from cinnema.core.errors import UserError
 from cinnema.core.files import sha256_of, write_json
@@ -58,8 +59,8 @@ class Measure(ClipOptions):
 
         loaded, device = load_model(self.weights), choose_device(self.device)
         with ExitStack() as stack:
-            tell = stack.enter_context(shown_progress())
-            dataset = self.open(self.data, tell)
+            tell = stack.enter_context(Progress(total=0)).report
+            dataset = open_data(self.data, tell)
             stack.enter_context(one_thread())
             try:
                 evaluation = self.evaluate(

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import tyro
 
 from cinnema.cli.console import DONE, Progress
+from cinnema.cli.options import Device
 from cinnema.core.errors import UserError
+from cinnema.core.files import check_input_folder
 
 if TYPE_CHECKING:
     import torch
@@ -60,18 +62,20 @@ class _Training(RecipeChoice):
     run_folder: Annotated[Path, tyro.conf.arg(name="run", aliases=["--run-folder"])]
     """Folder of the run, with checkpoints and numbers; an existing run is resumed."""
     foregrounds: Path | None = None
-    """landscape: folder of photographs without motion, for the foregrounds of synthetic skies."""
+    """Of landscape: folder of photographs without motion, as foregrounds of synthetic skies."""
     dry_run: bool = False
     """Train nothing: check everything, print the recipe, and what it will cost on this device."""
     tensorboard: bool = False
     """Write the numbers for TensorBoard as well, into each training's folder."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1 or mps. Under torchrun, cuda means a GPU for each process."""
+    device: Device = "auto"
+    """Device to compute on; auto takes a GPU if there is one. Under torchrun each process gets a
+    GPU of its own."""
     threads: int | None = None
-    """Threads on the CPU; defaults to all cores."""
+    """Threads on the CPU; by default as many as there are cores."""
 
     def run(self) -> int:
         """Train, or estimate the cost; print the path of the weights."""
+        check_input_folder(self.data, kind="clips")
         from cinnema.core.devices import choose_device, use_threads
         from cinnema.core.distributed import joined_ranks
 

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from cinnema.cli.console import DONE
+from cinnema.cli.options import Device
 from cinnema.core.errors import UserError
+from cinnema.core.files import check_input_folder
 
 if TYPE_CHECKING:
     from cinnema.paper.recipes import PaperRecipe
@@ -28,9 +30,9 @@ class TrainPaper:
     run_folder: Annotated[Path, tyro.conf.arg(name="run", aliases=["--run-folder"])]
     """Folder of the run, with checkpoints, numbers and the weights; an existing run is resumed."""
     texture: Literal["clouds", "fire", "vegetation", "waterfall"] | None = None
-    """dtdb: which of its textures."""
+    """Of dtdb: the texture."""
     control: bool = False
-    """bair: condition the cINN on the position of the arm at the last frame."""
+    """Of bair: condition the cINN on the position of the arm at the last frame."""
     tiny: bool = False
     """Narrow networks at 64 px, and two epochs: a test that everything works."""
     config: Path | None = None
@@ -46,13 +48,15 @@ class TrainPaper:
     """Write the numbers for TensorBoard as well, into each training's folder."""
     workers: int = 1
     """Processes that prepare batches."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1 or mps. Under torchrun, cuda means a GPU for each process."""
+    device: Device = "auto"
+    """Device to compute on; auto takes a GPU if there is one. Under torchrun each process gets a
+    GPU of its own."""
     threads: int | None = None
-    """Threads on the CPU; defaults to all cores."""
+    """Threads on the CPU; by default as many as there are cores."""
 
     def run(self) -> int:
         """Train, and print the path of the weights file."""
+        check_input_folder(self.data, kind="packed clips")
         from cinnema.core.devices import choose_device, use_threads
         from cinnema.core.distributed import joined_ranks
 

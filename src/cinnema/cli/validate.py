@@ -6,8 +6,8 @@ from typing import Annotated
 
 import tyro
 
-from cinnema.cli.console import DONE
-from cinnema.cli.evaluate import Json, shown_progress
+from cinnema.cli.console import DONE, Progress
+from cinnema.cli.evaluate import Json
 from cinnema.cli.options import Weights
 from cinnema.core.bundled import find_weights
 from cinnema.core.errors import UserError
@@ -48,9 +48,9 @@ class Validate:
 
         use_threads(self.threads)
         model = load_warping_model(self.weights, purpose="`cinnema validate`")
-        with shown_progress() as tell:
+        with Progress(total=0) as bar:
             crops = split_crops(
-                landscape().data, model.config.stage1, root=self.data, progress=tell
+                landscape().data, model.config.stage1, root=self.data, progress=bar.report
             )
             evaluation = evaluate_crops(
                 model,
@@ -58,7 +58,7 @@ class Validate:
                 train=crops.train,
                 name=self.data.name,
                 sha256=load_model(self.weights).sha256,
-                progress=tell,
+                progress=bar.report,
             )
         print(as_text(evaluation), flush=True)
         if self.json_file is not None:
