@@ -1,4 +1,4 @@
-"""What continues a first frame: the model, the baselines that it has to beat, and bounds.
+"""Methods that continue a first frame: the model, baselines and bounds.
 
 Every random draw depends on the seed and the start alone, so it is the same in any batch and on any
 process.
@@ -36,13 +36,13 @@ _ENCODED_AT_ONCE = 8
 
 
 class Baseline(ABC):
-    """Something that continues first frames, as a row of the table.
+    """A method that continues first frames; one row of the result table.
 
     Attributes:
         name: Name of the row.
-        kind: Kind of the row.
-        about: What it is, in one sentence.
-        is_stochastic: Whether it has several futures of a start.
+        kind: "model", "baseline", or "real" for real clips.
+        about: Description of the row, in one sentence.
+        is_stochastic: Whether it can draw several futures of one start.
         sees_real: Whether it uses real frames after the first.
     """
 
@@ -58,7 +58,7 @@ class Baseline(ABC):
 
         Args:
             clips: The real clips. Only baselines with `sees_real` use frames after the first.
-            sample: Number of the future, for stochastic baselines.
+            sample: Index of the future, from 0; only stochastic baselines use it.
         """
 
     def num_futures(self, clip: RealClip, *, most: int) -> int:
@@ -66,7 +66,7 @@ class Baseline(ABC):
 
         Args:
             clip: The real clip of the start.
-            most: K, the number that is wanted of stochastic baselines.
+            most: K, the number of futures requested of a stochastic baseline.
         """
         del clip
         return most if self.is_stochastic else 1
@@ -77,7 +77,7 @@ class OtherFutures(Baseline):
 
     Args:
         clips: The data set.
-        others: From `ClipSet.other_futures`, for at least one start.
+        others: Other clips by the key of a start, from `ClipSet.other_futures`; not empty.
     """
 
     name = "another real future"
@@ -268,7 +268,7 @@ class Prior(DecodedBaseline):
         model: The model in evaluation mode.
         prior: The fitted distribution.
         name: Name of the row.
-        about: What it is, in one sentence.
+        about: Description of the row, in one sentence.
         seed: Seed of all draws.
     """
 
@@ -320,7 +320,7 @@ class TrainingClips:
 
 
 class NearestTraining(Baseline):
-    """The training clip whose first frame is nearest to x0: what memorising would give.
+    """The training clip whose first frame is nearest to x0: the result of memorising.
 
     Args:
         training: The training clips.
@@ -375,7 +375,7 @@ def fit_training(model: VideoModel, clips: PackedClips, *, seed: int) -> Trainin
         seed: Seed of the latents.
 
     Raises:
-        UserError: They are of fewer than two source videos.
+        UserError: `clips` has fewer than two source videos.
     """
     training = TrainingClips(clips)
     z, c, groups = _latents(model, training, seed=seed)
@@ -459,10 +459,10 @@ def draws(
     """Return a standard normal row of the length of z for each clip, on the CPU.
 
     Args:
-        model: The model whose z it is.
+        model: Model that defines the length of z.
         clips: The clips; a clip's row depends on its start, the seed and the purpose alone.
         seed: Seed of the draws.
-        purpose: What they are for; another purpose gives other rows.
+        purpose: Label that enters the seed; different labels give independent draws.
     """
     generators = (_generator(clip, seed=seed, purpose=purpose) for clip in clips)
     return torch.stack([torch.randn(model.z_dim, generator=g) for g in generators])

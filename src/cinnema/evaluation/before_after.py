@@ -36,17 +36,17 @@ from cinnema.media.pictures import to_pixels, to_tensor
 from cinnema.models.warping.model import WarpingModel
 from cinnema.models.warping.stage1 import Stage1
 
-_NUM_DRAWS = 4  # of noise on z, for a likelihood
+_NUM_DRAWS = 4  # noise samples per clip, for its likelihood
 _GAP, _GREY, _LABEL = 4, 128, 96
 
 
 @dataclass(frozen=True)
 class ClipScore:
-    """Numbers of one clip.
+    """Scores of one clip.
 
     Attributes:
-        source: Its source video.
-        values: The numbers by name.
+        source: Name of the clip's source video.
+        values: Scores by name.
     """
 
     source: str
@@ -54,7 +54,7 @@ class ClipScore:
 
 
 Scores = Mapping[str, Sequence[ClipScore]]
-"""Numbers of each clip, by kind of measurement."""
+"""Scores of each clip, by kind ("reconstruction", "samples", "likelihood", ...)."""
 
 
 @dataclass(frozen=True)
@@ -103,8 +103,8 @@ class Comparison:
     """Two models on the same clips.
 
     Attributes:
-        names: Names of the two.
-        rows: The quantities.
+        names: Names of the two models.
+        rows: The compared quantities.
         over: What is resampled for the intervals: "videos", or with fewer than three of them
             "clips of 2 video(s)".
     """
@@ -157,11 +157,11 @@ class BeforeAfter:
     Attributes:
         held_out: Held-out clips by source video, at least one.
         skies: Simulated clips that a tuned model should not forget; may be empty.
-        lpips: The distance, on the models' device.
+        lpips: LPIPS network, on the models' device.
         times: Frames that are compared, from 1 to T.
-        num_rendered: Clips of all videos together that are decoded and compared.
-        num_started: Clips of all videos together from which samples are drawn.
-        num_samples: Samples of each of these.
+        num_rendered: Total number of clips that are decoded and compared, over all videos.
+        num_started: Total number of clips from which samples are drawn, over all videos.
+        num_samples: Number of samples drawn for each of these clips.
         seed: Seed of the samples and of the noise.
     """
 
@@ -217,8 +217,8 @@ class BeforeAfter:
 
         Args:
             names: Names of the models.
-            before: Scores of the first: of `stage1`, or of that and `stage2` together.
-            after: Scores of the second; kinds that only one of them has are left out.
+            before: Scores of the first model, from `stage1` or from both stages.
+            after: Scores of the second model; only kinds that both models have are compared.
         """
         num_videos = len(self.held_out)
         by_clip = num_videos < MIN_SOURCES
@@ -263,7 +263,7 @@ def _flow(stage1: Stage1, crops: Sequence[SceneCrops]) -> list[ClipScore]:
 def _likelihood(
     model: WarpingModel, crops: Sequence[SceneCrops], *, seed: int
 ) -> list[ClipScore]:  # fmt: skip
-    """Return the negative log-likelihood of each clip's z without a control; none of no crops."""
+    """Return the negative log-likelihood of each clip's z without a control; may be empty."""
     if not crops:
         return []
     latents = encode_scenes(model.stage1, crops, num=max(map(len, crops)))
@@ -294,7 +294,7 @@ def draw_strips(
     Every row begins with x0; its other frames are spread evenly over the clip.
 
     Args:
-        path: Path of the file; one that is there is replaced.
+        path: Path of the file; an existing file is replaced.
         models: Models by the names that label their rows.
         crops: Clips by source video, which are taken in turn.
         num_clips: Number of clips.
@@ -304,7 +304,7 @@ def draw_strips(
     rows: list[UInt8[np.ndarray, "h _ 3"]] = []
     for number in range(num_clips):
         source = crops[number % len(crops)]
-        index = number * len(source) // num_clips  # far apart, where they are of one video
+        index = number * len(source) // num_clips  # far apart within one video
         real = np.asarray(source.frames[index])
         times = np.linspace(0, len(real) - 1, num_frames).round().astype(int)
         rows.append(_labelled("real", real[times]))

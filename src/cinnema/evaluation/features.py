@@ -27,7 +27,7 @@ Precision = Literal["float32", "mixed", "bfloat16"]
 # mostly because of the wide convolutions at the beginning (benchmarks/i3d.py).
 _HARMLESS = ("conv3d_1a", "mixed_3b", "mixed_4")
 
-_IN_MEMORY = 512  # clips: several metrics ask for those of a batch
+_IN_MEMORY = 512  # clips; several metrics use the features of the same batch
 _FRAMES_AT_ONCE = 32
 
 
@@ -36,10 +36,10 @@ class FeatureNetwork:
     """A network that maps a clip to features.
 
     Attributes:
-        name: Its name.
+        name: Name of the network.
         identity: What determines the features: SHA-256 of the file, layer, resize, precision.
         compute: Maps one clip of pixels to its features, of any shape.
-        min_frames: Number of frames of the shortest clip that it takes.
+        min_frames: Smallest number of frames that the network accepts.
     """
 
     name: str
@@ -52,7 +52,7 @@ class FeatureCache:
     """Arrays on disk by key, in one SQLite file that several processes can use at once.
 
     Args:
-        folder: Folder of the file; made if it is missing.
+        folder: Folder of the file; created if missing.
 
     Raises:
         UserError: The folder cannot be written to, or contains a damaged file.
@@ -70,7 +70,7 @@ class FeatureCache:
             raise self._unusable(error) from error
 
     def read(self, key: str) -> NDArray[np.float32] | None:
-        """Return the array of a key, flattened; None if there is none."""
+        """Return the flattened array of a key, or None if the key is not in the cache."""
         try:
             row = self._database.execute(
                 "SELECT value FROM features WHERE key = ?", (key,)
@@ -80,7 +80,7 @@ class FeatureCache:
         return None if row is None else np.frombuffer(row[0], dtype=np.float32)
 
     def write(self, key: str, value: Float32[np.ndarray, "*shape"]) -> None:
-        """Write the array of a key; one that is there is replaced."""
+        """Write the array of a key, replacing an existing one."""
         try:
             self._database.execute(
                 "INSERT OR REPLACE INTO features VALUES (?, ?)", (key, value.tobytes())
@@ -113,11 +113,11 @@ class ArrayCache:
     def get(
         self, key: str, compute: Callable[[], Float32[np.ndarray, " n"]]
     ) -> NDArray[np.float32]:
-        """Return the array of a key, computed if it is not there yet.
+        """Return the array of a key, computing it on a cache miss.
 
         Args:
-            key: A text that determines the array.
-            compute: Computes it.
+            key: String that identifies the array.
+            compute: Function that computes the array on a cache miss.
         """
         row = self._memory.get(key)
         if row is None and self._cache is not None:
@@ -189,10 +189,10 @@ def i3d_network(
     device: torch.device,
     precision: Precision = "float32",
 ) -> FeatureNetwork:
-    """Return I3D as FVD, DTFVD and diversity use it.
+    """Return the I3D network whose features FVD, DTFVD and diversity use.
 
     Args:
-        i3d: The network in evaluation mode; it is changed to its fast layout, and moved.
+        i3d: The network in evaluation mode; its layout, precision and device change in place.
         sha256: SHA-256 of its file.
         layer: "logits" or "features".
         resize: How frames are resized to 224 x 224.
@@ -218,7 +218,7 @@ def inception_network(inception: Inception, sha256: str, *, device: torch.device
     """Return FID's Inception: the features of every frame of a clip, concatenated.
 
     Args:
-        inception: The network in evaluation mode; it is moved.
+        inception: The network in evaluation mode; it is moved to `device`.
         sha256: SHA-256 of its file.
         device: Device that it computes on.
     """

@@ -1,6 +1,6 @@
 """Scores on held-out clips while a model is trained.
 
-Training is handed these as callables, so that it does not import evaluation. Each call computes on
+Training receives these as callables, so that it does not import evaluation. Each call computes on
 the same clips with the same noise, so its numbers can be compared over a training.
 """
 
@@ -67,10 +67,10 @@ def latent_validation(
 
     "nll" is the mean over all clips, in nats per dimension, "nll_<texture>" that of a texture;
     lower is better. Where the flow takes a control, "nll" is the mean of "nll_free", without it,
-    and "nll_told", conditioned on it as far as it is known.
+    and "nll_told", conditioned on its known entries.
 
     Args:
-        stage1: Trained; it is set to evaluation, and encodes the clips once, here.
+        stage1: Trained stage 1; it is set to evaluation mode and encodes the clips once.
         crops: Validation scenes.
         num: Largest number of clips of a scene.
         noise: Standard deviation of q(z | X); defaults to that of stage 1.
@@ -118,7 +118,7 @@ def keypoint_validation(
     Args:
         clips: Held-out clips on the CPU.
         lpips: LPIPS on the CPU.
-        twins: Landmarks that look alike, see `KeypointTraining`.
+        twins: Symmetric landmarks; see `KeypointTraining.symmetric_keypoints`.
     """
     places = sides_apart(clips.track, twins)
     video = clips.video

@@ -58,7 +58,7 @@ class SceneLatents:
 
     Attributes:
         pool: Features of x0, and z without noise.
-        groups: Number of each clip's scene.
+        groups: Index of each clip's scene in `scenes`.
         scenes: Names of the scenes.
         textures: Texture of each scene.
     """
@@ -73,7 +73,7 @@ def encode_scenes(stage1: Stage1, crops: Sequence[SceneCrops], *, num: int) -> S
     """Encode clips of each scene on stage 1's device; the result is on the CPU.
 
     Args:
-        stage1: Set to evaluation.
+        stage1: Stage 1; it is set to evaluation mode.
         crops: The scenes, at least one.
         num: Largest number of clips of a scene.
     """
@@ -100,7 +100,7 @@ def encode_clips(stage1: Stage1, clips: Sequence[RealClip]) -> LatentPool:
 
     Args:
         stage1: Stage 1 in evaluation mode.
-        clips: The clips; their optical flow is computed where it is not there yet.
+        clips: The clips; their optical flow is computed where it is missing.
     """
     known = [with_flow(clip) for clip in clips]
     return encode(

@@ -25,7 +25,7 @@ from cinnema.evaluation.statistics.bootstrap import hash_of
 
 ProtocolName = Literal["aligned", "paper"]
 
-_SPREAD = 6  # windows of a clip
+_SPREAD = 6  # windows of a clip, at most
 _PAPER_LIMITS = {"paper (BAIR)": 256, "paper (iPER)": 1000}
 _SAMPLES_OF_DTDB = 5
 
@@ -55,15 +55,15 @@ class Start:
 
 @dataclass(frozen=True, kw_only=True)
 class RealClip:
-    """The real clip of a start, and what is known of it.
+    """The real clip of a start, and its known ground truth.
 
     Attributes:
         start: The start.
         frames: x0 and the T frames after it, at the model's size.
         eta: The true control of these frames, where it is known.
-        track: The track of the control at each frame, where it is known.
+        track: Value of the control at each frame, where it is known.
         still: Where nothing moves throughout the clip, where that is known.
-        shared_start: Name that clips with the same first frame share, if there are any.
+        shared_start: Identifier that clips with the same first frame share; None if unique.
         flow: Backward optical flow of frames 1..T to x0 as block means, in picture widths (x) and
             heights (y), where it has been computed before.
         motion: The longest displacement over the clip in each cell of a grid, in pixels, likewise.
@@ -129,7 +129,7 @@ class ClipSet(ABC):
         return None
 
     def other_futures(self) -> Mapping[str, Sequence[Start]]:
-        """Return for starts with other real futures, by their keys, these futures, at least one."""
+        """Return other real futures by the key of a start; starts without any are left out."""
         return {}
 
     def fps(self, start: Start) -> float:
@@ -230,9 +230,9 @@ class PackedClips(ClipSet):
     def other_futures(self) -> Mapping[str, Sequence[Start]]:
         """Return the other clips of the data set that go on from the same first frame.
 
-        They come in the manifest's order, from the clip after the start's own round to the one
-        before it, so that the clips of a start do not all have the same one first. Windows that do
-        not begin with their clip have none, as only first frames are shared.
+        They come in the manifest's order, cyclically from the clip after the start's own, so
+        that the clips of a start do not all have the same one first. Windows that do not begin
+        with their clip have none, as only first frames are shared.
         """
         entries = self._dataset.manifest.clips
         positions: dict[str, list[int]] = {}
@@ -330,7 +330,7 @@ class Protocol:
 
     Attributes:
         name: "aligned", or "paper" and the data set.
-        about: The same in words.
+        about: Description of the protocol.
         num_frames: Number of generated frames that are compared, at most T.
         with_x0: Whether x0 is put before the generated frames, as part of their clip.
         lag: Generated frame t is compared with real frame t - lag; 0 is the same time.
@@ -436,7 +436,7 @@ def choose_starts(
 ) -> list[Start]:
     """Choose the starts that are evaluated.
 
-    By the protocol "aligned" each clip has up to six windows that do not overlap, spread over it;
+    With the protocol "aligned", each clip has up to six windows without overlap, spread over it;
     clips that share their first frame have one, from that frame. Where there are more than `most`,
     those with the smallest hashes are taken, so that a larger number contains a smaller one's.
 
@@ -513,7 +513,7 @@ def _windows(
 def choose_split(
     dataset: PackedDataset, *, num_frames: int, stride: int | None = None
 ) -> tuple[Split, str]:
-    """Return the split to evaluate on, and in one sentence which it is and why.
+    """Return the split to evaluate on, and a sentence that states the choice and its reason.
 
     The first of test, validation and train that has a clip of T + 1 frames.
 

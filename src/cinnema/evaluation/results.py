@@ -29,7 +29,7 @@ FROZEN, RECONSTRUCTION = "frozen first frame", "reconstruction"
 
 _WIDTH = 168
 _BETTER = {"lower": "lower", "higher": "higher", "real": "as real"}
-_MAX_COLUMNS = 7  # of one printed table
+_MAX_COLUMNS = 7  # columns of one printed table, at most
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,11 +65,11 @@ class Column:
     """A measured quantity.
 
     Attributes:
-        name: Its short name, unique in an evaluation: "FVD", "LPIPS (VGG16)".
+        name: Short name, unique in an evaluation: "FVD", "LPIPS (VGG16)".
         better: Which values are better.
         unit: Its unit, as "dB"; empty for numbers without one.
         digits: Number of digits after the decimal point in tables.
-        about: What it is: of what, by which network, in which range.
+        about: Description: of what, by which network, in which range.
         group: Columns of one group are shown together: "quality".
         target: The value that it is required to reach, if any.
     """
@@ -102,11 +102,11 @@ class Row:
     Attributes:
         name: Unique in the table: "cINN", "frozen first frame".
         kind: Whether it is of real clips, of the model, or of a baseline.
-        about: What it is, in one sentence.
+        about: Description of the row, in one sentence.
         sees_real: Whether it depends on real frames after the first, as the reconstruction does:
             such a row is a bound, not a competitor.
         cells: Cells by column; columns that do not apply to the row are left out.
-        parts: Cells of a part of the clips, by the part's name, if that was asked for.
+        parts: Cells of parts of the clips (labels, sources) by name, if requested.
     """
 
     name: str
@@ -131,7 +131,7 @@ class Curve:
         high: Upper ends of the intervals.
         style: Whether points are joined to a line.
         diagonal: Whether the line y = x is drawn (in a QQ plot).
-        about: What it shows, in one sentence.
+        about: Description of the plot, in one sentence.
     """
 
     title: str
@@ -157,7 +157,7 @@ class Curve:
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """One clip, real and as rows of the table continue it.
+    """A real clip, and its continuations by rows of the table.
 
     Attributes:
         title: "best", "median" or "worst", and by which score.
@@ -268,7 +268,7 @@ def as_text(evaluation: Evaluation) -> str:
     """Return the tables for a terminal: value, number of clips and sources, 95 % interval.
 
     Args:
-        evaluation: What was measured.
+        evaluation: The results.
     """
     console = Console(file=io.StringIO(), width=_WIDTH, markup=False, color_system=None)
     for title, columns in _groups(evaluation.columns):

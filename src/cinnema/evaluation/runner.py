@@ -1,6 +1,6 @@
 """Computes a list of metrics over the starts of a clip set, for the model and the baselines.
 
-Starts come in batches and are forgotten: metrics keep sums, or a few numbers for each clip. The
+Starts are read in batches and not kept: metrics keep sums, or a few numbers for each clip. The
 starts are divided among processes, whose sums add up to the same numbers.
 """
 
@@ -62,7 +62,7 @@ _MAX_CONTROLS = 256
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class EvaluationSettings:
-    """What is measured, and how much of it.
+    """Settings of an evaluation.
 
     Attributes:
         only: Names of the metrics; None for all general ones.
@@ -97,7 +97,7 @@ class EvaluationSettings:
 
     @property
     def num_samples(self) -> int:
-        """K."""
+        """K, the number of futures of each start."""
         return self.samples or (5 if self.protocol == "paper" else 2)
 
     @property
@@ -131,15 +131,15 @@ def evaluate_model(
         model: The model; moved to the device and set to evaluation.
         dataset: Packed clips; frames of another size than the model's are stretched to it.
         backbones: Networks from `find_backbones`: a column whose network is missing says so.
-        settings: What is measured; see there for the default.
+        settings: Settings; defaults to `EvaluationSettings()`.
         training: Data whose split train priors are fitted to; defaults to `dataset`.
-        reader: Returns what reads end points off pictures, for task metrics of robots.
-        against: Another model; paired differences to it are reported for metrics that can.
+        reader: Returns the network that reads end points, for task metrics of robots.
+        against: Another model; metrics that support it report paired differences.
         sha256: SHA-256 of the model's file, for the record.
         cache: Cache of features between runs.
         device: Device to compute on; defaults to the model's.
         ranks: The processes that measure together; only this one if None.
-        progress: Called with what is done, the number of continuations done, and of all.
+        progress: Called with a description, the number of finished continuations, and the total.
 
     Returns:
         The result; None on all processes but the first.
@@ -180,18 +180,18 @@ def evaluate_crops(
 ) -> Evaluation:
     """Evaluate a warping model on crops of scenes that it was not trained on, in float32.
 
-    If the early stop of stage 2 used the likelihood on the same scenes, that is flattered a little.
+    If stage 2 was stopped early on these scenes, their likelihood is slightly optimistic.
 
     Args:
         model: The model; set to evaluation.
         validation: Crops of scenes that it was not trained on, at least one.
         train: Crops of training scenes, two at least, which priors are fitted to.
         name: Name of the data.
-        warping: How many clips are measured; see there for the default.
+        warping: Numbers of clips that are measured; defaults to `WarpingSettings()`.
         num_samples: K, samples of each start.
         seed: Seed of all draws.
         sha256: SHA-256 of the model's file, for the record.
-        progress: Called with what is done, the number of clips done, and of all.
+        progress: Called with a description, the number of finished clips, and the total.
 
     Raises:
         UserError: There are too few scenes, or a frame to compare does not exist.
@@ -233,7 +233,7 @@ def run(
 
     Args:
         task: The model and the data.
-        settings: What is measured.
+        settings: Settings of the evaluation.
         against: The same data with another model, for paired differences.
         sha256: SHA-256 of the model's file, for the record.
         ranks: The processes that measure together; only this one if None.
@@ -382,7 +382,7 @@ def _baselines(task: Task) -> list[Baseline]:
 def _stream(
     task: Task, baselines: Sequence[Baseline], metrics: Sequence[Metric], ranks: Ranks
 ) -> None:
-    """Show every batch to every metric."""
+    """Pass every batch to every metric."""
     followed = baselines if any(metric.uses_futures for metric in metrics) else ()
     starts = ranks.shard(_needed(task, metrics))
     halves = _halves(task.clips.starts)
@@ -433,7 +433,7 @@ def _real_batch(task: Task, starts: Sequence[Start], halves: Mapping[str, int]) 
 
 
 def _parts(baseline: Baseline, real: RealBatch, *, most: int) -> Iterator[tuple[RealBatch, int]]:
-    """Divide a batch into starts of which the baseline has as many futures, if it has any."""
+    """Group a batch by the baseline's number of futures; starts without any are dropped."""
     counts = [baseline.num_futures(clip, most=most) for clip in real.clips]
     for count in sorted(set(counts) - {0}):
         yield real.only([i for i, own in enumerate(counts) if own == count]), count

@@ -1,4 +1,4 @@
-"""From what metrics have accumulated to the rows, plots, examples and notes of an evaluation."""
+"""Assembles rows, plots, examples and notes of an evaluation from its metrics."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -46,7 +46,7 @@ def summarise(
         baselines: The model and the baselines, in the order of the rows.
         metrics: The metrics in the order of the columns, with all that they have accumulated.
         settings: Settings of the run, as JSON values.
-        parts: Whether rows have the cells of each label and source, too.
+        parts: Whether rows also have cells for each label and source.
     """
     rows = _rows(baselines, metrics)
     if parts:
@@ -184,7 +184,7 @@ def _notes(
 
 
 def _note_on_other_futures(task: Task, baselines: Sequence[Baseline]) -> Iterator[str]:
-    """Yield why there is no such row, or that its best is of fewer than K."""
+    """Yield a note if the row is missing, or if its best is of fewer than K futures."""
     row = OtherFutures.name
     other = next((b for b in baselines if isinstance(b, OtherFutures)), None)
     if other is None:

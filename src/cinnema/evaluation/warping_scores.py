@@ -1,7 +1,7 @@
-"""Numbers of single clips by warping models: flow, reconstruction, samples and their motion.
+"""Scores of single clips by warping models: flow, reconstruction, samples and their motion.
 
-Pictures are compared before they are rounded to 8 bits. The metrics of warping models, validation
-while they are trained and the comparison after fine-tuning are made of these.
+Pictures are compared before they are rounded to 8 bits. The metrics of warping models, their
+validation during training and the comparison after fine-tuning use these scores.
 """
 
 import math
@@ -27,16 +27,16 @@ from cinnema.models.warping.motion import GRID
 from cinnema.models.warping.rendering import Layers
 from cinnema.models.warping.stage1 import SceneFeatures, Stage1
 
-# A clip's still region counts from this share of the picture on.
+# Smallest share of the picture that counts as a still region.
 _MIN_SHARE = 0.03
 
 Scores = Mapping[str, float]
-"""Numbers of one clip by name."""
+"""Scores of one clip by name."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WarpingSettings:
-    """How many clips of each source are measured; the defaults take minutes on one CPU core.
+    """Numbers of clips measured per source; the defaults take minutes on one CPU core.
 
     Attributes:
         num_reconstructed: Clips that are decoded and compared.
@@ -84,7 +84,7 @@ def spread_times(num_frames: int) -> tuple[int, ...]:
 
 
 def with_flow(clip: RealClip) -> RealClip:
-    """Return a clip with its optical flow, which is computed where it is not there yet."""
+    """Return a clip with its optical flow, which is computed if it is missing."""
     if clip.flow is not None and clip.motion is not None:
         return clip
     flow = backward_flow(clip.frames, size=clip.frames.shape[1:3])
@@ -132,14 +132,14 @@ def flow_scores(
 def reconstruction_scores(
     stage1: Stage1, lpips: LPIPS, clip: RealClip, *, times: Sequence[int]
 ) -> Scores:
-    """Return LPIPS, L1 (of values in [0, 1]) and PSNR (dB) of a clip, three ways.
+    """Return LPIPS, L1 (of values in [0, 1]) and PSNR (dB) of a clip, for three predictions.
 
     "_model" is the clip encoded and decoded, "_frozen" the first frame, "_warped" x0 warped by the
     real flow; "_saved" is how much lower than the frozen frame's LPIPS is.
 
     Args:
         stage1: Stage 1 in evaluation mode, float32.
-        lpips: The distance, on the same device.
+        lpips: LPIPS network, on the same device.
         clip: The clip with its flow.
         times: Frames that are compared, from 1 to T.
     """
@@ -209,7 +209,7 @@ def sample_scores(
 
     Args:
         model: The model in evaluation mode, float32.
-        lpips: The distance, on the same device.
+        lpips: LPIPS network, on the same device.
         clip: The clip.
         num_samples: K.
         times: Frames that are compared, from 1 to T.
@@ -276,7 +276,7 @@ def _draw(model: WarpingModel, clip: RealClip, *, num_samples: int, seed: int) -
     device = next(model.parameters()).device
     x0 = pictures(clip.frames[:1]).to(device)
     features = model.stage1.scene(x0)
-    # Each clip of a source has samples of its own, so that they do not share a lucky one.
+    # The clips of a source have independent samples.
     nu = torch.stack(
         [
             torch.randn(model.z_dim, generator=generator_for(seed + clip.start.sample, sample))

@@ -1,1 +1,1 @@
-"""Metrics of the tasks: whether a model does what it promises, on clips whose truth is known."""
+"""Task metrics: control, editing and transfer, on clips with known ground truth."""

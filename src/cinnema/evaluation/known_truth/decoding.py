@@ -1,4 +1,4 @@
-"""What a model decodes for known clips, with and without their control."""
+"""Decoding of real clips by a model, with and without their control."""
 
 from collections.abc import Sequence
 from typing import TypeAlias
@@ -30,11 +30,11 @@ CONTROL_ROWS = (
 
 
 class TaskMetric(TableMetric):
-    """A table metric of real clips that are exchanged with clips of other source videos.
+    """A table metric that pairs each real clip with a clip of another source video.
 
     Args:
         task: The evaluation.
-        length: Number of a clip's numbers.
+        length: Number of values per clip.
     """
 
     def __init__(self, task: Task, *, length: int) -> None:
@@ -52,7 +52,7 @@ class TaskMetric(TableMetric):
             self.clips.add(clip.start.key, clip.source, row)
 
     def measure(self, clips: Sequence[RealClip]) -> Sequence[Sequence[float]]:
-        """Return the numbers of each clip; NaN for what cannot be measured.
+        """Return the values of each clip; NaN for those that cannot be measured.
 
         Args:
             clips: Clips of a batch.
@@ -61,10 +61,10 @@ class TaskMetric(TableMetric):
 
 
 def all_partners(starts: Sequence[Start]) -> dict[str, Start]:
-    """Return a partner of another source for each start, by its key.
+    """Return a partner from another source for each start, by the key of the start.
 
     Raises:
-        UserError: All starts are of one source.
+        UserError: All starts come from one source video.
     """
     found = find_partners(starts)
     if len(found) < len(starts):

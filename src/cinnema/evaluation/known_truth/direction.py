@@ -1,4 +1,4 @@
-"""Whether a sky drifts as the control says, and whether an edited video keeps its speed."""
+"""Direction and speed of drifts: of controlled skies, and of edited videos."""
 
 import math
 from collections.abc import Sequence
@@ -32,21 +32,21 @@ from cinnema.models.base import VideoModel
 from cinnema.models.control import DRIFT, ControlSpec
 
 Drift = Float64[np.ndarray, "2"]
-"""Displacement to the right and down, in picture sizes per clip."""
+"""Displacement (right, down) over a clip, as a fraction of the picture's width and height."""
 
 _SLOWEST, _FASTEST = 0.5, 1.5  # requested speeds, relative to the typical one
-_LEAST_QUERY = 0.25  # speed of an edited video, likewise: a slower one hardly has a direction
+_LEAST_QUERY = 0.25  # smallest relative speed of an edited video
 _NARROW = 22.5
 _LEAST_CHANGE = 45.0  # degrees by which an edit turns a sky
 
-_COURSE = 3  # numbers of a drift that is compared with another: angle, wanted and visible speed
+_COURSE = 3  # values of a compared drift: angle, requested and visible speed
 _RANDOM = "random nu, edited"
 
 
 class Direction(TaskMetric):
-    """Whether a sky drifts in the direction and at the speed of the control.
+    """Angle and speed of the visible drift, compared with the drift in the control.
 
-    Each picture is given a drift; directions all around and speeds from 0.5 to 1.5 of the typical
+    Each picture gets a requested drift; all directions and speeds from 0.5 to 1.5 of the typical
     one are spread evenly over the pictures. The visible drift is the mean optical flow of what
     moves in the decoded frames.
 
@@ -54,7 +54,7 @@ class Direction(TaskMetric):
         task: The evaluation.
 
     Raises:
-        UserError: The model has no drift as its control; the clips are of one source.
+        UserError: The model's control is not a drift, or all clips come from one source.
     """
 
     rows = CONTROL_ROWS
@@ -74,7 +74,7 @@ class Direction(TaskMetric):
         self.entries = _course_entries((MODEL, OTHER_ETA, NO_ETA, REAL), self.columns)
 
     def measure(self, clips: Sequence[RealClip]) -> list[list[float]]:
-        """Return the courses with the control, beside another control, without one, and real."""
+        """Return angle and speeds with the control, for another one, without one, and real."""
         model, keys = self._model, [clip.start.key for clip in clips]
         x0 = first_frames(model, clips)
         nu = draws(model, clips, seed=self._seed, purpose="direction").to(x0)
@@ -108,7 +108,7 @@ class Direction(TaskMetric):
 
 
 class Edit(TaskMetric):
-    """Whether a video that is given another direction takes it, and keeps its speed.
+    """Direction and speed of videos that are edited to drift in another direction.
 
         nu~ = T^-1(q(X~); x~0, eta~),   z = T(nu~; x~0, eta*)
 
@@ -119,14 +119,14 @@ class Edit(TaskMetric):
         task: The evaluation.
 
     Raises:
-        UserError: The model has no drift as its control; no clip has a known wind in its range.
+        UserError: The model's control is not a drift, or no clip has a known wind in its range.
     """
 
     rows = (
         Row(
             name=_RANDOM,
             kind="baseline",
-            about="a random nu with the same control: what the control alone brings about",
+            about="a random nu with the same control: the effect of the control alone",
         ),
     )
 
@@ -141,8 +141,8 @@ class Edit(TaskMetric):
         ]
         if not keys:
             raise UserError(
-                "no clip has a known wind in the range of the model's control: name skies, as "
-                "`cinnema data simulate sky` makes them"
+                "no clip has a known wind in the range of the model's control: use skies from "
+                "`cinnema data simulate sky`"
             )
         self.chosen = frozenset(keys)
         self._turns = dict(zip(keys, _turns(len(keys), task.seed), strict=True))
@@ -164,7 +164,7 @@ class Edit(TaskMetric):
         }
 
     def measure(self, clips: Sequence[RealClip]) -> list[list[float]]:
-        """Return the courses of edited videos, of a random nu, of the videos; relative speed."""
+        """Return angle and speeds of edits, of a random nu and of the videos; relative speed."""
         model = self._model
         x0, z = first_frames(model, clips), encoded(model, clips)
         own = _estimated_controls(model, clips, self._spec)
@@ -198,14 +198,14 @@ def require_drift(model: VideoModel) -> ControlSpec:
     """Return the control of a model whose control is a drift.
 
     Raises:
-        UserError: It takes another control, or none.
+        UserError: The model has another control, or no control.
     """
     control = model.control
     if control is None or control.name != DRIFT:
         what = "no control" if control is None else f"the {control.name} as its control"
         raise UserError(
-            f"the model {model.name} takes {what}, and this metric needs the {DRIFT}: name weights "
-            "that take it"
+            f"the model {model.name} takes {what}, and this metric needs the {DRIFT}: choose "
+            "weights that take it"
         )
     return control
 
@@ -215,7 +215,7 @@ def visible_drift(video: Video, clip: RealClip) -> Drift:
 
     Args:
         video: x0 and the frames after it.
-        clip: The clip whose x0 it is; what is known to be still there is left out.
+        clip: The clip that x0 comes from; its regions that are known to be still are ignored.
     """
     wind = estimate_wind(video, still=clip.still)
     return np.asarray(wind.displacement.sum(axis=0), dtype=np.float64)
@@ -225,7 +225,7 @@ def angle_between(a: Drift, b: Drift) -> float:
     """Return the angle between two drifts, in degrees from 0 to 180.
 
     Returns:
-        90, which is chance, where one of them is zero.
+        The angle; 90, the chance level, if one of the drifts is zero.
     """
     if min(np.linalg.norm(a), np.linalg.norm(b)) < 1e-6:
         return 90.0
@@ -243,7 +243,7 @@ def turned(eta: Float[Tensor, "2"], degrees: float) -> Float[Tensor, "2"]:
 
 
 def _all_around(num: int, spec: ControlSpec, seed: int) -> list[Drift]:
-    """Drifts whose directions and speeds are spread evenly, each in an order of its own."""
+    """Drifts with evenly spread directions and speeds, each in a separate random order."""
     generator = np.random.default_rng(seed)
     places = [(generator.permutation(num) + generator.random(num)) / max(num, 1) for _ in range(2)]
     angles = 2 * np.pi * places[0]
@@ -290,7 +290,7 @@ def _course(asked: Drift, seen: Drift | None, *, speed: float | None = None) -> 
 
     Args:
         asked: The requested drift.
-        seen: The visible one; None where there is none.
+        seen: The visible drift; None if it is not measured.
         speed: The wanted speed; defaults to that of the requested drift.
     """
     if seen is None:

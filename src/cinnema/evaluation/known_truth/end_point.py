@@ -1,4 +1,4 @@
-"""Whether a robot's hand ends where the control says."""
+"""Error of the end point of a robot's hand, relative to the control."""
 
 from collections.abc import Sequence
 
@@ -46,10 +46,10 @@ _GAIN = Column(
 
 
 class EndPoint(TaskMetric):
-    """Distance of the hand from where the control says that it ends, as a share of the workspace.
+    """Distance between the hand's end point and the control, relative to the workspace's width.
 
-    Each first frame is given the clip's true end point and a random nu; a small network reads the
-    hand's position off the last decoded frame (`cinnema.evaluation.known_truth.reader`).
+    Each first frame is decoded with the clip's true end point and a random nu; a small network then
+    predicts the hand's position in the last frame (`cinnema.evaluation.known_truth.reader`).
 
     Args:
         task: The evaluation, with a reader of the same robot and camera.
@@ -80,7 +80,7 @@ class EndPoint(TaskMetric):
         self.entries[MODEL, _GAIN.name] = Entry(ratio, (1, 0))
 
     def measure(self, clips: Sequence[RealClip]) -> list[list[float]]:
-        """Return the errors with eta, another eta, none, frozen, reconstructed and real."""
+        """Return errors with eta, with another eta, without, frozen, reconstructed and real."""
         model, reader = self._model, self._reader
         x0 = first_frames(model, clips)
         nu = draws(model, clips, seed=self._seed, purpose="end point").to(x0)
@@ -131,7 +131,7 @@ def require_reader(task: Task) -> EndPointReader:
     """Return the reader of end points, on the task's device.
 
     Raises:
-        UserError: There is none.
+        UserError: The task has no reader.
     """
     if task.reader is None:
         raise UserError("a reader of end points is needed: give one with --reader")

@@ -1,4 +1,4 @@
-"""Whether samples cover the futures that a start really has, and no others."""
+"""Coverage and precision of samples, compared with all real futures of the same start."""
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -32,24 +32,25 @@ _PRIOR_CLIPS = 256
 _PRIOR_BATCH = 8
 
 Ends: TypeAlias = Float64[np.ndarray, "k 3"]
-"""End points of the hand in some futures of a start."""
+"""End points of the hand, one for each future of a start."""
 
 
 class Futures(Metric):
-    """How the end points of K samples lie among K true ones of the same start.
+    """Comparison of the end points of K samples with K true ones of the same start.
 
     The futures of a start are divided into two halves of K. The model and each baseline draw 2 K
-    end points: the first K are compared with the first half, the others with the second. Real
-    against real takes each half for the other: it is the best that can be expected. The control is
-    left out; a model that needs it draws one for each sample. End points are read off the last
-    frame. Two points match within a radius: half of the true ends have one of the other half in it.
+    end points: the first K are compared with the first half, the others with the second. The row
+    of real futures compares the two halves, which is the best possible result. The control is left
+    out; a model that needs it draws one for each sample. End points are predicted from the last
+    frame. Two points match within a radius, chosen such that half of the true end points have a
+    match in the other half.
 
     Args:
         task: The evaluation, of clips with several futures of a start, and with a reader of end
             points.
 
     Raises:
-        UserError: No start has four futures; the clips have no end points.
+        UserError: No start has four futures, or the clips have no end points.
     """
 
     rows = (
@@ -104,7 +105,7 @@ class Futures(Metric):
         ]
 
     def _sampled(self, clips: Sequence[RealClip], *, prior: LatentPrior | None) -> list[Ends]:
-        """Return where 2 K samples of the model, or of a prior on its z, end for each picture."""
+        """Return the end points of 2 K samples of the model, or of a prior on z, per picture."""
         num = 2 * self._k
         jobs = [(clip, sample) for clip in clips for sample in range(num)]
         parts = []
@@ -193,7 +194,7 @@ def group_futures(clips: ClipSet) -> dict[str, list[Start]]:
         clips: Clips with end points.
 
     Raises:
-        UserError: No start has so many; the clips have no end points.
+        UserError: No start has four futures, or the clips have no end points.
     """
     require_end_points(clips)
     by_name: dict[str, list[Start]] = {}
@@ -282,7 +283,7 @@ def _conditioning(model: VideoModel) -> str:
     if model.control is None:
         return "the model is conditioned on x0 alone"
     if model.control.optional:
-        return f"the model is used without the {model.control.name}: nu decides everything"
+        return f"the model is used without the {model.control.name}: nu determines the motion"
     return f"the model needs the {model.control.name}: each sample draws its own"
 
 

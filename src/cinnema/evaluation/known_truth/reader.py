@@ -1,4 +1,4 @@
-"""A small network that reads the position of a robot's end effector off a picture.
+"""A small network that predicts the position of a robot's end effector from a picture.
 
 It is trained on real frames only, so its output for decoded frames is what is visible in them.
 Colours, light and sharpness are augmented, as decoded frames differ from real ones in these.
@@ -25,23 +25,23 @@ from cinnema.data.records import Control
 from cinnema.media.pictures import to_tensor
 from cinnema.simulators.push import WORKSPACE
 
-_SIDE = 64  # pixels that the network sees
+_SIDE = 64  # pixels; side of the network's input
 _KIND = "end-point reader"
-_FRAMES_OF_A_CLIP = 4  # of a batch: reading a clip costs more than a frame of it
+_FRAMES_OF_A_CLIP = 4  # in a batch: opening a clip costs more than decoding a frame
 
 
 @checked_dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class ReaderConfig:
-    """Sizes of a reader, and statistics of the positions that it was trained on.
+    """Configuration of a reader: layer sizes, and statistics of the training positions.
 
     Attributes:
-        data: Name of the data set, "push".
+        data: Name of the data set, such as "push".
         unit: Unit of the positions.
         centre: Mean position of the training frames.
         scale: Standard deviation of each coordinate.
         width: Width of the workspace, in the unit: errors are given as a share of it.
         channels: Channels of the first layer.
-        kind: Kind of the file.
+        kind: Identifies a file as that of a reader.
     """
 
     data: str
@@ -54,7 +54,7 @@ class ReaderConfig:
 
 
 class EndPointReader(nn.Module):
-    """Pictures to positions: convolutions, four of which halve, and two layers.
+    """Predicts positions from pictures: convolutions, four of stride 2, and two linear layers.
 
     Example:
         >>> config = ReaderConfig(
@@ -64,7 +64,7 @@ class EndPointReader(nn.Module):
         (2, 3)
 
     Args:
-        config: Its sizes and scales.
+        config: Layer sizes and position statistics.
     """
 
     centre: Tensor
@@ -119,7 +119,7 @@ class EndPointReader(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class ReaderTraining:
-    """How a reader is trained; the defaults take some minutes of one core.
+    """Training settings of a reader; the defaults take some minutes on one core.
 
     Attributes:
         steps: Number of steps of the optimiser.
@@ -144,8 +144,8 @@ def train_reader(
 
     Args:
         dataset: Packed clips with a control that is a position of three numbers.
-        training: How it is trained; see there for the default.
-        progress: Called with what is done, the number of steps done, and of all.
+        training: Training settings; defaults to `ReaderTraining()`.
+        progress: Called with a description, the number of finished steps, and the total.
 
     Returns:
         The reader in evaluation mode, on the CPU.
@@ -183,7 +183,7 @@ def save_reader(path: str | Path, reader: EndPointReader, *, overwrite: bool = F
     Args:
         path: Path of the file; ".safetensors" by convention.
         reader: The reader.
-        overwrite: Whether a file that is there already may be replaced.
+        overwrite: Whether an existing file may be replaced.
 
     Raises:
         UserError: `path` exists, or cannot be written.
@@ -200,7 +200,7 @@ def load_reader(path: str | Path) -> EndPointReader:
         path: The file.
 
     Raises:
-        UserError: It is missing, damaged, or holds something else.
+        UserError: The file is missing, damaged, or not a reader.
     """
     file = load_weights(path)
     if file.config.get("kind") != _KIND:
@@ -210,7 +210,7 @@ def load_reader(path: str | Path) -> EndPointReader:
         reader.load_state_dict(file.state)
     except RuntimeError as error:
         raise UserError(
-            f"{path} does not hold the weights that its configuration asks for: remove it and "
+            f"{path} does not hold the weights that its configuration requires: remove it and "
             "train another one"
         ) from error
     return reader.eval().requires_grad_(requires_grad=False)

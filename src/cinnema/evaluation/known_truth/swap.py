@@ -1,4 +1,4 @@
-"""Whether z and nu hold the motion and not the picture: exchanged first frames, linear probes."""
+"""Tests that z and nu encode motion and not appearance: exchanged x0 and linear probes."""
 
 from collections.abc import Mapping, Sequence
 
@@ -46,11 +46,11 @@ LATENT, RESIDUAL, MOVED, SAME, OTHER = (
 )
 NU, Z = "regression on nu", "regression on z"
 _ROWS = (
-    Row(name=LATENT, kind="model", about="z of what is decoded from another x0 and z, beside z"),
-    Row(name=RESIDUAL, kind="model", about="nu of that given the other x0, beside nu"),
-    Row(name=MOVED, kind="model", about="nu of another x0 that is given nu, beside nu"),
-    Row(name=SAME, kind="baseline", about="nu of what is decoded with no exchange, beside nu"),
-    Row(name=OTHER, kind="baseline", about="nu of another clip beside nu: unrelated codes"),
+    Row(name=LATENT, kind="model", about="z of the clip decoded from z and another x0"),
+    Row(name=RESIDUAL, kind="model", about="nu of that clip given the other x0, compared with nu"),
+    Row(name=MOVED, kind="model", about="nu of the clip decoded from nu and another x0"),
+    Row(name=SAME, kind="baseline", about="nu of the clip decoded from nu and its own x0"),
+    Row(name=OTHER, kind="baseline", about="nu of another clip, compared with nu: unrelated codes"),
     Row(name=NU, kind="model", about="ridge regression on nu"),
     Row(name=Z, kind="baseline", about="ridge regression on z, from which x0 is not removed"),
 )
@@ -71,7 +71,7 @@ _ERROR = Column(
 
 
 class Swap(TaskMetric):
-    """Whether a code survives the exchange of the first frame, and what it contains of its own.
+    """Change of codes when the first frame is exchanged, and what they contain of x0.
 
     Each z is decoded with the first frame of another source, encoded again, and compared. What nu
     and z contain of x0 is the R^2 of a linear regression on source videos left out of its fit. The
@@ -81,7 +81,7 @@ class Swap(TaskMetric):
         task: The evaluation, of clips of five sources at least.
 
     Raises:
-        UserError: There are fewer sources; the model needs a control that the clips do not have.
+        UserError: There are fewer sources, or the model needs a control that clips do not have.
     """
 
     rows = _ROWS
@@ -176,7 +176,7 @@ def _root_ratio(rows: Rows) -> float:
 def _round_trip(
     model: VideoModel, x0: Float[Tensor, "b 3 h w"], z: Float[Tensor, "b z"]
 ) -> Float[Tensor, "b z"]:
-    """Return z of what is decoded, as a video of 8 bits."""
+    """Decode z to an 8-bit video, and return the z of that video."""
     video = to_tensor(np.stack(decode_latent(model, x0, z))).to(x0)
     return model.encode(video)
 
@@ -187,7 +187,7 @@ def _residual_again(
     z: Float[Tensor, "b z"],
     etas: Controls | None,
 ) -> Float[Tensor, "b z"]:
-    """Return nu of what is decoded."""
+    """Decode z to an 8-bit video, and return the nu of that video."""
     return model.to_residual(_round_trip(model, x0, z), conditioned(model, x0, etas))[0]
 
 
@@ -228,12 +228,12 @@ def explained(
     chosen on sources left out within the other folds.
 
     Args:
-        codes: What is regressed on.
-        wanted: What is predicted, y.
+        codes: Regressors, one row for each clip.
+        wanted: Targets y, one row for each clip.
         sources: Source of each row; a source is in one fold of five.
 
     Returns:
-        R^2, and its interval over other held-out sources for the regressions as they are.
+        R^2 with an interval from resampling held-out sources; regressions are not refitted.
     """
     names = sorted(set(sources))
     groups = torch.tensor([names.index(source) for source in sources])

@@ -1,4 +1,4 @@
-"""Whether a picture that is given a video's motion moves as the video does."""
+"""Agreement of a video's motion with that of the picture to which it is transferred."""
 
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
@@ -38,8 +38,8 @@ from cinnema.synthesis.path import has_path, transfer_path
 
 _GRID = 16
 _STILL = 0.005  # in picture sizes: a video whose field is shorter than this does not move
-_LEAST_CELLS = 5.0  # of the grid, that have to move in both pictures
-_LEAST_PATH = 0.02  # of a hand, in the unit of its position: a shorter one has no direction
+_LEAST_CELLS = 5.0  # grid cells, at least, that have to move in both pictures
+_LEAST_PATH = 0.02  # shortest path of a hand with a direction, in the unit of its position
 
 Volume = Float32[np.ndarray, "2 t g g"]
 Path: TypeAlias = Float64[np.ndarray, "t 3"]
@@ -49,7 +49,7 @@ CARRIED, LED = "another picture, given path and nu", "another picture, given the
 ALIKE = "real clip of the most similar path"
 _ROWS = (
     Row(name=CARRIED, kind="model", about="another x0, given the hand's path and nu"),
-    Row(name=LED, kind="baseline", about="another x0, given the path: what that alone brings"),
+    Row(name=LED, kind="baseline", about="another x0, given the path: the effect of the path"),
     Row(name=GIVEN, kind="model", about="another x0, given the video's nu alone"),
     Row(name=RANDOM, kind="baseline", about="that x0 with a random nu"),
     Row(
@@ -70,13 +70,13 @@ _FIELDS, _END, _ALONG = (
 
 
 class Transfer(TaskMetric):
-    """Cosine between the motion of a video and of another picture that is given it; 1 is equal.
+    """Cosine between the motion of a video and of a picture to which it is transferred; 1 is best.
 
         nu~ = T^-1(q(X~); x~0),   X = p(x0, T(nu~; x0))
 
     The control is left out, so that nu holds all of the motion; a model that needs its control
-    gets the clip's own on both sides. A model that predicts the path of a robot's hand is also
-    given that path, as `cinnema transfer` does (`cinnema.synthesis.path.transfer_path`). Motion
+    gets the clip's own on both sides. A model that predicts the path of a robot's hand also
+    receives that path, as `cinnema transfer` does (`cinnema.synthesis.path.transfer_path`). Motion
     fields are optical flows over the clip in the same cells of both pictures; with data of a robot
     the displacement and the path of its hand are compared, too.
 
@@ -84,7 +84,7 @@ class Transfer(TaskMetric):
         task: The evaluation; with data of a robot it needs a reader of end points.
 
     Raises:
-        UserError: The clips are of one source; the model needs a control that they do not have.
+        UserError: All clips come from one source, or lack the control that the model needs.
     """
 
     rows = _ROWS
@@ -137,7 +137,7 @@ class Transfer(TaskMetric):
     def _videos(
         self, clips: Sequence[RealClip], partners: Sequence[RealClip]
     ) -> dict[str, list[Video]]:
-        """Decode the partners given the motion, given a random one, frozen; and the clips."""
+        """Return the partners with the motion, a random one or none, and decoded clips."""
         model = self._model
         x0, other = first_frames(model, clips), first_frames(model, partners)
         etas, z = required_controls(model, clips), encoded(model, clips)
@@ -182,7 +182,7 @@ class Transfer(TaskMetric):
         }
         first = super().cells(GIVEN)[name]
         if name in cells and isinstance(first, Estimate) and not first.num_clips:
-            reason = "no clip moves where both pictures can: name data that move more"
+            reason = "no clip moves where both pictures can: use data that move more"
             cells[name] = Missing(reason=reason)
         return cells
 
@@ -252,7 +252,7 @@ def cosine(
 def _field_cosines(
     clip: RealClip, partner: RealClip, shown: Mapping[str, tuple[Video, RealClip]]
 ) -> dict[str, float]:
-    """Return the cosines of videos' motions with the clip's; none if that does not move.
+    """Return the cosines of videos' motions with the clip's; empty if the clip is still.
 
     Args:
         clip: The clip.
@@ -294,7 +294,7 @@ def _visible_path(video: Video, reader: EndPointReader) -> Path:
 
 
 def _path_cosines(own: Path | None, seen: Mapping[str, Path], *, first: int) -> dict[str, float]:
-    """Return the cosines of paths with the true one, from frame `first` on; none if it rests."""
+    """Return the cosines of paths with the true one, from frame `first` on; empty if still."""
     if own is None or np.sqrt(np.square(own[first:]).sum(axis=1).mean()) < _LEAST_PATH:
         return {}
     return {name: _along(path[first:], own[first:]) for name, path in seen.items()}

@@ -1,4 +1,4 @@
-"""The interface of a metric, and what it is given."""
+"""The interface of metrics, and their inputs."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,7 +34,7 @@ from cinnema.models.base import VideoModel
 Video = UInt8[np.ndarray, "n h w 3"]
 
 Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and the total."""
+"""Callback with a description, the number of finished units, and their total."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,11 +46,11 @@ class Task:
         clips: The clips that it is evaluated on.
         protocol: Which frames are compared.
         training: Training clips and priors fitted to them, where there are any.
-        no_training: Why there are none; else empty.
+        no_training: Reason why there are no training clips; else empty.
         training_clips: Clips of the split train, where there are any.
-        backbones: The networks that were found.
+        backbones: Feature networks that were found, by name.
         cache: Cache of features; None keeps them in memory only.
-        reader: Returns what reads end points off pictures; it may have to be trained first.
+        reader: Returns the network that reads end points, trained if necessary; None without.
         device: Device that networks compute on.
         num_samples: K, number of futures of each start.
         seed: Seed of all draws.
@@ -145,13 +145,13 @@ class RealBatch:
 
 @dataclass(frozen=True, kw_only=True)
 class Futures:
-    """What the model or a baseline lets follow the starts of a batch, K times each.
+    """K generated continuations of each start of a batch, by the model or a baseline.
 
     Attributes:
         row: Name of the row.
         kind: Kind of the row.
         frames: All T frames, K lists of clips.
-        videos: The frames that the protocol compares, likewise.
+        videos: The frames that the protocol compares, K lists of clips.
         x: The same in [-1, 1], on the networks' device.
     """
 
@@ -166,14 +166,14 @@ class Metric(ABC):
     """Accumulates statistics of clips, batch by batch, and returns columns of numbers.
 
     An implementation keeps what it accumulates in `sums`, and its result does not depend on the
-    order or the batches in which clips come. A baseline that cannot continue all starts of a batch
-    is seen with those that it can.
+    order or the batches in which clips come. For a baseline that cannot continue all
+    starts of a batch, `see` gets only those that it can.
 
     Attributes:
         columns: The columns, in the order of the table.
         rows: Rows that it needs beside those of the model and the baselines.
         chosen: Keys of the starts that it uses; None for all.
-        uses_futures: Whether it looks at futures by the model and the baselines.
+        uses_futures: Whether `see` is called with futures of the model and the baselines.
         sums: What it has accumulated, by row and by what else it distinguishes. Values have a
             method `merge` that adds what another process has accumulated.
     """
@@ -187,17 +187,17 @@ class Metric(ABC):
         self.sums: dict[tuple[str, str], Any] = {}
 
     def see_real(self, real: RealBatch) -> None:  # noqa: B027 - metrics of futures need not
-        """Use a batch of real clips; its default does nothing."""
+        """Accumulate a batch of real clips; by default does nothing."""
 
     def see(self, real: RealBatch, futures: Futures) -> None:  # noqa: B027 - nor others this
-        """Use what the model or a baseline lets follow a batch; its default does nothing."""
+        """Accumulate futures of a batch by one model or baseline; by default does nothing."""
 
     @abstractmethod
     def cells(self, row: str) -> Cells:
         """Return the cells of a row by column, without columns that do not apply to it."""
 
     def cells_of(self, row: str, keys: Sequence[str]) -> Cells:
-        """Return the cells of a row for some of the clips; empty where single ones are not kept.
+        """Return the cells of a row for some of the clips; empty if it keeps only sums.
 
         Args:
             row: Name of the row.
@@ -251,7 +251,7 @@ class MeanMetric(Metric):
             row: Name of the row.
             column: Name of the column.
             source: Source video of the clip.
-            value: The number.
+            value: The clip's value.
         """
         self.sums.setdefault((row, column), ClusteredSums(2)).add(source, [value, 1.0])
 
@@ -279,7 +279,7 @@ class Entry:
 
     Attributes:
         statistic: Maps rows of clips to the number.
-        columns: Numbers of the clips' columns that it takes.
+        columns: Indices of the columns of the clips' table that `statistic` gets.
     """
 
     statistic: Statistic
@@ -344,7 +344,7 @@ class Unavailable(Metric):
 
     Args:
         columns: The columns.
-        reason: One clause that says why, and how to get them.
+        reason: Reason, and how to make them available, as one clause.
     """
 
     uses_futures = True

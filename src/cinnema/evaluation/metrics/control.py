@@ -1,4 +1,4 @@
-"""Whether futures follow the control: the direction of a drift, the end point of a hand."""
+"""Agreement of futures with the control: direction of a drift, end point of a hand."""
 
 import cv2
 import numpy as np
@@ -15,7 +15,7 @@ from cinnema.evaluation.statistics.bootstrap import ClusteredSums
 from cinnema.models.flow.priors import LinearGaussianPrior
 
 _LEAST_CONTROL = 0.01  # in picture sizes: a smaller one has no direction
-_SIDE = 16  # pixels of the pictures that end points are read off
+_SIDE = 16  # pixels; side of the pictures that end points are regressed from
 
 
 class DirectionError(Metric):

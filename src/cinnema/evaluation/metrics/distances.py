@@ -1,4 +1,4 @@
-"""How far the set of generated clips is from the set of real ones: FVD, DTFVD, FID and others."""
+"""Distances between the sets of generated and of real clips: FVD, DTFVD, FID and others."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,7 +27,7 @@ from cinnema.evaluation.statistics.feature_sets import (
 _GROUP = "distribution"
 _NUM_CANDIDATES = 8
 _MANY_CLIPS = 256
-_EXTRAPOLATED = 32  # clips, so that a quarter of them still has a covariance
+_EXTRAPOLATED = 32  # clips at least, so that a quarter of them has a covariance
 
 _Found = TypeVar("_Found", Estimate, Coverage)
 
@@ -37,12 +37,12 @@ class FrechetDistance(Metric):
 
     One future of each start is compared with the real clips. The row of real clips compares half
     of the source videos with the other half: a lower bound, of half as many clips. Other real
-    futures have no distance: they may be among the real clips, and a set is at 0 from itself.
+    futures have no distance, because the set of real clips may contain them.
 
     Args:
         features: Features of clips.
         columns: From `frechet_columns`.
-        is_main: Whether it also gives the extrapolation, the kernel distance and coverage.
+        is_main: Whether to add the extrapolation, the kernel distance and coverage.
     """
 
     uses_futures = True
@@ -121,7 +121,7 @@ class FrechetDistance(Metric):
         return measure_coverage(first.sample.features, second.sample.features)
 
     def notes(self) -> Sequence[str]:
-        """Return that few clips make the distance larger, where they are few."""
+        """Return a warning that the distance is biased upwards, if there are few clips."""
         real = self.sums.get((REAL, "set"))
         if not self._is_main or real is None or real.num_clips >= _MANY_CLIPS:
             return ()
@@ -197,15 +197,15 @@ class FrameFrechetDistance(FrechetDistance):
 
 
 class TrainingDistance(MeanMetric):
-    """Distance to the nearest training clip, in features; a model that memorises is too near.
+    """Distance to the nearest training clip, in features; small values indicate memorisation.
 
-    Among the 8 training clips whose first frames are nearest, as all futures begin with the x0
-    that is given. Values like those of real test clips are best.
+    Only the 8 training clips with the nearest first frames are compared, as all futures begin
+    with the given x0. Values like those of real test clips are best.
 
     Args:
         features: Features of clips.
         training: The training clips.
-        protocol: Cuts them as it cuts the real clips.
+        protocol: Selects the frames that are compared, as of the real clips.
     """
 
     uses_futures = True
@@ -217,7 +217,7 @@ class TrainingDistance(MeanMetric):
             digits=2,
             group="memory",
             about="distance to the nearest training clip in I3D's logits, root mean square over "
-            "classes; nearer than real test clips are is memorised",
+            "classes; below that of real test clips indicates memorisation",
         ),
     )
 
@@ -250,9 +250,9 @@ def frechet_columns(name: str, *, about: str, is_main: bool = False) -> tuple[Co
     """Return the columns of a Frechet distance.
 
     Args:
-        name: Its name: "FVD".
-        about: Which features it is of, and how frames are resized.
-        is_main: Whether there are the extrapolation, the kernel distance and coverage, too.
+        name: Name of the distance, such as "FVD".
+        about: Description of the features and of the resizing of frames.
+        is_main: Whether to add the extrapolation, the kernel distance and coverage.
     """
     digits = 3 if name.startswith("DTFVD") else 1
     first = Column(

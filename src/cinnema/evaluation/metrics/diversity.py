@@ -1,4 +1,4 @@
-"""How different the K futures of one start are, in the features of a network."""
+"""Diversity of the K futures of one start, in the features of a network."""
 
 from functools import partial
 
@@ -22,8 +22,8 @@ def diversity_column(name: str, *, of: str) -> Column:
     """Return the column of a diversity.
 
     Args:
-        name: Its name: "DIV-I3D".
-        of: Which features it is of.
+        name: Name of the column, such as "DIV-I3D".
+        of: Description of the features.
     """
     return Column(name=name, better="higher", group="diversity", about=f"{_ABOUT}, of {of}")
 
@@ -57,8 +57,8 @@ class ClipDiversity(MeanMetric):
 class FrameDiversity(MeanMetric):
     """Diversity of VGG16's five feature maps, frame by frame: at least 0, higher is more diverse.
 
-    It costs more than all other metrics of a start, so it is measured of the model and of real
-    futures only.
+    It costs more than all other metrics of a start, so it is measured for the model and for
+    real futures only.
 
     Args:
         vgg: LPIPS with VGG16, on the networks' device.

@@ -35,7 +35,7 @@ COLOUR_OF_NU, COLOUR_OF_Z = "colour from nu", "colour from z"
 
 
 class Latents(Metric):
-    """What the flow does with the latents of the real clips.
+    """Likelihood, inversion error and whiteness of the flow on latents of real clips.
 
     Latents are drawn from q(z | X), as the flow was trained on, one draw for each clip.
 
@@ -196,7 +196,7 @@ class Largest:
 
 
 def _normal_log_prob(z: Tensor, c: Tensor | None = None) -> Tensor:
-    del c  # as priors take it
+    del c  # unused; the signature is that of a prior's log_prob
     z = z.double().cpu()
     return -0.5 * (z.square() + math.log(2 * math.pi)).sum(dim=1)
 
@@ -217,8 +217,8 @@ def probe(x: Float[Tensor, "n d"], y: Float[Tensor, "n k"], groups: Int[Tensor, 
     """Return R^2 of a ridge regression of y on x, on sources that are left out of its fit.
 
     Args:
-        x: What is regressed on.
-        y: What is predicted.
+        x: Regressors.
+        y: Targets.
         groups: Number of each row's source; too few give a reason in place of the number.
     """
     if len(groups.unique()) < _MIN_SOURCES:

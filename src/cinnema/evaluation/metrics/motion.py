@@ -16,9 +16,9 @@ from cinnema.evaluation.statistics.bootstrap import (
     ratio_of_sums,
 )
 
-_MIN_SIZE = 32  # of frames that optical flow can be computed of
+_MIN_SIZE = 32  # pixels; smallest side of frames that optical flow accepts
 
-# Edges of the bins of speed, in pixels a frame: fine where most of a picture is.
+# Edges of the bins of speed, in pixels a frame: finer at low, frequent speeds.
 _SPEEDS = np.concatenate([[0.0], np.geomspace(0.05, 25.6, 28)])
 _NUM_DIRECTIONS = 16
 

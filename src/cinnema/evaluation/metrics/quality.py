@@ -1,4 +1,4 @@
-"""How near a future is to the real clip: LPIPS, PSNR and SSIM, frame by frame."""
+"""Similarity of a future to the real clip: LPIPS, PSNR and SSIM, frame by frame."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -62,10 +62,10 @@ class PerceptualQuality(MeanMetric):
     """LPIPS v0.1 of futures, of the best of K, and along the frames: lower is better, 0 is equal.
 
     Args:
-        lpips: The distance, on the networks' device.
+        lpips: LPIPS network, on the networks' device.
         title: Name of its network: "VGG16" or "AlexNet".
         num_samples: K.
-        is_main: Whether it also gives the best of K, the curve and the ranking of clips.
+        is_main: Whether to add the best of K, the curve and the ranking of clips.
         identity: SHA-256 of its weights.
         cache: Cache of distances between runs.
     """
@@ -166,7 +166,7 @@ def perceptual_columns(title: str, *, num_samples: int, is_main: bool) -> tuple[
     Args:
         title: Name of its network.
         num_samples: K.
-        is_main: Whether there is the best of K, too.
+        is_main: Whether to add the best of K.
     """
     mean = Column(
         name=f"LPIPS ({title})",
@@ -203,7 +203,7 @@ def curve_of(
         title: Title of the plot.
         y_label: Label of its vertical axis.
         first: Number of the first frame.
-        about: What it shows.
+        about: Description of the plot.
     """
     banded = {row: es for row, es in along.items() if all(e.low is not None for e in es)}
     return Curve(

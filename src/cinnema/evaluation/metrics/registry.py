@@ -1,4 +1,4 @@
-"""All metrics by name, and how each is made for a model, its data and the networks at hand."""
+"""Registry of all metrics by name, and their factories."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ _Make = Callable[[Task], list[Metric]]
 
 @dataclass(frozen=True)
 class Entry:
-    """How a metric is made.
+    """Registry entry of a metric.
 
     Attributes:
         make: Makes the metric for a task; raises a UserError if the model or the data are not of
@@ -59,7 +59,7 @@ class Entry:
 
 
 def make_metrics(task: Task, names: Sequence[MetricName]) -> list[Metric]:
-    """Return metrics in the order of the table; one that cannot be computed says why.
+    """Return metrics in the order of the table; cells of unavailable ones state the reason.
 
     Args:
         task: The evaluation.
@@ -142,7 +142,7 @@ def _features(task: Task, name: BackboneName) -> Features | str:
 
 
 def feature_network(task: Task, name: BackboneName, path: Path) -> FeatureNetwork:
-    """Return the network of a name as features use it.
+    """Return the feature network of a name.
 
     Args:
         task: The evaluation.

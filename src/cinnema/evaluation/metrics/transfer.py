@@ -1,4 +1,4 @@
-"""Whether nu holds the motion: nu of one clip, decoded from the first frame of another."""
+"""Transfer of motion: nu of one clip, decoded from the first frame of another."""
 
 from collections.abc import Sequence
 
@@ -21,7 +21,7 @@ _KEPT, _CHANCE = "motion kept in transfer", "by a random nu"
 
 
 class MotionKept(MeanMetric):
-    """Cosine between the optical flow of a clip and of another picture that is given its nu.
+    """Cosine between the optical flow of a clip and of another picture decoded with its nu.
 
     From -1 to 1, higher is better; "by a random nu" is what agrees by chance. 64 clips are
     measured, each with the first frame of another source video.
@@ -63,7 +63,7 @@ class MotionKept(MeanMetric):
 
     @torch.inference_mode()
     def see_real(self, real: RealBatch) -> None:
-        """Give the motion of the clips to the first frames of their partners."""
+        """Decode each partner's first frame with a clip's nu, and compare their motion."""
         own = self.own(real)
         if own is None:
             return

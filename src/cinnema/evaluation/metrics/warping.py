@@ -1,7 +1,7 @@
 """Metrics of warping models: flow and pictures of stage 1, samples and likelihood of both stages.
 
-They compare with the optical flow of the real clip, on some frames before they are rounded to 8
-bits (`cinnema.evaluation.warping_scores`).
+Flow is compared with the optical flow of the real clip, and some frames with the real ones before
+rounding to 8 bits (`cinnema.evaluation.warping_scores`).
 """
 
 import math
@@ -122,7 +122,7 @@ class FlowError(ScoreMetric):
     Args:
         stage1: Stage 1 in evaluation mode.
         order: Keys of all starts.
-        chosen: Keys of those that are measured.
+        chosen: Keys of the starts that are measured.
     """
 
     quantities = (
@@ -167,10 +167,10 @@ class Reconstruction(ScoreMetric):
 
     Args:
         stage1: Stage 1 in evaluation mode, float32.
-        lpips: The distance, on the same device.
+        lpips: LPIPS network, on the same device.
         times: Frames that are compared, from 1 to T.
         order: Keys of all starts.
-        chosen: Keys of those that are measured.
+        chosen: Keys of the starts that are measured.
     """
 
     quantities = (
@@ -233,12 +233,12 @@ class Samples(ScoreMetric):
 
     Args:
         model: The model in evaluation mode, float32.
-        lpips: The distance, on the same device.
+        lpips: LPIPS network, on the same device.
         num_samples: K.
         times: Frames that are compared, from 1 to T.
         seed: Seed of the samples.
         order: Keys of all starts.
-        chosen: Keys of those that are measured.
+        chosen: Keys of the starts that are measured.
     """
 
     quantities = (
@@ -294,7 +294,7 @@ class SampleMotion(ScoreMetric):
         num_samples: K, at least 2.
         seed: Seed of the samples.
         order: Keys of all starts.
-        chosen: Keys of those that are measured.
+        chosen: Keys of the starts that are measured.
     """
 
     quantities = (
@@ -375,7 +375,7 @@ class Likelihood(ScoreMetric):
         priors: Priors from `fit_warping_priors`.
         seed: Seed of all draws.
         order: Keys of all starts.
-        chosen: Keys of those that are measured.
+        chosen: Keys of the starts that are measured.
     """
 
     quantities = (

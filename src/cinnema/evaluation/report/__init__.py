@@ -1,4 +1,4 @@
-"""What people see of an evaluation: one page of HTML that needs nothing else, and the numbers."""
+"""The report of an evaluation: one self-contained HTML page, and the numbers as JSON."""
 
 from cinnema.evaluation.report.report import write_report
 

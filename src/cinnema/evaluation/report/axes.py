@@ -1,10 +1,10 @@
-"""Axes of plots: from numbers to places, with round numbers at the ticks."""
+"""Axes of plots: maps values to SVG coordinates, with ticks at round numbers."""
 
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-_STEPS = (1.0, 2.0, 2.5, 5.0, 10.0, 20.0)  # the last for ends that rounding moved
+_STEPS = (1.0, 2.0, 2.5, 5.0, 10.0, 20.0)  # the last one in case rounding moved an end
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -12,10 +12,10 @@ class Axis:
     """A linear axis.
 
     Attributes:
-        low: Number at its start.
-        high: Number at its end.
-        start: Place of `low`.
-        end: Place of `high`; smaller than `start` where the axis points up.
+        low: Value at the start of the axis.
+        high: Value at its end.
+        start: SVG coordinate of `low`.
+        end: SVG coordinate of `high`; smaller than `start` where the axis points up.
         ticks: Round numbers from `low` to `high`.
     """
 
@@ -26,11 +26,11 @@ class Axis:
     ticks: tuple[float, ...]
 
     def place(self, number: float) -> float:
-        """Return where a number lies."""
+        """Return the coordinate of a value."""
         return self.start + (number - self.low) / (self.high - self.low) * (self.end - self.start)
 
     def labels(self) -> tuple[str, ...]:
-        """Return the ticks as text, all with the digits that their step needs."""
+        """Return the ticks as text, with as many digits as their step needs."""
         step = self.ticks[1] - self.ticks[0] if len(self.ticks) > 1 else 1.0
         digits = next(d for d in range(16) if math.isclose(step, round(step, d), rel_tol=1e-6))
         return tuple(f"{tick:,.{digits}f}".replace("-", "−") for tick in self.ticks)
@@ -39,17 +39,17 @@ class Axis:
 def make_axis(
     numbers: Iterable[float], *, start: float, end: float, most: int = 6, margin: float = 0.04
 ) -> Axis:
-    """Return an axis that holds numbers.
+    """Return an axis that covers all numbers.
 
     It starts at 0 where they are all positive and reach far down towards it: a difference between
     curves then looks as large as it is.
 
     Args:
-        numbers: What it must hold; those that are not finite do not count.
-        start: Place of its start.
-        end: Place of its end.
-        most: Ticks at most.
-        margin: Room at both ends, as a share of the length; none beyond 0.
+        numbers: Values to cover; those that are not finite are ignored.
+        start: Coordinate of its start.
+        end: Coordinate of its end.
+        most: Largest number of ticks.
+        margin: Margin at both ends, as a share of the range; it does not cross 0.
     """
     finite = [n for n in numbers if math.isfinite(n)] or [0.0, 1.0]
     whole = all(float(n).is_integer() for n in finite)
@@ -73,8 +73,8 @@ def round_ticks(
     Args:
         low: Smallest tick possible.
         high: Largest tick possible, above `low`.
-        most: How many there may be, at least 2.
-        whole: Whether all are whole numbers, as those of frames are.
+        most: Largest number of ticks, at least 2.
+        whole: Whether all ticks must be integers, as for frame numbers.
 
     Example:
         >>> round_ticks(0.0, 1.1)

@@ -1,22 +1,22 @@
-"""Names beside points, none over another."""
+"""Placement of labels beside points, without overlaps."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 _LETTER, _LINE = 6.2, 13.0
-_AWAY = 8.0  # from the middle of a marker to its name
+_AWAY = 8.0  # distance from the centre of a marker to its label
 
 
 @dataclass(frozen=True)
 class Label:
-    """A name and where it stands.
+    """A label and its position.
 
     Attributes:
-        text: The name.
-        x: Of its anchor.
-        y: Of its base line.
-        anchor: Which end of the text lies at x.
+        text: Text of the label.
+        x: Horizontal coordinate of its anchor.
+        y: Vertical coordinate of its base line.
+        anchor: Part of the text that lies at x.
     """
 
     text: str
@@ -45,14 +45,14 @@ def spread_labels(
     top: float,
     bottom: float,
 ) -> tuple[Label, ...]:
-    """Return a label for each point, each where it covers least of the others and the markers.
+    """Return a label for each point, placed where it overlaps least with labels and markers.
 
     Args:
-        places: x and y by name.
-        left: Edge that labels do not cross.
-        right: Likewise.
-        top: Likewise.
-        bottom: Likewise.
+        places: Coordinates (x, y) of the points by label.
+        left: Smallest x of a label.
+        right: Largest x of a label.
+        top: Smallest y of a label.
+        bottom: Largest y of a label.
     """
     taken = {name: _Box(x - 5, y - 5, x + 5, y + 5) for name, (x, y) in places.items()}
     labels = []

@@ -1,4 +1,4 @@
-"""HTML and SVG from small functions: what is not markup already is escaped."""
+"""Builders of HTML and SVG elements; text is escaped."""
 
 import html
 from collections.abc import Iterable
@@ -19,8 +19,8 @@ def element(tag: str, /, *children: str, **attributes: Attribute) -> Markup:
     """Return an element.
 
     Args:
-        tag: Its name.
-        *children: What is in it: markup as it is, any other text escaped.
+        tag: Name of the element.
+        *children: Content: `Markup` is inserted unchanged, other text is escaped.
         **attributes: A trailing underscore is dropped, others become hyphens; None and False
             leave the attribute out, True gives it no value. Floats are cut to two digits.
 
@@ -35,11 +35,11 @@ def element(tag: str, /, *children: str, **attributes: Attribute) -> Markup:
 
 
 def joined(parts: Iterable[str], separator: str = "") -> Markup:
-    """Return parts one after the other, those that are not markup escaped.
+    """Concatenate parts; those that are not `Markup` are escaped.
 
     Args:
         parts: Markup or text.
-        separator: Between them; escaped, unless it is markup.
+        separator: Text between parts; escaped unless it is `Markup`.
     """
     return Markup(escaped(separator).join(escaped(part) for part in parts))
 

@@ -1,4 +1,4 @@
-"""An evaluation as one page of HTML that loads nothing: style, plots and pictures are in it."""
+"""An evaluation as one self-contained HTML page: style, plots and pictures are embedded."""
 
 import base64
 import json
@@ -32,7 +32,7 @@ def page(evaluation: Evaluation) -> str:
     """Return the page.
 
     Args:
-        evaluation: What was found.
+        evaluation: The results.
     """
     looks = looks_of(by_kind(evaluation.rows))
     body = [
@@ -64,7 +64,7 @@ def as_json(evaluation: Evaluation) -> str:
     """Return the numbers of an evaluation as JSON text.
 
     Args:
-        evaluation: What was found.
+        evaluation: The results.
     """
     return json.dumps(evaluation.to_dict(), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
 
@@ -92,7 +92,7 @@ def _header(evaluation: Evaluation) -> Markup:
 
 
 def _sample_size(evaluation: Evaluation) -> str:
-    """The most that a number rests on."""
+    """The largest numbers of clips and of source videos behind a number."""
     cells = [cell for row in evaluation.rows for cell in row.cells.values()]
     sizes = [(c.num_clips, c.num_sources) for c in cells if isinstance(c, Estimate)]
     clips, sources = max(sizes, default=(0, 0))
@@ -149,7 +149,7 @@ def _told_below(curve: Curve, looks: Mapping[str, Look]) -> Markup:
 
 
 def _numbers_of(curve: Curve) -> Markup:
-    """The plot as a table, for those who cannot see it or want to know exactly."""
+    """The values of a plot as a table, for accessibility."""
     banded = [name for name in curve.y if name in curve.low and name in curve.high]
     names = ["row", curve.x_label, curve.y_label, *(["95 %"] if banded else [])]
     heads = [element("th", name, scope="col") for name in names]

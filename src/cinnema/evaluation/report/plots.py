@@ -11,9 +11,9 @@ from cinnema.evaluation.results import Curve, Row
 
 _WIDTH, _HEIGHT = 440.0, 300.0
 _TOP, _RIGHT, _BOTTOM = 26.0, 14.0, 40.0
-_DIGIT = 6.6  # width of one at the size of the ticks' labels
+_DIGIT = 6.6  # width of a digit in the labels of ticks, in SVG units
 
-_NUM_HUES = 8  # of baselines, in the style sheet
+_NUM_HUES = 8  # hues for baselines in the style sheet
 _NUM_MODEL_HUES = 3
 _DASHES = ("7 3", "2 3", "9 3 2 3", "5 2")
 _MARKERS = ("circle", "square", "diamond", "triangle", "cross")
@@ -23,12 +23,12 @@ _MOST_BANDS = 3
 
 @dataclass(frozen=True)
 class Look:
-    """How a row is drawn in all plots: hue, dash and marker, so that colour is not needed.
+    """Style of a row in all plots: hue, dash and marker; dash and marker suffice without colour.
 
     Attributes:
-        hue: Class in the style sheet.
-        dash: Of lines, as SVG writes it; empty for unbroken ones.
-        marker: Of points.
+        hue: CSS class in the style sheet.
+        dash: SVG dash pattern of lines; empty for solid lines.
+        marker: Kind of the marker of points.
     """
 
     hue: str
@@ -37,10 +37,10 @@ class Look:
 
 
 def looks_of(rows: Sequence[Row]) -> dict[str, Look]:
-    """Return a look for each row, by name: models unbroken and strong, the real one as the text.
+    """Return a style for each row: solid, thick lines for models, text colour for real clips.
 
     Args:
-        rows: Of the table.
+        rows: Rows of the table.
     """
     looks = {}
     counts = {"real": 0, "model": 0, "baseline": 0}
@@ -61,9 +61,9 @@ def plot(curve: Curve, looks: Mapping[str, Look]) -> Markup:
     """Return a plot with its legend.
 
     Args:
-        curve: What to plot; rows without a number are left out.
-        looks: By row, from `looks_of`; rows that it does not have are drawn as real ones are
-            (curves may name what is no row of the table).
+        curve: The curves to plot; rows without a number are left out.
+        looks: Styles by row, from `looks_of`; a curve that is no row of the table is drawn like
+            real clips.
     """
     names = [name for name in curve.y if any(map(math.isfinite, curve.y[name]))]
     names.sort(key=lambda name: list(looks).index(name) if name in looks else -1)
@@ -82,11 +82,11 @@ def plot(curve: Curve, looks: Mapping[str, Look]) -> Markup:
 
 
 def banded_rows(curve: Curve, looks: Mapping[str, Look]) -> list[str]:
-    """Return the rows whose intervals are drawn: all, or of many the models, to keep them apart.
+    """Return the rows whose intervals are drawn: all, or with many rows those of models only.
 
     Args:
-        curve: To plot.
-        looks: By row.
+        curve: The curves to plot.
+        looks: Styles by row.
     """
     names = [name for name in curve.y if name in curve.low and name in curve.high]
     if len(names) <= _MOST_BANDS:

@@ -8,20 +8,20 @@ from cinnema.evaluation.results import Evaluation
 
 
 def write_report(evaluation: Evaluation, folder: str | Path, *, overwrite: bool = False) -> Path:
-    """Write `index.html`, a page that needs nothing else, and `evaluation.json` beside it.
+    """Write `index.html`, a self-contained page, and `evaluation.json` in the same folder.
 
-    Both are there in full or not at all.
+    Files are written atomically.
 
     Args:
-        evaluation: What was found.
-        folder: For both files; made if it is missing.
-        overwrite: Whether files of these names that are there already may be replaced.
+        evaluation: The results.
+        folder: Folder for both files; created if missing.
+        overwrite: Whether existing files may be replaced.
 
     Returns:
-        The page.
+        Path of the page.
 
     Raises:
-        UserError: There is such a file and `overwrite` is off; the folder cannot be written to.
+        UserError: A file exists and `overwrite` is False, or the folder cannot be written to.
 
     Example:
         >>> write_report(evaluation, "report")

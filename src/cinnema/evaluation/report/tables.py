@@ -1,4 +1,4 @@
-"""The tables of a report: contestants down, measures across, one table for each group."""
+"""The tables of a report, one for each group of columns; a row for the model and each baseline."""
 
 import math
 from collections.abc import Sequence
@@ -18,19 +18,19 @@ _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 class Footnotes:
-    """Why cells are empty: each reason once, with a number."""
+    """Numbered reasons of empty cells, each listed once."""
 
     def __init__(self) -> None:
         self._reasons: list[str] = []
 
     def number_of(self, reason: str) -> int:
-        """Return the number of a reason, which is a new one where the reason is new."""
+        """Return the number of a reason, adding it if it is new."""
         if reason not in self._reasons:
             self._reasons.append(reason)
         return self._reasons.index(reason) + 1
 
     def to_markup(self) -> Markup:
-        """Return the list of all reasons, or nothing."""
+        """Return the list of all reasons; empty markup if there are none."""
         if not self._reasons:
             return Markup()
         items = [
@@ -40,15 +40,15 @@ class Footnotes:
 
 
 def by_kind(rows: Sequence[Row]) -> list[Row]:
-    """Return rows in the order in which readers want them: real ones, models, baselines."""
+    """Return rows sorted by kind: real clips, models, baselines."""
     return sorted(rows, key=lambda row: _KINDS.index(row.kind))
 
 
 def results_section(evaluation: Evaluation) -> Markup:
-    """Return all tables, the reasons of empty cells below them, and what was not measured at all.
+    """Return all tables, the reasons of empty cells, and the quantities that were not measured.
 
     Args:
-        evaluation: What was found.
+        evaluation: The results.
     """
     rows = by_kind(evaluation.rows)
     measured = [c for c in evaluation.columns if _is_measured(c, rows)]
@@ -67,14 +67,14 @@ def results_section(evaluation: Evaluation) -> Markup:
 
 
 def best_rows(column: Column, rows: Sequence[Row]) -> set[str]:
-    """Return the names of the rows with the best number, as shown; several where they tie.
+    """Return the names of the rows with the best displayed number; several if they tie.
 
-    Real rows, and those that see the real clip, do not compete. Nor is anybody the best among
-    fewer than two.
+    Real rows, and rows that see the real clip, are not candidates. With fewer than two candidates
+    no row is the best.
 
     Args:
-        column: Which numbers.
-        rows: Of the table.
+        column: The compared quantity.
+        rows: Rows of the table.
     """
     values = {
         row.name: cell.value
@@ -98,12 +98,12 @@ def best_rows(column: Column, rows: Sequence[Row]) -> set[str]:
 def shown(value: float | None, digits: int, *, like: float | None = None) -> str:
     """Return a number as text: a true minus, thousands set apart, "–" where it is undefined.
 
-    What would be shown as zero but is not gets a power of ten.
+    A nonzero number that would round to zero is shown as a power of ten.
 
     Args:
         value: The number.
-        digits: Behind the point.
-        like: The number beside which it stands, whose notation it takes; itself unless given.
+        digits: Number of digits after the decimal point.
+        like: Number whose notation is used; defaults to `value`.
 
     Example:
         >>> shown(-1234.56, 1)

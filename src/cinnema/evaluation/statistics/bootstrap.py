@@ -6,7 +6,7 @@ fewer than three source videos there is none.
 
 Two forms differ in how the resamples are drawn:
 
-- `ClusteredSums` keeps one sum for each resample, for clips that pass by once and are not kept.
+- `ClusteredSums` keeps one sum for each resample, for streamed clips that are not kept.
   Each source counts Poisson(1) times in a resample, drawn from its name alone, so the result
   depends neither on the order of clips nor on the number of processes, and measurements of the
   same sources are resampled together, which is right for comparing them. Source: Hanley and

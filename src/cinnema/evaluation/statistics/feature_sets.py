@@ -1,7 +1,7 @@
 """Statistics of the features of a set of clips, and distances with intervals computed from them.
 
-Nothing here grows with the number of clips but one hash for each source video. Intervals resample
-source videos with the Poisson weights of `cinnema.evaluation.statistics.bootstrap`.
+Memory does not grow with the number of clips, except for one hash for each source video. Intervals
+resample source videos with the Poisson weights of `cinnema.evaluation.statistics.bootstrap`.
 """
 
 from collections.abc import Sequence
@@ -22,10 +22,10 @@ from cinnema.evaluation.statistics.distances import (
 )
 
 _SHELLS = 8
-"""Parts that clips fall into at random; distances of their unions are extrapolated."""
+"""Number of random parts of a set; distances of unions of parts are extrapolated."""
 
 _KEPT = 2048
-"""Number of features that are kept for what needs single ones."""
+"""Largest number of features kept for statistics that need the features of single clips."""
 
 _REPLICATE_BYTES = 64 << 20
 _MIN_REPLICATES, _MAX_REPLICATES = 8, 100
@@ -69,10 +69,10 @@ class FeatureSample:
         return torch.stack(rows) if rows else torch.empty(0, 0)
 
     def add(self, keys: Sequence[str], features: Float[Tensor, "n d"]) -> None:
-        """Offer rows.
+        """Add rows; those with the smallest hashes are kept.
 
         Args:
-            keys: A name for each row, unique among all rows that any process offers.
+            keys: A name for each row, unique among the rows of all processes.
             features: The rows.
         """
         rows = features.detach().float().cpu()
@@ -80,7 +80,7 @@ class FeatureSample:
         self._drop()
 
     def merge(self, other: "FeatureSample") -> None:
-        """Offer the rows that another object has kept."""
+        """Add the rows that another object has kept."""
         self._rows |= other._rows
         self._drop()
 
@@ -95,7 +95,7 @@ class FeatureSummary:
     Args:
         dim: Length d of a feature. About 8 d^2 (1 + shells + replicates) bytes of memory; there
             are 100 replicates, fewer for long features (within 64 MB, but at least 8).
-        num_shells: Number of parts for the extrapolation; 0 where it is not wanted.
+        num_shells: Number of parts for the extrapolation; 0 for no extrapolation.
 
     Example:
         >>> summary = FeatureSummary(2)
