@@ -88,7 +88,7 @@ class Decoder(nn.Module):
         torch.Size([1, 16, 3, 64, 64])
 
     Args:
-        config: Its widths and factors.
+        config: Widths and upsampling factors.
     """
 
     def __init__(self, config: DecoderConfig) -> None:

@@ -51,7 +51,7 @@ class TemporalDiscriminator(ResNet3d):
         (torch.Size([2, 1]), 4)
 
     Args:
-        config: Its widths and strides.
+        config: Widths and strides.
     """
 
     def __init__(self, config: TemporalDiscriminatorConfig) -> None:
@@ -120,7 +120,7 @@ class PatchDiscriminator(nn.Module):
         torch.Size([2, 1, 6, 6])
 
     Args:
-        config: Its widths.
+        config: Number of layers and their widths.
     """
 
     def __init__(self, config: PatchDiscriminatorConfig) -> None:

@@ -41,7 +41,7 @@ class PaperFlowConfig:
             it; likelihoods do, by up to 135 nats at 20 blocks of 64 dimensions.
 
     Raises:
-        ValueError: On a field that is unknown, missing or out of range.
+        ValueError: A field is unknown, missing or out of range.
     """
 
     in_channels: Annotated[int, Field(ge=2, multiple_of=2)]
@@ -82,7 +82,7 @@ class PaperFlow(NormalizingFlow):
         'sub_layers.0.norm_layer.loc'
 
     Args:
-        config: Its sizes.
+        config: Sizes and options.
     """
 
     def __init__(self, config: PaperFlowConfig) -> None:
@@ -174,7 +174,7 @@ class PlainNetwork(nn.Module):
     Args:
         in_dim: Number of inputs.
         out_dim: Number of outputs.
-        config: Of the flow: width and number of hidden layers.
+        config: Config of the flow, for the width and the number of hidden layers.
     """
 
     def __init__(self, in_dim: int, out_dim: int, *, config: PaperFlowConfig) -> None:
@@ -248,6 +248,6 @@ def _renamed(name: str, rules: tuple[tuple[str, str], ...]) -> str:
 
 
 def _published_place(name: str) -> tuple[int, int, list[str]]:
-    """Return where an entry stands in the published state dict."""
+    """Return the position of an entry in the published state dict."""
     _, block, section, *rest = name.split(".")
     return int(block), _SECTIONS.index(section), rest[:2] if section == "coupling" else []

@@ -61,7 +61,7 @@ class ImageEncoder(nn.Module):
         torch.Size([2, 8])
 
     Args:
-        config: Its ResNet, normalisation and sizes.
+        config: ResNet, normalisation and sizes.
     """
 
     def __init__(self, config: ImageEncoderConfig) -> None:

@@ -1,9 +1,9 @@
-"""The recipes that the models of 2021 were published with, and the scores that they reached.
+"""The published recipes of the 2021 models, and the published scores.
 
-Source: Dorkenwald et al., "Stochastic Image-to-Video Synthesis using cINNs", 2021, and the configs
-released with it, down to the number of windows that an epoch takes of each clip. One number is
-another: the weight of the image auto-encoder's KL is 1e-4 throughout, where the configs of all
-data sets but Landscape have 1e-5.
+Source: Dorkenwald et al., "Stochastic Image-to-Video Synthesis using cINNs", 2021, and the released
+configs, including the number of windows per clip and epoch. One number differs: the weight of the
+image auto-encoder's KL is always 1e-4, whereas the configs of all data sets but Landscape have
+1e-5.
 """
 
 from collections.abc import Mapping
@@ -33,13 +33,13 @@ _POSTER = "the paper's poster and project page"
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class PublishedScore:
-    """One number of the published model.
+    """One score of the published model.
 
     Attributes:
-        metric: What was measured, as the paper's protocol has it.
-        value: The number.
+        metric: Name of the metric, computed by the paper's protocol.
+        value: The score.
         better: Whether "lower" or "higher" is better.
-        source: Where it is from.
+        source: Where the score was published.
     """
 
     metric: str
@@ -50,7 +50,7 @@ class PublishedScore:
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class PaperRecipe:
-    """Everything that makes a model of the paper.
+    """Configuration of a model of the paper and of its trainings.
 
     Example:
         >>> recipe = landscape()
@@ -58,19 +58,19 @@ class PaperRecipe:
         (128, 20.0, 31)
 
     Attributes:
-        name: Of the weights.
-        stage1: Video encoder, decoder and their discriminators.
+        name: Name of the weights.
+        stage1: Config of video encoder, decoder and discriminators.
         autoencoding: Training of stage 1.
-        conditioner: The image encoder, and what it is trained beside.
+        conditioner: Config of the image encoder, and of the networks that it is trained with.
         conditioning: Training of the image encoder.
-        flow: The cINN.
+        flow: Config of the cINN.
         flow_training: Training of the cINN.
-        precision: What the trainings compute in: "float32" as published, "fast" in bf16, or
-            "compiled", which compiles the largest networks as well.
-        scores: What the published model reached; empty where no number is known.
+        precision: Number format of the trainings: "float32" as published, "fast" for bfloat16, or
+            "compiled", which also compiles the largest networks.
+        scores: Scores of the published model; empty if none were published.
 
     Raises:
-        ValueError: The parts do not fit each other.
+        ValueError: The parts do not match.
     """
 
     name: str = Field(min_length=1)
@@ -88,19 +88,19 @@ class PaperRecipe:
 
     @property
     def size(self) -> int:
-        """Width and height of the frames, in pixels."""
+        """Height and width of the frames, in pixels."""
         return self.stage1.decoder.size
 
     @property
     def num_frames(self) -> int:
-        """T, the frames after x0."""
+        """T, the number of frames after x0."""
         return self.stage1.decoder.num_frames
 
     def about(self) -> dict[str, Any]:
-        """Return what a training by it is known by, as JSON values.
+        """Return the JSON values that identify a training with this recipe.
 
-        The precision is left out where it is float32, so that what was trained before there was a
-        choice is known again.
+        They contain the precision only if it is not float32, so that trainings from before this
+        option are recognised.
         """
         values = config_to_dict(self)
         if self.precision == "float32":
@@ -108,10 +108,10 @@ class PaperRecipe:
         return values
 
     def model_config(self) -> PaperModelConfig:
-        """Return the configuration of the model that comes of it.
+        """Return the config of the trained model.
 
         Raises:
-            UserError: The parts do not fit each other.
+            UserError: The parts do not match.
         """
         parts: dict[str, Any] = {
             "decoder": config_to_dict(self.stage1.decoder) | {"spectral_norm": False},
@@ -123,10 +123,10 @@ class PaperRecipe:
 
 
 def bair(*, control: bool = False) -> PaperRecipe:
-    """The robot arm that pushes objects about: 64 px, 16 frames.
+    """Return the recipe of BAIR, a robot arm that pushes objects: 64 px, 16 frames.
 
     Args:
-        control: Whether the cINN hears where the arm shall be at the last frame.
+        control: Whether the cINN is conditioned on the position of the arm at the last frame.
     """
     return _recipe(
         "bair",
@@ -154,7 +154,7 @@ def bair(*, control: bool = False) -> PaperRecipe:
 
 
 def iper() -> PaperRecipe:
-    """People who move in front of a wall: 64 px, 16 frames."""
+    """Return the recipe of iPER, people who move in front of a wall: 64 px, 16 frames."""
     return _recipe(
         "iper",
         autoencoding=AutoencodingTraining(
@@ -174,7 +174,7 @@ def iper() -> PaperRecipe:
 
 
 def landscape() -> PaperRecipe:
-    """Skies in time lapse: 128 px, 16 frames."""
+    """Return the recipe of Landscape, time-lapse videos of skies: 128 px, 16 frames."""
     return _recipe(
         "landscape",
         autoencoding=AutoencodingTraining(
@@ -204,7 +204,7 @@ def landscape() -> PaperRecipe:
 
 
 def dtdb(texture: Texture) -> PaperRecipe:
-    """One of DTDB's dynamic textures: 128 px, 16 frames.
+    """Return the recipe of one of DTDB's dynamic textures: 128 px, 16 frames.
 
     Args:
         texture: "clouds", "fire", "vegetation" or "waterfall".
@@ -240,13 +240,13 @@ def dtdb(texture: Texture) -> PaperRecipe:
 
 
 def tiny(recipe: PaperRecipe) -> PaperRecipe:
-    """Return a recipe of the same structure that trains in seconds, and is good for nothing else.
+    """Return a recipe of the same structure that trains in seconds, for tests.
 
-    64 px and 8 frames, narrow networks, a few clips in a step, two epochs: one without
+    64 px and 8 frames, narrow networks, a few clips per step, and two epochs: one without
     discriminators and one with them.
 
     Args:
-        recipe: Any.
+        recipe: The recipe to shrink.
     """
     flow, adam = recipe.flow, recipe.flow_training.adam
     control_dim = flow.embedding_dim - recipe.conditioner.encoder.z_dim
@@ -275,7 +275,7 @@ _TINY_SIZE, _TINY_Z = 64, 16
 
 @plain_dataclass(frozen=True, kw_only=True)
 class _Texture:
-    """What differs between the textures."""
+    """Numbers that differ between the textures."""
 
     windows: int
     image_epochs: int
@@ -302,7 +302,7 @@ def _recipe(
     flow_training: FlowTraining,
     scores: tuple[PublishedScore, ...] = (),
 ) -> PaperRecipe:
-    """Put a recipe together from the published networks and a training."""
+    """Combine the published networks with a training."""
     networks = published_configs(data, control=control)
     image_encoder = networks["image_encoder"] | ({"norm": image_norm} if image_norm else {})
     image_decoder = {"z_dim": image_encoder["z_dim"], "size": image_encoder["in_size"]}

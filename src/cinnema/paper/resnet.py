@@ -207,7 +207,7 @@ class ResNet3d(nn.Module):
     it is switched off; we remove it there too, so that the weights of a folded network load.
 
     Args:
-        config: Its widths and strides.
+        config: Widths and strides.
         stem_stride_t: Stride of the stem in time.
         spectral_norm: Whether convolutions have spectral norm.
     """

@@ -49,7 +49,7 @@ class VideoEncoder(ResNet3d):
         torch.Size([2, 64])
 
     Args:
-        config: Its widths and strides.
+        config: Widths and strides.
     """
 
     def __init__(self, config: VideoEncoderConfig) -> None:
