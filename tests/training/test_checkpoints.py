@@ -112,7 +112,7 @@ def test_a_disk_that_gives_back_something_else_is_told(
     def lying(path: Path) -> None:
         raise ValueError("its content is not what was written")
 
-    with monkeypatch.context() as patch, pytest.raises(UserError, match="does not give back"):
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="with other content"):
         patch.setattr(checkpoints, "_verify", lying)
         two.write(state_of(3))
     assert clips_in(two.folder) == 2

@@ -31,7 +31,7 @@ from cinnema.training.losses import (
 from cinnema.training.run import Stateful
 
 _NETWORKS = {"spatial": SpatialDiscriminator, "temporal": TemporalDiscriminator}
-# Typical gradients are well below; those of the penalties, second derivatives, are rarely huge.
+# Typical norms are well below; second derivatives, of the penalties, can rarely be huge.
 _LARGEST_GRADIENT = 10.0
 
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -43,7 +43,7 @@ class DiscriminatorTraining:
     """One discriminator, its optimiser, and when it is trained.
 
     Attributes:
-        module: "spatial" sees frames one by one, "temporal" consecutive frames together.
+        module: "spatial" scores single frames, "temporal" consecutive frames jointly.
         learning_rate: Learning rate of Adam.
         betas: Decay of Adam's averages of the gradient and of its square; the gradient is not
             averaged by default, as in R3GAN.
@@ -116,10 +116,10 @@ class Discriminators:
     compute in float32, whatever the decoder does, as the penalties are second derivatives.
 
     Args:
-        config: Which discriminators, and how they are trained.
+        config: Discriminators and their training.
         batch_size: Clips per step, over all ranks.
-        device: Where to compute.
-        seed: Of the initial weights; torch's global random state is not changed.
+        device: Device to compute on.
+        seed: Seed of the initial weights; torch's global random state is not changed.
         ranks: The processes that share each batch; gradients are averaged over them.
 
     Attributes:
@@ -163,7 +163,7 @@ class Discriminators:
         return parts
 
     def tensors(self) -> Iterator[Tensor]:
-        """Yield the tensors that all ranks must have in common before the first step."""
+        """Yield the tensors that must be equal on all ranks before the first step."""
         yield from self.networks.parameters()
 
     def is_active(self, number: int) -> bool:
@@ -180,7 +180,7 @@ class Discriminators:
         last: Tensor,
         number: int,
     ) -> dict[str, Tensor]:
-        """Return the decoder's weighted losses against the discriminators as they are.
+        """Return the decoder's weighted losses against the current discriminators.
 
         Call `backward` on them before `update`, which changes weights in their graph.
 
@@ -223,7 +223,7 @@ class Discriminators:
         *,
         number: int,
     ) -> dict[str, float]:
-        """Take a step of each discriminator that is due, unless a loss is not finite.
+        """Update each discriminator whose interval has passed, unless a loss is not finite.
 
         Args:
             real: Frames of clips, in [-1, 1].

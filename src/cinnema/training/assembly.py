@@ -1,7 +1,7 @@
-"""From a recipe to a weights file: both stages are trained in the folder of a run, and bundled.
+"""Trains both stages of a recipe in a run folder, and bundles them into a weights file.
 
-The folder has a sub-folder per training, with checkpoints, numbers, their plot and sample grids;
-the weights that each training ends with; and `recipe.json`.
+The folder contains a sub-folder per training, with checkpoints, metrics, their plot and sample
+grids; the final weights of each training; and `recipe.json`.
 """
 
 import json
@@ -28,12 +28,12 @@ from cinnema.training.stage2 import Validate as ValidateLatents
 from cinnema.training.video_step import VideoTraining
 
 RECIPE_FILE = "recipe.json"
-"""In the folder of a run: the recipe of the training that ended last."""
+"""File in the run folder with the recipe of the training that ended last."""
 
 
 @runtime_checkable
 class Clips(Protocol):
-    """Where the clips of a recipe come from."""
+    """Source of the clips that a recipe is trained on."""
 
     def batches(self, training: Any, *, seed: int, ranks: Ranks) -> Batches[Any]:  # noqa: ANN401
         """Return endless batches for a phase of stage 1, this rank's part of each."""
@@ -50,11 +50,11 @@ class Clips(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Validation:
-    """How networks are scored on held-out clips while they are trained.
+    """Functions that score networks on held-out clips during training.
 
     Attributes:
-        stage1: Given stage 1 and the training of a phase, returns the scores of stage 1.
-        latents: Given stage 1, returns a function that scores conditioner and flow.
+        stage1: Maps stage 1 and the training of a phase to scores by name.
+        latents: Maps stage 1 to a function that scores conditioner and flow.
     """
 
     stage1: Callable[[Any, Any], dict[str, float]]
@@ -77,7 +77,7 @@ def train_stage1(
         recipe: The recipe.
         clips: The recipe's clips.
         run: Folder of the run; created if missing.
-        device: Where to compute.
+        device: Device to compute on.
         validation: Scores on held-out clips; None for none.
         ranks: The processes that train together; one by default.
         tensorboard: Whether the numbers are written for TensorBoard as well.
@@ -132,7 +132,7 @@ def train_stage2(
         recipe: The recipe.
         clips: The recipe's clips.
         run: Folder of the run.
-        device: Where to compute.
+        device: Device to compute on.
         validation: Scores on held-out clips; None for none.
         ranks: The processes that train together; one by default. The first encodes the clips.
         tensorboard: Whether the numbers are written for TensorBoard as well.

@@ -1,8 +1,8 @@
-"""Checkpoints that survive: whole or not at all, checked, and never fewer than one good one.
+"""Checkpoints that are written atomically, verified by a hash, and kept in two generations.
 
-A new one is written beside, flushed, read back and only then given its name, while the one before
+A new checkpoint is written to a temporary file, flushed, read back and then renamed; the one before
 is kept as `checkpoint.previous.pt`. The files are torch's own (zip archives); each carries the
-SHA-256 of its content as the archive's comment, which torch passes over and `unzip -z` shows.
+SHA-256 of its content as the archive's comment, which torch ignores and `unzip -z` shows.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ class Checkpoints:
     """The checkpoints of one folder.
 
     Args:
-        folder: Where they are; it must exist.
+        folder: Folder of the checkpoints; it must exist.
 
     Example:
         >>> from tempfile import mkdtemp
@@ -49,16 +49,16 @@ class Checkpoints:
         return self.folder / _LATEST
 
     def write(self, state: dict[str, Any]) -> None:
-        """Write a checkpoint; what was the latest becomes the previous one.
+        """Write a checkpoint; the latest one so far becomes the previous one.
 
         Args:
             state: Tensors and plain values.
 
         Raises:
-            UserError: The folder cannot be written to, the disk is full, or does not give back
-                what was written. The checkpoints that were there stay.
+            UserError: The folder cannot be written to, the disk is full, or reads back
+                other content. Existing checkpoints are kept.
         """
-        # By way of memory: written straight to a file, torch hides that the disk is full.
+        # Through memory: when writing to a file directly, torch hides that the disk is full.
         content = io.BytesIO()
         torch.save(state, content)
         with atomic_path(self.latest, overwrite=True) as path:
@@ -67,19 +67,19 @@ class Checkpoints:
                 _verify(path)
             except ValueError as error:
                 raise UserError(
-                    f"{self.latest}: the disk does not give back what was written to it; the "
-                    "checkpoints that were there stay: check the disk, or choose another folder"
+                    f"{self.latest}: the file reads back with other content than written; "
+                    "existing checkpoints are kept: check the disk, or choose another folder"
                 ) from error
             if self.latest.exists():
                 self.latest.replace(self.folder / _PREVIOUS)
 
     def read(self) -> dict[str, Any] | None:
-        """Return the latest checkpoint that is whole, None if there are none.
+        """Return the latest undamaged checkpoint; None if there are no checkpoints.
 
-        Where the latest is damaged, a warning says so and the previous one is taken.
+        If the latest is damaged, a warning is issued and the previous one is read.
 
         Raises:
-            UserError: There are some, and all are damaged.
+            UserError: There are checkpoints, and all are damaged.
         """
         problems = []
         for path in (self.latest, self.folder / _PREVIOUS):
@@ -101,9 +101,9 @@ class Checkpoints:
         return None
 
     def tidy(self) -> None:
-        """Put a latest checkpoint that is damaged aside, and remove what a killed write left.
+        """Rename a damaged latest checkpoint, and remove temporary files of killed writes.
 
-        The damaged one is kept as `checkpoint.damaged.pt`, so that it becomes nobody's previous.
+        The damaged one is kept as `checkpoint.damaged.pt`, and does not become the previous one.
         """
         for path in self.folder.glob(f".{self.latest.stem}.partial-*{self.latest.suffix}"):
             path.unlink(missing_ok=True)
@@ -118,7 +118,7 @@ class Checkpoints:
 def _read(path: Path) -> dict[str, Any]:
     try:
         _verify(path)
-        # weights_only: tensors and plain values, so that no code of a stranger's file is run.
+        # weights_only: tensors and plain values only, so that no code in the file is run.
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # unpickling raises almost anything
         reason = str(error).strip().partition("\n")[0].rstrip(".")
@@ -140,9 +140,9 @@ def _write_signed(path: Path, archive: memoryview) -> None:
 
 
 def _verify(path: Path) -> None:
-    """Raise a ValueError if a file is not what was signed.
+    """Raise a ValueError if the content of a file does not match its hash.
 
-    One without a comment is of an earlier version, or of torch alone; it is taken as it is.
+    A file without a comment is of an earlier version or of plain torch; it is accepted.
     """
     size = path.stat().st_size - _COMMENT_LENGTH - 2
     with path.open("rb") as file:

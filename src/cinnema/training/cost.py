@@ -1,4 +1,4 @@
-"""Cost estimates: a few steps of each training, and all checks that the training itself makes."""
+"""Cost estimates: measures a few steps of each training, and makes the same checks."""
 
 import time
 from collections.abc import Callable
@@ -20,14 +20,14 @@ from cinnema.training.video_step import VideoTraining
 
 _Batch = TypeVar("_Batch")
 
-_STEPS = 3  # that are measured, after a first one
-_LONG = 10.0  # seconds; a first step that takes longer is the measurement
-_POOL = 256  # random latents, at least, on which stage 2 is measured
+_STEPS = 3  # measured steps, after a warm-up step
+_LONG = 10.0  # seconds; a slower first step is itself the measurement
+_POOL = 256  # random latents, at least, to measure stage 2 with
 
 
 @dataclass(frozen=True, kw_only=True)
 class CostEstimate:
-    """What a training will cost.
+    """The estimated cost of a training.
 
     Attributes:
         name: Name of the training.
@@ -66,13 +66,13 @@ def estimate_stage1(
     device: torch.device,
     drawn_per_second: float | None = None,
 ) -> list[CostEstimate]:
-    """Estimate the phases of stage 1; arguments as of `train_stage1`, which it refuses alike.
+    """Estimate the phases of stage 1; makes the same checks as `train_stage1`.
 
     Args:
         recipe: The recipe.
         clips: The recipe's clips.
         run: Folder of the run, in which nothing is written.
-        device: Where to compute.
+        device: Device to compute on.
         drawn_per_second: Clips per second that one worker prepares; None if that is not slow.
 
     Raises:
@@ -121,7 +121,7 @@ def estimate_stage2(recipe: Recipe, *, run: Path, device: torch.device) -> CostE
     Args:
         recipe: The recipe.
         run: Folder of the run, with a trained stage 1.
-        device: Where to compute.
+        device: Device to compute on.
 
     Raises:
         UserError: As `train_stage2`.
@@ -163,17 +163,17 @@ def estimate(
     epoch: int = 0,
     drawn_per_second: float | None = None,
 ) -> CostEstimate:
-    """Take a few steps on one batch, and return what the training will cost.
+    """Take a few steps on one batch, and return the estimated cost of the training.
 
     Args:
         name: Name of the training.
-        step: Its step; its networks are changed.
-        batch: A batch of its clips.
-        schedule: Its schedule.
-        folder: Folder of its run, which is checked and left as it is.
+        step: Step of the training; its networks are changed.
+        batch: A batch of clips.
+        schedule: Schedule of the training.
+        folder: Folder of the run, which is checked and not changed.
         device: Where the step computes.
         first: Number of the first step: large enough that all networks are trained in it.
-        epoch: Epoch of the steps, likewise.
+        epoch: Epoch of the steps; as large as that requires.
         drawn_per_second: Clips per second that one worker prepares; None if that is not slow.
 
     Raises:
@@ -209,7 +209,7 @@ def measure(
     """Return the bytes that a step keeps for its backward pass, and the speed in clips per second.
 
     Args:
-        take: Takes the step of a number, from 0. The first step is a warm-up, unless it is slow.
+        take: Function that takes step number n, from 0. The first is a warm-up, unless slow.
         batch_size: Clips per step.
         device: Where the step computes.
     """

@@ -17,9 +17,9 @@ from torch.nn import functional
 
 from cinnema.core.errors import UserError
 
-_SLOPE = 0.2  # of the leaky ReLUs
-_BLOCK = 2  # pixels on a side of a block that becomes one point of the first map
-_CHANNELS = 2 * 3 * _BLOCK**2  # of a frame and x0
+_SLOPE = 0.2  # negative slope of the leaky ReLUs
+_BLOCK = 2  # pixels; side of a block that becomes one point of the first feature map
+_CHANNELS = 2 * 3 * _BLOCK**2  # channels of the blocks of a frame and x0
 
 
 class Judgement(NamedTuple):
@@ -143,7 +143,7 @@ def frozen(*networks: nn.Module) -> Iterator[None]:
     Gradients still pass through them to their inputs.
 
     Args:
-        networks: Modules that are wholly in training mode or wholly in evaluation mode.
+        networks: Modules whose submodules are all in training mode, or all in evaluation mode.
     """
     modes = [network.training for network in networks]
     for network in networks:

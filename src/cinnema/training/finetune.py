@@ -1,4 +1,4 @@
-"""Fine-tuning: trained weights are adapted to a few videos of one's own, in minutes.
+"""Fine-tuning: adapts trained weights to a few videos of the user, in minutes.
 
 Stage 1 is trained first (motion, then picture and mask), then stage 2 on the resulting latents.
 Each stage is kept only if it scores better than the base on held-out clips.
@@ -51,9 +51,9 @@ _Network = TypeVar("_Network", bound=nn.Module)
 
 # Largest share of the time of stage 2 that is spent on encoding clips.
 _ENCODING = 0.5
-# With a number of clips instead of a time, stage 2, whose steps are cheap, sees so many times more.
+# Factor on the clips of stage 2, whose steps are cheap, if clips are given instead of a time.
 _STAGE2_FACTOR = 8
-# Validations in the planned training of stage 2, and those without a gain that end it.
+# Validations during stage 2, and how many of them without improvement end it.
 _VALIDATIONS, _PATIENCE = 40, 10
 # Steps between two validations, at least.
 _LEAST_STEPS = 8
@@ -70,7 +70,7 @@ class Finetuning:
         shares: Shares of the time for phase "motion", phase "picture" and stage 2; with 0 for one
             of the first two, that part of the base is not changed.
         sky_share: Share of synthetic skies in each batch, against forgetting, from 0 to below 1.
-        slow_motion: How many times slower the clips are played: 1 as filmed, 4 for motion such as
+        slow_motion: Factor by which clips are slowed down: 1 as filmed, 4 for motion such as
             flames, which optical flow cannot follow otherwise.
         num_train: Clips cut for training, of all videos together.
         num_held_out: Clips cut for measuring, of all videos together.
@@ -80,7 +80,7 @@ class Finetuning:
         seed: Seed of the positions of clips, and of what is measured.
 
     Raises:
-        UserError: Stage 2 has no share, or a phase is not the one of its name.
+        UserError: Stage 2 has a share of 0, or `motion` or `picture` has another phase.
     """
 
     minutes: float = Field(default=20.0, gt=0)
@@ -160,7 +160,7 @@ class Comparison(Protocol):
 
 @runtime_checkable
 class Measuring(Protocol):
-    """How base and tuned model are measured on the held-out clips."""
+    """Measures base and tuned model on the held-out clips."""
 
     def stage1(self, stage1: Stage1) -> Scores:
         """Return scores that depend on stage 1 alone."""
@@ -171,7 +171,7 @@ class Measuring(Protocol):
         ...
 
     def compared(self, names: tuple[str, str], before: Scores, after: Scores) -> Comparison:
-        """Compare the scores of two models, as far as both have them."""
+        """Compare the scores of two models that both have."""
         ...
 
     def dump(self, scores: Scores) -> Any:  # noqa: ANN401 - JSON values
@@ -228,16 +228,16 @@ def finetune(
         base: The trained model; it is not changed.
         clips: The clips.
         config: The options.
-        measuring: Given held-out clips, returns what measures base and tuned model on them.
-        validation: Given held-out clips, returns the scores that are computed during training.
+        measuring: Maps held-out clips to an object that measures base and tuned model on them.
+        validation: Maps held-out clips to the functions that score networks during training.
         run: Folder of the run, with checkpoints and numbers; the same call resumes.
-        device: Where to compute.
+        device: Device to compute on.
         name: Name of the tuned weights.
         base_sha256: Hash of the base's file, for the record.
         report: Called with a sentence about each part of the work, when it begins.
 
     Returns:
-        The tuned model, rounded to what a weights file holds, and how it compares with the base.
+        The tuned model, rounded as in a weights file, and its comparison with the base.
 
     Raises:
         UserError: `run` holds another fine-tuning, or cannot be written to; a loss is not finite.
@@ -273,14 +273,14 @@ def save_finetuned(
     Args:
         result: Returned by `finetune`.
         output: The weights file.
-        draw: Draws what models, by name, make of held-out clips into a PNG file.
+        draw: Draws reconstructions and samples of models, by name, into a PNG file.
         overwrite: Whether existing files may be replaced.
 
     Returns:
         The files.
 
     Raises:
-        UserError: One of them exists, or cannot be written.
+        UserError: A file exists, or cannot be written.
     """
     files = finetuned_files(output)
     refuse_files(files, overwrite=overwrite)
@@ -345,7 +345,7 @@ class _Work:
         measuring: Callable[[Sequence[Any]], Measuring],
         validation: Callable[[Sequence[Any]], Validation],
     ) -> None:
-        """Prepare what scores the clips."""
+        """Prepare measuring and validation on the held-out clips."""
         for note in self.clips.about["skipped"]:
             self.report(note)
         self.budget.begin()
@@ -415,7 +415,7 @@ class _Work:
         return _assembled(self.base.config, name, stage1, *parts), kept
 
     def about(self, name: str) -> dict[str, Any]:
-        """Return what there is to know about the run, as JSON values."""
+        """Return a description of the run as JSON values."""
         return {
             "name": name,
             **self.source,
@@ -425,7 +425,7 @@ class _Work:
         }
 
     def measured(self, name: str, find: Callable[[], Scores]) -> Scores:
-        """Return scores that are computed the first time, and kept in a file."""
+        """Return scores, computed at the first call and cached in a file."""
         path = self.run / f"{name}.json"
         if path.exists():
             return self.measuring.load(json.loads(path.read_text(encoding="utf-8")))
@@ -454,7 +454,7 @@ class _Work:
         return model
 
     def _clips_in(self, seconds: float, model: Stage1, training: WarpingTraining) -> float:
-        """Return how many clips a phase sees in a time, by a few steps of a copy."""
+        """Return how many clips a phase processes in a time, measured by steps of a copy."""
         self.report(f"{training.phase}: measuring the speed of a step")
         began = time.monotonic()
         batches = self.clips.batches(training, seed=training.seed, ranks=Ranks())
@@ -486,7 +486,7 @@ class _Work:
     def _stage2_clips_in(
         self, seconds: float, stage1: Stage1, conditioner: Conditioner, flow: ConditionalFlow
     ) -> float:
-        """Return how many clips stage 2 draws in a time; decide how many are encoded for it."""
+        """Return how many clips stage 2 processes in a time, and set the number to encode."""
         self.report("stage 2: measuring the speed of a step")
         began, training = time.monotonic(), self.config.stage2
         batches = self.clips.pool_batches(seed=self.config.seed + 2)

@@ -55,8 +55,8 @@ class KeypointTraining(VideoTraining):
             own pixels.
         landmarks: Weight of the distances of the landmarks' paths and of their positions in x0, in
             tenths of their unit.
-        symmetric_keypoints: Pairs of limbs that look alike, such as the arms, each limb as the
-            indices of its points: the limb further left in x0 is taken for the first. For landmarks
+        symmetric_keypoints: Pairs of limbs that look alike, such as the arms, each limb given by
+            the indices of its points: the limb further left in x0 counts as first. For landmarks
             that are points of the image, x and y in turn.
         teacher_forcing: Share of clips that are rendered with their true points instead of the
             decoded ones, so that the decoder does not wait for the encoder; for landmarks that are
@@ -94,7 +94,7 @@ class KeypointStep(VideoStep[KeypointStage1, VideoBatch, KeypointTraining]):
     """A step on frames and landmarks at some times of each clip; see `VideoStep`."""
 
     def choose_trained(self) -> None:
-        """Freeze what stage 2 depends on in phase "picture", unless it trains the encoder."""
+        """In phase "picture", freeze what stage 2 depends on, unless the encoder is trained."""
         model, config = self.networks, self.config
         if config.in_a_row and config.moments > model.config.num_frames:
             raise UserError(
@@ -133,7 +133,7 @@ class KeypointStep(VideoStep[KeypointStage1, VideoBatch, KeypointTraining]):
         return losses, Rendered(real, made.frames.float(), batch.video[:, 0])
 
     def _draw(self, generator: torch.Generator) -> "_Draws":
-        """Draw for the whole batch, and return this rank's part."""
+        """Make the random draws of the whole batch, and return this rank's part."""
         config, shape = self.config, self.networks.config
         shown = draw_moments(config, num_frames=shape.num_frames, generator=generator)
         noise = torch.randn((config.batch_size, shape.z_dim), generator=generator)
@@ -217,7 +217,7 @@ class KeypointStep(VideoStep[KeypointStage1, VideoBatch, KeypointTraining]):
 
 
 class _Draws(NamedTuple):
-    """The random draws of a step, for each clip.
+    """The random draws of a step, one row for each clip.
 
     Attributes:
         shown: Numbers of the frames to render, from 1 to T.
@@ -265,7 +265,7 @@ def _landmark_distance(predicted: Tensor, true: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class KeypointData:
-    """What a keypoint model reads of a packed data set.
+    """The data of a keypoint model, from a packed data set.
 
     Attributes:
         landmarks: Name of the track with the landmarks, of the length of stage 1's; None for none.

@@ -91,7 +91,7 @@ def encode(
         stage1: In evaluation mode.
         x0: First frames, in [-1, 1].
         flow: Backward flow to them, in image widths and heights.
-        moving: 1 where something moves during the clip, 0 elsewhere.
+        moving: Motion mask: 1 where something moves during the clip, 0 elsewhere.
     """
     like = next(stage1.parameters())
     joint = stage1.scene(x0.to(like, memory_format=torch.channels_last)).joint
@@ -171,7 +171,7 @@ def load_or_encode(
 
 
 def fingerprint(stage1: LatentStage) -> str:
-    """Return a hash of what decides the latents of a clip: config and weights of stage 1."""
+    """Return a hash of what determines the latents of a clip: config and weights of stage 1."""
     digest = hashlib.sha256(json.dumps(config_to_dict(stage1.config)).encode())
     for name, part in stage1.latent_parts().items():
         digest.update(name.encode())

@@ -26,12 +26,12 @@ Validate = Callable[[], dict[str, float]]
 """Scores the networks that are trained on held-out clips."""
 
 Show = Callable[[Path], object]
-"""Draws what the networks make of held-out clips into a PNG file."""
+"""Draws held-out clips and their reconstruction by the networks into a PNG file."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """The length of a training, and the intervals of what happens on the way.
+    """The length of a training, and the intervals of validation, recording and saving.
 
     Attributes:
         clips: Clips seen before the training ends.
@@ -109,7 +109,7 @@ class Step(ABC, Generic[_Batch]):
 
     @abstractmethod
     def about(self) -> dict[str, Any]:
-        """Return what decides the outcome, as JSON values.
+        """Return everything that determines the outcome, as JSON values.
 
         A folder whose run has other values is not resumed.
         """
@@ -135,7 +135,7 @@ class Step(ABC, Generic[_Batch]):
         """
 
     def tensors(self) -> Iterator[Tensor]:
-        """Yield the tensors that all ranks must have in common before the first step."""
+        """Yield the tensors that must be equal on all ranks before the first step."""
         yield from self.networks.parameters()
         yield from self.networks.buffers()
 
@@ -175,7 +175,7 @@ class BestWeights:
     """The weights with the lowest validation loss so far.
 
     Args:
-        networks: Their parameters are compared and kept.
+        networks: Networks whose parameters are kept.
 
     Attributes:
         nll: The lowest loss so far; infinite before the first validation.
@@ -227,10 +227,10 @@ def fit(
         step: The step that is repeated; its networks are trained in place.
         batches: This rank's part of each batch; closed at the end.
         schedule: Length and intervals.
-        folder: Of the run: `checkpoint.pt`, `metrics.jsonl` and, with `show`, `strips`.
+        folder: Folder of the run: `checkpoint.pt`, `metrics.jsonl` and, with `show`, `strips`.
         validate: Called on the first rank with the averaged weights in the networks; its numbers
             are recorded. With `schedule.patience` it has to return "nll".
-        show: Called then, too, with a file in `strips`.
+        show: Called after each validation with the path of a PNG file in `strips`.
         tensorboard: Whether the numbers are written for TensorBoard as well.
 
     Returns:
@@ -294,7 +294,7 @@ def _validate(
     show: Show | None,
     best: BestWeights | None,
 ) -> None:
-    """Score and show the averaged weights on the first rank, and keep them if they are the best."""
+    """Validate and show the averaged weights on the first rank, and keep them if best."""
     with step.averaged():
         numbers = {} if validate is None else step.ranks.from_first(validate)
         if show is not None and step.ranks.is_first:
@@ -361,7 +361,7 @@ def require_finite(numbers: Mapping[str, float], *, number: int, name: str = "")
     Args:
         numbers: Losses and norms by name, the same on all ranks.
         number: Number of the step, for the message.
-        name: What has the losses, for the message.
+        name: Name of the network or training, for the message.
     """
     bad = [f"{key} {value:g}" for key, value in numbers.items() if not math.isfinite(value)]
     if bad:

@@ -114,7 +114,7 @@ def hinge_discriminator(real: Float[Tensor, "*r"], fake: Float[Tensor, "*f"]) ->
 
 
 def hinge_generator(fake: Float[Tensor, "*f"]) -> Float[Tensor, ""]:
-    """Return the generator's loss that belongs to the hinge: -E[D(fake)].
+    """Return the generator's loss of the hinge objective: -E[D(fake)].
 
     Args:
         fake: Scores of generated data, of any shape.

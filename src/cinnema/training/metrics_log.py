@@ -1,4 +1,4 @@
-"""The numbers of a run: `metrics.jsonl`, the same for TensorBoard, and a plot of them."""
+"""The metrics of a run: `metrics.jsonl`, TensorBoard events, and a plot."""
 
 import json
 import math
@@ -77,7 +77,7 @@ class TensorBoardLog:
     """Event files in a run's folder, for `tensorboard --logdir`.
 
     Args:
-        folder: Of the run.
+        folder: Folder of the run.
         clips: Clips seen so far; TensorBoard hides earlier events with larger counts.
 
     Raises:
@@ -115,7 +115,7 @@ def plot_metrics(folder: Path) -> Path | None:
     Without matplotlib nothing is drawn, and one line on standard error says so.
 
     Args:
-        folder: Of the run.
+        folder: Folder of the run.
 
     Returns:
         The PNG file; None if nothing has been recorded, or matplotlib is not installed.

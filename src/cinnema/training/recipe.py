@@ -1,4 +1,4 @@
-"""What all recipes of cinnema's own models have in common.
+"""The base class of the recipes of cinnema's own models.
 
 A recipe is the full typed configuration of a set of weights: data, networks, and the training of
 both stages. There are two kinds, `WarpingRecipe` and `KeypointRecipe`.
@@ -30,7 +30,7 @@ _EARLIER_NAMES = {
 
 
 class Recipe(ABC):
-    """A recipe of either kind: what is needed to train and bundle its stages.
+    """A recipe of either kind: the configuration for training and bundling both stages.
 
     Attributes:
         name: Name of the weights.
@@ -85,7 +85,7 @@ class Recipe(ABC):
 
     @property
     def latent_phase(self) -> VideoTraining:
-        """The last phase that changes what stage 2 depends on."""
+        """The last phase that changes the parts of stage 1 that stage 2 depends on."""
         return self.picture if self.picture.train_encoder else self.motion
 
     def new_flow(self) -> tuple[Conditioner, ConditionalFlow]:
@@ -95,7 +95,7 @@ class Recipe(ABC):
             return Conditioner(self.conditioner), ConditionalFlow(self.flow)
 
     def require_phases(self, *names: str) -> None:
-        """Raise a UserError if a training is of another phase than its field is named after."""
+        """Raise a UserError if the phase of a training is not the name of its field."""
         for name in names:
             phase = getattr(self, name).phase
             if phase != name:
@@ -103,7 +103,7 @@ class Recipe(ABC):
 
 
 def with_present_names(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of a recipe's file with fields under their present names.
+    """Return the values of a recipe's file with earlier field names replaced by current ones.
 
     Args:
         values: A recipe as JSON values, written by this or an earlier version.

@@ -1,4 +1,4 @@
-"""The folder of a training run: it is resumed from there, and its numbers are recorded there."""
+"""The folder of a training run: checkpoints to resume from, and recorded metrics."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from cinnema.core.files import atomic_path
 from cinnema.training.checkpoints import Checkpoints
 from cinnema.training.metrics_log import MetricsLog, TensorBoardLog
 
-_SECONDS_BETWEEN_LINES = 15.0  # where progress is printed as lines
+_SECONDS_BETWEEN_LINES = 15.0  # between progress lines, if standard error is no terminal
 
 
 @runtime_checkable
@@ -35,16 +35,15 @@ class Stateful(Protocol):
 class TrainingRun:
     """The folder of one run: checkpoints and `metrics.jsonl`.
 
-    Opening the folder again resumes the run, however it ended: only what came after the latest
-    checkpoint is lost. A loop takes a step, counts its clips (`advance`), records numbers
-    (`record`) and calls `save_if_due`, in this order, so that a checkpoint and the lines before it
-    belong together.
+    Opening the folder again resumes the run from the latest checkpoint, however it ended. A loop
+    takes a step, counts its clips (`advance`), records numbers (`record`) and calls `save_if_due`,
+    in this order, so that a checkpoint and the lines before it belong together.
 
     Under several ranks all read the folder; only the first writes, and shows progress.
 
     Args:
         folder: The folder; created if missing.
-        config: What the run does, as JSON values; a folder with another config is refused.
+        config: Configuration of the run as JSON values; a folder of another one is refused.
         parts: Networks, optimisers and averages, by name, whose states are saved and restored.
         total: Clips after which the run ends, at least 1.
         seconds_between: Seconds between two checkpoints.
@@ -53,7 +52,7 @@ class TrainingRun:
 
     Attributes:
         clips: Clips seen so far, including those before the run was resumed.
-        seconds: Time taken so far, likewise.
+        seconds: Seconds taken so far, including those before the run was resumed.
 
     Raises:
         UserError: The folder cannot be written to, or holds a run of another configuration, or
@@ -131,10 +130,10 @@ class TrainingRun:
         self._show(numbers)
 
     def keep_batch(self, reason: NotFiniteError, *, step: int, clips: Sequence[str]) -> UserError:
-        """Write down the clips of a batch whose loss is not finite; return the error to raise.
+        """Write the clips of a batch whose loss is not finite to a file; return the error.
 
         Args:
-            reason: What was not finite, the same on all ranks.
+            reason: Error that names the loss or norm, the same on all ranks.
             step: Number of the step.
             clips: Names of the clips in this rank's batch. Those of all ranks are written to
                 `nan-<step>.json` in the folder of the run.
@@ -188,7 +187,7 @@ class TrainingRun:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Stop showing progress; save what is unsaved, unless an exception ended the block."""
+        """Stop showing progress; save a checkpoint unless an exception ended the block."""
         self._progress.stop()
         if self._tensorboard is not None:
             self._tensorboard.close()
@@ -276,8 +275,8 @@ def counted(name: str, *, total: int) -> Iterator[Callable[[int], None]]:
     """Show the progress of a task on standard error: a bar on a terminal, lines elsewhere.
 
     Args:
-        name: What is being done, as "encoding clips".
-        total: How many units of it there are.
+        name: Description of the task, such as "encoding clips".
+        total: Number of units.
 
     Yields:
         A function to call with the number of units done so far.
@@ -325,7 +324,7 @@ def _duration(seconds: float) -> str:
 
 
 def _make_folder(folder: Path) -> list[Path]:
-    """Create a folder; return it and its parents as far as they are new, the innermost first."""
+    """Create a folder; return it and its parents that were created, the innermost first."""
     new = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)

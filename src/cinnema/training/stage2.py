@@ -39,7 +39,7 @@ _Stage = TypeVar("_Stage", bound=LatentStage)
 _Batch = TypeVar("_Batch")
 
 Validate = Callable[[Conditioner, ConditionalFlow], dict[str, float]]
-"""Scores the two networks on held-out clips; "nll", in nats per dimension, decides what is kept."""
+"""Scores the two networks on held-out clips; "nll", in nats per dimension, selects the weights."""
 
 _RECORD_EVERY = 100  # steps
 _NUM_FIRST = 1024  # clips of the pool from which the ActNorms are initialised
@@ -58,11 +58,11 @@ class Stage2Training:
         ema_decay: Decay of the moving average of the weights, which is what is kept.
         noise: Standard deviation of the noise that is added to z; stage 1's by default.
         control_dropout: Share of clips whose control is left out, from 0 to 1, so that the flow
-            also works without.
+            also works without a control.
         validate_every: Clips between two validations.
         patience: Validations without a lower negative log-likelihood after which the training ends.
-        keep: Which averaged weights are kept: the "best" in validation, or the "last". Held-out
-            clips that select the best weights also flatter their score.
+        keep: Which averaged weights are kept: the "best" in validation, or the "last". On
+            clips that select the best weights, their score is optimistic.
         seed: Seed of all random draws.
     """
 
@@ -112,7 +112,7 @@ class NoisyLatents:
 
 
 class PoolBatches:
-    """Endless batches drawn from a pool, each from the seed and its number alone.
+    """Endless batches drawn from a pool; each depends on the seed and its number alone.
 
     Args:
         pool: The encoded clips, on the device of training.
@@ -160,7 +160,7 @@ class PoolBatches:
         """Do nothing: no process prepares these batches."""
 
     def _draw(self, rows: Tensor, generator: torch.Generator, share: slice) -> NoisyLatents:
-        """Draw for all rows, whatever the number of ranks, and return a part of them."""
+        """Make the draws for all rows, for any number of ranks, and return a part of them."""
         z, known = self.pool.z[rows], self.pool.known[rows]
         noise = torch.randn(z.shape, generator=generator).to(z)
         chance = torch.rand(known.shape, generator=generator).to(known)
@@ -183,7 +183,7 @@ class FlowNetworks(nn.Module):
         self.conditioner, self.flow = conditioner, flow
 
     def loss(self, batch: NoisyLatents) -> Float[Tensor, ""]:
-        """Return -log p(z + noise | c) / dim z, the mean over a batch."""
+        """Return the mean of -log p(z + noise | c) / dim z over a batch."""
         return -self.flow.log_prob(batch.z, self.condition(batch)).mean() / batch.z.shape[1]
 
     def condition(self, batch: NoisyLatents) -> Float[Tensor, "b c"]:
@@ -220,7 +220,7 @@ class LatentStep(Step[NoisyLatents]):
         self._initialise(first)
         parameters = list(networks.parameters())
         self._average = MovingAverage(parameters, decay=config.ema_decay)
-        # Scales, shifts and biases do not over-fit, and are not likely to be near 0.
+        # No decay on scales, shifts and biases: they do not over-fit, and need not be near 0.
         matrices = [p for p in parameters if p.ndim > 1]
         vectors = [p for p in parameters if p.ndim <= 1]
         self._optimiser = torch.optim.AdamW(
@@ -232,7 +232,7 @@ class LatentStep(Step[NoisyLatents]):
         )
 
     def about(self) -> dict[str, Any]:
-        """Return what decides the outcome."""
+        """Return everything that determines the outcome."""
         return {
             "stage1": self.stage1,
             "conditioner": config_to_dict(self.networks.conditioner.config),
@@ -249,7 +249,7 @@ class LatentStep(Step[NoisyLatents]):
         }
 
     def tensors(self) -> Iterator[Tensor]:
-        """Yield the tensors that all ranks must have in common before the first step."""
+        """Yield the tensors that must be equal on all ranks before the first step."""
         yield from super().tensors()
         yield from self._average.values
 
@@ -260,7 +260,7 @@ class LatentStep(Step[NoisyLatents]):
         devices = [batch.z.device] if batch.z.is_cuda else []
         with torch.random.fork_rng(devices=devices):
             seed = generator_for(self.config.seed, position.number).initial_seed()
-            torch.manual_seed(seed + self.ranks.rank)  # of dropout
+            torch.manual_seed(seed + self.ranks.rank)  # seeds dropout
             losses = {"loss": self.networks.loss(batch)}
         losses["loss"].backward()
         numbers = take_gradients(losses, parameters, ranks=self.ranks, largest=1.0)
@@ -320,7 +320,7 @@ def fit_latents(
         batches: Endless batches of clips, from which the pool is encoded.
         config: The training.
         folder: Folder of the run, which also keeps the pool.
-        device: Where to compute.
+        device: Device to compute on.
         encode_batch: Encodes a batch of clips.
         validate: Scores the averaged networks; must return "nll".
         ranks: The processes that train; one by default. The first encodes the pool and validates.

@@ -18,10 +18,11 @@ class TimeBudget:
 
     Args:
         path: The file; an existing one is continued.
-        about: What decides the outcome, as JSON values; a file with other values is refused.
+        about: Everything that determines the outcome, as JSON values; a file with other values is
+            refused.
         shares: Shares of the phases, in their order, each at least 0.
         minutes: Minutes for all phases together.
-        clips: Clips for all phases together, instead of `minutes`; None to go by the clock.
+        clips: Clips for all phases together, instead of `minutes`; None for a limit in time.
 
     Raises:
         UserError: The file belongs to another fine-tuning, or is damaged.
@@ -69,13 +70,13 @@ class TimeBudget:
 
         Args:
             phase: Name of the phase.
-            measure: Given the seconds of the phase, returns the clips that fit. Called the first
-                time, unless `clips` is given.
+            measure: Maps the seconds of the phase to the number of clips that fit. Called once,
+                unless `clips` is given.
         """
         return self.kept(f"{phase}.clips", lambda: self._count(phase, measure))
 
     def kept(self, name: str, find: Callable[[], int]) -> int:
-        """Return a number that is computed the first time, and kept."""
+        """Return a number, computed at the first call and stored in the file."""
         if name not in self._kept["numbers"]:
             self._kept["numbers"][name] = find()
             self._write()
@@ -94,7 +95,7 @@ class TimeBudget:
         return dict(self._kept["seconds"])
 
     def numbers(self) -> dict[str, int]:
-        """Return the numbers that have been kept so far."""
+        """Return the numbers that have been stored so far."""
         return dict(self._kept["numbers"])
 
     def _count(self, phase: str, measure: Callable[[float], float]) -> int:

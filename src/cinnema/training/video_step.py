@@ -1,4 +1,4 @@
-"""The step that both kinds of stage 1 share: they differ in their losses.
+"""The training step of both kinds of stage 1, which differ in their losses.
 
 Weights are kept in float32 beside a network that computes in the device's fast format; they are
 moved by AdamW, averaged over time, and trained against discriminators of rendered frames.
@@ -39,7 +39,7 @@ Weight = Annotated[float, Field(ge=0)]
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class VideoTraining:
-    """Options that the trainings of both kinds of stage 1 have.
+    """Options common to the training of both kinds of stage 1.
 
     Attributes:
         phase: Name of the phase.
@@ -50,9 +50,9 @@ class VideoTraining:
         ema_decay: Decay of the moving average of the weights, which is what is kept.
         pixels: Weight of the L1 distance of frames.
         perceptual: Weight of LPIPS.
-        network: Network of LPIPS: "vgg" is the one that is reported, "alex" costs a twentieth.
-        train_encoder: Whether phase "picture" still trains what stage 2 depends on: the encoder of
-            z and the features of x0.
+        network: Network of LPIPS: "vgg", which evaluations report, or "alex", 20 times cheaper.
+        train_encoder: Whether phase "picture" also trains the networks that stage 2 depends on: the
+            encoder of z and the features of x0.
         discriminators: Discriminators of the rendered frames; None for none.
         seed: Seed of all random draws.
     """
@@ -112,13 +112,13 @@ class VideoStep(Step[_Batch], Generic[_Model, _Batch, _Config]):
     Args:
         model: The stage 1 that is trained, in place; it computes in `dtype` from here on.
         config: The training.
-        device: Where to compute.
+        device: Device to compute on.
         perceptual: LPIPS in float32, on that device; None for no perceptual loss.
         ranks: The processes that share each batch; one by default.
 
     Attributes:
         share: This rank's part of a batch.
-        dtype: The format in which the device is fast.
+        dtype: Floating-point format in which the device is fast.
 
     Raises:
         UserError: The config does not fit the model; the ranks cannot share a batch evenly.
@@ -167,7 +167,7 @@ class VideoStep(Step[_Batch], Generic[_Model, _Batch, _Config]):
 
     @abstractmethod
     def choose_trained(self) -> None:
-        """Set which parameters of `networks` require gradients; the others stay as they are.
+        """Set which parameters of `networks` require gradients; the others are not trained.
 
         Called by the constructor, when `networks`, `config`, `device` and `ranks` are set.
 
@@ -196,7 +196,7 @@ class VideoStep(Step[_Batch], Generic[_Model, _Batch, _Config]):
         """Return the weight of the layer that outputs the frames."""
 
     def about(self) -> dict[str, Any]:
-        """Return what decides the outcome."""
+        """Return everything that determines the outcome."""
         model: Any = self.networks
         return {"model": config_to_dict(model.config), "training": config_to_dict(self.config)}
 
@@ -210,7 +210,7 @@ class VideoStep(Step[_Batch], Generic[_Model, _Batch, _Config]):
         return own | ({} if self.discriminators is None else self.discriminators.parts())
 
     def tensors(self) -> Iterator[Tensor]:
-        """Yield the tensors that all ranks must have in common before the first step."""
+        """Yield the tensors that must be equal on all ranks before the first step."""
         yield from super().tensors()
         yield from self._master.parameters
         yield from self._average.values
@@ -286,7 +286,7 @@ class VideoStep(Step[_Batch], Generic[_Model, _Batch, _Config]):
     def _adversarial_losses(
         self, rendered: Rendered | None, losses: Mapping[str, Tensor], *, number: int
     ) -> dict[str, Tensor]:
-        """Return the decoder's losses against the discriminators as they are."""
+        """Return the decoder's losses against the current discriminators."""
         if self.discriminators is None or rendered is None:
             return {}
         pictures = [losses[name] for name in ("pixels", "lpips") if name in losses]

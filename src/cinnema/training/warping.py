@@ -1,6 +1,6 @@
-"""Training of the warping stage 1: first its motion, then its frames, last its mask.
+"""Training of the warping stage 1 in three phases: motion, picture and mask.
 
-Phase "motion" auto-encodes flow volumes through z, and trains the mask of what moves; the only
+Phase "motion" auto-encodes flow volumes through z, and trains the mask of moving regions; the only
 frame it reads is x0. Phase "picture" also renders later frames of each clip, and compares them with
 the real ones. Phase "mask" trains the mask alone.
 """
@@ -119,7 +119,7 @@ class WarpingStep(VideoStep[Stage1, ClipBatch, WarpingTraining]):
     def losses(
         self, batch: ClipBatch, generator: torch.Generator
     ) -> tuple[dict[str, Tensor], Rendered | None]:
-        """Return the losses of flow, mask and frames, as far as the phase has them."""
+        """Return the losses of flow, mask and frames, as the phase requires."""
         model, config, batch = self.networks, self.config, batch.to(self.device)
         x0 = batch.x0.to(self.dtype, memory_format=torch.channels_last)
         if config.phase == "mask":
