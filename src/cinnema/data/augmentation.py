@@ -28,7 +28,7 @@ _YIQ = np.array([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class Augmentation:
-    """Strength of the augmentation; the default leaves clips as they are.
+    """Strength of the augmentation; the default changes nothing.
 
     Attributes:
         mirror: Probability that a clip is mirrored left to right, with its control.
@@ -36,8 +36,8 @@ class Augmentation:
             of the windows at double speed.
         brightness: Largest change of the factor on all levels, in [0, 1]: 0.1 draws a factor from
             0.9 to 1.1.
-        contrast: Likewise for the factor on the distance from the clip's mean grey.
-        saturation: Likewise for the factor on the distance from grey.
+        contrast: Largest change of the factor on the distance from the clip's mean grey, in [0, 1].
+        saturation: Largest change of the factor on the distance from grey, in [0, 1].
         hue: Largest rotation of the colours, as a fraction of the full circle, in [0, 0.5].
         enlarge: Factor of at least 1 by which frames are enlarged before a square of the requested
             size is cut out at a random place. Data packed at that larger size are not resampled.
@@ -129,7 +129,7 @@ class Variation:
             size: New width and height in pixels.
         """
         frames = self._crop(frames, size)
-        # One tall picture of all frames: mirroring and colours do not depend on where a frame ends.
+        # All frames stacked into one tall picture, as mirroring and colours act on each row alone.
         tall = np.ascontiguousarray(frames).reshape(-1, size, 3)
         if self.mirrored:
             tall = cv2.flip(tall, 1).astype(np.uint8, copy=False)
@@ -160,7 +160,7 @@ class Variation:
     ) -> UInt8[np.ndarray, "t s s 3"]:
         side = self._enlarged(size)
         if frames.shape[1:3] != (side, side):
-            # Area is free of aliases where it shrinks; it enlarges without smoothing.
+            # INTER_AREA shrinks without aliasing, but enlarges without smoothing.
             method = cv2.INTER_AREA if side < min(frames.shape[1:3]) else cv2.INTER_LINEAR
             frames = np.stack(
                 [cv2.resize(frame, (side, side), interpolation=method) for frame in frames]
@@ -172,7 +172,7 @@ class Variation:
         """Change the colours by one matrix and an offset, to within one level.
 
         torchvision's jitter clips to [0, 255] and rounds after each of its four steps, in random
-        order; we do both once. It rotates hues in HSV, we in YIQ, which keeps the luma.
+        order; this clips and rounds once. It rotates hues in HSV, this in YIQ, keeping the luma.
         """
         if (self.brightness, self.contrast, self.saturation, self.hue) == (1.0, 1.0, 1.0, 0.0):
             return picture
@@ -209,4 +209,4 @@ PAPER: Mapping[str, Augmentation] = MappingProxyType(
         "dtdb": _jitter(0.3, hue=0.15, enlarge=144 / 128),
     }
 )
-"""Augmentation of the paper's models by data set; 144 / 128 is resized and cropped size."""
+"""Augmentation of the paper's models by data set; 144 / 128 is resized over cropped size."""

@@ -1,4 +1,4 @@
-"""Batches of crops with flow, real and synthetic: what the warping model trains on."""
+"""Training batches of the warping model: real and synthetic crops with optical flow."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -15,7 +15,7 @@ from cinnema.core.errors import UserError
 from cinnema.core.randomness import NumberedStreams
 from cinnema.data.crops import SceneCrops
 
-_CLIP = 1  # kind of the draws of a clip; synthetic skies use others
+_CLIP = 1  # label of a clip's random stream; synthetic skies use others
 
 # Displacements, in pixels over a clip, below which a point is still and above which it moves.
 _STILL, _MOVING = 0.35, 1.2
@@ -30,7 +30,7 @@ class ClipBatch:
         flow: Backward flow of frames 1..T to x0, in picture widths and heights.
         moving: 1 where something moves during the clip (or could: a sky without wind), 0 where
             nothing does.
-        known: Weight of `moving`: 0 where the optical flow does not say.
+        known: Weight of `moving`, in [0, 1]: 0 where the optical flow is inconclusive.
         frames: Some consecutive later frames of each clip, in [-1, 1].
         times: Times of those frames, as a fraction of the clip: 1 is frame T.
         ids: A readable name of each clip: scene and number of the crop, or number of the sky.
@@ -63,7 +63,7 @@ class ClipBatches(Protocol):
         ...
 
     def load_state_dict(self, state: dict[str, Any]) -> object:
-        """Continue after the number of clips that the state has as `clips`."""
+        """Continue after `state["clips"]` clips."""
         ...
 
 
@@ -117,7 +117,7 @@ def moving_target(
     """Turn the longest displacement over a clip into a target for the mask, and its weight.
 
     Args:
-        motion: In pixels at the model's size.
+        motion: Longest displacement of each cell, in pixels at the model's size.
 
     Returns:
         1 where something moves, otherwise 0; and 1 where that is certain, 0 between two thresholds.
@@ -128,7 +128,7 @@ def moving_target(
 
 
 class CropVariation(NamedTuple):
-    """How a clip is augmented, all its frames alike.
+    """Augmentation of a clip, the same for all of its frames.
 
     Attributes:
         mirrored: Whether left and right are exchanged.
@@ -144,7 +144,7 @@ class CropVariation(NamedTuple):
 
 
 def draw_variation(generator: np.random.Generator) -> CropVariation:
-    """Draw how a clip is augmented; half of the clips are mirrored."""
+    """Draw the augmentation of a clip; half of the clips are mirrored."""
     return CropVariation(
         mirrored=bool(generator.random() < 0.5),
         gain=generator.uniform(0.8, 1.2),
@@ -157,15 +157,15 @@ def varied(batch: ClipBatch, variations: Sequence[CropVariation]) -> ClipBatch:
     """Mirror some of the clips with their flow, and recolour each clip as a whole.
 
     Args:
-        batch: Clips as they were cut.
-        variations: One for each clip.
+        batch: Clips without augmentation.
+        variations: Augmentation of each clip.
 
     Returns:
         New clips; `times` is shared.
     """
     mirrored = torch.tensor([v.mirrored for v in variations])
     flow = _mirror(batch.flow, mirrored)
-    sign = torch.where(mirrored, -1.0, 1.0)[:, None, None, None]  # what drifts left drifts right
+    sign = torch.where(mirrored, -1.0, 1.0)[:, None, None, None]  # mirroring flips x
     flow = torch.stack([flow[:, 0] * sign, flow[:, 1]], dim=1)
     light = torch.tensor([[v.gain * tint for tint in v.tint] for v in variations])
     gamma = torch.tensor([[v.gamma] for v in variations])
@@ -208,7 +208,7 @@ def _as_tensor(pixels: UInt8[np.ndarray, "h w 3"]) -> Tensor:
 
 @runtime_checkable
 class SyntheticClips(Protocol):
-    """Synthetic clips, shown in turns."""
+    """Synthetic clips, indexed by turn: several turns may show the same clip."""
 
     @property
     def rendered(self) -> int:
@@ -216,11 +216,11 @@ class SyntheticClips(Protocol):
         ...
 
     def number_of(self, turn: int) -> int:
-        """Return the number of the clip that a turn shows."""
+        """Return the number of the clip shown at a turn."""
         ...
 
     def shown(self, turn: int) -> ClipItem:
-        """Return the clip that a turn shows."""
+        """Return the clip shown at a turn."""
         ...
 
 
@@ -232,8 +232,8 @@ class MixedClips:
 
     Args:
         crops: Crops of the real scenes; may be empty if `sky_share` is 1.
-        weights: How often each texture is drawn, by name; scenes of one texture are drawn equally
-            often. If no scene has a texture in it, all scenes are.
+        weights: Relative frequency of each texture, by name; scenes of one texture are drawn
+            equally often. If no scene has a texture in it, all scenes are.
         skies: Synthetic skies, or None if `sky_share` is 0.
         sky_share: Share of synthetic clips, in [0, 1], spread evenly over the numbers.
         num_rendered: Number of consecutive later frames of each clip, at most that of `skies`.

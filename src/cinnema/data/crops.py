@@ -1,7 +1,7 @@
-"""Crops with optical flow, which the warping model trains on: cut from a data set and cached.
+"""Crops with optical flow for the warping model, cut from a data set and cached.
 
-A scene is one source video, or the part of it that is held out. Crops of held-out scenes validate;
-the others train.
+A scene is one source video, or the part of it that is held out. Crops of held-out scenes are for
+validation, the others for training.
 """
 
 import hashlib
@@ -23,15 +23,15 @@ from cinnema.data.dataset import PackedDataset
 
 # A frame closer than this to its predecessor, in grey levels, is a duplicate.
 _DUPLICATE = 0.02
-# Clips whose last frame has moved further than this, in picture widths, are cut again, slower.
+# Clips whose last frame has moved further, in picture widths, are cut again at a lower speed.
 _MAX_MEAN_SHIFT = 0.2
-# Frames of a scene that are held in memory; of a longer one, the first ones are used.
+# Largest number of frames of a scene in memory; only the first ones of a longer scene are used.
 _MAX_FRAMES = 1500
 
 
 @dataclass(frozen=True)
 class Scene:
-    """One source video, or the part of it that trains or is held out.
+    """One source video, or its part for training or its held-out part.
 
     Attributes:
         name: Path of the video without its suffix, unique in the data set.
@@ -73,9 +73,9 @@ class SplitCrops:
     """Crops of all scenes.
 
     Attributes:
-        train: Of the scenes to train on.
-        held_out: Of the other scenes.
-        skipped: Why a scene was left out, as a sentence for each.
+        train: Crops of the training scenes.
+        held_out: Crops of the other scenes.
+        skipped: A sentence for each scene that was left out, with the reason.
     """
 
     train: list[SceneCrops]
@@ -95,7 +95,7 @@ def find_scenes(
         dataset: The data set.
         textures: Labels to use. If the data set has none of them, or this is None, all scenes are
             used.
-        excluded: Names of videos to leave out (cameras that move, say), without folder and suffix.
+        excluded: Names of videos to leave out, without folder and suffix.
 
     Returns:
         The scenes, in the order of `textures` and then by file name.
@@ -166,8 +166,8 @@ def load_crops(
         progress: Called with "cutting clips", the number of scenes done and of all scenes.
 
     Raises:
-        UserError: Nothing can be trained on, or nothing is held out; a video or cached crops are
-            damaged; crops cannot be written.
+        UserError: No scene can be used for training, or none is held out; a video or cached crops
+            are damaged; crops cannot be written.
     """
     done: list[SceneCrops] = []
     skipped: list[str] = []
@@ -277,11 +277,11 @@ def _cut(dataset: PackedDataset, scene: Scene, cutting: _Cutting) -> dict[str, N
 
 
 def _pace(dataset: PackedDataset, scene: Scene, cutting: _Cutting) -> tuple[float, int]:
-    """Return which frames of a scene are read, and which of those play at natural speed.
+    """Return the step between frames that are read, and the stride of natural speed.
 
     Returns:
-        Every `step`-th frame is read (at least 1, not a whole number), and every `stride`-th of
-        those is natural speed. So other speeds can be drawn too.
+        `step`, at least 1 and not necessarily an integer: every `step`-th frame is read; and
+        `stride`: every `stride`-th of those plays at natural speed, so others can be drawn too.
     """
     clip = dataset.manifest.clips[scene.clips[0]]
     if clip.stride is not None:
@@ -294,7 +294,7 @@ def _pace(dataset: PackedDataset, scene: Scene, cutting: _Cutting) -> tuple[floa
 def _read_distinct(
     dataset: PackedDataset, clips: Sequence[int], step: float
 ) -> UInt8[np.ndarray, "t h w 3"]:
-    """Read every `step`-th frame of consecutive clips, but those equal to the one before."""
+    """Read every `step`-th frame of consecutive clips, without duplicates of the one before."""
     kept: list[NDArray[np.uint8]] = []
     start = count = 0
     for position in clips:
@@ -318,7 +318,7 @@ def _draw_followable(
     num_frames: int,
     rng: np.random.Generator,
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Draw a clip and its flow, slower ones if the optical flow could not follow."""
+    """Draw a clip and its flow; if the optical flow fails, a slower clip."""
     while True:
         clip = _draw_clip(video, stride, size=size, num_frames=num_frames, rng=rng)
         flow = backward_flow(clip, size=(size, size))

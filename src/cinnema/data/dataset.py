@@ -38,13 +38,13 @@ from cinnema.data.sources.frames import square
 from cinnema.data.sources.splits import divide_in_time
 
 OpenProgress: TypeAlias = Callable[[str, int, int], None]
-"""Called with what is being done, the number of clips done, and the number expected in total."""
+"""Callback with a description, the number of finished clips, and the expected total."""
 
 _CACHE = ".cinnema-cache"
-_MIN_FRAMES, _MAX_FRAMES = 2, 300  # of a clip that is cut from a video
-_LAYOUT = 1  # of the cache; another number packs everything again
+_MIN_FRAMES, _MAX_FRAMES = 2, 300  # frames of a clip that is cut from a video
+_LAYOUT = 1  # version of the cache's layout; changing it packs everything again
 
-# Every map holds a file open, and many systems allow a process 1024 of them.
+# Largest number of memory maps: each holds a file open, and many systems allow 1024 of them.
 MAX_OPEN_SHARDS = 128
 
 
@@ -55,9 +55,9 @@ class PackedClip:
     Attributes:
         entry: The clip's entry in the manifest.
         frames: The requested frames, RGB.
-        tracks: Numbers of every frame of the clip, by name, whichever frames were requested.
+        tracks: Values of every frame of the clip by name, also of frames not requested.
         confidence: Confidence of the control's track at every frame, in [0, 1]; None if exact.
-        still: Where nothing moves throughout the clip; None if unknown.
+        still: Mask, True where nothing moves throughout the clip; None if unknown.
     """
 
     entry: ClipEntry
@@ -77,11 +77,11 @@ class PackedDataset:
     Args:
         folder: Folder of the data set.
         size: Width and height in pixels to which frames are resized when they are read, if the
-            clips keep their own shape; None leaves them so.
+            clips keep their own shape; None does not resize.
 
     Attributes:
-        folder: The folder.
-        manifest: What it holds; `manifest.clips[i]` is clip i.
+        folder: Folder of the data set.
+        manifest: Its manifest; `manifest.clips[i]` describes clip i.
         size: Width and height of the frames in pixels. If clips keep their own shape and `size`
             is not given, the shortest side of any of them.
 
@@ -105,7 +105,7 @@ class PackedDataset:
         self.size = self.manifest.size or size or _shortest_side(self.manifest)
         self._indices = _indices_by_split(self.manifest)
         self._shards: dict[int, Shard] = {}
-        self._mapped: dict[int, None] = {}  # the shards that are mapped, the latest last
+        self._mapped: dict[int, None] = {}  # mapped shards, the most recent last
 
     def __len__(self) -> int:
         """Return the number of clips."""
@@ -213,19 +213,19 @@ def open_dataset(
     """Open a packed data set, or a folder of videos, which is packed on first use.
 
     A folder of videos may contain files, animated pictures, arrays and folders of frames, at any
-    depth (`cinnema.data.sources.folder.Folder`). Its clips keep their shape, up to 360 pixels high;
-    nothing is lost in encoding. Some source videos are held out for validation and testing, or
+    depth (`cinnema.data.sources.folder.Folder`). Its clips keep their shape, up to 360 pixels high,
+    and are encoded without loss. Some source videos are held out for validation and testing, or
     the ends of videos if there are fewer than three; `manifest.notes` says so. If a file changes,
     the folder is packed again.
 
     Args:
         path: A folder written by `cinnema data`, or a folder of videos.
         size: Width and height in pixels to which frames are resized when they are read, if the
-            clips keep their own shape; None leaves them so.
+            clips keep their own shape; None does not resize.
         photographs: What to do with numbered pictures that are in one folder with videos: report
             an error, take them as the frames of one more video, or ignore them.
         cache: Folder for packed videos; defaults to one beside `path`.
-        progress: Called now and then while a folder of videos is packed.
+        progress: Called regularly while a folder of videos is packed.
 
     Raises:
         UserError: The folder is missing, damaged, or contains no video that can be read.
@@ -292,7 +292,7 @@ def _pack_videos(source: Folder, folder: Path, progress: OpenProgress | None) ->
     )
     for other in folder.parent.glob(f"{folder.name.rpartition('-')[0]}-*"):
         if other != folder and re.fullmatch("[0-9a-f]{12}", other.name.rpartition("-")[2]):
-            shutil.rmtree(other, ignore_errors=True)  # of the same folder, with other files
+            shutil.rmtree(other, ignore_errors=True)  # an earlier version of the same folder
             other.with_name(f".{other.name}.lock").unlink(missing_ok=True)
 
 
@@ -328,7 +328,7 @@ def _user_cache() -> Path:
 def _is_writable(folder: Path) -> bool:
     """Return whether files can be written to a folder, which is created if it is missing.
 
-    A folder that nobody may write to is respected, even by a user who could.
+    A folder without write permissions counts as read-only, even for root.
     """
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     if not existing.stat().st_mode & 0o222:
@@ -394,5 +394,5 @@ def _sha256(path: Path) -> str:
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:  # missing, or the disk fails: damaged either way
+    except OSError:  # missing, or a disk error: damaged in both cases
         return ""

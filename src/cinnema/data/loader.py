@@ -30,7 +30,7 @@ from cinnema.data.dataset import PackedClip, PackedDataset
 from cinnema.data.manifest import ClipEntry
 from cinnema.data.records import SPLITS, Split
 
-# Of the two kinds of draws, so that no stream serves both.
+# Labels of the two kinds of random streams, so that they are independent.
 _ORDER, _CLIP = 0, 1
 
 # A batch between processes: the fields of `VideoBatch`, with frames of 8 bits. A tensor is sent as
@@ -43,7 +43,7 @@ _T_co = TypeVar("_T_co", covariant=True)
 
 @runtime_checkable
 class NumberedClips(Protocol[_T_co]):
-    """Clips of a training in order, without end."""
+    """The endless sequence of clips of a training."""
 
     def batch(self, numbers: Sequence[int]) -> _T_co:
         """Return the clips with these numbers as a batch.
@@ -59,9 +59,9 @@ class NumberedClips(Protocol[_T_co]):
 
 
 class BatchLoader(Generic[_T]):
-    """Endless batches of numbered clips, resumable to the clip.
+    """Endless batches of numbered clips, resumable at any clip.
 
-    With several ranks each makes a loader of its own, with the same options but `rank`. The
+    With several ranks, each makes its own loader, with the same options except `rank`. The
     workers are forked at the first batch and end with the loader.
 
     Args:
@@ -103,7 +103,7 @@ class BatchLoader(Generic[_T]):
         self._batches: Iterator[Any] | None = None
 
     def __iter__(self) -> "BatchLoader[_T]":
-        """Return the loader itself, which continues where it was."""
+        """Return the loader itself, which continues at its position."""
         return self
 
     def __next__(self) -> _T:
@@ -249,21 +249,21 @@ class VariedClip:
 
 
 class ClipSequence:
-    """The clips of a training in order, without end: each is a function of the seed and its number.
+    """The endless sequence of training clips: each is a function of the seed and its number.
 
-    Epoch n // N takes the N clips of the split in an order of its own; the window's place and the
-    augmentation are drawn from a stream of the clip's own. Clips too short for a window are left
-    out. A clip too short for the drawn stride uses the largest that fits.
+    Epoch n // N takes the N clips of the split in a separate random order; the position of the
+    window and the augmentation are drawn from a separate stream for each clip. Clips too short for
+    a window are left out. A clip too short for the drawn stride uses the largest that fits.
 
     Args:
         dataset: The packed clips.
         split: The split that is used.
         num_frames: Number of frames of a window with x0, T + 1, at least 2.
         size: Width and height of the frames in pixels; None uses the data set's.
-        augmentation: How clips are varied; None leaves them as they are.
+        augmentation: Augmentation of the clips; None for none.
         track: Name of the track that is returned with the frames; None for none.
-        has_points: Whether the track is x and y of points in turn, in picture widths and heights:
-            then it is mirrored with the pictures. Points keep their names.
+        has_points: Whether the track consists of points (x, y), in picture widths and heights; then
+            it is mirrored with the pictures, without exchanging points.
         seed: Seed of all draws, at least 0.
 
     Attributes:
@@ -351,7 +351,7 @@ class ClipSequence:
         return int(self._order[place])
 
     def _window(self, entry: ClipEntry, *, stride: int, place: float) -> range:
-        """The frames of a window, `place` in [0, 1) of the way through its clip."""
+        """The frames of a window at relative position `place`, in [0, 1), in its clip."""
         step = min(stride, (entry.frames - 1) // (self.num_frames - 1))
         span = (self.num_frames - 1) * step + 1
         first = int(place * (entry.frames - span + 1))
@@ -390,7 +390,7 @@ class ClipSequence:
 
 
 class ClipLoader(BatchLoader[VideoBatch]):
-    """Endless shuffled batches of packed clips, resumable to the clip (see `BatchLoader`).
+    """Endless shuffled batches of packed clips, resumable at any clip (see `BatchLoader`).
 
     Args:
         dataset: The packed clips.
@@ -398,10 +398,10 @@ class ClipLoader(BatchLoader[VideoBatch]):
         batch_size: B, number of clips in a batch of this rank.
         num_frames: Number of frames of a window with x0, T + 1, at least 2.
         size: Width and height of the frames in pixels; None uses the data set's.
-        augmentation: How clips are varied; None leaves them as they are.
+        augmentation: Augmentation of the clips; None for none.
         track: Name of the track that is returned with the frames; None for none.
-        has_points: Whether the track is x and y of points in turn, in picture widths and heights:
-            then it is mirrored with the pictures. Points keep their names.
+        has_points: Whether the track consists of points (x, y), in picture widths and heights; then
+            it is mirrored with the pictures, without exchanging points.
         seed: Seed of all draws, at least 0.
         rank: r, rank of this process, from 0.
         num_ranks: R, number of processes that train together.
@@ -465,7 +465,7 @@ class ClipLoader(BatchLoader[VideoBatch]):
             name: torch.as_tensor(value).to(self.device, non_blocking=True)
             for name, value in batch.items()
         }
-        # Only there, as 8 bits are copied four times as fast as floats.
+        # Converted on the device, as 8 bits are copied four times as fast as floats.
         return VideoBatch(**moved | {"video": moved["video"].float().div_(127.5).sub_(1)})
 
 

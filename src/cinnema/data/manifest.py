@@ -6,7 +6,7 @@ A folder of packed clips holds
     manifest.json       written when every shard is there
 
 A shard is written beside its final name and then renamed, so a shard that exists is complete. Its
-index says what it was made from: that is how an interrupted packing continues.
+index states what it was made from, so that an interrupted packing can continue.
 """
 
 import json
@@ -28,7 +28,7 @@ ENCODINGS: tuple[Encoding, ...] = ("png", "jpeg", "webp", "raw")
 MANIFEST = "manifest.json"
 SHARD_NAME = re.compile(r"(train|validation|test)-\d{5}\.npz")
 _VERSION = 1
-_MAX_LISTED = 5  # names that a message lists before it counts the rest
+_MAX_LISTED = 5  # names listed in a message before the rest is counted
 
 _Document = TypeVar("_Document", bound="Document")  # not Self, which the shape checker refuses
 
@@ -68,7 +68,7 @@ class Document:
         """Return the document that JSON describes. Unknown fields are ignored.
 
         Args:
-            content: What `to_json` returned.
+            content: JSON as returned by `to_json`.
             source: Where the content comes from, for error messages.
 
         Raises:
@@ -152,7 +152,7 @@ class ClipInfo:
             the data set has no control, or the track is not finite at those frames.
         start: Name shared by clips that start with the same frame (different futures of it).
         height: Height of the frames in pixels; None if it is the data set's `size`.
-        width: Width, likewise.
+        width: Width of the frames in pixels; None if it is the data set's `size`.
         label: What the clip shows, such as "clouds"; None if unknown.
         stride: Every `stride`-th frame plays at natural speed; None if unknown.
         origin: Where the source video was obtained.
@@ -176,12 +176,12 @@ class ClipInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class ClipEntry(ClipInfo):
-    """A clip in the manifest: a whole clip of a shard, or some of its frames in a row.
+    """A clip in the manifest: a whole clip of a shard, or consecutive frames of it.
 
     Attributes:
         shard: Position of the shard in the manifest's list.
         index: Position of the clip in that shard.
-        first: Its first frame in the stored clip; `frames` counts from there.
+        first: Index of its first frame in the stored clip, from 0; `frames` counts from there.
     """
 
     shard: int
@@ -195,7 +195,7 @@ class SkippedRecord:
 
     Attributes:
         record: The file, and the record in it.
-        reason: One clause that says what is wrong.
+        reason: Description of the error, as one clause.
     """
 
     record: str
@@ -221,14 +221,14 @@ class ShardEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class ShardPlan:
-    """What a shard is made from. A shard on disk is reused only if its plan is the same.
+    """The plan of a shard: its items and settings. A shard is reused only if its plan is equal.
 
     Attributes:
         file: File name in the folder: "train-00003.npz".
         name: Name of the data set.
         size: Width and height of the frames in pixels; None if clips keep their own.
         encoding: How pictures are stored.
-        control: What the control's track means; None if there is no control.
+        control: Description of the control's track; None if there is no control.
         clips_per_shard: Number of clips at which a shard counts as full.
         settings: The source's settings, as JSON values.
         items: The source's items in this shard, in order; all of one split.
@@ -251,15 +251,15 @@ class ShardPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class ShardIndex(Document):
-    """What a shard says about itself; stored in the shard as its member `index`.
+    """The index of a shard, stored in it as the member `index`.
 
     Attributes:
         encoding: How pictures are stored.
         size: Width and height of the frames in pixels; None if clips state their own.
-        tracks: Numbers per frame of each track, by name.
-        clips: In the order of the shard.
+        tracks: Number of values per frame of each track, by name.
+        clips: The clips, in the order of the shard.
         skipped: Records of the same items that could not be read.
-        plan: What the shard was made from; None in shards of earlier versions.
+        plan: The plan that the shard was made from; None in shards of earlier versions.
     """
 
     FORMAT: ClassVar[str] = "cinnema-shard"
@@ -274,16 +274,16 @@ class ShardIndex(Document):
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest(Document):
-    """What a packed data set holds.
+    """The manifest of a packed data set.
 
     Attributes:
         name: Name of the data set: "bair", "push".
         size: Width and height of the frames in pixels; None if clips state their own.
         encoding: How pictures are stored.
-        control: What the control's track means; None if there is no control.
-        settings: Everything that decided which clips were made, as JSON values.
-        tracks: Numbers per frame of each track, by name; every clip has all of them.
-        shards: The files.
+        control: Description of the control's track; None if there is no control.
+        settings: Everything that determined the clips, as JSON values.
+        tracks: Number of values per frame of each track, by name; every clip has all of them.
+        shards: The shard files.
         clips: All clips, shard by shard.
         skipped: Records that could not be read and were left out.
         notes: Sentences for the user about how the data set was made.
@@ -381,7 +381,7 @@ def _common_tracks(shards: Sequence[tuple[ShardEntry, ShardIndex]]) -> dict[str,
 
 
 def list_names(names: Iterable[str]) -> str:
-    """Return names for a message: the first five, and how many more there are."""
+    """Return names for a message: the first five, and the number of the others."""
     names = list(names)
     rest = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
     return ", ".join(names[:_MAX_LISTED]) + rest

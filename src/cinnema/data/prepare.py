@@ -2,7 +2,7 @@
 
 The items of a source are grouped into shards. Each process writes its part of the shards; the
 first one writes the manifest when all are there. An interrupted packing continues when the same
-command is run again, and the files are the same to the byte however the work was split.
+command is run again, and the files are identical for any division of the work.
 """
 
 import hashlib
@@ -43,11 +43,11 @@ from cinnema.data.records import SPLITS, BadRecord, ClipSource, Item, RawClip
 from cinnema.data.shards import Shard, write_shard
 
 Progress: TypeAlias = Callable[[int, int], None]
-"""Called now and then with the number of clips packed so far and the number expected in total."""
+"""Callback with the number of clips packed so far and the expected total."""
 
 _Packed: TypeAlias = tuple[ShardEntry, ShardIndex]
 
-_SECONDS_BETWEEN = 0.2  # reports of progress while worker processes are busy
+_SECONDS_BETWEEN = 0.2  # between reports of progress while workers are busy
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -58,7 +58,7 @@ class Prepared:
     Attributes:
         manifest: The packed data set.
         num_made: Shards written by this call, on all ranks.
-        num_found: Shards that were there already.
+        num_found: Complete shards that existed already.
     """
 
     manifest: Manifest
@@ -95,7 +95,7 @@ def prepare(
             manifest.
         clips_per_shard: Number of clips at which a shard counts as full, at least 1.
         finish: Called with the manifest before it is written; returns the one to write.
-        progress: Called now and then with the clips packed and the clips expected on this rank.
+        progress: Called regularly with the clips packed and the clips expected on this rank.
 
     Raises:
         UserError: An option is out of range; the folder was begun with other settings; a record
@@ -134,7 +134,7 @@ def _check_options(*, encoding: str, workers: int, clips_per_shard: int) -> None
         raise UserError(f"clips_per_shard must be at least 1, got {clips_per_shard}")
 
 
-# --- What goes into which shard -------------------------------------------------------------------
+# --- Assigning items to shards --------------------------------------------------------------------
 
 
 def _plan(source: ClipSource, *, encoding: Encoding, clips_per_shard: int) -> list[ShardPlan]:
@@ -163,7 +163,7 @@ def _plan(source: ClipSource, *, encoding: Encoding, clips_per_shard: int) -> li
             group_items([i for i in items if i.split == split], clips_per_shard)
         )
     ]
-    # As a shard's index will state them, with lists for tuples, so that they can be compared.
+    # As a shard's index states them, with lists for tuples, so that they can be compared.
     return [_as_read(plan) for plan in plans]
 
 
@@ -187,7 +187,7 @@ def _as_read(plan: ShardPlan) -> ShardPlan:
     return read
 
 
-# --- What is there already ------------------------------------------------------------------------
+# --- Existing shards ------------------------------------------------------------------------------
 
 
 def _clean(folder: Path, plans: Sequence[ShardPlan]) -> None:
@@ -209,7 +209,7 @@ def _find_shards(folder: Path, plans: Sequence[ShardPlan]) -> dict[str, _Packed]
     path = folder / MANIFEST
     try:
         known = {entry.file: entry for entry in Manifest.read(path).shards}
-    except UserError:  # not yet there, or damaged
+    except UserError:  # missing or damaged
         known = {}
     found = ((plan.file, _find_shard(folder, plan, known.get(plan.file))) for plan in plans)
     return {file: packed for file, packed in found if packed is not None}
@@ -221,10 +221,10 @@ def _find_shard(folder: Path, plan: ShardPlan, known: ShardEntry | None) -> _Pac
     Args:
         folder: Folder of the data set.
         plan: What the shard is made from.
-        known: Its entry in the manifest, if there is one; otherwise all of the file is checked.
+        known: Its entry in the manifest; if None, the whole file is checked.
 
     Raises:
-        UserError: It was made from something else.
+        UserError: The shard was made from another plan.
     """
     path = folder / plan.file
     if not path.is_file():
@@ -307,7 +307,7 @@ def _removing_if_empty(folder: Path) -> Iterator[None]:
 
 
 class _Counts:
-    """Counts packed clips. The total is corrected as items turn out to have more or fewer clips."""
+    """Counts packed clips. The total is corrected if items have another number of clips."""
 
     def __init__(
         self, progress: Progress | None, plans: Sequence[ShardPlan], found: Mapping[str, _Packed]
@@ -332,7 +332,7 @@ class _Counts:
         self._report()
 
     def count(self, made: int | None = None) -> None:
-        """Count one more clip, or state how many have been made so far."""
+        """Count one more clip, or set the number of clips made so far."""
         self._made = self._made + 1 if made is None else max(made, self._made)
         self._report()
 
@@ -347,7 +347,7 @@ class _Counts:
 
 @dataclass(frozen=True)
 class _Work:
-    """What a process needs to make shards."""
+    """The inputs that a process needs to make shards."""
 
     source: ClipSource
     folder: Path
@@ -388,7 +388,7 @@ def _make_in_processes(
         workers, mp_context=context, initializer=_begin_worker, initargs=(work, num_made, stop)
     )
     try:
-        with _environment(dict.fromkeys(_THREADS, "1")):  # submitting starts the processes
+        with _environment(dict.fromkeys(_THREADS, "1")):  # processes start at submission
             pending = {pool.submit(_make_in_worker, plan) for plan in todo}
         while pending:
             done, pending = wait(pending, _SECONDS_BETWEEN, FIRST_COMPLETED)
@@ -408,11 +408,11 @@ def _make_in_processes(
 
 
 def _context() -> BaseContext:
-    """Return how processes are started. A plain fork would copy locks held by other threads."""
+    """Return the start method of processes; a plain fork copies locks held by other threads."""
     if "forkserver" not in get_all_start_methods():
         return get_context("spawn")
     context = get_context("forkserver")
-    context.set_forkserver_preload([__name__])  # imports are then done once for all workers
+    context.set_forkserver_preload([__name__])  # imports once for all workers
     return context
 
 
@@ -420,7 +420,7 @@ class _Stopped(Exception):  # noqa: N818 - not an error: another worker's has en
     pass
 
 
-_given: "list[tuple[_Work, Synchronized[int], Event]]" = []  # in a worker: what it works with
+_given: "list[tuple[_Work, Synchronized[int], Event]]" = []  # in a worker: its inputs
 
 
 def _begin_worker(work: _Work, num_made: "Synchronized[int]", stop: Event) -> None:

@@ -1,4 +1,4 @@
-"""What a source of clips delivers, whether it reads a data set's files or runs a simulator.
+"""The interface of sources of clips: readers of data sets, and simulators.
 
 A source lists its items (units that are read or simulated independently) and turns each item into
 clips. `cinnema.data.prepare` stores the clips.
@@ -17,18 +17,18 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 @dataclass(frozen=True, kw_only=True)
 class Control:
-    """The control eta of a data set: what the rows of one of its tracks mean.
+    """The control eta of a data set: the meaning of the rows of one of its tracks.
 
     The control of frames a..b of a clip is, for a position, row b of the track; for a velocity,
     the sum of rows a+1..b (row t is the displacement from frame t-1 to t), so it grows with the
     clip's speed and length.
 
     Attributes:
-        name: Name of the track: "end_effector", "wind".
-        kind: How a clip's control follows from the track.
-        labels: What each entry is: ("x", "y", "z").
-        unit: Unit of all entries: "m", "picture sizes".
-        mirror_axis: The entry that changes when the picture is mirrored left to right.
+        name: Name of the track, such as "end_effector" or "wind".
+        kind: "position" (of the last frame) or "velocity" (summed over frames).
+        labels: Name of each entry, such as ("x", "y", "z").
+        unit: Unit of all entries, such as "m" or "picture sizes".
+        mirror_axis: Index of the entry that changes when the picture is mirrored left to right.
         mirror_centre: c in the mirrored entry's new value, 2 c - value.
     """
 
@@ -65,10 +65,10 @@ class Item:
     """A unit that a source reads or simulates independently of all others.
 
     Attributes:
-        name: Unique in the source; used for order and messages: a path below the root, the number
-            of a start state.
+        name: Unique in the source; used for order and messages. A path below the root, or the
+            number of a start state.
         split: The split of all its clips.
-        clips: About how many clips it yields.
+        clips: Approximate number of clips that it yields.
     """
 
     name: str
@@ -78,16 +78,16 @@ class Item:
 
 @dataclass(frozen=True, kw_only=True)
 class RawClip:
-    """A clip as a source delivers it.
+    """A clip as yielded by a source.
 
     Attributes:
         name: Unique in the source.
         source: Name of the source video; all clips of one source video have the same split.
         frames: RGB; square and of the source's size, unless that is None.
         fps: Frames per second.
-        tracks: Numbers for each frame, by name: the control's track, joint positions, ...
+        tracks: Values for each frame, by name: the control's track, joint positions, ...
         confidence: Confidence of the control's track at each frame, in [0, 1]; None if exact.
-        still: Where nothing moves throughout the clip; None if unknown.
+        still: Mask, True where nothing moves throughout the clip; None if unknown.
         start: Name shared by clips that start with the same frame (different futures of it).
         label: What the clip shows, such as "clouds"; None if unknown.
         stride: Every `stride`-th frame plays at natural speed; None if unknown.
@@ -111,11 +111,11 @@ class RawClip:
 
 @dataclass(frozen=True, kw_only=True)
 class BadRecord:
-    """What a source could not read: a damaged file, a record with a wrong checksum.
+    """A record that a source could not read: a damaged file, or a wrong checksum.
 
     Attributes:
         name: The file, and the record in it.
-        reason: One clause that says what is wrong.
+        reason: Description of the error, as one clause.
     """
 
     name: str
@@ -131,7 +131,7 @@ class ClipSource(Protocol):
 
     @property
     def name(self) -> str:
-        """Name of the packed data set: "bair", "push"."""
+        """Name of the packed data set, such as "bair" or "push"."""
         ...
 
     @property
@@ -141,11 +141,11 @@ class ClipSource(Protocol):
 
     @property
     def control(self) -> Control | None:
-        """What the control's track means; None if there is no control."""
+        """Description of the control's track; None if there is no control."""
         ...
 
     def settings(self) -> dict[str, Any]:
-        """Return everything that decides which clips are made, as JSON values.
+        """Return everything that determines the clips, as JSON values.
 
         A packing that was begun with other settings is not resumed. Paths are reduced to their
         last part.
@@ -156,7 +156,7 @@ class ClipSource(Protocol):
         """List the items, always in the same order; nothing is decoded yet.
 
         Raises:
-            UserError: The folder is missing, or contains nothing of this kind.
+            UserError: The folder is missing, or contains no data of this kind.
         """
         ...
 

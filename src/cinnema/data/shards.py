@@ -63,14 +63,14 @@ _TYPES = {
     "still_offsets": "<i8",
     "index": "|u1",
 }
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # the same bytes whenever the shard is made
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # a constant date, so that shards are reproducible
 _LOCAL_HEADER = 30  # bytes before the name, in a member's header in a zip file
 _CHUNK = 1 << 20
 
 # Options of Pillow's writers. PNG: level 4 takes two thirds of level 6's time for half a percent
 # more bytes. WebP: method 0 is the only one that encodes and decodes faster than PNG, at 80 % of
-# its bytes (method 4: 75 %, at 20 times the time). Quality, the effort where nothing is lost, costs
-# time and gains no byte with it.
+# its bytes (method 4: 75 %, at 20 times the time). Quality, which is
+# the effort in lossless mode, costs time and saves nothing with method 0.
 _WRITERS: dict[str, dict[str, Any]] = {
     "png": {"format": "PNG", "compress_level": 4},
     "jpeg": {"format": "JPEG", "quality": 95, "subsampling": 0, "optimize": True},
@@ -79,7 +79,7 @@ _WRITERS: dict[str, dict[str, Any]] = {
 
 
 def encode_picture(pixels: UInt8[np.ndarray, "h w 3"], encoding: Encoding) -> bytes:
-    """Return a picture as it is stored in a shard.
+    """Encode a picture for storage in a shard.
 
     Args:
         pixels: RGB.
@@ -127,7 +127,7 @@ def write_shard(
 
     Args:
         folder: Folder of the shard.
-        plan: File name, size and encoding of the frames, control, and what else the index states.
+        plan: File name, size and encoding of the frames, control, and settings for the index.
         records: Clips, all with the same tracks, and bad records to list as skipped.
 
     Returns:
@@ -228,7 +228,7 @@ class _Content:
 
 @dataclass(frozen=True)
 class _Chunks:
-    """An array as a file stores it, in pieces, so that it is never in memory as a whole."""
+    """The stored form of an array in pieces, so that it is never in memory as a whole."""
 
     header: dict[str, Any]
     num_bytes: int
@@ -259,7 +259,7 @@ def _chunks_of(file: IO[bytes]) -> Iterator[bytes]:
 
 
 def _write_members(file: IO[bytes], members: dict[str, _Chunks]) -> None:
-    """Write the zip file that np.savez would write, with the same date in all of them.
+    """Write the zip file that np.savez would write, with a constant date.
 
     (np.savez also hides that a disk is full, as numpy bypasses Python's files.)
     """
@@ -268,8 +268,8 @@ def _write_members(file: IO[bytes], members: dict[str, _Chunks]) -> None:
             header = io.BytesIO()
             np.lib.format.write_array_header_1_0(header, array.header)
             info = zipfile.ZipInfo(f"{name}.npy", date_time=_EPOCH)
-            info.create_system, info.external_attr = 3, 0o644 << 16  # on every system
-            info.file_size = header.tell() + array.num_bytes  # decides on the 64-bit extension
+            info.create_system, info.external_attr = 3, 0o644 << 16  # the same on every system
+            info.file_size = header.tell() + array.num_bytes  # determines whether zip64 is used
             with archive.open(info, "w") as member:
                 member.write(header.getvalue())
                 for chunk in array.chunks:
@@ -277,7 +277,7 @@ def _write_members(file: IO[bytes], members: dict[str, _Chunks]) -> None:
 
 
 def _starts(lengths: Iterable[int]) -> NDArray[np.int64]:
-    """Return where each of several consecutive pieces begins, and where the last one ends."""
+    """Return the start of each of several consecutive pieces, and the end of the last."""
     return np.cumsum([0, *lengths], dtype="<i8")
 
 
@@ -369,7 +369,7 @@ def _encode_mask(mask: NDArray[np.bool_]) -> bytes:
 
 @dataclass(frozen=True)
 class _Member:
-    """Where an array is stored in a shard's file."""
+    """The location of an array in a shard's file."""
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
@@ -380,9 +380,9 @@ class _Member:
 
 
 class Shard:
-    """A shard, read in place: only what is requested is loaded.
+    """A memory-mapped shard: only requested data are loaded.
 
-    The file is mapped into memory at the first read. Its numbers (everything but the pictures)
+    The file is mapped into memory at the first read. Its arrays (except the pictures)
     are checked against the zip file's checksums on opening, a clip's pictures against their
     CRC-32 the first time a process reads any of them. The object can be pickled and survives a
     fork; the other process maps the file again or shares the map.
@@ -465,7 +465,7 @@ class Shard:
         return pictures
 
     def tracks(self, clip: int) -> dict[str, Float32[np.ndarray, "t _"]]:
-        """Return the tracks of a clip by name: numbers for each frame."""
+        """Return the tracks of a clip by name, a row of values for each frame."""
         span = slice(*self._span(clip))
         return {name: self._array(f"{_TRACK}{name}")[span].copy() for name in self._tracks}
 
@@ -475,7 +475,7 @@ class Shard:
         return None if (confidence == 1).all() else confidence.copy()
 
     def still(self, clip: int) -> Bool[np.ndarray, "h w"] | None:
-        """Return where nothing moves throughout a clip; None if unknown."""
+        """Return the mask of points that do not move during a clip; None if unknown."""
         begin, end = self._array("still_offsets")[clip : clip + 2]
         content = self._array("still")[begin:end]
         if not content.size:

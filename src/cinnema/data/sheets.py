@@ -16,9 +16,9 @@ from cinnema.data.records import Control
 
 _GAP = 4
 _LABEL = 16  # height of the line above a row, in pixels
-_BACKGROUND = 24  # dark grey, which differs from both skies and tables
+_BACKGROUND = 24  # dark grey, unlike skies and tables
 _INK = (200, 200, 200)
-_FUTURES = 4  # shown for one start
+_FUTURES = 4  # clips shown of one start, at most
 
 Picture = UInt8[np.ndarray, "_ _ 3"]
 

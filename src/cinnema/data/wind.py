@@ -1,4 +1,4 @@
-"""The wind in real skies: how far the clouds drift from frame to frame, with a confidence.
+"""The wind in real skies: displacement of the clouds from frame to frame, with a confidence.
 
 The estimate is the mean of the library's optical flow over regions that move and have texture. Its
 sign and unit are those of the track "wind" of `cinnema.simulators.sky`, so real and synthetic skies
@@ -33,12 +33,12 @@ WIND = Control(
 _SIZE = 128
 # Number of steps from frame to frame that are analysed together.
 _SEGMENT = 16
-# Frames are compared over so many steps that the fastest regions move by about this many pixels: a
-# shorter motion is hidden by the flow's error, a longer one cannot be followed where layers cross.
+# Frames are compared over a number of steps in which the fastest regions move about this many
+# pixels: the flow's error hides shorter motion, and longer motion is lost where layers cross.
 _REACH = 4.0
 # Gradient, in grey levels per pixel, at which the texture weight is one half.
 _TEXTURE = 2.0
-# Regions slower than about this fraction of the fast clouds, or this many pixels, do not count.
+# Regions slower than about this fraction of the fast clouds, or this many pixels, are ignored.
 _SLOW_SHARE, _SLOW_PIXELS = 0.4, 0.25
 # Textured points that move by less than this many pixels count as still.
 _STILL = 0.35
@@ -51,8 +51,8 @@ class Wind:
     Attributes:
         displacement: Mean displacement of the clouds from frame t - 1 to t in row t: x in picture
             widths to the right, y in heights downwards; row 0 is zero.
-        confidence: Confidence of each row, in [0, 1]: about the fraction of such estimates whose
-            direction is correct to 10 degrees. Row 0 has that of row 1.
+        confidence: Confidence of each row, in [0, 1]: about the fraction of estimates with this
+            confidence whose direction is correct to 10 degrees. Row 0 repeats row 1.
     """
 
     displacement: Float32[ndarray, "t 2"]
@@ -79,17 +79,17 @@ class _Drift:
 def estimate_wind(
     frames: UInt8[ndarray, "t h w 3"], *, still: Bool[ndarray, "rows columns"] | None = None
 ) -> Wind:
-    """Estimate how the clouds of a clip drift.
+    """Estimate the drift of the clouds in a clip.
 
-    Regions that are still, have no texture or mirror the sky do not count. The confidence is low if
+    Regions that are still, have no texture or mirror the sky are ignored. The confidence is low if
     little moves, the flow contradicts itself, parts of the sky move in different directions, or
     everything moves together, as the camera may be moving. Takes about 0.1 s of one core for 17
     frames of any size.
 
     Args:
         frames: RGB frames, at least 2, of any size.
-        still: Mask of what is known to be still, at the frames' size. Passing a mask, even an
-            empty one, states that the camera does not move.
+        still: Mask, True where the picture is known to be still, at the frames' size. Passing a
+            mask, even an empty one, states that the camera does not move.
 
     Returns:
         Displacements in picture sizes per frame.
@@ -191,7 +191,7 @@ def _segments(num_steps: int) -> list[tuple[int, int]]:
 
 
 def _drifts(frames: ndarray, *, first: int, still: ndarray | None) -> list[_Drift]:
-    """Compare frames that are as far apart as the clouds' speed allows."""
+    """Compare frames at the largest distance that the clouds' speed allows."""
     greys = [_grey(frame) for frame in frames]
     weight = _sky(greys[0]) * (1.0 if still is None else 1.0 - _fit(still.astype(np.float32)))
     steps = _choose_steps(frames, _texture(greys[0]) * weight)
@@ -251,10 +251,10 @@ def _mean_drift(
 def _steadiness(flow: ndarray, weight: ndarray, anchored: float) -> float:
     """Return the confidence that the camera is still.
 
-    Anything still in the picture shows it. Otherwise clouds are recognised by their changing shape:
+    Still regions imply a still camera. Otherwise clouds are recognised by their changing shape, as
     the motion caused by a moving camera is nearly affine.
     """
-    some = slice(None, None, 7)  # enough for six numbers
+    some = slice(None, None, 7)  # a subset suffices to fit six parameters
     y, x = np.mgrid[-1 : 1 : _SIZE * 1j, -1 : 1 : _SIZE * 1j].reshape(2, -1)[:, some]
     w = np.sqrt(weight.ravel()[some])[:, None]
     basis = np.stack([np.ones_like(x), x, y], axis=1) * w

@@ -26,7 +26,7 @@ Layout: TypeAlias = Literal["tfrecords", "png"]
 
 _NUM_FRAMES = 30
 _SIDE = 64
-_INNER = "softmotion30_44k"  # what the archive unpacks to
+_INNER = "softmotion30_44k"  # folder in the archive
 _TFRECORDS = ".tfrecords"
 _POSITIONS = "endeffector_positions.csv"
 _TRAJECTORIES = re.compile(r"traj_(\d+)_to_(\d+)")
@@ -39,7 +39,7 @@ _FOLDERS: dict[str, Split] = {
     "train": "train", "val": "validation", "eval": "validation", "validation": "validation",
     "test": "test",
 }  # fmt: skip
-# By convention, whichever folder they are in: the archive has the second one in train.
+# By convention, in any folder: the archive has the second one in train.
 _HELD_OUT: dict[str, Split] = {"traj_0_to_255": "test", "traj_256_to_511": "validation"}
 
 # The published normalisation subtracts the smallest position and divides by the range (its results
@@ -66,7 +66,7 @@ class Bair:
     - `{train,eval,test}/traj_A_to_B/{1,2,...}/{0,...,29}.png` with `endeffector_positions.csv` (30
       lines of x,y,z) beside the pictures; they are from the camera "aux1", without actions.
 
-    traj_0_to_255 tests and traj_256_to_511 validates, whichever folder they are in. Clips are named
+    traj_0_to_255 is the test split and traj_256_to_511 validation, in any folder. Clips are named
     traj_A_to_B/1, ... in both layouts. Tracks: "end_effector" (x, y, z in metres), and for
     tfrecords "action" (4 numbers).
 
@@ -100,7 +100,7 @@ class Bair:
         return _CONTROL
 
     def settings(self) -> dict[str, Any]:
-        """Return what decides the clips, with the layout found in the folder."""
+        """Return everything that determines the clips, with the layout found in the folder."""
         return {
             "source": self.name, "root": self.root.resolve().name, "layout": self._find()[1],
             "camera": self.camera, "size": self.size,
@@ -169,7 +169,7 @@ class Bair:
                 yield BadRecord(name=f"{name} record {number}", reason=str(error))
 
     def _parse(self, record: bytes, *, name: str) -> RawClip:
-        """Turn a record into a clip, or raise a ValueError that says what is wrong."""
+        """Turn a record into a clip, or raise a ValueError with the reason."""
         example = parse_example(record)
         frames = [
             _pixels(example, f"{index}/image_{self.camera}/encoded") for index in range(_NUM_FRAMES)
@@ -252,7 +252,7 @@ def _numbers(example: dict[str, Values], key: str, count: int) -> Float32[np.nda
 
 
 def _read_positions(path: Path) -> Float32[np.ndarray, "t 3"] | str:
-    """Read the positions of a converted clip, or return what is wrong with them."""
+    """Read the positions of a converted clip, or return the reason why they are invalid."""
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except FileNotFoundError:

@@ -27,17 +27,17 @@ _TRAIN, _TEST = "train", "eval"
 class DTDB:
     """The Dynamic Texture DataBase (Hadji and Wildes 2018), or one texture of it.
 
-    `<texture>/{train,eval}/<video>/frame<i>.{jpg,png}`, with consecutive numbers. eval tests, as in
-    the paper; a share of the videos in train validates, by a hash of their names. The frame rate is
-    unknown; 25 is stored. Videos of fewer than `min_frames` frames are left out; `too_short` lists
-    them and `settings` counts them.
+    `<texture>/{train,eval}/<video>/frame<i>.{jpg,png}`, with consecutive numbers. eval is the test
+    split, as in the paper; a share of the videos in train is for validation, by a hash of their
+    names. The frame rate is unknown; 25 is stored. Videos of fewer than `min_frames` frames are
+    left out; `too_short` lists them and `settings` counts them.
 
     Args:
         root: The folder that contains the textures' folders.
         texture: "clouds", "fire", "vegetation" or "waterfall"; None reads all that exist.
         size: Width and height of the frames in pixels; the aspect ratio is not kept.
         min_frames: Smallest number of frames of a video, T + 1.
-        validation_share: Share of the videos in train that validates, in [0, 1).
+        validation_share: Share of the videos in train that is used for validation, in [0, 1).
 
     Example:
         >>> source = DTDB(Path("DTDB"), "fire")
@@ -66,11 +66,11 @@ class DTDB:
 
     @property
     def control(self) -> None:
-        """None: nothing is known about the motion."""
+        """None: the motion is unknown."""
         return
 
     def settings(self) -> dict[str, Any]:
-        """Return what decides the clips, and the number of those that are too short."""
+        """Return everything that determines the clips, and the number of too short ones."""
         return {
             "source": "dtdb", "root": self.root.resolve().name, "texture": self.texture,
             "size": self.size, "min_frames": self.min_frames,

@@ -40,11 +40,11 @@ VIDEO_SUFFIXES = (
 """Suffixes of videos, in lower case; webp and png count as videos if they are animated."""
 
 Photographs: TypeAlias = Literal["error", "frames", "ignore"]
-"""What numbered pictures beside videos are: an error, the frames of one video, or nothing."""
+"""Handling of numbered pictures beside videos: an error, frames of one video, or ignored."""
 
 _ARRAYS = (".npy", ".npz")
 _NPY = ".npy"
-_PERHAPS_ANIMATED = {".webp": True, ".png": False}  # and what they count as if none opens
+_PERHAPS_ANIMATED = {".webp": True, ".png": False}  # whether animated, if none opens
 _MANIFEST = "manifest.json"
 _MAX_DUPLICATE_SHARE = 0.5
 _CHUNK = 1 << 20
@@ -87,8 +87,8 @@ class Folder:
     Args:
         root: The folder.
         size: Width and height of the frames in pixels. None keeps every frame in its own shape, up
-            to 360 pixels high, and notes strides instead of applying them.
-        fit: "stretch" gives up the aspect ratio, "crop" takes the middle of each frame.
+            to 360 pixels high, and stores strides without applying them.
+        fit: "stretch" changes the aspect ratio, "crop" keeps the middle of each frame.
         stride: Take every `stride`-th frame, times the stride in the manifest; the frame rate is
             divided by it.
         min_frames: Smallest number of frames of a clip, T + 1.
@@ -128,11 +128,11 @@ class Folder:
 
     @property
     def control(self) -> None:
-        """None: nothing is known about the motion."""
+        """None: the motion is unknown."""
         return
 
     def settings(self) -> dict[str, Any]:
-        """Return what decides the clips, with the SHA-256 of the manifest's entries."""
+        """Return everything that determines the clips, with the manifest entries' SHA-256."""
         check_root(self.root)
         listed = _read_manifest(self.root)
         text = "" if listed is None else json.dumps([vars(entry) for entry in listed.values()])
@@ -193,7 +193,7 @@ class Folder:
                 yield clip
 
     def _natural_stride(self, name: str) -> int | None:
-        """Return 1 for what has no frame rate: every frame is then taken for natural speed."""
+        """Return 1 for sources without a frame rate, where every frame is natural speed."""
         path = self.root / name
         return 1 if path.is_dir() or path.suffix.lower() in _ARRAYS else None
 
@@ -303,7 +303,7 @@ def _are_animated(paths: Iterable[Path], *, otherwise: bool) -> bool:
 
 
 def _numbered(names: Iterable[str], videos: Iterable[Path]) -> list[str]:
-    """Return which files of a folder are frames, given its videos."""
+    """Return the files of a folder that are frames, given its videos."""
     filmed = {path.stem for path in videos}
     return [
         name
@@ -330,7 +330,7 @@ def _pictures(folder: Path, root: Path) -> list[Path] | BadRecord:
 
 @dataclass(frozen=True)
 class _Entry:
-    """What a manifest says about a video."""
+    """An entry of a manifest."""
 
     label: str | None = None
     stride: int | None = None
@@ -344,7 +344,7 @@ class _Entry:
 
 
 def _read_manifest(root: Path) -> Mapping[str, _Entry] | None:
-    """Return what `root`'s manifest says about each video; None if there is no manifest."""
+    """Return the entries of `root`'s manifest by video; None if there is no manifest."""
     path = root / _MANIFEST
     try:
         return _parse_manifest(path, path.stat().st_mtime_ns)
@@ -362,7 +362,7 @@ def _parse_manifest(path: Path, mtime_ns: int) -> Mapping[str, _Entry] | None:  
         raise UserError(f"{path}: not valid JSON ({error}); repair or remove it") from error
     if isinstance(entries, dict) and entries.get("format") == "cinnema-clips":
         raise UserError(f"{path.parent} is a packed data set: name the folder it was made from")
-    if not isinstance(entries, list):  # of another program
+    if not isinstance(entries, list):  # a manifest of another program
         return None
     listed: dict[str, _Entry] = {}
     for index, values in enumerate(entries):
@@ -411,7 +411,7 @@ class _Readable(Protocol):
 
 
 def _holds_clips(path: Path) -> bool:
-    """Return whether an npy or npz file contains a clip, or may, as it is damaged.
+    """Return whether an npy or npz file contains a clip, or is damaged and may contain one.
 
     A clip is an array of uint8, (frames, height, width, 3). Only headers are read.
     """
@@ -462,12 +462,12 @@ def _npz_frames(path: Path, name: str, shape: _Shape, *, root: Path, stride: int
     try:
         check_size(shape[2], shape[1], path)
         with zipfile.ZipFile(path) as archive:
-            # Once to check its checksum, which is known at its end only; then to take its frames.
+            # Read once to verify the checksum, which is known only at the end; then for the frames.
             with archive.open(name + _NPY) as file:
                 while file.read(_CHUNK):
                     pass
             with archive.open(name + _NPY) as file:
-                _clip_shape(file)  # leaves it at the first frame
+                _clip_shape(file)  # leaves the file position at the first frame
                 yield from _array_frames(file, shape, stride)
     except Exception as error:
         bad = bad_record(error, path, root)
@@ -492,7 +492,7 @@ def _clip_shape(file: _Readable) -> _Shape | None:
         shape, fortran, dtype = npy_format.read_array_header_1_0(file)
     elif version == (2, 0):
         shape, fortran, dtype = npy_format.read_array_header_2_0(file)
-    else:  # later ones are for names of fields, which no clip has
+    else:  # later versions are for structured arrays, which no clip is
         return None
     if dtype != np.uint8 or len(shape) != 4 or shape[3] != 3 or not all(shape):
         return None

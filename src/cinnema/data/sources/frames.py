@@ -1,7 +1,7 @@
-"""Videos and folders of pictures as clips: read frame by frame, resized, cut where they are long.
+"""Videos and folders of pictures as clips: read frame by frame, resized, and cut into clips.
 
-What cannot be read becomes a `BadRecord` that ends the stream of frames; the content of a file
-never raises here. For that, any exception of a decoder is caught: besides the expected UserErrors,
+Unreadable content becomes a `BadRecord` that ends the stream of frames, and never raises an
+exception. For that, any exception of a decoder is caught: besides the expected UserErrors,
 damaged files cause unexpected ones (a video without a codec: AttributeError).
 """
 
@@ -26,14 +26,14 @@ from cinnema.media.pictures import read_photograph
 from cinnema.media.videos import iterate_frames, read_video
 
 Fit: TypeAlias = Literal["stretch", "crop"]
-"""How a frame becomes square: "stretch" changes its aspect ratio, "crop" keeps its middle."""
+"""Conversion of frames to squares: "stretch" changes the aspect ratio, "crop" keeps the middle."""
 
 Frame: TypeAlias = UInt8[np.ndarray, "_ _ 3"]
 Stream: TypeAlias = Iterator[Frame | BadRecord]
 """Frames of one size; a `BadRecord` may be the last of them."""
 
 MAX_HEIGHT = 360
-"""Frames that keep their own shape are scaled down to this height in pixels, if they are taller."""
+"""Largest height, in pixels, of frames that keep their own shape; taller ones are scaled down."""
 
 _NUMBERED = re.compile(r"frame_?(\d+)")
 
@@ -44,7 +44,7 @@ _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 
 
 def square(frame: Frame, size: int, *, fit: Fit = "stretch") -> UInt8[np.ndarray, "s s 3"]:
-    """Resize a frame to a square: by area means where it shrinks, bilinearly where it grows.
+    """Resize a frame to a square: by area means when shrinking, bilinearly when enlarging.
 
     Args:
         frame: A frame of any size.
@@ -80,12 +80,12 @@ def shrink(frame: Frame, max_height: int = MAX_HEIGHT) -> Frame:
 
 @dataclass(frozen=True, kw_only=True)
 class Cutting:
-    """How a stream of frames becomes clips.
+    """Settings for cutting a stream of frames into clips.
 
     Attributes:
         size: Width and height of the clips in pixels; None keeps the frames' own shape, up to a
             height of `MAX_HEIGHT`.
-        fit: How frames become square.
+        fit: "stretch" changes the aspect ratio of frames, "crop" keeps their middle.
         min_frames: Length of the shortest clip. A shorter remainder after other clips is dropped
             (without `size`, kept); a shorter video is a `BadRecord`.
         max_frames: Length of all clips but the last, which are then named "<video>/0",
@@ -168,7 +168,7 @@ def picture_frames(paths: Sequence[Path] | BadRecord, *, root: Path) -> Stream:
     """Read pictures as the frames of one video.
 
     Args:
-        paths: The pictures in order, or what was wrong with their folder, which is yielded.
+        paths: The pictures in order; or a `BadRecord` of their folder, which is yielded.
         root: Folder of the data set, for names.
     """
     if isinstance(paths, BadRecord):
@@ -295,7 +295,7 @@ def check_root(root: Path) -> None:
 def missing_bytes(path: Path) -> int:
     """Return how many bytes a video file lacks of the length that its container states.
 
-    Decoders show what there is of a truncated file and then stop, as if it were complete. But the
+    Decoders return the existing part of a truncated file without an error. But the
     containers state their own lengths: mp4, mov and 3gp for each box, avi, webp and wav in their
     RIFF chunks, mkv and webm in their segment.
 
@@ -303,7 +303,7 @@ def missing_bytes(path: Path) -> int:
         path: The file; for other formats 0 is returned.
 
     Raises:
-        OSError: It cannot be read.
+        OSError: The file cannot be read.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -320,7 +320,7 @@ def missing_bytes(path: Path) -> int:
 
 
 def _end_of_chunks(file: BinaryIO, size: int, length_of: Callable[[bytes], int]) -> int:
-    """Return the end of the last chunk, which may be after that of the file."""
+    """Return the end of the last chunk, which may lie beyond the end of the file."""
     end = 0
     while end + 8 <= size:
         file.seek(end)
@@ -340,7 +340,7 @@ def _box_length(header: bytes) -> int:
 
 def _riff_length(header: bytes) -> int:
     length: int = struct.unpack_from("<I", header, 4)[0]
-    if header[:4] != b"RIFF" or length in (0, 0xFFFFFFFF):  # never filled in, as in a live stream
+    if header[:4] != b"RIFF" or length in (0, 0xFFFFFFFF):  # not filled in, as in a live stream
         return 0
     return 8 + length + length % 2
 

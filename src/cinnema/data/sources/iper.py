@@ -23,10 +23,10 @@ from cinnema.data.sources.frames import (
 from cinnema.data.sources.splits import split_by_name
 
 _VIDEO = ".mp4"
-_FPS = 30.0  # of the published videos; folders of frames do not state it
+_FPS = 30.0  # frame rate of the published videos, also used for folders of frames
 _NAME = re.compile(r"(?P<actor>\d+)_(?P<cloth>\d+)_(?P<action>\d+)")
 _LISTS: dict[str, Split] = {"train.txt": "train", "val.txt": "validation", "test.txt": "test"}
-_VALIDATION_SHARE, _TEST_SHARE = 0.1, 0.2  # of the actors; about those of the published lists
+_VALIDATION_SHARE, _TEST_SHARE = 0.1, 0.2  # of the actors; about those of the lists
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class IPer:
     are read. The lists train.txt, val.txt and test.txt (lines "006/1/1") decide the splits; videos
     that they do not name are left out (`settings` counts them). They are searched for in `root`,
     `root`/iPER, `root`/lists and beside `root`. Without lists all videos of an actor are in one
-    split, by a hash of the actor's number: about 10 % validate and 20 % test.
+    split, by a hash of the actor's number: about 10 % are for validation and 20 % for testing.
 
     Videos are cut into consecutive clips of one source; a remainder of fewer than `min_frames`
     frames is dropped. Folders with fewer frames are left out; `too_short` lists them and `settings`
@@ -83,7 +83,7 @@ class IPer:
         return
 
     def settings(self) -> dict[str, Any]:
-        """Return what decides the clips, and how many videos are too short or not listed."""
+        """Return everything that determines the clips, and counts of skipped videos."""
         videos, lists = self._videos(), self._lists()
         return {
             "source": self.name, "root": self.root.resolve().name, "size": self.size,

@@ -33,15 +33,16 @@ class Landscape:
     stored.
 
     Clips of fewer than `min_frames` frames, of which there are many, are left out as in the paper;
-    `too_short` lists them and `settings` counts them. All clips in sky_test test. The reference's
-    list for validation has other clips of the long videos that it trains on; we let a share of the
-    long videos validate, by a hash of their names, so that no video is in two splits.
+    `too_short` lists them and `settings` counts them. All clips in sky_test are for testing. The
+    reference's list for validation has other clips of the long videos that it trains on; here a
+    share of the long videos is for validation, by a hash of their names, so that no video is in two
+    splits.
 
     Args:
         root: The folder that contains sky_train and sky_test, or one of them.
         size: Width and height of the frames in pixels; the aspect ratio is not kept.
         min_frames: Smallest number of frames of a clip, T + 1.
-        validation_share: Share of the training videos that validates, in [0, 1).
+        validation_share: Share of the training videos that is used for validation, in [0, 1).
 
     Example:
         >>> source = Landscape(Path("sky_timelapse"))
@@ -70,7 +71,7 @@ class Landscape:
         return
 
     def settings(self) -> dict[str, Any]:
-        """Return what decides the clips, and the number of those that are too short."""
+        """Return everything that determines the clips, and the number of too short ones."""
         return {
             "source": self.name, "root": self.root.resolve().name, "size": self.size,
             "min_frames": self.min_frames, "validation_share": self.validation_share,
@@ -94,7 +95,7 @@ class Landscape:
         """
         videos = self._videos()
         tested = {video.name for video in videos if video.parent.name == _TEST}
-        # A video in both folders tests in both: otherwise it would be in two splits.
+        # A video in both folders is in the test split, so that it is not in two splits.
         trained = {video.name for video in videos} - tested
         splits = split_by_name(trained, validation=self.validation_share, test=0.0)
         items = []

@@ -1,4 +1,4 @@
-"""Which source videos train, validate and test."""
+"""Division of source videos into the splits train, validation and test."""
 
 import hashlib
 import json
@@ -12,21 +12,21 @@ from cinnema.core.files import check_input_file
 from cinnema.data.manifest import ClipEntry, Manifest, list_names
 from cinnema.data.records import SPLITS, BadRecord, ClipSource, Control, Item, RawClip, Split
 
-# Frames that the shipped models need in a row: a part of a video with fewer is of little use.
+# Consecutive frames that the shipped models need; shorter parts of a video are not useful.
 _USEFUL = 17
 
 
 def split_by_name(names: Iterable[str], *, validation: float, test: float) -> dict[str, Split]:
     """Split videos by a hash u of their names, uniform in [0, 1): test < validation < train.
 
-    So adding a video does not move the others. If the hash leaves a split empty, it is given the
-    video with the nearest hash: of two or more videos at least one validates, of three or more at
-    least one tests (if their shares are above 0), and at least one always trains.
+    Adding a video does not move the others. A split that the hash leaves empty gets the video with
+    the nearest hash: of two or more videos, at least one is for validation, of three or more, at
+    least one for testing (if their shares are above 0), and at least one always for training.
 
     Args:
-        names: Names of the videos, or of groups that must stay together (actors, say).
-        validation: Share that validates, in [0, 1).
-        test: Share that tests; at most 1 together with `validation`.
+        names: Names of the videos, or of groups that must stay together, such as actors.
+        validation: Share for validation, in [0, 1).
+        test: Share for testing; at most 1 together with `validation`.
 
     Returns:
         The split of each name.
@@ -50,8 +50,9 @@ def split_by_name(names: Iterable[str], *, validation: float, test: float) -> di
 def split_by_label(labels: Mapping[str, str | None]) -> dict[str, Split]:
     """Hold out every third video of each label, in the order of file names, from the first on.
 
-    Videos held out validate and test in turn. The only video of a label trains, unless that would
-    hold out none; fewer than three videos all train (see `divide_in_time`).
+    Held-out videos are alternately for validation and testing. The only video of a label is for
+    training, unless no video would be held out; fewer than three videos are all for training (see
+    `divide_in_time`).
 
     Args:
         labels: The label of each video, by its name.
@@ -76,16 +77,16 @@ def split_by_label(labels: Mapping[str, str | None]) -> dict[str, Split]:
 def divide_in_time(manifest: Manifest) -> Manifest:
     """Fill empty splits with parts of source videos, where there are too few videos.
 
-    If only the test split is empty, the second half of each validation video tests. If nothing is
-    held out, the last third of each video is: first validation, then test. Parts are consecutive
-    and share no frame.
+    If only the test split is empty, the second half of each validation video becomes the test
+    split. If no video is held out, the last third of each is: first validation, then test. Parts
+    are consecutive and share no frame.
 
     Args:
-        manifest: Of a data set whose clips lie in one or two splits.
+        manifest: Manifest of a data set whose clips lie in one or two splits.
 
     Returns:
-        A manifest with clips in more splits, and a note that says so; the same one if all splits
-        have clips, or if a test set alone is missing and nothing validates.
+        A manifest with clips in more splits, and a note about it; unchanged if all splits have
+        clips, or if only the test split is empty and there is no validation video.
     """
     present = {clip.split for clip in manifest.clips}
     if not present or "test" in present:
@@ -144,7 +145,7 @@ def _divide(clips: Sequence[ClipEntry], lengths: Mapping[Split, int]) -> Iterato
 
 
 def read_splits(path: Path, names: Sequence[str]) -> dict[str, Split]:
-    """Read which videos train, validate and test from a file.
+    """Read the splits of videos from a file.
 
     The file contains a JSON object with up to three lists, "train", "validation" and "test". A
     video is named by its path below the folder, or by enough of its last parts to be unique; the
@@ -194,7 +195,7 @@ def _is_called(name: str, called: str) -> bool:
 
 
 def check_shares(*, validation: float, test: float = 0.0) -> None:
-    """Raise a UserError unless the shares leave something to train on."""
+    """Raise a UserError unless the shares leave clips for training."""
     if min(validation, test) < 0 or not validation + test < 1:
         raise UserError(
             "the shares for validation and test must be at least 0 and together below 1, got "
@@ -260,7 +261,7 @@ class OneSplit:
         """List the items of the split.
 
         Raises:
-            UserError: There are none; or as the other source.
+            UserError: The split has no items; or as the other source.
         """
         chosen = [item for item in self.source.items() if item.split == self.split]
         if not chosen:

@@ -1,4 +1,4 @@
-"""tfrecord files, and the `tf.train.Example` in their records, read from the bytes alone.
+"""tfrecord files, and the `tf.train.Example` in their records, read without TensorFlow.
 
 A file is a sequence of records: the payload's length (uint64, little-endian), the length's masked
 crc32c (uint32), the payload, the payload's masked crc32c. A payload is a protocol buffer: a map
@@ -78,7 +78,7 @@ def find_records(path: Path, *, name: str) -> Iterator[Span | BadRecord]:
 
 
 def _header_damage(header: bytes, available: int) -> str | None:
-    """Return what is wrong with a record's header, given the number of bytes left in the file."""
+    """Return the damage of a record's header, or None, given the bytes left in the file."""
     if len(header) < _HEADER_BYTES:
         return "the file is truncated in a record's header"
     length, crc = struct.unpack("<QI", header)
@@ -143,7 +143,8 @@ def parse_example(payload: bytes) -> dict[str, Values]:
         The features by name.
 
     Raises:
-        ValueError: The payload is not a protocol buffer, or not an example; the message says why.
+        ValueError: The payload is not a protocol buffer, or not an example; the message states the
+            reason.
     """
     features: dict[str, Values] = {}
     for number, content in _fields(memoryview(payload)):
