@@ -1,1 +1,1 @@
-"""From a photograph and a residual to a video."""
+"""Synthesis of videos from a photograph and a residual."""

@@ -35,9 +35,9 @@ def mixed(
     where we measure it.
 
     Args:
-        frames: At least one.
+        frames: Frames to mix, at least one, of one size.
         shares: Share of each frame; they add up to 1.
-        moving: m, 1 where things move; where it is 0 the result is the mean.
+        moving: m, in [0, 1]: 1 where the picture moves; where it is 0, the result is the mean.
     """
     if len(frames) == 1:
         return frames[0]

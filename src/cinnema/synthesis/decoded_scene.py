@@ -20,16 +20,16 @@ class DecodedScene(Scene):
     the one before with the same nu, as in the paper: z_k = T(nu; x0_k, eta), where x0_k is the
     frame before clip k. The released code keeps z instead, which is a motion for another first
     frame. The extension "continuous" decodes from a quarter of a clip before the end and fades
-    over, so that no seam is visible; what has drifted by then stays.
+    over, so that no seam is visible; drift up to that frame remains.
 
-    The frames are those of the decoder. So `fps` sets how fast they are shown, and a factor on the
-    flow or a crossfade, which needs frames from before the photograph, are refused.
+    `fps` only sets how fast the decoder's frames are shown. A factor on the flow is refused, as is
+    a crossfade, which needs frames from before the photograph.
 
     Args:
         model: The model, on any device.
         pixels: The photograph.
         request: Length, speed, size and kind of the videos.
-        still: 1 where the photograph itself is shown, at its size.
+        still: Mask, 1 where the photograph itself is shown, at its size; None for none.
 
     Raises:
         UserError: The request is not possible with a decoder of frames.
@@ -69,7 +69,7 @@ class DecodedScene(Scene):
         return frames, z
 
     def _decoded(self, nu: Tensor, eta: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return all frames at the model's size, and z of the first clip."""
+        """Return all frames at the model's size, and the z of the first clip."""
         row = nu[None].to(self._device)
         requested = None if eta is None else eta[None].to(self._device)
         x0 = self._small

@@ -1,4 +1,4 @@
-"""Residuals between two others, on the arc that joins them."""
+"""Spherical interpolation between two residuals."""
 
 from dataclasses import replace
 from typing import Any, TypeAlias
@@ -13,7 +13,7 @@ from cinnema.synthesis.residual import Motions, Residual, draw_one, given
 from cinnema.synthesis.video import Video
 
 End: TypeAlias = int | Motions
-"""Number of a sample within the seed, or one residual."""
+"""One end of an interpolation: index of a sample of the seed, from 0, or a residual."""
 
 _MAX_STEPS = 100
 
@@ -76,12 +76,12 @@ def between(
 
     Args:
         model: The model.
-        start: Number of a sample within the seed, or a residual.
-        end: The same.
+        start: Index of a sample of the seed, from 0, or a residual.
+        end: Index of a sample of the seed, from 0, or a residual.
         steps: Number of residuals, from 2 to 100.
-        seed: Seed of the ends that are numbers.
+        seed: Seed of ends that are indices.
         temperature: Factor on those ends; the residuals that are returned include it.
-        eta: The control of all; None interpolates from that of one end to that of the other.
+        eta: Control of all residuals; None interpolates between the controls of the ends.
         weights: SHA-256 of the model's file.
 
     Raises:

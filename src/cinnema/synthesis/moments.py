@@ -1,4 +1,4 @@
-"""Which moments of the motion each frame of a video shows, and in which mixture."""
+"""The times of the motion that each frame of a video shows, and their weights."""
 
 import math
 from typing import Literal, NamedTuple, TypeAlias, get_args
@@ -25,11 +25,11 @@ FADE = 1.0
 
 
 class Moment(NamedTuple):
-    """A moment of the motion, and its share in a frame.
+    """A time of the motion, and its weight in a frame.
 
     Attributes:
-        time: In frames after the photograph; negative is before it.
-        share: In (0, 1]; the shares of one frame add up to 1.
+        time: Time in frames after the photograph; negative before it.
+        share: Weight in (0, 1]; the shares of one frame add up to 1.
     """
 
     time: float
@@ -49,10 +49,10 @@ def looped(loop: Loop, num_frames: int) -> list[tuple[Moment, ...]]:
 
     Args:
         loop: How the video repeats.
-        num_frames: At least 1, of a loop at least 2.
+        num_frames: Number of frames, at least 1; at least 2 for a loop.
 
     Raises:
-        UserError: There is no such loop, or it has fewer than 2 frames.
+        UserError: `loop` is unknown, or a loop has fewer than 2 frames.
     """
     if loop not in get_args(Loop):
         raise UserError(f"loop: must be one of {', '.join(get_args(Loop))}, got {loop!r}")
@@ -75,7 +75,7 @@ def _crossfade(i: int, num_frames: int) -> tuple[Moment, ...]:
 
 
 def staggered(num_frames: int, *, clip: float) -> list[tuple[Moment, ...]]:
-    """Return the moments of each frame of a long video, such that no warp becomes old.
+    """Return the moments of each frame of a long video, in which warps are limited in time.
 
     A warp of x0 starts every P = 2 clips. Warp k shows time t - k P, from before the photograph to
     after it, and is visible while |t - k P| <= P / 2. Around the middle between two warps it fades
@@ -91,8 +91,8 @@ def staggered(num_frames: int, *, clip: float) -> list[tuple[Moment, ...]]:
     which halves their age.
 
     Args:
-        num_frames: At least 1.
-        clip: Frames of one clip, above 0; not necessarily whole.
+        num_frames: Number of frames, at least 1.
+        clip: Number of frames of one clip, above 0; not necessarily an integer.
     """
     if num_frames <= (PERIOD + FADE) / 2 * clip:
         return [(Moment(i, 1.0),) for i in range(1, num_frames + 1)]

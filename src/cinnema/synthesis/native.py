@@ -40,7 +40,7 @@ _EPS = 1e-3
 """Variance of the luminance below which a window is flat, and the mask is only smoothed."""
 
 _CELLS = 2.0
-"""Radius of the guided filter in cells of the mask: the largest error of an edge that it mends."""
+"""Radius of the guided filter in cells of the mask: the largest edge error that it corrects."""
 
 _CERTAIN = 0.25
 """Probabilities this close to 0 and 1 count as still and moving: a cloud that is 5 % still would
@@ -52,8 +52,8 @@ class NativeRenderer:
 
     Args:
         pixels: The photograph at the frames' size.
-        moving: Probability that a point may move, at any lower resolution.
-        keep_still: 1 where the photograph must not change, at the frames' size.
+        moving: Probability that a point may move, in [0, 1], at any lower resolution.
+        keep_still: Mask, 1 where the photograph must not change, at the frames' size.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class NativeRenderer:
 
         Args:
             flow: Backward flow in picture widths and heights.
-            painted: Change of the painter's residual, for pictures in [-1, 1]; none if None.
+            painted: Change of the painter's residual, for pictures in [-1, 1]; None for none.
         """
         height, width, _ = self._x0.shape
         scale = torch.tensor([width, height])[:, None, None]
@@ -122,7 +122,7 @@ class NativeRenderer:
 
 
 def _mirrored(places: np.ndarray, size: int) -> np.ndarray:
-    """Reflect positions far beyond the edges.
+    """Reflect positions that lie far beyond the edges.
 
     OpenCV's cubic sampling does so itself only as far as one picture size.
     """
@@ -190,7 +190,7 @@ def refine_mask(
 def fill_plate(
     pixels: UInt8[np.ndarray, "h w 3"], moving: Float32[np.ndarray, "h w"]
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """Return the moving layer, continued under the still one.
+    """Return the moving layer, filled in behind the still one.
 
     The same as `cinnema.models.warping.rendering.cut`, but large photographs are filled on a
     smaller copy.
@@ -215,7 +215,7 @@ def fill_plate(
 
 
 def _seen(pixels: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the picture in [-1, 1] and its weight, scaled down; hidden pixels have no share."""
+    """Return the picture in [-1, 1] and its weight, scaled down; hidden pixels have weight 0."""
     size = _small_size(pixels)
     if size == weight.shape:
         return to_tensor(pixels).movedim(0, -1).contiguous().numpy(), weight

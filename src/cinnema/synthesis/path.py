@@ -1,4 +1,4 @@
-"""The path of a robot's hand, transferred to a picture in which the hand starts elsewhere."""
+"""Transfer of a robot hand's path to a picture in which the hand starts elsewhere."""
 
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -39,7 +39,7 @@ class TransferredPath:
         eta: End points in these pictures, within the range of the control.
         displacement: Displacement of the hand in the query, from x0 to the last frame, in the
             control's unit.
-        kept: The same in the picture, shorter if the path would have left the range.
+        kept: Displacement in the picture, shortened if the path would leave the control's range.
     """
 
     nu: Float[Tensor, "b z"]
@@ -74,7 +74,7 @@ def transfer_path(
 ) -> TransferredPath:
     """Return residuals with which hands in other pictures follow the path that z predicts.
 
-    nu alone describes an end point relative to what is usual for its x0, so in another picture the
+    nu alone describes an end point relative to the typical one for x0, so in another picture the
     hand takes another path. Here the control carries the displacement, and nu the rest:
 
         eta'_t = p'_0 + path_t(z) - p_0,   within the control's range,  eta' = eta'_T

@@ -1,4 +1,4 @@
-"""From a photograph to videos of it, and from a video to its motion."""
+"""The pipeline: generates videos of a photograph, and extracts the motion of a video."""
 
 import warnings
 from collections.abc import Iterator
@@ -50,7 +50,7 @@ class Pipeline:
         >>> videos[0].save("beach.mp4")
 
     Args:
-        loaded: The model, or the model and the file that it was loaded from.
+        loaded: The model, or a loaded model with its file.
         device: Device of the networks. Defaults to that of the model. Frames are rendered on the
             CPU.
     """
@@ -72,10 +72,10 @@ class Pipeline:
         Args:
             name_or_path: Name of bundled weights (landscape, robot, person), a weights file, or
                 (extra `hub`) a hub id.
-            device: Device of the networks, as "cpu" or "cuda". Defaults to the CPU.
+            device: Device of the networks, such as "cpu" or "cuda". Defaults to the CPU.
 
         Raises:
-            UserError: There is no such model, or the file is not a weights file.
+            UserError: The model does not exist, or the file is not a weights file.
         """
         return cls(load_model(name_or_path), device=device)
 
@@ -111,9 +111,9 @@ class Pipeline:
 
         Sample i of a seed is the same, to the bit, whatever `num_samples` is.
 
-        A warping model moves the photograph itself. The frames of other models are those of their
-        decoder, resized to `size`; `settings["note"]` then says so, and not every option is
-        possible.
+        A warping model warps the photograph itself. Other models decode frames at their own size,
+        which are resized to `size`; `settings["note"]` then states this, and some options are
+        refused.
 
         Args:
             image: A file, a PIL image, uint8 (height, width, 3), or a tensor (3, height, width)
@@ -121,12 +121,12 @@ class Pipeline:
             num_samples: Number of videos, at least 1. Ignored if `nu` is given.
             seed: Seed of all samples, at least 0. Ignored if `nu` is given.
             nu: Motion to use instead of drawing samples: a tensor (z,) or (n, z), a video, a
-                motion file, or what `load_motion` returned.
+                motion file, or a `Residual` from `load_motion`.
             eta: The control, for a model that takes one: a `Drift`, an `EndPoint`, or a tensor.
                 Defaults to the control stored with `nu`; without one, models with an optional
                 control run without it, and others draw one for each sample.
-            progress: Is called after each frame with what is done, as "video 1 of 4", the number
-                of its frames that are done, and their total.
+            progress: Called after each frame with a description, such as "video 1 of 4", the number
+                of finished frames of that video, and their total.
             options: See `RequestOptions`: num_frames (16) or seconds, fps (8.0), temperature (1.0),
                 motion_strength (1.0), size ("native"), loop ("none"), extension ("onward"),
                 keep_still (None).
@@ -163,17 +163,17 @@ class Pipeline:
         progress: Progress = ignore,
         **options: Unpack[RequestOptions],
     ) -> Iterator[Video]:
-        """Yield what `animate` returns one by one, so that memory holds one video.
+        """Yield the videos of `animate` one by one, so that memory holds one video.
 
-        Everything is checked, and the photograph read, before this returns.
+        All arguments are checked, and the photograph is read, before this returns.
 
         Args:
-            image: The photograph, as in `animate`, like all that follow.
+            image: The photograph. All arguments are as in `animate`.
             num_samples: Number of videos.
             seed: Seed of all samples.
             nu: Motion to use instead of drawing samples.
             eta: The control.
-            progress: Is called after each frame.
+            progress: Called after each frame.
             options: See `RequestOptions`.
 
         Raises:
@@ -199,15 +199,15 @@ class Pipeline:
         progress: Progress = ignore,
         **options: Unpack[RequestOptions],
     ) -> list[Video]:
-        """Return videos that are longer than a clip: `animate` with other defaults.
+        """Return videos longer than one clip: `animate` with other defaults.
 
         Args:
-            image: The photograph, as in `animate`, like all that follow.
+            image: The photograph. All arguments are as in `animate`.
             num_samples: Number of videos.
             seed: Seed of all samples.
             nu: Motion to use instead of drawing samples.
             eta: The control.
-            progress: Is called after each frame.
+            progress: Called after each frame.
             options: See `RequestOptions`; num_frames is 48 and extension "continuous" by default.
 
         Raises:
@@ -235,15 +235,15 @@ class Pipeline:
         steered: bool = False,
         query_eta: Control | None = None,
     ) -> Motion:
-        """Return the motion of a video, which can be given to any number of pictures.
+        """Return the motion of a video, for use with any number of pictures.
 
         Args:
-            video: A video file, a folder of frames, or what `read_video` returned; of any size and
+            video: A video file, a folder of frames, or a video from `read_video`; of any size and
                 frame rate, at least half a clip long: see `read_query`.
             start: Time at which the clip begins, in seconds.
-            query_fps: Frames a second of the video, if its file states none or a wrong one.
+            query_fps: Frames per second of the video, if its file states none or a wrong one.
             steered: Whether the motion will be used with another control.
-            query_eta: The control of the video. Defaults to an estimate, where one is needed.
+            query_eta: The control of the video. Defaults to an estimate, if the model needs one.
 
         Raises:
             UserError: The video cannot be read or is too short, or its control is needed and cannot
@@ -267,15 +267,15 @@ class Pipeline:
             nu~ = T^-1(q(X~); x~0, eta~),   z = T(nu~; x0, eta)
 
         Args:
-            motion: What `read_motion` returned; or a video, which is then read with its defaults.
+            motion: A motion from `read_motion`, or a video, which is read with default options.
             image: The photograph, as in `animate`.
-            eta: Another control; a drift takes from the video what it does not give. Defaults to
-                no control, or to that of the video if the model needs one.
-            keep: "residual" keeps nu~ alone, with eta as above. "path" moves the robot's hand along
-                the path of the video's, from where it is in the photograph, see `transfer_path`;
-                this takes a model with an end point as control. Defaults to "path" for these
+            eta: Another control; a direction or speed of None in a `Drift` is that of the video.
+                Defaults to no control, or to that of the video if the model needs one.
+            keep: "residual" transfers nu~ alone, with eta as above. "path" moves the robot's hand
+                along its path in the video, from its place in the photograph, see `transfer_path`;
+                this needs a model with an end point as control. Defaults to "path" for these
                 unless eta is given, and to "residual" for others.
-            progress: Is called after each frame, as in `animate`.
+            progress: Called after each frame, as in `animate`.
             options: See `RequestOptions`.
 
         Raises:
@@ -310,14 +310,14 @@ class Pipeline:
         progress: Progress = ignore,
         **options: Unpack[RequestOptions],
     ) -> Video:
-        """Change the control of a video: nu and the first frame are kept.
+        """Change the control of a video; nu and the first frame are kept.
 
         With the control of the video itself, the result is its reconstruction.
 
         Args:
-            video: A video, or what `read_motion(..., steered=True)` returned.
-            eta: The control; a drift takes from the video what it does not give.
-            progress: Is called after each frame, as in `animate`.
+            video: A video, or a motion from `read_motion(..., steered=True)`.
+            eta: The new control; a direction or speed of None in a `Drift` is that of the video.
+            progress: Called after each frame, as in `animate`.
             options: See `RequestOptions`.
 
         Raises:
@@ -338,18 +338,17 @@ class Pipeline:
         progress: Progress = ignore,
         **options: Unpack[RequestOptions],
     ) -> Iterator[Video]:
-        """Yield videos of one photograph whose motions lead from one to another, see `slerp`.
+        """Yield videos of one photograph with motions interpolated between two, see `slerp`.
 
         Args:
             image: The photograph, as in `animate`.
-            start: Number of a sample within the seed, or a motion as in `animate`.
-            end: The same.
+            start: First motion: index of a sample of the seed, from 0, or a motion as in `animate`.
+            end: Last motion, likewise.
             steps: Number of videos, both ends included, from 2 to 100.
-            seed: Seed of the ends that are numbers.
-            eta: The control of all. Defaults to one that leads from that of one end to that of the
-                other.
-            progress: Is called after each frame, as in `animate`.
-            options: See `RequestOptions`; temperature is a factor on the ends that are numbers.
+            seed: Seed of ends that are indices.
+            eta: Control of all videos. Defaults to interpolating between the controls of the ends.
+            progress: Called after each frame, as in `animate`.
+            options: See `RequestOptions`; temperature is a factor on ends that are indices.
 
         Raises:
             UserError: As in `animate`; only one of the ends has a control.
@@ -376,7 +375,7 @@ class Pipeline:
         *,
         measured: Tensor | None = None,
     ) -> Tensor | None:
-        """Return eta of the control that the user gave; None if none was given."""
+        """Return eta of the given control; None if no control was given."""
         model = self.model
         size = request.frame_size(pixels.shape[:2], model.size)
         if control is None:
@@ -406,13 +405,13 @@ def open_scene(
     *,
     still: Float32[np.ndarray, "h w"] | None = None,
 ) -> Scene:
-    """Return the scene of a photograph, of the kind that a model takes.
+    """Return the scene of a photograph for a model.
 
     Args:
         model: The model, in evaluation mode.
         pixels: The photograph.
         request: Length, speed, size and kind of the videos.
-        still: 1 where nothing may move, at the photograph's size.
+        still: Mask, 1 where nothing may move, at the photograph's size; None for none.
 
     Raises:
         UserError: The request is not possible with this model.
@@ -428,19 +427,19 @@ def open_scene(
 
 
 def _read(image: Photograph) -> UInt8[np.ndarray, "h w 3"]:
-    """Read a photograph; of a video, say what to do with it instead."""
+    """Read a photograph; the error for a video names `edit` and `transfer`."""
     is_file = isinstance(image, str | Path) and Path(image).suffix.lower() in VIDEO_SUFFIXES
     if is_file or isinstance(image, VideoFile | Video):
         name = image if isinstance(image, str | Path) else f"a {type(image).__name__}"
         raise UserError(
             f"{name} is a video, and this takes a photograph: edit(video, eta=...) changes the "
-            "motion of a video, transfer(video, photograph) gives it to a photograph"
+            "motion of a video, transfer(video, photograph) applies it to a photograph"
         )
     return read_photograph(image)
 
 
 def _warn_of_other_scenes(model: VideoModel, pixels: np.ndarray) -> None:
-    """Warn if a picture cannot be one of the scenes that a model is made for."""
+    """Warn if a picture cannot be one of the scenes that a model was trained on."""
     height, width, _ = pixels.shape
     if model.scenes is None or (height == width and height <= 2 * model.size):
         return

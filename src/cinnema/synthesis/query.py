@@ -18,10 +18,10 @@ from cinnema.media.videos import VideoFile, iterate_frames, read_video
 from cinnema.models.base import VideoModel
 
 QueryVideo: TypeAlias = str | Path | VideoFile
-"""A file or folder that `read_video` reads, or a video that it has read."""
+"""A path that `read_video` accepts, or a video that it returned."""
 
 _LEAST_SHARE = 0.5
-"""Minimum length of a video, in clips: it is slowed down by at most the inverse."""
+"""Smallest length of a video, in clips; a video is slowed down by at most the inverse."""
 
 _SHOWN = 640
 """Longest side of the frames that are kept for display, in pixels."""
@@ -33,10 +33,10 @@ class Query:
 
     Attributes:
         clip: x0 and the T frames after it, in [-1, 1], resized to the model's square.
-        x0: The first of these frames at the size of the video.
+        x0: The first of these frames, at the video's size.
         shown: All of these frames with the video's aspect ratio, at most 640 pixels on a side.
-        about: Which frames of which video they are, as JSON values.
-        summary: The same as one line of text.
+        about: Name of the video and indices of the frames, as JSON values.
+        summary: The content of `about` as one line of text.
     """
 
     clip: Float[Tensor, "t1 3 h w"]
@@ -61,7 +61,7 @@ def read_query(
         video: A video file, a folder of frames, an .npy array, or a video that was read.
         model: The model that will encode the clip.
         start: Time at which the clip begins, in seconds from the start of the video.
-        fps: Frames a second of the video, if its file states none or a wrong one.
+        fps: Frames per second of the video, if its file states none or a wrong one.
 
     Raises:
         UserError: The video cannot be read or is too short, or an option is out of range.
@@ -69,7 +69,7 @@ def read_query(
     if not 0 <= start < float("inf"):
         raise UserError(f"start: must be finite and at least 0 seconds, got {start}: try 0")
     if fps is not None and not 0 < fps <= MAX_FPS:
-        raise UserError(f"query_fps: must be above 0 and at most {MAX_FPS:g}, got {fps}: leave it")
+        raise UserError(f"query_fps: must be above 0 and at most {MAX_FPS:g}, got {fps}: omit it")
     path, rate = _rate_of(video, fps)
     step = 1.0 if rate is None or model.fps is None else rate / model.fps
     first = round(start * (rate or model.fps or 1.0))
@@ -87,7 +87,7 @@ def read_query(
 
 
 def _rate_of(video: QueryVideo, fps: float | None) -> tuple[Path, float | None]:
-    """Return the path, and frames a second; None if they are unknown."""
+    """Return the path, and the frames per second; None if they are unknown."""
     if isinstance(video, VideoFile):
         return video.path, fps or video.fps
     path = Path(video)

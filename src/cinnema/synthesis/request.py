@@ -1,6 +1,6 @@
-"""What a video is to be like, besides its photograph and its motion: checked once, at the start.
+"""The request for a video: length, speed, size and extension, validated once.
 
-Nothing heavy is imported here, so that the command line can refuse an option at once.
+No heavy module is imported here, so that the command line can refuse an option at once.
 """
 
 import math
@@ -29,14 +29,14 @@ class RequestOptions(TypedDict, total=False):
 
     Attributes:
         num_frames: Number of frames after the photograph, from 1 to 10,000. Defaults to 16.
-        seconds: Length of the video instead of `num_frames`.
-        fps: See `Request`, like all that follow.
+        seconds: Length of the video in seconds, instead of `num_frames`.
+        fps: Frames per second. See `Request` for this and the following.
         temperature: Factor on nu.
         motion_strength: Factor on the flow.
         size: Size of the frames.
         loop: How the video repeats.
         extension: How the video continues after one clip.
-        keep_still: Mask of what must not move.
+        keep_still: Mask of regions that must not move.
     """
 
     num_frames: int
@@ -57,14 +57,14 @@ class Request:
     Attributes:
         num_frames: Number of frames after the photograph, from 1 to 10,000; a pingpong loop shows
             them forwards, then backwards.
-        fps: Frames a second, above 0 and at most 240.
-        temperature: Factor on nu, at least 0; 0 gives one and the same motion for all seeds.
+        fps: Frames per second, above 0 and at most 240.
+        temperature: Factor on nu, at least 0; 0 gives the same motion for all seeds.
         motion_strength: Factor on the flow, at least 0; 1 moves as in the training data.
         size: Size of the frames: "native", "model", or (width, height) in pixels.
         loop: How the video repeats, see `Loop`.
         extension: How the video continues after one clip, see `Extension`; not with a loop.
-        keep_still: Mask of what must not move: a picture file of the photograph's size, white
-            where nothing may move, or an array (height, width); None if everything may move.
+        keep_still: Mask of regions that must not move: a picture file of the photograph's size,
+            white where nothing may move, or an array (height, width); None if everything may move.
 
     Raises:
         UserError: One of them is out of range.
@@ -81,7 +81,7 @@ class Request:
 
     @classmethod
     def of(cls, **options: Unpack[RequestOptions]) -> "Request":
-        """Make a request of keyword arguments, whose length may be given in seconds.
+        """Return a request from keyword arguments; the length may be given in seconds.
 
         Args:
             options: See `RequestOptions`.
@@ -97,7 +97,7 @@ class Request:
         seconds = values.pop("seconds", None)
         if seconds is not None:
             if "num_frames" in values:
-                raise UserError("seconds: num_frames gives the length, too: leave one out")
+                raise UserError("seconds: num_frames also gives the length: omit one of them")
             if not 0 < seconds < math.inf:
                 raise UserError(f"seconds: must be finite and above 0, got {seconds}: try 2")
             # A wrong fps is refused below.

@@ -19,7 +19,7 @@ from cinnema.core.randomness import generator_for
 from cinnema.models.base import VideoModel
 from cinnema.synthesis.video import Video
 
-_KEY = "cinnema-nu"  # the key of our entry in the file's metadata
+_KEY = "cinnema-nu"  # key of the entry in the file's metadata
 _FORMAT = 1
 _MAX_SAMPLES = 10_000
 
@@ -32,11 +32,11 @@ class Residual:
         nu: The residual, on the CPU.
         eta: The control; None without one.
         seed: Seed that nu was drawn with; None if it was not drawn.
-        sample: Number of the sample within its seed, from 0.
+        sample: Index of the sample within its seed, from 0.
         weights: SHA-256 of the weights that nu belongs to; empty for a model from memory.
         about: Where the residual comes from, as JSON values. For one from a motion file these are
             the settings of its video.
-        z: Latent of the video that it is from; None if it was drawn.
+        z: Latent of the video that nu was computed from; None if nu was drawn.
     """
 
     nu: Float[Tensor, " z"]
@@ -49,7 +49,7 @@ class Residual:
 
 
 Motions: TypeAlias = Float[Tensor, " z"] | Float[Tensor, "n z"] | Residual | Video | str | Path
-"""Residuals as a user gives them: a tensor, a residual, a video whose motion it is, or a file."""
+"""Accepted forms of residuals: a tensor, a residual, a generated video, or a motion file."""
 
 
 def draw(
@@ -60,7 +60,7 @@ def draw(
     Args:
         model: The model.
         num_samples: Number of samples, from 1 to 10,000.
-        seed: At least 0.
+        seed: Seed, at least 0.
         eta: The control of all samples; if None, models that need one draw one for each sample.
         weights: SHA-256 of the model's file.
 
@@ -84,8 +84,8 @@ def draw_one(
 
     Args:
         model: The model.
-        seed: At least 0.
-        sample: Number of the sample within the seed, from 0.
+        seed: Seed, at least 0.
+        sample: Index of the sample within the seed, from 0.
         eta: As in `draw`.
         weights: SHA-256 of the model's file.
 
@@ -99,17 +99,17 @@ def draw_one(
 
 
 def given(model: VideoModel, nu: Motions, *, eta: Tensor | None, weights: str) -> list[Residual]:
-    """Check residuals that the user gives.
+    """Validate residuals given by the user.
 
     Args:
         model: The model that is to use them.
         nu: One residual, or several as the rows of a tensor.
-        eta: The control of all. Defaults to the control that is stored with `nu`.
+        eta: Control of all residuals. Defaults to the control that is stored with `nu`.
         weights: SHA-256 of the model's file; a warning is issued if `nu` belongs to other weights.
 
     Raises:
-        UserError: nu has the wrong length or is not finite, the model needs a control and there is
-            none, or the file cannot be read.
+        UserError: nu has the wrong length or is not finite, a control that the model needs is
+            missing, or the file cannot be read.
     """
     if isinstance(nu, str | Path):
         nu = load_motion(nu)
@@ -151,7 +151,7 @@ def residual_of(video: Video) -> Residual:
 
 
 def save_motion(path: str | Path, video: Video, *, overwrite: bool = False) -> None:
-    """Write nu and z of a video, and where they come from, to a safetensors file.
+    """Write nu and z of a video, and their origin, to a safetensors file.
 
     Args:
         path: The file, usually with the ending ".nu.safetensors".

@@ -1,4 +1,4 @@
-"""A photograph that one model has read, from which any number of videos are rendered."""
+"""A photograph encoded by a model, from which any number of videos can be rendered."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -15,11 +15,10 @@ from cinnema.synthesis.residual import Residual
 from cinnema.synthesis.video import Video
 
 Progress: TypeAlias = Callable[[str, int, int], None]
-"""Is called with what is done, as "video 1 of 4", the number of its frames that are done, and their
-total."""
+"""Callback with a description ("video 1 of 4"), the number of finished frames, and their total."""
 
 OnFrame: TypeAlias = Callable[[int, int], None]
-"""Is called with the number of frames of a video that are done, and their total."""
+"""Callback with the number of finished frames of a video, and their total."""
 
 
 def ignore(*_: object) -> None:
@@ -27,17 +26,16 @@ def ignore(*_: object) -> None:
 
 
 class Scene(ABC):
-    """What all videos of one photograph share: the pixels, the request, what the networks read.
+    """The state shared by all videos of one photograph: pixels, request, network outputs.
 
-    An implementer owes: the constructor raises a UserError for a request that its model cannot
-    fulfil, before anything is rendered; `render` gives the same to the bit whatever was rendered
-    before.
+    Subclasses must raise a UserError in the constructor for a request that the model cannot fulfil,
+    and the result of `render` must not depend on earlier calls, to the bit.
 
     Args:
         name: Name of the model.
         request: Length, speed, size and kind of the videos.
         x0: The photograph at the frames' size.
-        notes: Remarks on the videos, beyond the request, as JSON values.
+        notes: Remarks on the videos, as JSON values.
     """
 
     def __init__(
@@ -59,10 +57,10 @@ class Scene(ABC):
         Args:
             nu: The residual, multiplied by the temperature, on the CPU.
             eta: The control; None without one.
-            on_frame: Is called after each frame.
+            on_frame: Called after each frame.
 
         Returns:
-            The frames, and z.
+            The frames after the photograph, and z.
         """
 
     def video(self, residual: Residual, on_frame: OnFrame = ignore) -> Video:
@@ -70,9 +68,9 @@ class Scene(ABC):
 
         Args:
             residual: The motion.
-            on_frame: Is called after each frame.
+            on_frame: Called after each frame.
         """
-        # Tensors made in inference mode cannot be trained on; copies made outside can.
+        # Tensors of inference mode cannot take part in autograd; copies made outside can.
         with torch.inference_mode(mode=False):
             nu = residual.nu * self.request.temperature
             frames, z = self.render(nu, residual.eta, on_frame)
@@ -93,14 +91,14 @@ class Scene(ABC):
 
 
 class ChainedScene(Scene):
-    """The extension of the paper: the last frame of each clip is the next photograph, nu stays.
+    """The extension of the paper: the last frame of each clip is the next x0, with the same nu.
 
         z_k = T(nu; x0_k, eta),   x0_k the last frame of clip k - 1
 
-    Each clip smooths the one before, and what has entered at an edge stays: the video drifts away.
+    Each clip smooths the one before, and errors at the edges accumulate.
 
     Args:
-        open_scene: Makes a scene of a photograph and a request.
+        open_scene: Maps a photograph and a request to a scene.
         pixels: The photograph.
         request: Request for the whole video.
         clip: Frames of one clip, at least 1.

@@ -1,4 +1,4 @@
-"""The motion of a video as a residual: what is left of z without x0 and the control."""
+"""The motion of a video as a residual: the part of z that x0 and the control do not determine."""
 
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -16,7 +16,7 @@ from cinnema.synthesis.query import Query, batch_of
 from cinnema.synthesis.residual import Residual
 
 Keep: TypeAlias = Literal["path", "residual"]
-"""What another picture keeps of a motion: the path of a robot's hand and nu, or nu alone."""
+"""The transferred part of a motion: the path of a robot's hand and nu, or nu alone."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -25,7 +25,7 @@ class Motion(Residual):
 
     Attributes:
         z: Latent of the clip, the mean of q(z | X).
-        nu: The residual: z without x0, and without eta if it was known.
+        nu: The residual: T^-1(z; x0, eta), or T^-1(z; x0) if eta was not needed.
         eta: The control of the clip; None if it was not needed.
         query: The clip.
         summary: The clip and its control as one line of text.
@@ -67,7 +67,7 @@ def read_motion(
     z = model.encode(video)
     c = model.condition(video[:, 0], None if own is None else own[None].to(video.device))
     nu, _ = model.to_residual(z, c)
-    # Tensors made in inference mode cannot be trained on; copies made outside can.
+    # Tensors of inference mode cannot take part in autograd; copies made outside can.
     with torch.inference_mode(mode=False):
         return Motion(
             nu=nu[0].float().cpu().clone(),
@@ -81,16 +81,16 @@ def read_motion(
 
 
 def choose_keep(model: VideoModel, keep: Keep | None, *, steered: bool) -> Keep:
-    """Return what another picture keeps of a motion.
+    """Return which part of a motion is transferred.
 
     Args:
         model: The model that animates the picture.
-        keep: What was asked for. Defaults to "path" if the model has an end point as control and
+        keep: The requested part. Defaults to "path" if the model has an end point as control and
             predicts the path there, unless another control is given, and else to "residual".
         steered: Whether another control is given.
 
     Raises:
-        UserError: "path" was asked for, and the model predicts none or another end point is given.
+        UserError: "path" was requested, but the model predicts none or an end point is given.
     """
     if keep != "path":
         return keep or ("path" if not steered and has_path(model) else "residual")
@@ -116,8 +116,8 @@ def keep_path(model: VideoModel, motion: Motion, x0: Float[Tensor, "3 h w"]) -> 
         x0: The picture in [-1, 1], at the model's size.
 
     Returns:
-        nu and eta, see `transfer_path`. `about` holds both displacements in the control's unit:
-        that of the query, and what the range of the control leaves of it.
+        nu and eta, see `transfer_path`. `about` contains two displacements in the control's unit:
+        that of the query, and that in the picture, within the range of the control.
     """
     device = next(model.parameters()).device
     own = None if motion.eta is None else motion.eta[None].to(device)
@@ -136,7 +136,7 @@ def keep_path(model: VideoModel, motion: Motion, x0: Float[Tensor, "3 h w"]) -> 
 def _own_control(
     model: VideoModel, query: Query, video: Tensor, *, steered: bool, eta: Control | None
 ) -> tuple[Tensor | None, dict[str, Any]]:
-    """Return eta~ on the CPU, and where it comes from as JSON values."""
+    """Return eta~ on the CPU, and its origin as JSON values."""
     spec, size = model.control, query.x0.shape[:2]
     if eta is not None:
         own = resolve_control(eta, spec, model=model.name, size=size)
@@ -166,7 +166,7 @@ def _own_control(
 
 
 def _summary(how: dict[str, Any]) -> str:
-    """Return what follows the summary of the query: the drift, if it was estimated."""
+    """Return the text after the summary of the query: the drift, if it was estimated."""
     if "direction" not in how:
         return ""
     unsure = "" if how["eta_known"] > 0.5 else ", which is unsure: not everything moves that way"

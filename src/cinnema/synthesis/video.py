@@ -1,4 +1,4 @@
-"""A generated video: its frames, and the residual and settings that they come from."""
+"""A generated video: its frames, and the residual and settings that produced them."""
 
 from base64 import b64encode
 from dataclasses import dataclass
@@ -26,12 +26,12 @@ class Video:
         frames: The frames that follow the photograph, sRGB, uint8, (t, height, width, 3).
         x0: The photograph at the frames' size, uint8, (height, width, 3).
         z: Latent of the video: `flow.to_latent(nu, c)`.
-        nu: Residual, multiplied by the temperature. `pipe.animate(photo, nu=video)` gives another
-            photograph the same motion.
+        nu: Residual, multiplied by the temperature. `pipe.animate(photo, nu=video)` animates
+            another photograph with the same motion.
         seed: Seed that nu was drawn with; None if nu was given as a tensor.
-        sample: Number of the sample within its seed, from 0.
-        fps: Frames a second.
-        settings: What the video was made with, as JSON values.
+        sample: Index of the sample within its seed, from 0.
+        fps: Frames per second.
+        settings: Settings of the video, as JSON values.
         weights: SHA-256 of the weights file, 64 hexadecimal digits; empty for a model from memory.
 
     Example:
@@ -51,7 +51,7 @@ class Video:
 
     @property
     def tensor(self) -> Float[Tensor, "t 3 h w"]:
-        """The frames as a float32 tensor in [-1, 1], a copy of 4 bytes a value."""
+        """The frames as a float32 tensor in [-1, 1], a copy."""
         return to_tensor(self.frames)
 
     @property
@@ -61,18 +61,18 @@ class Video:
         return None if values is None else torch.tensor(values)
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
-        """Write the video to a file, in the format of its ending.
+        """Write the video to a file, in the format given by its suffix.
 
         Args:
             path: A file ending in .mp4, .gif, .webp or .npy, or in .png for a folder of frames
-                with that name less its ending.
+                named without the suffix.
             overwrite: Whether an existing file may be replaced.
 
         Returns:
             The file or folder that was written.
 
         Raises:
-            UserError: The ending is another one, or the file exists or cannot be written.
+            UserError: The suffix is not supported, or the file exists or cannot be written.
         """
         return write_video(path, self.frames, fps=self.fps, overwrite=overwrite)
 

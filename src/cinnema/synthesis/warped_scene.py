@@ -18,13 +18,13 @@ from cinnema.synthesis.scene import OnFrame, Scene, ignore
 
 
 class WarpedScene(Scene):
-    """Videos of any length and frame rate, as the motion is known at any time.
+    """Videos of any length and frame rate, as the motion is defined at any time.
 
     Args:
         model: The model, on any device.
         pixels: The photograph.
         request: Length, speed, size and kind of the videos.
-        still: 1 where nothing may move, at the photograph's size.
+        still: Mask, 1 where nothing may move, at the photograph's size; None for none.
     """
 
     @one_thread()
@@ -78,7 +78,7 @@ class WarpedScene(Scene):
         plan = self._plan()
         frames = np.empty((len(plan), *self.x0.shape), np.uint8)
         for index, mix in enumerate(plan):
-            same = plan.index(mix)  # a pingpong shows each frame twice
+            same = plan.index(mix)  # pingpong shows each frame twice
             frames[index] = frames[same] if same < index else self._mixed(mix, trajectory)
             on_frame(index + 1, len(plan))
         return frames, z[0]
@@ -116,10 +116,10 @@ class WarpedScene(Scene):
 
 
 def clip_frames(model: WarpingModel, fps: float) -> float:
-    """Return how many frames of a video one clip of the model takes; not necessarily whole.
+    """Return the number of frames of a video in one clip of the model; may be fractional.
 
     Args:
         model: The model, whose clips have a length in seconds.
-        fps: Frames a second of the video.
+        fps: Frames per second of the video.
     """
     return model.num_frames * fps / model.fps
