@@ -1,4 +1,4 @@
-"""The clips that the recipes are trained on: where they come from, and which are held out."""
+"""Training clips and held-out clips of the recipes."""
 
 import math
 import time
@@ -32,7 +32,7 @@ from cinnema.training.warping import CropData, WarpingRecipe, WarpingTraining
 
 _SHOWN_SCENES, _SHOWN_CLIPS, _SHOWN_FRAMES = 4, 6, 5
 _TIMED_SKIES = 3
-_ENCODED = 32  # clips that stage 1 of a keypoint model encodes at once
+_ENCODED = 32  # batch size for encoding clips with stage 1 of a keypoint model
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ class WarpingClips:
         Args:
             recipe: The recipe.
             data: Packed data set, or folder of videos.
-            foregrounds: As of the class.
-            ranks: The processes that train: the first cuts, the others read.
+            foregrounds: Folder of photographs without motion, for the foregrounds of skies.
+            ranks: The processes that train: the first cuts the clips, the others read them.
             progress: Called while videos are packed and clips are cut.
 
         Raises:
@@ -106,7 +106,7 @@ class WarpingClips:
 
     @torch.no_grad()
     def show(self, stage1: Stage1, path: Path) -> None:
-        """Draw a held-out clip of some scenes, and its reconstruction below, into a PNG file."""
+        """Draw held-out clips of some scenes, each above its reconstruction, into a PNG file."""
         device, rows = next(stage1.parameters()).device, []
         for scene in self.held_out[:_SHOWN_SCENES]:
             real = np.asarray(scene.frames[0])
@@ -147,7 +147,7 @@ def split_crops(
     """Cut the crops of every scene, or read them from the cache beside the data set.
 
     Args:
-        data: Which scenes, and the number of crops.
+        data: The scenes, and the number of crops.
         model: Size, number of frames and frame rate.
         root: Packed data set, or folder of videos.
         progress: Called while videos are packed and clips are cut.
@@ -174,7 +174,8 @@ class UserClips(WarpingClips):
     """A user's own videos, for fine-tuning: some are held out, and synthetic skies are mixed in.
 
     Attributes:
-        about: Names of the videos, why others are skipped, and a hash of the files, as JSON values.
+        about: Names of the videos, reasons for skipping others, and a hash of the files, as JSON
+            values.
     """
 
     about: dict[str, Any] = field(default_factory=dict)

@@ -9,7 +9,7 @@ from cinnema.training.warping import CropData, WarpingRecipe, WarpingTraining
 
 
 def landscape() -> WarpingRecipe:
-    """Return the recipe: skies above all, with water and fire; 128 px, 16 frames; drift control."""
+    """Return the recipe: mainly skies, with water and fire; 128 px, 16 frames; drift control."""
     # There are only a dozen scenes: a narrow condition, dropout and weight decay keep the flow from
     # memorising them.
     conditioner = ConditionerConfig(

@@ -15,7 +15,7 @@ _LIMBS = (((4, 5, 6, 7), (11, 12, 13, 14)), ((8, 9, 10), (15, 16, 17)))
 def person() -> KeypointRecipe:
     """Return the recipe: people of the walk simulator; 64 px, 16 frames at 12.5 fps; no control.
 
-    Trained on the output of `cinnema data simulate walk`. What it does not name is as in `robot`.
+    Trained on the output of `cinnema data simulate walk`. All other settings are those of `robot`.
     """
     base = robot()
     stage1 = KeypointConfig(size=64, fps=12.5, landmarks=36, encoder_width=32, points=True)

@@ -63,6 +63,6 @@ def robot() -> KeypointRecipe:
             validate_every=12_800,
             patience=8,
         ),
-        # The arm's workspace, and a centimetre around it.
+        # The arm's workspace, with a margin of one centimetre.
         end_point=EndPointRange(low=(-0.25, -0.14, 0.005), high=(0.25, 0.15, 0.16)),
     )
