@@ -294,7 +294,7 @@ def test_a_file_of_anything_else_is_refused_and_kept(a: Path, b: Path, tmp_path:
     trials = plan_comparison(a, b).trials
     for text in ("name,age\nx,3\n", "\n", "no newline"):
         path.write_text(text)
-        with pytest.raises(UserError, match="is no file of answers"):
+        with pytest.raises(UserError, match="is not a file of answers"):
             AnswerFile(path, trials, question=QUESTION)
         assert path.read_text() == text
 
@@ -306,7 +306,7 @@ def test_a_damaged_row_is_told(answers: AnswerFile, tmp_path: Path) -> None:
     same = re.sub(r",[AB],[AB],[AB],", ",A,A,B,", whole)
     for damaged in (whole.replace(",1,", ",soon,"), whole + "a,b\n", same):
         path.write_text(damaged)
-        with pytest.raises(UserError, match="is no file of answers"):
+        with pytest.raises(UserError, match="is not a file of answers"):
             read_answers(path)
 
 
@@ -454,9 +454,9 @@ def test_a_taken_port_is_told(answers: AnswerFile, a: Path, b: Path) -> None:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        with pytest.raises(UserError, match=f"port {port} cannot be had"):
+        with pytest.raises(UserError, match=f"port {port} is not available"):
             ComparisonServer(trials, answers, question=QUESTION, port=port)
-    with pytest.raises(UserError, match="port 70000 cannot be had"):
+    with pytest.raises(UserError, match="port 70000 is not available"):
         ComparisonServer(trials, answers, question=QUESTION, port=70000)
 
 

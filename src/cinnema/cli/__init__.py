@@ -1,5 +1,5 @@
-"""The command line: what a user types, and what comes back.
+"""The command line of cinnema.
 
-Nothing heavy is imported here or at the top of a command's module: torch waits until a command
-that needs it has been chosen and its options make sense.
+No heavy module is imported here or at the top of a command's module: torch is imported once a
+command that needs it has been chosen and its options are valid.
 """

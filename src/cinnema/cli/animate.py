@@ -1,4 +1,4 @@
-"""`cinnema animate`: several different futures of each photograph, as files."""
+"""`cinnema animate`: generates videos of several futures of each photograph."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class Animate(ControlOptions, RenderingOptions, SamplingOptions):
     photos: Photos
     """Photographs (JPEG, PNG, WebP, BMP, TIFF), or folders of them."""
     output: Folder = Path("animated")
-    """Folder to write to, made if missing. For sky.jpg and seed 0 these are the video
+    """Folder to write to, created if missing. For sky.jpg and seed 0 these are the video
     sky_s0_00.mp4, its settings sky_s0_00.json, its motion sky_s0_00.nu.safetensors (for --nu), the
     same for 01 and so on, and sky_s0_grid.mp4."""
 

@@ -1,4 +1,4 @@
-"""`cinnema backbones`: the networks that evaluations use, and whether they are installed."""
+"""`cinnema backbones`: lists the networks that evaluations use, and whether they are installed."""
 
 from dataclasses import dataclass
 from pathlib import Path

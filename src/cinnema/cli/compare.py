@@ -1,4 +1,4 @@
-"""`cinnema compare`: which of two sets of videos people prefer in a blind comparison."""
+"""`cinnema compare`: blind comparison of two sets of videos by people."""
 
 import sys
 from contextlib import suppress
@@ -30,16 +30,16 @@ class Compare:
     question: str = "Which looks more real?"
     """The question that is asked."""
     pairs: int | None = None
-    """Greatest number of pairs, chosen at random; by default all."""
+    """Largest number of pairs, chosen at random; by default all."""
     seed: int = 0
     """Seed of the order of the pairs, and of which video is on the left."""
     port: int = 0
-    """Port on this machine; 0 takes a free one."""
+    """Port of the local server; 0 chooses a free one."""
     summary: Annotated[Path | None, tyro.conf.arg(metavar="CSV")] = None
     """Only print a summary of the answers in this file."""
 
     def run(self) -> int:
-        """Serve until Ctrl-C, then print what the answers say."""
+        """Serve until Ctrl-C, then print a summary of the answers."""
         from cinnema.cli.comparison.answers import AnswerFile, read_answers, summarise
         from cinnema.cli.comparison.pairs import plan_comparison
         from cinnema.cli.comparison.server import ComparisonServer

@@ -15,7 +15,7 @@ from cinnema.core.errors import UserError
 
 DONE = 0
 SOME_FAILED = 1
-"""Some of several photographs failed; Python ends with the same code after an exception."""
+"""Exit code if some of several inputs failed; the same as Python's after an exception."""
 USER_MISTAKE = 2
 INTERRUPTED = 130
 
@@ -30,7 +30,8 @@ def exit_code_of(command: Callable[[], int]) -> int:
 
     Returns:
         What `command` returned; 2 after a `UserError`, which is printed as one line; 130 after an
-        interruption. Other exceptions pass, so that Python prints their traceback and ends with 1.
+        interruption. Other exceptions propagate, so that Python prints a traceback and exits with
+        1.
     """
     warnings.showwarning = _report_warning
     try:
@@ -54,12 +55,12 @@ def report_error(error: UserError) -> None:
 
 
 def _report_warning(message: Warning | str, *_: object, **__: object) -> None:
-    """Print a warning as one line, without the place in the code that it arose in."""
+    """Print a warning as one line, without its source location."""
     print(f"cinnema: warning: {' '.join(str(message).split())}", file=sys.stderr, flush=True)
 
 
 class Progress:
-    """The progress of a command: a bar on standard error, or a line for each step off a terminal.
+    """Progress of a command on standard error: a bar on a terminal, else a line for each step.
 
     The times shown are those since this object was made.
 
@@ -95,7 +96,7 @@ class Progress:
             TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
             TimeElapsedColumn(), TimeRemainingColumn(), console=console,
             disable=not self._is_terminal, transient=True,
-            # Else rich would send to the terminal what is meant for a pipe.
+            # Otherwise rich would write output for a pipe to the terminal.
             redirect_stdout=sys.stdout.isatty(),
         )  # fmt: skip
         self._task = self._bar.add_task("", total=total)
@@ -115,7 +116,7 @@ class Progress:
     def reach(self, count: int, *, total: int) -> None:
         """Set the count and the total.
 
-        Off a terminal this prints a line every ten seconds, and at the end.
+        Without a terminal, this prints a line every ten seconds, and at the end.
         """
         self.count, self._total = count, total
         self._bar.update(self._task, completed=count, total=total)
@@ -124,7 +125,7 @@ class Progress:
             self._print_line()
 
     def report(self, description: str, count: int, total: int) -> None:
-        """Say what is being done and how far it has come, as one call."""
+        """Set description, count and total in one call."""
         self.begin(description)
         self.reach(count, total=total)
 
@@ -138,7 +139,7 @@ class Progress:
         )
 
     def finish(self) -> None:
-        """Print how long everything took."""
+        """Print the total duration."""
         self._bar.stop()
         seconds = time.monotonic() - self._start
         print(f"cinnema: finished in {seconds:.1f} s", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""`--dry-run`: the recipe on standard output, what its training will cost on standard error."""
+"""`--dry-run`: prints the recipe to standard output, and estimated costs to standard error."""
 
 import json
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def print_costs(recipe: object, costs: "Sequence[CostEstimate]") -> None:
-    """Print a recipe as JSON that `--config` accepts, and a table of what its trainings will cost.
+    """Print a recipe as JSON that `--config` accepts, and a table of estimated costs.
 
     Args:
         recipe: A full configuration.

@@ -1,4 +1,4 @@
-"""`cinnema data`: data sets and simulations as packed clips; contact sheets and checksums."""
+"""`cinnema data`: packs data sets and simulations; contact sheets and checksums."""
 
 import sys
 from dataclasses import dataclass
@@ -27,10 +27,11 @@ _STARTS_FOR_ONE = 10  # of ten starts, every split has at least one
 
 @dataclass(frozen=True, kw_only=True)
 class _Packing:
-    """How clips of any source are packed."""
+    """Options of packing clips from any source."""
 
     size: int | None = None
-    """Width and height of the frames, in pixels; by default the usual one of the data set."""
+    """Width and height of the frames, in pixels; by default that of the data set in the
+    literature."""
     encoding: Literal["png", "jpeg", "webp", "raw"] = "png"
     """Format of the frames: png and webp are lossless, jpeg (quality 95) is smaller, raw is read
     fastest."""
@@ -39,8 +40,8 @@ class _Packing:
     workers: int = 1
     """Number of processes on this machine."""
     clips_per_shard: int = 64
-    """Number of clips at which a file counts as full. Files are what processes share out: several
-    machines work together when the command is started with torchrun."""
+    """Largest number of clips in a file. Files are divided among processes: start the command with
+    torchrun to use several machines."""
 
     def pack(
         self,
@@ -55,7 +56,7 @@ class _Packing:
         Args:
             source: Source of the clips.
             folder: Folder of the packed data set.
-            skip_bad: Whether to leave out what cannot be read.
+            skip_bad: Whether to leave out records that cannot be read.
             finish: Called with the manifest before it is written; returns the one to write.
 
         Returns:
@@ -107,18 +108,18 @@ class Prepare(_Packing):
     control: Literal["wind"] | None = None
     """Add a control to the clips. wind: the drift of clouds, estimated from optical flow."""
     texture: str | None = None
-    """Of dtdb: the texture to pack, as fire; by default all."""
+    """dtdb only: texture to pack, such as fire; by default all."""
     camera: Literal["aux1", "main"] | None = None
-    """Of bair: the camera; by default aux1, as in the paper."""
+    """bair only: the camera; by default aux1, as in the paper."""
     fit: Literal["stretch", "crop"] | None = None
-    """Of folder: how frames become square: stretched (the default) or cropped."""
+    """folder only: stretch (the default) or crop frames to squares."""
     stride: int | None = None
-    """Of folder: pack every N-th frame; by default as a manifest.json suggests, or 1."""
+    """folder only: pack every N-th frame; defaults to the stride in a manifest.json, or 1."""
     photographs: Literal["error", "frames", "ignore"] | None = None
-    """Of folder: how numbered pictures beside videos are treated: as an error (the default), as the
-    frames of one more video, or not at all."""
+    """folder only: treat numbered pictures beside videos as an error (the default), as the frames
+    of one more video, or ignore them."""
     splits: Path | None = None
-    """Of folder: JSON file {"train": [...], "validation": [...], "test": [...]} of videos by their
+    """folder only: JSON file {"train": [...], "validation": [...], "test": [...]} of video
     names; others are left out."""
 
     def run(self) -> int:
@@ -199,7 +200,7 @@ class Simulate(_Packing):
     seed: int = 0
     """Seed of all random numbers."""
     foregrounds: Path | None = None
-    """Of sky: folder of photographs in which nothing moves, for the ground."""
+    """sky only: folder of photographs without motion, for the ground."""
 
     def run(self) -> int:
         """Simulate and pack, and print what was packed."""
@@ -211,7 +212,7 @@ class Simulate(_Packing):
         """Return the simulator as a source of clips.
 
         Raises:
-            UserError: An option belongs to another world, or is out of range.
+            UserError: An option belongs to another simulator, or is out of range.
         """
         from cinnema.simulators.push import Push
         from cinnema.simulators.sky import Skies
@@ -238,7 +239,7 @@ class Check:
     """The packed data set."""
 
     def run(self) -> int:
-        """Check all shards, and print that they are undamaged."""
+        """Check all shards, and print the result."""
         check_input_folder(self.folder, kind="packed clips")
         from cinnema.data.dataset import PackedDataset
 
@@ -297,7 +298,7 @@ def open_data(path: Path, progress: "Callable[[str, int, int], None]") -> "Packe
 
     Args:
         path: The folder.
-        progress: Called with what is done, how much of it, and the total, while videos are packed.
+        progress: Called with a description, a count and the total, while videos are packed.
     """
     from cinnema.data.dataset import open_dataset
 

@@ -1,4 +1,4 @@
-"""`cinnema demo`: the example photographs, animated."""
+"""`cinnema demo`: animates the example photographs."""
 
 import sys
 from dataclasses import dataclass
@@ -27,10 +27,10 @@ class Demo:
     weights: Weights = "landscape"
     """Weights to use: the name of bundled ones or a file."""
     device: Device = "auto"
-    """Device to compute on; auto takes a GPU if there is one."""
+    """Device to compute on; auto uses a GPU if available."""
 
     def run(self) -> int:
-        """Animate, and print where the videos are."""
+        """Animate, and print the paths of the videos."""
         photos = pictures_in(example_folder())
         print(
             f"cinnema: {self.num_samples} futures of {len(photos)} photographs, with the weights "

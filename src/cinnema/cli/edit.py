@@ -1,4 +1,4 @@
-"""`cinnema edit`: a video continues from its own first frame, with another control."""
+"""`cinnema edit`: regenerates a video from its first frame with another control."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,9 +22,9 @@ class Edit(ControlOptions, RenderingOptions, QueryOptions):
 
     video: Annotated[Path, tyro.conf.Positional]
     """A video file or a folder of frames, of any size and frame rate, at least half a clip long.
-    --direction, --speed or --end-point give what changes; what they do not give stays."""
+    Give the new values with --direction, --speed or --end-point; the others are kept."""
     output: Folder = Path("edited")
-    """Folder to write to, made if missing. For sky.mp4 these are the video sky_edit_00.mp4, its
+    """Folder to write to, created if missing. For sky.mp4 these are the video sky_edit_00.mp4, its
     JSON and nu, and sky_edit_grid.mp4 with both videos."""
 
     def run(self) -> int:
@@ -34,7 +34,7 @@ class Edit(ControlOptions, RenderingOptions, QueryOptions):
         control = self.control()
         if control is None:
             raise UserError(
-                "nothing is to be changed: give --direction, --speed or, with weights of a robot, "
+                "nothing to change: give --direction, --speed or, with weights of a robot, "
                 "--end-point"
             )
         jobs = plan([self.video], folder=self.output, tag="edit", samples=(0,), options=self)

@@ -1,4 +1,4 @@
-"""`cinnema evaluate`: metrics of a model and of baselines on clips, by a stated protocol."""
+"""`cinnema evaluate`: computes metrics of a model and of baselines on clips."""
 
 import importlib.util
 import os
@@ -48,20 +48,20 @@ class ClipOptions:
     seed: int = 0
     """Seed of all draws."""
     training: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
-    """Clips whose split train the baselines that need training clips, and the reader of end points,
-    are fitted to; default: FOLDER."""
+    """Data set whose training split is used to fit baselines and the reader of end points; default:
+    FOLDER."""
     reader: Annotated[
         Path | None, tyro.conf.arg(aliases=["--regressor"], metavar="FILE.safetensors")
     ] = None
-    """File of the network that reads end points off pictures, for tasks of robots: it is read if it
-    exists, else trained (some minutes) and written."""
+    """File of the network that predicts end points from pictures, for tasks of robots: it is read
+    if it exists, else trained (some minutes) and written."""
     json_file: Json = None
     """JSON file for the numbers; replaced if it exists."""
     device: Device = "auto"
-    """Device to compute on; auto takes a GPU if there is one."""
+    """Device to compute on; auto uses a GPU if available."""
 
     def check_clips(self, weights: str, data: Path) -> None:
-        """Raise a UserError for the first wrong option, before torch is imported."""
+        """Raise a UserError for the first invalid option, before torch is imported."""
         find_weights(weights)
         at_least(
             {"--seed": (self.seed, 0), "--stride": (1 if self.stride is None else self.stride, 1)}
@@ -139,8 +139,8 @@ class ClipOptions:
 class Evaluate(ClipOptions):
     """Evaluate weights on clips: quality, distances, diversity, motion, likelihood, with baselines.
 
-    Nothing is downloaded: a metric whose network is missing says so. Under torchrun the clips are
-    divided among the processes, and the numbers are the same.
+    Nothing is downloaded: a metric whose network is missing reports that. Under torchrun the clips
+    are divided among the processes, and the numbers are the same.
     """
 
     weights: Annotated[Weights, tyro.conf.Positional]
@@ -150,17 +150,17 @@ class Evaluate(ClipOptions):
     use."""
     only: tuple[MetricName, ...] = ()
     """Compute these metrics only. The first 17 are the default; end-point to futures are tasks on
-    clips of which the truth is known; flow-error to sample-motion need a warping model."""
+    clips with known ground truth; flow-error to sample-motion need a warping model."""
     against: Annotated[Weights | None, tyro.conf.arg(metavar="NAME|FILE")] = None
     """Other weights: differences to them on the same clips are printed, with paired intervals."""
     protocol: Literal["aligned", "paper"] = "aligned"
     """paper: the published pairing of frames, clip lengths and counts."""
     num_samples: Annotated[int | None, tyro.conf.arg(aliases=["-n", "--samples"])] = None
-    """K, futures of each start; default: 2, by the paper's protocol 5."""
+    """K, number of futures of each start; default: 2, or 5 with --protocol paper."""
     clips: int | None = None
-    """Largest number of clips, chosen by a hash; default: all, or what the paper has."""
+    """Largest number of clips, chosen by a hash; default: all, or the paper's number."""
     parts: bool = False
-    """Report each label and source video, too, where single clips are kept."""
+    """Also report each label and source video, for metrics that keep single clips."""
     backbones: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """Folder of networks that no package contains; default: CINNEMA_BACKBONES."""
     cache: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
@@ -170,7 +170,7 @@ class Evaluate(ClipOptions):
     threads: int | None = None
     """CPU threads; default: one for each core."""
     batch_size: int = 1
-    """Clips at once: more are faster on a GPU, and change numbers by rounding."""
+    """Number of clips per batch: more are faster on a GPU, and change numbers by rounding."""
 
     def run(self) -> int:
         """Evaluate, print the tables, and write the files."""

@@ -22,6 +22,6 @@ class Extend(Animate):
     the photograph that are at most 1.5 clips old, faded one into the other, so that nothing drifts.
     paper: decoded again from each clip's last frame with the same nu."""
     output: Folder = Path("extended")
-    """Folder to write to, made if missing; the names are those of animate."""
+    """Folder to write to, created if missing; the names are those of animate."""
 
     default_frames: ClassVar[int] = 48

@@ -19,7 +19,7 @@ from cinnema.core.errors import UserError
 
 _Config = TypeVar("_Config")
 
-# What tyro and pydantic print around the sentence that says what is wrong.
+# Text that tyro and pydantic print around the description of an error.
 _NOISE = re.compile(
     r"1 validation error for \w+ |Value error, |\[type=[^]]*\]|For further information visit \S+"
     r"|For full helptext.*"

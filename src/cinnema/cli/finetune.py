@@ -1,4 +1,4 @@
-"""`cinnema finetune`: weights adapted to the user's own videos."""
+"""`cinnema finetune`: adapts weights to the user's videos."""
 
 import sys
 from collections.abc import Sequence
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 class Finetune:
     """Adapt weights to a few videos of your own, and compare them with the original weights.
 
-    Part of the videos is held out and measured on; a stage that does not improve there is left as
-    it was. The same command resumes after an interruption.
+    Part of the videos is held out and measured on; a stage that does not improve there is not
+    changed. The same command resumes after an interruption.
     """
 
     weights: Annotated[Weights, tyro.conf.Positional] = "landscape"
@@ -36,18 +36,19 @@ class Finetune:
     data: Path
     """Folder of videos, or a packed data set; videos from a still camera are best."""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="MINE.safetensors")]
-    """The weights file to write, with numbers (.json), pictures (.png) and a card (.md) beside."""
+    """The weights file to write, with numbers (.json), pictures (.png) and a card (.md) in the same
+    folder."""
     minutes: float = 20.0
     """Minutes of training; preparing the clips and measuring before and after come on top."""
     slow_motion: float = 1.0
-    """How many times slower the videos are played: 1 as filmed, 4 for fast motion as of flames."""
+    """Factor by which videos are slowed down: 1 as filmed, 4 for fast motion such as flames."""
     sky_share: float = 0.25
-    """Share of synthetic skies in each batch, against forgetting, from 0 to below 1."""
+    """Share of synthetic skies in each batch, to prevent forgetting, from 0 to below 1."""
     clips_seen: int | None = None
-    """Clips seen in training, instead of --minutes: for runs that can be repeated."""
+    """Clips seen in training, instead of --minutes, for reproducible runs."""
     config: Path | None = None
-    """JSON or YAML file of fields of `Finetuning` to change; nested fields are options as well, as
-    --motion.learning-rate 1e-4."""
+    """JSON or YAML file of fields of `Finetuning` to change; nested fields are options as well,
+    such as --motion.learning-rate 1e-4."""
     fields: tyro.conf.Suppress[tuple[str, ...]] = ()
     """Options that are fields of `Finetuning`."""
     seed: int = 0
@@ -71,7 +72,7 @@ class Finetune:
     }
 
     def run(self) -> int:
-        """Adapt, write, and print the table and the paths."""
+        """Fine-tune, write the files, and print the table and the paths."""
         if self.output.suffix != ".safetensors":
             raise UserError(f"--output must end in .safetensors, got {self.output}: rename it")
         check_input_folder(self.data, kind="videos")
@@ -143,13 +144,13 @@ def measuring_of(
     num_skies: int = _NUM_SKIES,
     network: Literal["vgg", "alex"] = "vgg",
 ) -> "BeforeAfter":
-    """Return what measures base and tuned model on held-out clips and on synthetic skies.
+    """Return the measurement of base and tuned model on held-out clips and synthetic skies.
 
     Args:
         held_out: Held-out clips by video.
         base: Configuration of the models.
         seed: Seed of samples and noise.
-        device: Where the models are.
+        device: Device of the models.
         num_skies: Number of synthetic skies.
         network: Network of LPIPS.
     """
@@ -174,7 +175,7 @@ def measuring_of(
 
 
 def validation_of(held_out: Sequence[Any], *, seed: int) -> "Validation":
-    """Return how stages are scored on held-out clips during training."""
+    """Return the functions that score stages on held-out clips during training."""
     from cinnema.evaluation.held_out import latent_validation, stage1_validation
     from cinnema.training.assembly import Validation
 

@@ -1,4 +1,4 @@
-"""`cinnema import`: checkpoints of other programs converted to weights files."""
+"""`cinnema import`: converts checkpoints of other programs to weights files."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +31,7 @@ class Import:
     name: str | None = None
     """Name of the weights; by default that of the output file."""
     control: bool = False
-    """Take the stage 2 that is conditioned on the robot's end point, where there are two."""
+    """Use the stage 2 that is conditioned on the robot's end point, if there are two."""
     log_det: Literal["exact", "published"] = "exact"
     """How likelihoods are computed: exact, or published as in the released code, whose leaky ReLU
     omits log(0.9) for each negative entry. Videos are the same."""
@@ -39,7 +39,7 @@ class Import:
     """Replace an existing file."""
 
     def run(self) -> int:
-        """Read, check and write, and print the path of the weights file."""
+        """Convert the checkpoints, and print the path of the weights file."""
         if self.output.exists() and not self.overwrite:
             raise UserError(
                 f"{self.output} exists already: choose another name or give --overwrite"

@@ -1,4 +1,4 @@
-"""`cinnema info`: what a weights file holds."""
+"""`cinnema info`: describes a weights file."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Info:
-    """Show what a weights file holds: its parts, their sizes, its configuration and its card."""
+    """Show the parts of a weights file, their sizes, its configuration and its model card."""
 
     weights: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME|FILE")] = "landscape"
     """Name of bundled weights (landscape, robot, person), or a weights file."""
 
     def run(self) -> int:
-        """Print what the file holds."""
+        """Print the description."""
         path = find_weights(self.weights)
         check_input_file(path, kind="a weights file")
         from rich.console import Console

@@ -1,4 +1,4 @@
-"""`cinnema interpolate`: motions of one photograph that lead from one to another."""
+"""`cinnema interpolate`: videos of one photograph with interpolated motions."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,23 +18,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Interpolate(ControlOptions, RenderingOptions):
-    """Animate one photograph with motions that lead step by step from one to another."""
+    """Animate one photograph with motions interpolated between two."""
 
     photo: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="PHOTO")]
     """A photograph (JPEG, PNG, WebP, BMP, TIFF)."""
     start: Annotated[str, tyro.conf.arg(metavar="NUMBER|FILE")] = "0"
-    """First motion: the number of a sample of the seed, or a nu file of an earlier call."""
+    """First motion: the index of a sample of the seed, from 0, or a nu file of an earlier call."""
     end: Annotated[str, tyro.conf.arg(metavar="NUMBER|FILE")] = "1"
-    """Last motion."""
+    """Last motion, given like --start."""
     steps: int = 5
     """Number of videos, including both ends, from 2 to 100."""
     seed: int = 0
-    """Seed of the ends that are numbers, at least 0."""
+    """Seed of ends that are indices, at least 0."""
     temperature: float = 1.0
-    """Factor on the ends that are numbers, at least 0."""
+    """Factor on ends that are indices, at least 0."""
     output: Folder = Path("interpolated")
-    """Folder to write to, made if missing. For sky.jpg these are the videos sky_between_00.mp4 and
-    so on, each with its JSON and nu, and sky_between_grid.mp4."""
+    """Folder to write to, created if missing. For sky.jpg these are the videos sky_between_00.mp4
+    and so on, each with its JSON and nu, and sky_between_grid.mp4."""
 
     def run(self) -> int:
         """Render all steps, print the paths of the videos, and return the exit code."""

@@ -1,4 +1,4 @@
-"""Videos of one or several inputs: named, rendered one at a time, and written; some may fail."""
+"""Rendering jobs: names, renders and writes videos of several inputs, one at a time."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Renderer:
-    """How the videos of an input are made, once the model is loaded.
+    """Functions that make the videos of an input, with a loaded model.
 
     Attributes:
         videos: Returns the samples of an input, one at a time; errors are raised at the call.
-        motion: The motion of another video that they have, shown beside them in the grid.
+        motion: The transferred motion, whose video is shown beside them in the grid.
     """
 
     videos: "Callable[[Path], Iterator[Video]]"
@@ -67,12 +67,12 @@ def check_photo(path: Path) -> Path:
     """Return the path of a photograph.
 
     Raises:
-        UserError: There is no such file, it is empty, or it is a video.
+        UserError: The file does not exist, is empty, or is a video.
     """
     if path.suffix.lower() in VIDEO_SUFFIXES:
         raise UserError(
             f"{path} is a video, and this takes photographs: cinnema edit changes the motion of a "
-            f"video, cinnema transfer PHOTO --motion {path} gives it to a photograph"
+            f"video, cinnema transfer PHOTO --motion {path} applies it to a photograph"
         )
     return check_input_file(path, kind="a picture")
 
@@ -89,7 +89,7 @@ def plan(
 
     Args:
         inputs: Photographs or videos.
-        folder: Folder of the files, which is not made yet.
+        folder: Folder of the files, which is not created yet.
         tag: Part of the files' names, after the input's.
         samples: Numbers of the samples.
         options: Options of the command.
@@ -119,9 +119,9 @@ def run_jobs(
 
     Args:
         options: Options of the command.
-        jobs: What `plan` returned.
-        prepare: Called once with the loaded model, for the work that all jobs share.
-        files: Other files that are read, by the name that they have in the JSON.
+        jobs: Jobs from `plan`.
+        prepare: Called once with the loaded model, for work shared by all jobs.
+        files: Other files that are read, by their names in the JSON.
         num_failed: Number of inputs that could not be planned.
 
     Raises:

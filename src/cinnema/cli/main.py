@@ -1,4 +1,4 @@
-"""The command `cinnema`: the list of its commands, and which one a command line means.
+"""The entry point `cinnema`: the list of commands, and the dispatch to one of them.
 
 A command is a frozen dataclass in the module named here: its fields are the options, its
 docstrings the help, its method `run` does the work and returns the exit code. Only the module of
@@ -37,19 +37,19 @@ COMMANDS = {
     "backbones": "backbones.Backbones",
     "compare": "compare.Compare",
 }
-"""The class of each command, by the words that choose it."""
+"""Class of each command, by the words of the command line."""
 
 _ABOUT = """usage: cinnema COMMAND [OPTIONS]
 
-A photograph moves: different futures of a picture, drawn from a conditional normalizing flow.
+Animates photographs: draws different futures of a picture from a conditional normalizing flow.
 """
 _OPTIONS = """
 options:
   -h, --help       print this, or the options of a command: cinnema COMMAND --help
   -V, --version    print the version
 
-exit codes: 0 done; 1 some of several inputs failed; 2 the options or the files are at fault, or
-all inputs failed; 130 interrupted
+exit codes: 0 done; 1 some of several inputs failed; 2 invalid options or files, or all
+inputs failed; 130 interrupted
 """
 
 
@@ -57,10 +57,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Args:
-        arguments: What follows the program's name; those of this process if None.
+        arguments: Arguments after the program's name; those of this process if None.
 
     Returns:
-        The exit code: 0 done; 1 some of several inputs failed; 2 the user's mistake; 130
+        The exit code: 0 done; 1 some of several inputs failed; 2 invalid options or files; 130
         interrupted.
 
     Raises:

@@ -1,4 +1,4 @@
-"""`cinnema measure`: one task metric of `cinnema evaluate`, on clips whose truth is known."""
+"""`cinnema measure`: one task metric of `cinnema evaluate`, on clips with known ground truth."""
 
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -19,35 +19,35 @@ if TYPE_CHECKING:
     from cinnema.evaluation.results import Evaluation
 
 UNSUITABLE = 1
-"""Exit code: the weights or the data are not of the kind that the task needs."""
+"""Exit code if the weights or the data do not suit the task."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measure(ClipOptions):
-    """Measure whether a model does what a task promises, with 95 % intervals, beside baselines.
+    """Measure a model on a task with known ground truth, with 95 % intervals and baselines.
 
-    end-point: whether a robot's hand ends where the control says. direction: whether a sky drifts
-    as the control says. transfer: whether a picture that is given a video's nu moves as the video.
-    edit: whether a video takes another direction and keeps its speed. swap: whether codes hold the
-    motion and not the picture. futures: whether samples cover the true futures of a start, and no
-    others. The same as `cinnema evaluate WEIGHTS FOLDER --only TASK`, 8 clips at once.
+    end-point: error of a robot hand's end point. direction: direction and speed of controlled
+    skies. transfer: agreement of transferred motion with that of the video. edit: direction and
+    speed of edited videos. swap: whether codes encode motion and not appearance. futures: coverage
+    and precision of samples, compared with all true futures of a start. The same as `cinnema
+    evaluate WEIGHTS FOLDER --only TASK`, 8 clips at once.
 
-    Exit code 1: the weights or the data are not of the kind that the task needs.
+    Exit code 1: the weights or the data do not suit the task.
     """
 
     task: Annotated[
         Literal["end-point", "direction", "transfer", "edit", "swap", "futures"],
         tyro.conf.Positional,
     ]
-    """The task."""
+    """Task to measure."""
     weights: Annotated[Weights, tyro.conf.Positional]
     """Weights to measure: the name of bundled ones or a file."""
     data: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
-    """Folder of packed clips whose truth is known, as `cinnema data simulate` makes it."""
+    """Folder of packed clips with known ground truth, from `cinnema data simulate`."""
     clips: int = 128
-    """Largest number of clips, or for futures of first frames, chosen by a hash."""
+    """Largest number of clips (for futures: of first frames), chosen by a hash."""
     batch_size: int = 8
-    """Clips at once."""
+    """Number of clips per batch."""
 
     def run(self) -> int:
         """Measure, print the table, and write the file."""

@@ -30,7 +30,7 @@ Device = Annotated[str, tyro.conf.arg(metavar="{auto,cpu,cuda,cuda:N,mps}")]
 
 @dataclass(frozen=True, kw_only=True)
 class RenderingOptions:
-    """How videos are rendered and written."""
+    """Options of rendering and writing videos."""
 
     num_frames: Annotated[int | None, tyro.conf.arg(aliases=["--frames"])] = None
     """Frames of a video; a pingpong loop shows them forwards, then backwards."""
@@ -39,17 +39,17 @@ class RenderingOptions:
     fps: float = 8.0
     """Frames per second."""
     loop: Literal["none", "pingpong", "crossfade"] = "none"
-    """How the end of a video joins its beginning."""
+    """How the video repeats: not at all, forwards and backwards, or faded into its beginning."""
     extension: Literal["onward", "continuous", "paper"] = "onward"
     """How a video continues after one clip of the model (16 frames at 8 per second with the bundled
     weights). onward: the motion continues, ever further from the photograph. continuous: warps of
     the photograph that are at most 1.5 clips old, faded one into the other, so that nothing drifts.
     paper: decoded again from each clip's last frame with the same nu."""
     motion_strength: float = 1.0
-    """Factor on all displacements: 0 does not move, 1 moves as the training data."""
+    """Factor on all displacements: 0 gives a still video, 1 the motion of the training data."""
     size: Annotated[str, tyro.conf.arg(metavar="{native,model,WxH}")] = "native"
     """Size of the frames: native (the photograph's), model (the networks'), or width and height in
-    pixels, as 640x360."""
+    pixels, such as 640x360."""
     keep_still: Annotated[Path | None, tyro.conf.arg(metavar="MASK.png")] = None
     """Picture of the photograph's size, white where nothing may move."""
     format: Literal["mp4", "gif", "webp", "png", "npy"] = "mp4"
@@ -60,7 +60,7 @@ class RenderingOptions:
     overwrite: bool = False
     """Replace existing files."""
     device: Device = "auto"
-    """Device to compute on; auto takes a GPU if there is one."""
+    """Device to compute on; auto uses a GPU if available."""
 
     default_frames: ClassVar[int] = 16
 
@@ -97,18 +97,18 @@ class RenderingOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingOptions:
-    """Which futures are drawn."""
+    """Options of drawing futures."""
 
     num_samples: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 4
-    """Number of futures of each photograph. The first ones do not depend on the number."""
+    """Number of futures of each photograph. The first n are the same for any larger number."""
     seed: int = 0
     """Seed of the futures, at least 0."""
     temperature: float = 1.0
     """Standard deviation of the residuals, at least 0: 0 gives the most typical future, 1 varies as
     in training."""
     nu: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """File (.nu.safetensors) of an earlier call whose motion is repeated, with its control: one
-    video for each photograph. --seed and --num-samples are then not used."""
+    """Motion file (.nu.safetensors) of an earlier call to reuse, with its control, instead of
+    drawing samples: one video for each photograph. --seed and --num-samples are then ignored."""
 
     def check_sampling(self) -> None:
         """Raise a UserError for the first option that is out of range."""
@@ -145,17 +145,18 @@ class ControlOptions:
 
     direction: Annotated[str | None, tyro.conf.arg(metavar="DEGREES")] = None
     """Direction of the drift, for weights with a drift as control (landscape): degrees
-    counter-clockwise from the right: 0 right, 90 up, 180 left, 270 down. Negative ones with an
-    equals sign: --direction=-45."""
+    counter-clockwise from the right: 0 right, 90 up, 180 left, 270 down. Write negative values
+    with an equals sign: --direction=-45."""
     speed: float | None = None
     """Speed of the drift, as a factor on the typical speed (0.15 picture sizes in a clip of 2
-    seconds with the bundled weights). Needs --direction, unless a video gives it."""
+    seconds with the bundled weights). Needs --direction, unless the direction comes from a
+    video."""
     end_point: Annotated[str | None, tyro.conf.arg(metavar="X,Y,Z")] = None
     """Position of the robot's end effector at the last frame, in metres, for weights with an end
     point as control (robot)."""
 
     def control(self) -> "Drift | EndPoint | None":
-        """Return the control that the options give; None if they give none.
+        """Return the control given by the options; None if none is given.
 
         Raises:
             UserError: A value does not parse, or both kinds are given.
@@ -178,7 +179,7 @@ class ControlOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class QueryOptions:
-    """Which clip of a video gives the motion."""
+    """Options of the clip of a video whose motion is used."""
 
     start: Annotated[float, tyro.conf.arg(metavar="SECONDS")] = 0.0
     """Time in the video at which the clip begins."""
@@ -203,7 +204,7 @@ class QueryOptions:
             parse_end_point(self.query_end_point, option="--query-end-point")
 
     def read(self, pipeline: "Pipeline", video: Path, *, steered: bool) -> "Motion":
-        """Read the motion of a video, and print what was read of it to standard error."""
+        """Read the motion of a video, and print a summary of the clip to standard error."""
         given = self.query_end_point
         motion = pipeline.read_motion(
             video,
@@ -234,10 +235,10 @@ def _option(name: str) -> str:
 
 
 def at_least(limits: dict[str, tuple[float, float]]) -> None:
-    """Raise a UserError for the first option that is below its least value, or not finite.
+    """Raise a UserError for the first option that is below its minimum, or not finite.
 
     Args:
-        limits: Value and least value of each option, by the option's name.
+        limits: Value and minimum of each option, by the option's name.
     """
     for name, (value, least) in limits.items():
         if not least <= value < math.inf:
@@ -245,7 +246,7 @@ def at_least(limits: dict[str, tuple[float, float]]) -> None:
 
 
 def parse_size(text: str) -> Literal["native", "model"] | tuple[int, int]:
-    """Return the size that --size gives.
+    """Parse the value of --size.
 
     Args:
         text: native, model, or width and height in pixels as 640x360.
@@ -273,7 +274,7 @@ def parse_size(text: str) -> Literal["native", "model"] | tuple[int, int]:
 
 
 def parse_direction(text: str) -> float:
-    """Return the degrees that --direction gives.
+    """Parse the value of --direction, in degrees.
 
     Args:
         text: A number, with or without deg after it.
@@ -298,7 +299,7 @@ def parse_direction(text: str) -> float:
 
 
 def parse_end_point(text: str, *, option: str) -> "EndPoint":
-    """Return the point that an option gives.
+    """Parse the value of an option that is a point.
 
     Args:
         text: Three numbers separated by commas, in metres.

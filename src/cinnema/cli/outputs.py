@@ -1,4 +1,4 @@
-"""The files that commands write: their names, and the samples in them.
+"""Names and contents of the files that commands write.
 
 A sample of SKY.jpg that `cinnema animate` draws with seed 0 is `SKY_s0_00.mp4`, with
 `SKY_s0_00.json` and `SKY_s0_00.nu.safetensors` beside it; `SKY_s0_grid.mp4` shows all samples.
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
     from cinnema.synthesis.pipeline import Pipeline
     from cinnema.synthesis.video import Video
 
-_GRID_FORMATS = ("mp4", "gif", "webp")  # of the others, players show nothing
+_GRID_FORMATS = ("mp4", "gif", "webp")  # formats that players support
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """The names of the files that one photograph or video gives.
+    """The names of the output files of one photograph or video.
 
     Attributes:
         source: The photograph or video.
         name: First part of the names, different for all inputs of a call.
         folder: Folder of the files.
         format: Format of the videos: mp4, gif, webp, png or npy.
-        tag: Next part of the names, as s0 for seed 0.
-        samples: Numbers of the samples, the last part of the names.
+        tag: Next part of the names, such as s0 for seed 0.
+        samples: Indices of the samples, the last part of the names.
     """
 
     source: Path
@@ -81,9 +81,9 @@ class Outputs:
 def distinct_names(photos: Sequence[Path]) -> list[str]:
     """Return a short name for each photograph, all different.
 
-    It is the file's name without its suffix. Where several share it, the folder's name is put
-    before it, then the suffix after it, then a number. Names that differ in capitals only count as
-    the same, as some file systems do not distinguish them.
+    It is the file's name without its suffix. If several files share it, the folder's name is
+    prepended, then the suffix appended, then a number. Names that differ only in case count as
+    equal, as some file systems do not distinguish them.
 
     Args:
         photos: Files, each once.
@@ -140,7 +140,7 @@ def all_or_none(folder: Path) -> Iterator[list[Path]]:
     """Yield a list of paths, which are removed again if the block raises.
 
     Args:
-        folder: The folder that they are in; it is removed too if the block made it.
+        folder: Folder of the paths; it is also removed if the block created it.
 
     Example:
         >>> with all_or_none(folder) as written:
@@ -156,7 +156,7 @@ def all_or_none(folder: Path) -> Iterator[list[Path]]:
             else:
                 path.unlink(missing_ok=True)
         if is_new:
-            with suppress(OSError):  # others have written to it, or it was never made
+            with suppress(OSError):  # not empty, or never created
                 folder.rmdir()
         raise
 
@@ -164,12 +164,12 @@ def all_or_none(folder: Path) -> Iterator[list[Path]]:
 def describe_call(
     job: Outputs, pipeline: "Pipeline", files: Mapping[str, Path | None]
 ) -> dict[str, Any]:
-    """Return the entries that the JSON files of all samples of one input have.
+    """Return the entries common to the JSON files of all samples of one input.
 
     Args:
         job: The input, which exists, and its files.
         pipeline: The pipeline that animates it.
-        files: Other files that were read, by name; None where there is none.
+        files: Other files that were read, by name; None for none.
 
     Returns:
         JSON values: the version, the weights and the files that were read, with their hashes.
@@ -185,12 +185,12 @@ def describe_call(
 def write_sample(
     job: Outputs, animation: "Video", about: dict[str, Any], *, overwrite: bool
 ) -> Path:
-    """Write the video, JSON and nu of a sample; if one fails, none is left.
+    """Write the video, JSON and nu of a sample; if one fails, all are removed.
 
     Args:
         job: The names of the files.
         animation: The sample.
-        about: What `describe_call` returned.
+        about: Entries from `describe_call`.
         overwrite: Whether existing files may be replaced.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Command lines to commands: a dataclass's fields are the options, its docstrings the help."""
+"""Parses command lines: the fields of a dataclass are the options, its docstrings the help."""
 
 import ast
 import dataclasses
@@ -33,11 +33,11 @@ def parse(kind: type[_Command], arguments: Sequence[str], *, prog: str) -> _Comm
 
     Args:
         kind: Dataclass of the command.
-        arguments: What follows the command's name.
-        prog: The program and the command's name, for messages.
+        arguments: Arguments after the command's name.
+        prog: Name of program and command, for messages.
 
     Raises:
-        UserError: An option does not exist; the message names the one that is spelt most like it.
+        UserError: An option does not exist; the message names the most similar one.
         SystemExit: The help was printed (0), or an argument is missing or not valid (2).
     """
     errors = io.StringIO()
@@ -55,7 +55,7 @@ def parse(kind: type[_Command], arguments: Sequence[str], *, prog: str) -> _Comm
                 config=(tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone),
             )
     except SystemExit:
-        _refuse_unknown(kind, arguments, prog=prog)  # says more than what a mistyped name lacks
+        _refuse_unknown(kind, arguments, prog=prog)  # clearer than tyro's message
         print(errors.getvalue(), end="", file=sys.stderr)
         raise
     _refuse_unknown(kind, unknown, prog=prog)
@@ -78,7 +78,7 @@ def _refuse_unknown(kind: type, arguments: Sequence[str], *, prog: str) -> None:
 
 
 def suggestion(word: str, known: Sequence[str]) -> str:
-    """Return "did you mean ...?" with the known word most like a mistyped one; empty if none is."""
+    """Return "did you mean ...?" with the most similar known word; empty if there is none."""
     plain = {name.strip("-"): name for name in known}
     nearest = difflib.get_close_matches(word.strip("-"), plain, n=1, cutoff=0.5)
     return f"did you mean {plain[nearest[0]]}?" if nearest else ""
@@ -121,7 +121,7 @@ def _command_fields(info: StructTypeInfo) -> StructConstructorSpec | None:
 
 
 def _annotated(hint: Any, name: str) -> Any:  # noqa: ANN401 - types as `Annotated` makes them
-    """Add how the help shows a field, unless its own annotation says otherwise."""
+    """Add the display of a field in the help, unless the annotation defines it."""
     kind, *own = get_args(hint) if get_origin(hint) is Annotated else (hint,)
     shown = tyro.conf.arg(help_behavior_hint=_hint)
     if tyro.conf.Positional in own:
@@ -130,7 +130,7 @@ def _annotated(hint: Any, name: str) -> Any:  # noqa: ANN401 - types as `Annotat
 
 
 def _hint(default: str) -> str:
-    """Return what the help says of a default; nothing where there is none."""
+    """Return the text for a default in the help; empty if there is none."""
     return f"(default: {default})" if default not in ("None", "False", "") else ""
 
 

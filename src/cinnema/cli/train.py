@@ -1,4 +1,4 @@
-"""`cinnema train`: both stages, and their weights in one file.
+"""`cinnema train`: trains both stages, and bundles their weights into one file.
 
 The same command resumes the run in its folder; under torchrun, several processes train together.
 """
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class RecipeChoice:
-    """A recipe, and the fields of it that are changed."""
+    """A recipe, and changes of its fields."""
 
     recipe: Annotated[str, tyro.conf.Positional] = "landscape"
-    """Name of the recipe. Its fields are options too, as --motion.clips 1000."""
+    """Name of the recipe. Its fields are options too, such as --motion.clips 1000."""
     config: Path | None = None
     """JSON or YAML file of fields to change, as --dry-run prints them."""
     fields: tyro.conf.Suppress[tuple[str, ...]] = ()
@@ -58,13 +58,14 @@ class _Training(RecipeChoice):
     data: Path
     """A packed data set, or a folder of videos: for robot and person the output of
     `cinnema data simulate push` or `walk`."""
-    # torchrun takes an option --run for its own.
+    # torchrun interprets an option --run itself.
     run_folder: Annotated[Path, tyro.conf.arg(name="run", aliases=["--run-folder"])]
     """Folder of the run, with checkpoints and numbers; an existing run is resumed."""
     foregrounds: Path | None = None
-    """Of landscape: folder of photographs without motion, as foregrounds of synthetic skies."""
+    """landscape only: folder of photographs without motion, as foregrounds of synthetic skies."""
     dry_run: bool = False
-    """Train nothing: check everything, print the recipe, and what it will cost on this device."""
+    """Train nothing: check everything, and print the recipe and its estimated cost on this
+    device."""
     tensorboard: bool = False
     """Write the numbers for TensorBoard as well, into each training's folder."""
     device: Device = "auto"
@@ -103,7 +104,7 @@ class _Training(RecipeChoice):
     def estimate(
         self, recipe: "AnyRecipe", clips: "AnyClips", device: "torch.device"
     ) -> "list[CostEstimate]":
-        """Estimate what the stage of the command will cost."""
+        """Estimate the cost of training the stage of the command."""
         raise NotImplementedError
 
     def _clips(self, recipe: "AnyRecipe", ranks: "Ranks") -> "AnyClips":
@@ -226,7 +227,7 @@ def _recipe(
     *,
     otherwise: str | None = None,
 ) -> "AnyRecipe":
-    """Return a recipe with changes; `otherwise` names it if `name` is that of changed weights."""
+    """Return a recipe with changes; `otherwise` is its name if `name` is not a recipe's."""
     from cinnema.cli.fields import with_fields
     from cinnema.recipes import RECIPES
     from cinnema.training.recipe import with_present_names
@@ -241,7 +242,7 @@ def _recipe(
 
 
 def validation_of(clips: "AnyClips") -> "Validation":
-    """Return how a recipe is scored on its held-out clips during training."""
+    """Return the functions that score a recipe on its held-out clips during training."""
     from cinnema.recipes.clips import WarpingClips
     from cinnema.training.assembly import Validation
 

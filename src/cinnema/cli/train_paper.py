@@ -1,4 +1,4 @@
-"""`cinnema train paper`: all trainings of the model of 2021, by a published recipe."""
+"""`cinnema train paper`: trains the model of 2021 with a published recipe."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,18 +23,19 @@ class TrainPaper:
     """
 
     recipe: Annotated[Literal["bair", "iper", "landscape", "dtdb"], tyro.conf.Positional]
-    """Name of the published recipe. Its fields are options too, as --flow-training.epochs 3."""
+    """Name of the published recipe. Its fields are options too, such as --flow-training.epochs
+    3."""
     data: Path
     """Folder of packed clips, as `cinnema data prepare` writes it."""
-    # torchrun takes an option --run for its own.
+    # torchrun interprets an option --run itself.
     run_folder: Annotated[Path, tyro.conf.arg(name="run", aliases=["--run-folder"])]
     """Folder of the run, with checkpoints, numbers and the weights; an existing run is resumed."""
     texture: Literal["clouds", "fire", "vegetation", "waterfall"] | None = None
-    """Of dtdb: the texture."""
+    """dtdb only: the texture."""
     control: bool = False
-    """Of bair: condition the cINN on the position of the arm at the last frame."""
+    """Of bair only: condition the cINN on the position of the arm at the last frame."""
     tiny: bool = False
-    """Narrow networks at 64 px, and two epochs: a test that everything works."""
+    """Narrow networks at 64 px, and two epochs: a quick test."""
     config: Path | None = None
     """JSON or YAML file of fields to change, as --dry-run prints them."""
     fields: tyro.conf.Suppress[tuple[str, ...]] = ()
@@ -43,11 +44,12 @@ class TrainPaper:
     """float32: as published, the default; fast: bf16 with float32 weights, on devices that multiply
     bf16 in hardware; compiled: fast, with the largest networks compiled, which takes minutes."""
     dry_run: bool = False
-    """Train nothing: check everything, print the recipe, and what it will cost on this device."""
+    """Train nothing: check everything, and print the recipe and its estimated cost on this
+    device."""
     tensorboard: bool = False
     """Write the numbers for TensorBoard as well, into each training's folder."""
     workers: int = 1
-    """Processes that prepare batches."""
+    """Number of processes that prepare batches."""
     device: Device = "auto"
     """Device to compute on; auto takes a GPU if there is one. Under torchrun each process gets a
     GPU of its own."""

@@ -1,4 +1,4 @@
-"""`cinnema transfer`: photographs move as a video does."""
+"""`cinnema transfer`: transfers the motion of a video to photographs."""
 
 import re
 from collections.abc import Iterator
@@ -29,11 +29,11 @@ class Transfer(ControlOptions, RenderingOptions, QueryOptions):
     """Video whose motion is transferred: a file or a folder of frames, of any size and frame rate,
     at least half a clip long."""
     keep: Literal["path", "residual"] | None = None
-    """What is kept of the motion. residual: nu, what the video's first frame does not determine.
-    path: the path of a robot's hand, and of nu what that does not determine. Default: path with
-    weights of a robot and no --end-point, else residual."""
+    """Part of the motion that is transferred. residual: nu, the part that the first frame does not
+    determine. path: the path of a robot's hand, and the part of nu that the path leaves open.
+    Default: path with weights of a robot and no --end-point, else residual."""
     output: Folder = Path("transferred")
-    """Folder to write to, made if missing. For sky.jpg and waves.mp4 these are the video
+    """Folder to write to, created if missing. For sky.jpg and waves.mp4 these are the video
     sky_like_waves_00.mp4, its JSON and nu, and sky_like_waves_grid.mp4 with both videos."""
 
     def run(self) -> int:
@@ -70,7 +70,7 @@ class Transfer(ControlOptions, RenderingOptions, QueryOptions):
 
 
 def tag_of(video: Path) -> str:
-    """Return the name of a video as it becomes a part of other files' names.
+    """Return the name of a video, for use in the names of other files.
 
     Raises:
         UserError: The name has no letter or digit.

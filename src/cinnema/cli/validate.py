@@ -16,7 +16,7 @@ from cinnema.core.files import check_output_folder, write_json
 
 @dataclass(frozen=True, kw_only=True)
 class Validate:
-    """Measure weights on validation scenes that they were not trained on, beside baselines.
+    """Measure weights and baselines on validation scenes that they were not trained on.
 
     The same metrics as `cinnema evaluate WEIGHTS FOLDER --only flow-error reconstruction samples
     likelihood sample-motion --parts`, on the crops that the recipe of landscape keeps for

@@ -1,1 +1,1 @@
-"""Blind pairs of videos: which of two does somebody choose, and how sure is that."""
+"""Blind pairwise comparison of videos, with exact binomial statistics."""

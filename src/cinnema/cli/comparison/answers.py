@@ -1,4 +1,4 @@
-"""Answers in a CSV file: a row each, on the disk before the next pair is shown."""
+"""Answers in a CSV file: one row each, written before the next pair is shown."""
 
 import csv
 import io
@@ -19,20 +19,20 @@ from cinnema.core.files import atomic_path, check_input_file
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """A row of the file.
+    """One answer, a row of the file.
 
     Attributes:
-        time: When, in UTC.
+        time: Time of the answer, in UTC.
         pair: Name of the pair.
-        left: Whether A or B was on the left.
-        right: Likewise.
-        chosen: Whether A or B was chosen.
-        milliseconds: From the start of both videos to the answer.
+        left: "A" or "B": the video on the left.
+        right: "A" or "B": the video on the right.
+        chosen: "A" or "B": the chosen video.
+        milliseconds: Time from the start of both videos to the answer.
         file_a: Folder and name of A's video.
-        file_b: Of B's.
-        sha256_a: Of its content.
-        sha256_b: Likewise.
-        question: What was asked.
+        file_b: Folder and name of B's video.
+        sha256_a: SHA-256 of A's video.
+        sha256_b: SHA-256 of B's video.
+        question: The question that was asked.
     """
 
     time: str
@@ -49,19 +49,19 @@ class Answer:
 
 
 _HEADER = tuple(field.name for field in fields(Answer))
-# All but what whoever answers adds.
+# All columns except those of the answer itself.
 _asked = attrgetter(*(n for n in _HEADER if n not in {"time", "chosen", "milliseconds"}))
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What answers say.
+    """A summary of answers.
 
     Attributes:
         a: Folder of A's videos.
-        b: Of B's.
-        share: How often A was chosen.
-        left: How often the left one was chosen, whatever it was.
+        b: Folder of B's videos.
+        share: Share of answers that chose A.
+        left: Number of answers that chose the video on the left.
     """
 
     a: str
@@ -70,7 +70,7 @@ class Summary:
     left: int
 
     def to_text(self) -> str:
-        """Return two sentences."""
+        """Return the summary as two sentences."""
         s = self.share
         if not s.total:
             return "There is no answer yet."
@@ -84,15 +84,16 @@ class Summary:
 class AnswerFile:
     """The answers to the trials of one comparison.
 
-    What is in the file already counts, so that a comparison goes on where it was left.
+    Existing answers in the file are kept, so that a comparison can be resumed.
 
     Args:
-        path: Of the CSV file, there already or not.
-        trials: In the order in which they are shown.
-        question: What is asked.
+        path: Path of the CSV file, which need not exist.
+        trials: The trials, in the order in which they are shown.
+        question: The question that is asked.
 
     Raises:
-        UserError: The file is of another comparison, no such file, or cannot be read or written.
+        UserError: The file is of another comparison, has another format, or cannot be read or
+            written.
     """
 
     def __init__(self, path: Path, trials: Sequence[Trial], *, question: str) -> None:
@@ -113,11 +114,11 @@ class AnswerFile:
         """Write the answer to the current trial.
 
         Args:
-            side: That was chosen.
-            milliseconds: That it took.
+            side: The chosen side.
+            milliseconds: Time that the answer took.
 
         Raises:
-            UserError: It cannot be written.
+            UserError: The file cannot be written.
         """
         assert self.current is not None
         trial = self._trials[self.current]
@@ -126,7 +127,7 @@ class AnswerFile:
         self.answers.append(answer)
 
     def undo(self) -> None:
-        """Take the last answer back.
+        """Remove the last answer.
 
         Raises:
             UserError: The file cannot be written.
@@ -135,7 +136,7 @@ class AnswerFile:
         self._rewrite(overwrite=True)
 
     def summary(self) -> Summary:
-        """Return what the answers say."""
+        """Return a summary of the answers."""
         return summarise(self.answers)
 
     def _resume(self) -> None:
@@ -154,12 +155,12 @@ class AnswerFile:
                 )
             seen.add(answer.pair)
         if not self._path.read_bytes().endswith(b"\n"):
-            self._rewrite(overwrite=True)  # without the row that was cut short
+            self._rewrite(overwrite=True)  # without the truncated row
 
     def _append_row(self, row: bytes) -> None:
         try:
-            # Not "a": it would make a file without its header, should somebody have removed it.
-            # Nor buffered: what did not fit would be written again when the file is closed.
+            # Not "a", which would create a file without a header if the file was removed.
+            # Unbuffered: data that did not fit would be written again when the file is closed.
             with self._path.open("r+b", buffering=0) as file:
                 end = file.seek(0, os.SEEK_END)
                 try:
@@ -171,8 +172,8 @@ class AnswerFile:
                     raise
         except OSError as error:
             raise UserError(
-                f"{self._path} cannot be written ({error.strerror}): free some space or mend its "
-                "rights, then answer again"
+                f"{self._path} cannot be written ({error.strerror}): free some space or correct "
+                "its permissions, then answer again"
             ) from error
 
     def _rewrite(self, *, overwrite: bool) -> None:
@@ -198,13 +199,13 @@ def _answer_to(trial: Trial, side: Side, *, milliseconds: int, question: str) ->
 
 
 def read_answers(path: Path) -> list[Answer]:
-    """Read a CSV file of answers; a last row that a crash cut short does not count.
+    """Read a CSV file of answers; a last row that a crash truncated is ignored.
 
     Args:
-        path: Of the file.
+        path: Path of the file.
 
     Raises:
-        UserError: It is missing, or holds anything else.
+        UserError: The file is missing, or is not a file of answers.
     """
     check_input_file(path, kind="a CSV file of answers")
     try:
@@ -214,13 +215,13 @@ def read_answers(path: Path) -> list[Answer]:
         return [_parsed(row) for row in _below_header(rows)]
     except (ValueError, csv.Error) as error:
         raise UserError(
-            f"{path} is no file of answers of `cinnema compare` ({error}): name another file"
+            f"{path} is not a file of answers of `cinnema compare` ({error}): name another file"
         ) from None
 
 
 def _below_header(rows: Sequence[Sequence[str]]) -> Sequence[Sequence[str]]:
     if not rows or tuple(rows[0]) != _HEADER:
-        raise ValueError("its first line is another one")
+        raise ValueError("its header is different")
     return rows[1:]
 
 
@@ -245,10 +246,10 @@ def _parsed(row: Sequence[str]) -> Answer:
 
 
 def summarise(answers: Sequence[Answer]) -> Summary:
-    """Return what answers say.
+    """Return a summary of answers.
 
     Args:
-        answers: Of one comparison.
+        answers: Answers of one comparison.
     """
     chosen = Counter(answer.chosen for answer in answers)
     folders = [

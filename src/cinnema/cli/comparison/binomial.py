@@ -1,24 +1,23 @@
-"""How sure a share of choices is: exact, for few choices as for many."""
+"""Exact binomial confidence intervals and tests of a share of choices."""
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-_HALVINGS = 60  # beyond what a double can tell
+_HALVINGS = 60  # bisections, more than double precision needs
 
 
 @dataclass(frozen=True)
 class Share:
-    """A share of choices and how sure it is.
+    """A share of choices, with its interval and p-value.
 
     Attributes:
-        chosen: How often it was chosen.
-        total: Of how many choices.
-        value: The share; NaN without a choice.
+        chosen: Number of choices in favour.
+        total: Number of choices.
+        value: The share, in [0, 1]; NaN without choices.
         low: Lower end of the exact 95 % interval (Clopper and Pearson).
-        high: Upper end.
-        p: Two-sided probability of a share at least as far from one half, if nothing but chance
-            chose.
+        high: Upper end of the interval.
+        p: Two-sided p-value: probability of a share at least as far from one half by chance.
     """
 
     chosen: int
@@ -32,12 +31,12 @@ class Share:
 def share_of(chosen: int, total: int, *, confidence: float = 0.95) -> Share:
     """Return a share with its exact interval: P(X >= chosen; low) = P(X <= chosen; high) = 2.5 %.
 
-    The interval never covers less than it says; each choice counts as independent of the others.
+    Coverage is at least the nominal one; choices are assumed to be independent.
 
     Args:
-        chosen: From 0 to `total`.
+        chosen: Number of choices in favour, from 0 to `total`.
         total: Number of choices.
-        confidence: Of the interval.
+        confidence: Nominal coverage of the interval, in (0, 1).
 
     Source:
         C. Clopper, E. Pearson, "The use of confidence or fiducial limits illustrated in the case
@@ -60,7 +59,7 @@ def share_of(chosen: int, total: int, *, confidence: float = 0.95) -> Share:
 
 
 def _crossing(is_above: Callable[[float], bool]) -> float:
-    """Where a property that small p lack and large p have begins."""
+    """Return the smallest p in [0, 1] for which a monotone predicate holds."""
     low, high = 0.0, 1.0
     for _ in range(_HALVINGS):
         middle = (low + high) / 2

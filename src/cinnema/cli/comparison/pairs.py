@@ -1,4 +1,4 @@
-"""Which videos stand side by side, in which order, and which of them on the left."""
+"""Pairing of the videos of two folders, with random order and sides."""
 
 import random
 import re
@@ -14,10 +14,10 @@ Letter = Literal["A", "B"]
 Side = Literal["left", "right"]
 
 MIME_TYPES = {".mp4": "video/mp4", ".webp": "image/webp", ".gif": "image/gif"}
-"""What every browser plays, by suffix."""
+"""MIME types of formats that every browser plays, by suffix."""
 
 _OTHER_VIDEOS = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mpeg", ".mpg", ".webm", ".wmv"})
-_OVERVIEW = "_grid"  # what `cinnema animate` writes beside the videos: all of them in one
+_OVERVIEW = "_grid"  # suffix of the grids that `cinnema animate` writes beside the videos
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class Clip:
 
     Attributes:
         path: The file.
-        name: Folder and file, with as many folders around it as tell A's from B's.
-        sha256: Of its content.
+        name: Path with as many parent folders as distinguish A's videos from B's.
+        sha256: SHA-256 of the file.
     """
 
     path: Path
@@ -43,7 +43,7 @@ class Trial:
         pair: Name of the pair.
         a: The video of the first folder.
         b: The video of the second.
-        left: Which of them is on the left.
+        left: "A" or "B": the video on the left.
     """
 
     pair: str
@@ -53,7 +53,7 @@ class Trial:
 
     @property
     def right(self) -> Letter:
-        """Which of them is on the right."""
+        """The video on the right: "A" or "B"."""
         return "B" if self.left == "A" else "A"
 
     def letter(self, side: Side) -> Letter:
@@ -70,8 +70,8 @@ class Plan:
     """A comparison.
 
     Attributes:
-        trials: In the order in which they are shown.
-        remarks: What whoever runs it should know: how pairs were found, what gives videos away.
+        trials: The trials, in the order in which they are shown.
+        remarks: Remarks for the experimenter: how pairs were found, what reveals A and B.
     """
 
     trials: tuple[Trial, ...]
@@ -79,21 +79,21 @@ class Plan:
 
 
 def plan_comparison(a: Path, b: Path, *, seed: int = 0, most: int | None = None) -> Plan:
-    """Pair the videos of two folders, and shuffle.
+    """Pair the videos of two folders in random order.
 
     Videos of the same name (without suffix) are a pair; if no name is in both folders, videos are
     paired in natural order. A is on the left in half of all pairs. The same seed gives the same
-    order and sides, and a smaller `most` the first of them.
+    order and sides, and a smaller `most` gives the first of them.
 
     Args:
         a: First folder.
         b: Second folder.
-        seed: Of the order and the sides.
-        most: Pairs at most; all if None.
+        seed: Seed of the order and the sides.
+        most: Largest number of pairs; all if None.
 
     Raises:
-        UserError: A folder is missing, is the other one, or holds no video; a video is one that
-            browsers do not play; there is no pair.
+        UserError: A folder is missing or contains no video, both are the same, a format is not
+            playable in browsers, or there is no pair.
     """
     if most is not None and most < 1:
         raise UserError(f"--pairs must be at least 1, got {most}")
@@ -114,13 +114,13 @@ def plan_comparison(a: Path, b: Path, *, seed: int = 0, most: int | None = None)
 
 
 def videos_in(folder: Path) -> list[Path]:
-    """Return the videos of a folder in natural order; other files, and grids, are passed over.
+    """Return the videos of a folder in natural order; other files, and grids, are ignored.
 
     Args:
-        folder: The folder; those inside it are not entered.
+        folder: The folder; its sub-folders are not searched.
 
     Raises:
-        UserError: It cannot be listed, or holds no video, or one that browsers do not play.
+        UserError: The folder cannot be listed, has no video, or one that browsers do not play.
     """
     try:
         files = sorted((f for f in folder.iterdir() if f.name[0] != "."), key=_natural_order)
@@ -177,7 +177,7 @@ def _by_name(files: Sequence[Path]) -> dict[str, Path]:
 
 
 def _labels(a: Path, b: Path) -> tuple[str, str]:
-    """The ends of both paths, as short as they can be and differ."""
+    """Return the shortest ends of both paths that differ."""
     parts_a, parts_b = a.resolve().parts, b.resolve().parts
     longest = max(len(parts_a), len(parts_b))
     length = next(n for n in range(1, longest + 1) if parts_a[-n:] != parts_b[-n:])
@@ -192,10 +192,10 @@ def check_playable(file: Path) -> Path:
     """Return a video if it can be read, and played by browsers.
 
     Args:
-        file: One of `MIME_TYPES`.
+        file: A file with a suffix in `MIME_TYPES`.
 
     Raises:
-        UserError: It is damaged, or an mp4 that is not H.264.
+        UserError: The file is damaged, or is an mp4 that is not H.264.
     """
     from cinnema.media.videos import iterate_frames
 
@@ -213,7 +213,7 @@ def check_playable(file: Path) -> Path:
 
 
 def _giveaways(trials: Sequence[Trial]) -> list[str]:
-    """What tells A from B without a look at the motion."""
+    """Return remarks on differences that reveal A and B apart from the motion."""
     remarks = []
     formats = [{clip.path.suffix.lower() for clip in clips} for clips in _sides(trials)]
     if formats[0] != formats[1]:

@@ -1,4 +1,4 @@
-"""The page and its videos, for browsers on this machine alone."""
+"""A web server for the page and its videos, for browsers on the same machine."""
 
 import json
 import threading
@@ -14,15 +14,15 @@ from cinnema.cli.comparison.pairs import MIME_TYPES, Side, Trial
 from cinnema.core.errors import UserError
 
 _HOST = "127.0.0.1"
-_MOST_BYTES = 1000  # of an answer
+_MOST_BYTES = 1000  # largest size of a request's body
 _POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
     "connect-src 'self'; img-src blob:; media-src blob:"
 )
 
 
-class Refusal(Exception):  # noqa: N818 - an answer, no error of this program
-    """What the browser is told instead of what it wanted."""
+class Refusal(Exception):  # noqa: N818 - a response, not an error
+    """An HTTP error response: status and message."""
 
     def __init__(self, status: HTTPStatus, reason: str) -> None:
         super().__init__(reason)
@@ -30,15 +30,15 @@ class Refusal(Exception):  # noqa: N818 - an answer, no error of this program
 
 
 class ComparisonServer(ThreadingHTTPServer):
-    """Shows trials one after the other and writes the answers down.
+    """Shows trials one after the other and records the answers.
 
-    The addresses of videos are numbers and sides: they do not tell which is which.
+    URLs of videos consist of trial number and side, which do not reveal the folder.
 
     Args:
-        trials: In the order in which they are shown.
-        answers: Of these trials.
-        question: What is asked.
-        port: To listen at; 0 takes a free one.
+        trials: The trials, in the order in which they are shown.
+        answers: File of the answers to these trials.
+        question: The question that is asked.
+        port: Port to listen on; 0 chooses a free one.
 
     Raises:
         UserError: The port is taken or not allowed.
@@ -60,27 +60,27 @@ class ComparisonServer(ThreadingHTTPServer):
             super().__init__((_HOST, port), _Handler)
         except (OSError, OverflowError) as error:
             raise UserError(
-                f"port {port} cannot be had ({error}): choose another one, or leave --port out "
+                f"port {port} is not available ({error}): choose another one, or leave --port out "
                 "for one that is free"
             ) from None
 
     @property
     def url(self) -> str:
-        """Where browsers find the page."""
+        """URL of the page."""
         return f"http://{_HOST}:{self.server_port}/"
 
     def state(self) -> dict[str, Any]:
-        """Return what the page shows next; which folder is which only when all is answered."""
+        """Return the state for the page; folders are revealed once all trials are answered."""
         with self._lock:
             return self._state()
 
     def answer(self, trial: int, side: Side, *, milliseconds: int) -> dict[str, Any]:
-        """Write an answer down and return the new state.
+        """Record an answer and return the new state.
 
         Args:
-            trial: That the answer is to; only the current one is taken, and only once.
-            side: That was chosen.
-            milliseconds: That it took.
+            trial: Index of the answered trial, which must be the current one.
+            side: The chosen side.
+            milliseconds: Time that the answer took.
 
         Raises:
             Refusal: The trial is not the current one.
@@ -93,10 +93,10 @@ class ComparisonServer(ThreadingHTTPServer):
             return self._state()
 
     def undo(self) -> dict[str, Any]:
-        """Take the last answer back and return the new state.
+        """Remove the last answer and return the new state.
 
         Raises:
-            Refusal: There is none.
+            Refusal: There is no answer.
             UserError: The file cannot be written.
         """
         with self._lock:
@@ -106,7 +106,7 @@ class ComparisonServer(ThreadingHTTPServer):
             return self._state()
 
     def video(self, trial: int, side: Side) -> tuple[str, bytes]:
-        """Return the type and the content of a video."""
+        """Return the MIME type and the content of a video."""
         path = self._trials[trial].clip(side).path
         return MIME_TYPES[path.suffix.lower()], path.read_bytes()
 
@@ -139,11 +139,11 @@ class _Handler(BaseHTTPRequestHandler):
         self._respond(self._get)
 
     def do_POST(self) -> None:
-        """Take an answer, or take one back."""
+        """Record an answer, or undo one."""
         self._respond(self._post)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name there
-        """Say nothing: the terminal is for what the user should know."""
+        """Log nothing, to keep the terminal readable."""
 
     def _get(self) -> tuple[str, bytes]:
         match self.path.strip("/").split("/"):
@@ -162,7 +162,7 @@ class _Handler(BaseHTTPRequestHandler):
         except IndexError:
             raise Refusal(HTTPStatus.NOT_FOUND, "there is no such pair") from None
         except OSError:
-            raise Refusal(HTTPStatus.NOT_FOUND, "the video is no longer there") from None
+            raise Refusal(HTTPStatus.NOT_FOUND, "the video no longer exists") from None
 
     def _post(self) -> tuple[str, bytes]:
         values = self._received()
@@ -177,12 +177,12 @@ class _Handler(BaseHTTPRequestHandler):
         return _json(self.server.answer(trial, side, milliseconds=milliseconds))
 
     def _received(self) -> dict[str, Any]:
-        """The JSON object that was sent."""
+        """Return the JSON object in the request's body."""
         length = self.headers.get("Content-Length", "")
-        # A page of another site cannot send this type without asking first.
+        # A page of another site cannot send this content type without a preflight request.
         is_json = self.headers.get("Content-Type") == "application/json"
         if not is_json or not length.isdecimal() or int(length) > _MOST_BYTES:
-            self.close_connection = True  # what was sent stays unread
+            self.close_connection = True  # the body stays unread
             raise Refusal(HTTPStatus.BAD_REQUEST, "send a small JSON object")
         try:
             values = json.loads(self.rfile.read(int(length)))
@@ -202,11 +202,11 @@ class _Handler(BaseHTTPRequestHandler):
         except UserError as error:
             kind, content = _json({"error": str(error)})
             status = HTTPStatus.INTERNAL_SERVER_ERROR
-        with suppress(ConnectionError):  # the browser has left
+        with suppress(ConnectionError):  # the browser closed the connection
             self._send(status, kind, content)
 
     def _check_host(self) -> None:
-        """Refuse what a page of another site made a browser send under that site's name."""
+        """Refuse requests with a foreign Host header (DNS rebinding)."""
         names = {f"{name}:{self.server.server_port}" for name in (_HOST, "localhost")}
         if self.headers.get("Host") not in names:
             self.close_connection = True
