@@ -70,7 +70,7 @@ class _Training(RecipeChoice):
     """Write the numbers for TensorBoard as well, into each training's folder."""
     device: Device = "auto"
     """Device to compute on; auto takes a GPU if there is one. Under torchrun each process gets a
-    GPU of its own."""
+    separate GPU."""
     threads: int | None = None
     """Threads on the CPU; by default as many as there are cores."""
 

@@ -52,7 +52,7 @@ class TrainPaper:
     """Number of processes that prepare batches."""
     device: Device = "auto"
     """Device to compute on; auto takes a GPU if there is one. Under torchrun each process gets a
-    GPU of its own."""
+    separate GPU."""
     threads: int | None = None
     """Threads on the CPU; by default as many as there are cores."""
 

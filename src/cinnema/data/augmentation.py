@@ -122,7 +122,7 @@ class Variation:
     def frames(
         self, frames: UInt8[np.ndarray, "t h w 3"], *, size: int
     ) -> UInt8[np.ndarray, "t s s 3"]:
-        """Return the frames resized, cropped, mirrored and recoloured, all alike.
+        """Return the frames resized, cropped, mirrored and recoloured, all in the same way.
 
         Args:
             frames: Frames of one clip, RGB; the aspect ratio is not kept.
@@ -144,7 +144,7 @@ class Variation:
 
         Args:
             value: The control of the original clip, over the frames of the window.
-            control: What the value means.
+            control: Description of the control.
             size: Width and height of the new frames in pixels.
         """
         if control.kind == "velocity" and control.unit == _PICTURE_SIZES:

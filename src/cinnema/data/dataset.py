@@ -215,8 +215,8 @@ def open_dataset(
     A folder of videos may contain files, animated pictures, arrays and folders of frames, at any
     depth (`cinnema.data.sources.folder.Folder`). Its clips keep their shape, up to 360 pixels high,
     and are encoded without loss. Some source videos are held out for validation and testing, or
-    the ends of videos if there are fewer than three; `manifest.notes` says so. If a file changes,
-    the folder is packed again.
+    the ends of videos if there are fewer than three; `manifest.notes` states this. If a file
+    changes, the folder is packed again.
 
     Args:
         path: A folder written by `cinnema data`, or a folder of videos.

@@ -130,7 +130,7 @@ class BatchLoader(Generic[_T]):
         """Continue from another loader's position; batch size and number of ranks may differ.
 
         Args:
-            state: What `state_dict` returned, on any rank.
+            state: State from `state_dict` of any rank.
 
         Raises:
             UserError: The state is not valid.

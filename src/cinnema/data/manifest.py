@@ -227,7 +227,7 @@ class ShardPlan:
         file: File name in the folder: "train-00003.npz".
         name: Name of the data set.
         size: Width and height of the frames in pixels; None if clips keep their own.
-        encoding: How pictures are stored.
+        encoding: Format of pictures: "png", "jpeg", "webp" or "raw".
         control: Description of the control's track; None if there is no control.
         clips_per_shard: Number of clips at which a shard counts as full.
         settings: The source's settings, as JSON values.
@@ -254,7 +254,7 @@ class ShardIndex(Document):
     """The index of a shard, stored in it as the member `index`.
 
     Attributes:
-        encoding: How pictures are stored.
+        encoding: Format of pictures: "png", "jpeg", "webp" or "raw".
         size: Width and height of the frames in pixels; None if clips state their own.
         tracks: Number of values per frame of each track, by name.
         clips: The clips, in the order of the shard.
@@ -279,7 +279,7 @@ class Manifest(Document):
     Attributes:
         name: Name of the data set: "bair", "push".
         size: Width and height of the frames in pixels; None if clips state their own.
-        encoding: How pictures are stored.
+        encoding: Format of pictures: "png", "jpeg", "webp" or "raw".
         control: Description of the control's track; None if there is no control.
         settings: Everything that determined the clips, as JSON values.
         tracks: Number of values per frame of each track, by name; every clip has all of them.

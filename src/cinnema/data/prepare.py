@@ -85,7 +85,7 @@ def prepare(
     Args:
         source: Source of the clips.
         folder: Folder of the packed data set; created if missing.
-        encoding: How pictures are stored.
+        encoding: Format of pictures: "png", "jpeg", "webp" or "raw".
         workers: Processes on this machine, at least 1, with one thread each. 1 works in this
             process; more are started, so a script that calls this must do so below
             `if __name__ == "__main__"`.

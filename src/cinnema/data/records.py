@@ -163,6 +163,6 @@ class ClipSource(Protocol):
     def read(self, item: Item) -> Iterator[RawClip | BadRecord]:
         """Yield the clips of one item, a `BadRecord` in place of each that cannot be read.
 
-        The same item yields the same clips, to the bit, whatever was read before.
+        The same item yields the same clips, to the bit, independent of earlier reads.
         """
         ...

@@ -392,7 +392,7 @@ class Shard:
 
     Attributes:
         path: The file.
-        encoding: How pictures are stored.
+        encoding: Format of pictures: "png", "jpeg", "webp" or "raw".
 
     Raises:
         UserError: The file is missing, truncated, compressed, or not a shard; one of its

@@ -132,7 +132,7 @@ class WithWind:
         >>> from cinnema.simulators.sky import Skies
         >>> WithWind(Skies(10))
         Traceback (most recent call last):
-        cinnema.core.errors.UserError: the source sky has the control wind already: use it as it is
+        cinnema.core.errors.UserError: the source sky has the control wind already: do not add it
     """
 
     source: ClipSource
@@ -142,8 +142,7 @@ class WithWind:
         control = self.source.control
         if control is not None and control.name == WIND.name:
             raise UserError(
-                f"the source {self.source.name} has the control {WIND.name} already: "
-                "use it as it is"
+                f"the source {self.source.name} has the control {WIND.name} already: omit WithWind"
             )
 
     @property

@@ -159,7 +159,7 @@ class Features:
         """Return the features of clips, in float32 on the CPU.
 
         Args:
-            videos: At least one; all of one shape.
+            videos: Clips of one shape, at least one.
         """
         return torch.from_numpy(np.stack([self._of(video) for video in videos]))
 

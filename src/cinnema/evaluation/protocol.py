@@ -66,7 +66,8 @@ class RealClip:
         shared_start: Identifier that clips with the same first frame share; None if unique.
         flow: Backward optical flow of frames 1..T to x0 as block means, in picture widths (x) and
             heights (y), where it has been computed before.
-        motion: The longest displacement over the clip in each cell of a grid, in pixels, likewise.
+        motion: The longest displacement over the clip in each cell of a grid, in pixels, where it
+            has been computed before.
     """
 
     start: Start
@@ -228,7 +229,7 @@ class PackedClips(ClipSet):
         )
 
     def other_futures(self) -> Mapping[str, Sequence[Start]]:
-        """Return the other clips of the data set that go on from the same first frame.
+        """Return the other clips of the data set that continue the same first frame.
 
         They come in the manifest's order, cyclically from the clip after the start's own, so
         that the clips of a start do not all have the same one first. Windows that do not begin
@@ -442,7 +443,7 @@ def choose_starts(
 
     Args:
         dataset: Packed clips.
-        protocol: From `choose_protocol`.
+        protocol: A protocol from `choose_protocol`.
         split: Split that the clips are of.
         num_frames: T of the model: windows have T + 1 frames.
         most: Largest number of starts; defaults to what the paper has, else to all.

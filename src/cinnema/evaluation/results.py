@@ -66,7 +66,7 @@ class Column:
 
     Attributes:
         name: Short name, unique in an evaluation: "FVD", "LPIPS (VGG16)".
-        better: Which values are better.
+        better: Which values are better: "lower", "higher" or "real" (near the real clips').
         unit: Its unit, as "dB"; empty for numbers without one.
         digits: Number of digits after the decimal point in tables.
         about: Description: of what, by which network, in which range.
@@ -357,7 +357,7 @@ def _targets(evaluation: Evaluation) -> Iterator[str]:
 
 
 def _missing(evaluation: Evaluation) -> dict[str, str]:
-    """Each reason once, under the names of all columns that it stands in."""
+    """Each reason once, under the names of all of its columns."""
     columns: dict[str, list[str]] = {}
     for row in evaluation.rows:
         for name, cell in row.cells.items():

@@ -130,7 +130,7 @@ def evaluate_model(
     Args:
         model: The model; moved to the device and set to evaluation.
         dataset: Packed clips; frames of another size than the model's are stretched to it.
-        backbones: Networks from `find_backbones`: a column whose network is missing says so.
+        backbones: Networks from `find_backbones`: a column whose network is missing states it.
         settings: Settings; defaults to `EvaluationSettings()`.
         training: Data whose split train priors are fitted to; defaults to `dataset`.
         reader: Returns the network that reads end points, for task metrics of robots.

@@ -88,7 +88,7 @@ def _rows(baselines: Sequence[Baseline], metrics: Sequence[Metric]) -> list[Row]
 
 
 def _cells(row: str, metrics: Sequence[Metric]) -> dict[str, Cell]:
-    """Return a row's cells; the reason of a missing column stands in the row of the model alone."""
+    """Return a row's cells; the reason of a missing column is in the model's row only."""
     return {
         name: cell
         for metric in metrics

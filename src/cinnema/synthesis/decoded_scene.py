@@ -104,7 +104,7 @@ def join_clips(
     Args:
         video: The frames so far.
         clip: The frames that follow.
-        overlap: Number of frames of the fade; 0 appends the clip as it is.
+        overlap: Number of frames of the fade; 0 appends the clip without a fade.
     """
     if not overlap:
         return torch.cat([video, clip])

@@ -34,7 +34,7 @@ def slerp(a: Float[Tensor, " z"], b: Float[Tensor, " z"], share: float) -> Float
     Args:
         a: The residual at share 0.
         b: The residual at share 1.
-        share: From 0 to 1.
+        share: Position between a and b, from 0 to 1.
 
     Raises:
         UserError: a and b have opposite directions, so that no arc is the shortest.

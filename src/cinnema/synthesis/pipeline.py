@@ -109,7 +109,7 @@ class Pipeline:
     ) -> list[Video]:
         """Return several videos of a photograph; the frames of all of them are in memory.
 
-        Sample i of a seed is the same, to the bit, whatever `num_samples` is.
+        Sample i of a seed does not depend on `num_samples`, to the bit.
 
         A warping model warps the photograph itself. Other models decode frames at their own size,
         which are resized to `size`; `settings["note"]` then states this, and some options are
@@ -343,7 +343,7 @@ class Pipeline:
         Args:
             image: The photograph, as in `animate`.
             start: First motion: index of a sample of the seed, from 0, or a motion as in `animate`.
-            end: Last motion, likewise.
+            end: Last motion: index of a sample of the seed, from 0, or a motion as in `animate`.
             steps: Number of videos, both ends included, from 2 to 100.
             seed: Seed of ends that are indices.
             eta: Control of all videos. Defaults to interpolating between the controls of the ends.

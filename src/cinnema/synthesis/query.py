@@ -55,7 +55,7 @@ def read_query(
     is shorter than the clip, but at least half as long, is slowed down to fit. Folders of frames
     and arrays have no frame rate, so every frame is taken unless `fps` is given; for a model
     without a frame rate, every frame of any video is taken. Frames are resized to the model's
-    square whatever their aspect ratio, as photographs are.
+    square without keeping their aspect ratio, like photographs.
 
     Args:
         video: A video file, a folder of frames, an .npy array, or a video that was read.

@@ -34,7 +34,7 @@ class RequestOptions(TypedDict, total=False):
         temperature: Factor on nu.
         motion_strength: Factor on the flow.
         size: Size of the frames.
-        loop: How the video repeats.
+        loop: How the video repeats: "none", "pingpong" or "crossfade".
         extension: How the video continues after one clip.
         keep_still: Mask of regions that must not move.
     """
@@ -61,7 +61,7 @@ class Request:
         temperature: Factor on nu, at least 0; 0 gives the same motion for all seeds.
         motion_strength: Factor on the flow, at least 0; 1 moves as in the training data.
         size: Size of the frames: "native", "model", or (width, height) in pixels.
-        loop: How the video repeats, see `Loop`.
+        loop: How the video repeats: "none", "pingpong" (forwards and backwards) or "crossfade".
         extension: How the video continues after one clip, see `Extension`; not with a loop.
         keep_still: Mask of regions that must not move: a picture file of the photograph's size,
             white where nothing may move, or an array (height, width); None if everything may move.

@@ -113,7 +113,7 @@ class Discriminators:
     A training step renders frames, adds `generator_losses` to its own losses, calls `backward` on
     their sum, and then calls `update` with the same frames. Only then may it move the decoder, so
     that losses that are not finite are noticed before any weight has changed. Discriminators
-    compute in float32, whatever the decoder does, as the penalties are second derivatives.
+    always compute in float32, as the penalties are second derivatives.
 
     Args:
         config: Discriminators and their training.

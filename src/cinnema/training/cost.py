@@ -171,7 +171,7 @@ def estimate(
         batch: A batch of clips.
         schedule: Schedule of the training.
         folder: Folder of the run, which is checked and not changed.
-        device: Where the step computes.
+        device: Device of the step.
         first: Number of the first step: large enough that all networks are trained in it.
         epoch: Epoch of the steps; as large as that requires.
         drawn_per_second: Clips per second that one worker prepares; None if that is not slow.
@@ -211,7 +211,7 @@ def measure(
     Args:
         take: Function that takes step number n, from 0. The first is a warm-up, unless slow.
         batch_size: Clips per step.
-        device: Where the step computes.
+        device: Device of the step.
     """
     kept: dict[int, int] = {}
 

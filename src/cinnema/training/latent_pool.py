@@ -88,7 +88,7 @@ def encode(
     """Encode clips on the device of stage 1.
 
     Args:
-        stage1: In evaluation mode.
+        stage1: Stage 1 in evaluation mode.
         x0: First frames, in [-1, 1].
         flow: Backward flow to them, in image widths and heights.
         moving: Motion mask: 1 where something moves during the clip, 0 elsewhere.

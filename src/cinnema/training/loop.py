@@ -58,7 +58,7 @@ class Schedule:
 
 
 class Position(NamedTuple):
-    """Where a step lies in its training.
+    """The position of a step in its training.
 
     Attributes:
         number: Number of the step, from 0.
@@ -124,7 +124,7 @@ class Step(ABC, Generic[_Batch]):
 
         Args:
             batch: This rank's clips, on any device.
-            position: Where the step lies in the training.
+            position: Position of the step in the training.
 
         Returns:
             Weighted losses by name, means over all ranks.
@@ -270,7 +270,7 @@ def fit(
 def _advance(
     run: TrainingRun, step: Step[_Batch], batches: Batches[_Batch], schedule: Schedule
 ) -> None:
-    """Take a step, count its clips, and record its losses where they are due."""
+    """Take a step, count its clips, and record its losses at the set interval."""
     batch, number = next(batches), run.clips // schedule.batch_size
     position = Position(number, epoch=_epoch(run, schedule), progress=run.progress)
     try:

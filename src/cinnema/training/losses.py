@@ -86,7 +86,7 @@ def random_windows(
 
     Args:
         a: Images.
-        b: As many images of the same size.
+        b: Images to compare with, of the same shape.
         size: Side of the window in pixels; images that are no larger are returned whole.
         generator: Draws the position.
     """

@@ -112,7 +112,7 @@ class TensorBoardLog:
 def plot_metrics(folder: Path) -> Path | None:
     """Plot all numbers of a run against the clips seen, into `metrics.png` in its folder.
 
-    Without matplotlib nothing is drawn, and one line on standard error says so.
+    Without matplotlib nothing is drawn, and a note is printed on standard error.
 
     Args:
         folder: Folder of the run.

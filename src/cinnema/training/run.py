@@ -246,7 +246,7 @@ def require_same_run(folder: Path, *, config: Mapping[str, Any]) -> None:
 
     Args:
         folder: Folder of the run, which need not exist.
-        config: As of `TrainingRun`.
+        config: Configuration of the run as JSON values, as for `TrainingRun`.
 
     Raises:
         UserError: As `TrainingRun`.

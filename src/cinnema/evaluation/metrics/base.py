@@ -44,7 +44,7 @@ class Task:
     Attributes:
         model: The model in evaluation mode, on `device`.
         clips: The clips that it is evaluated on.
-        protocol: Which frames are compared.
+        protocol: The pairing of generated and real frames.
         training: Training clips and priors fitted to them, where there are any.
         no_training: Reason why there are no training clips; else empty.
         training_clips: Clips of the split train, where there are any.

@@ -41,7 +41,7 @@ class FrechetDistance(Metric):
 
     Args:
         features: Features of clips.
-        columns: From `frechet_columns`.
+        columns: Columns from `frechet_columns`.
         is_main: Whether to add the extrapolation, the kernel distance and coverage.
     """
 
@@ -157,7 +157,7 @@ class FrameFrechetDistance(FrechetDistance):
 
     Args:
         features: Features of clips: those of each frame, one after the other.
-        columns: From `frechet_columns`.
+        columns: Columns from `frechet_columns`.
         dim: Length of the features of one frame.
     """
 

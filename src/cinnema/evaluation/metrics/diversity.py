@@ -33,7 +33,7 @@ class ClipDiversity(MeanMetric):
 
     Args:
         features: Features of clips.
-        column: From `diversity_column`.
+        column: A column from `diversity_column`.
         factor: Factor on the number; 1000 for DTDB's I3D in the paper.
     """
 

@@ -41,8 +41,8 @@ def make_axis(
 ) -> Axis:
     """Return an axis that covers all numbers.
 
-    It starts at 0 where they are all positive and reach far down towards it: a difference between
-    curves then looks as large as it is.
+    It starts at 0 if all numbers are positive and the smallest is near 0, so that differences are
+    shown in proportion.
 
     Args:
         numbers: Values to cover; those that are not finite are ignored.

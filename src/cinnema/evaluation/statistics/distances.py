@@ -198,7 +198,7 @@ def kernel_estimate(
         x: Features of one set.
         y: Features of the other set.
         x_clusters: Number of each row's source video, the same numbers in both sets.
-        y_clusters: Likewise, of `y`.
+        y_clusters: Number of the source video of each row of `y`.
         seed: Seed of the resampling.
 
     Raises:
