@@ -100,7 +100,7 @@ def test_the_length_may_be_given_in_seconds(pipe: Pipeline, photograph: Photogra
     assert len(video.frames) == 3
     (long,) = pipe.extend(photograph(24, 32), num_samples=1, seconds=0.5, fps=6)
     assert len(long.frames) == 3
-    with pytest.raises(UserError, match="leave one out"):
+    with pytest.raises(UserError, match="omit one of them"):
         pipe(photograph(24, 32), seconds=1, num_frames=8)
     with pytest.raises(UserError, match="seconds"):
         pipe(photograph(24, 32), seconds=0)

@@ -142,7 +142,7 @@ class WithWind:
         control = self.source.control
         if control is not None and control.name == WIND.name:
             raise UserError(
-                f"the source {self.source.name} has the control {WIND.name} already: omit WithWind"
+                f"the source {self.source.name} has the control {WIND.name} already: do not add it"
             )
 
     @property
