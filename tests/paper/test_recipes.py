@@ -199,7 +199,7 @@ def test_the_command_trains_and_run_again_goes_on(
         (["dtdb"], "dtdb has a recipe for each texture"),
         (["iper", "--texture", "fire"], "--texture is an option of dtdb, not of iper"),
         (["landscape", "--control"], "--control is an option of bair, not of landscape"),
-        (["bair"], "contains no packed clips"),
+        (["bair"], "contains no video"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(
