@@ -129,7 +129,7 @@ class Variation:
             size: New width and height in pixels.
         """
         frames = self._crop(frames, size)
-        # All frames stacked into one tall picture, as mirroring and colours act on each row alone.
+        # All frames stacked into one tall picture: mirroring and colours act row by row.
         tall = np.ascontiguousarray(frames).reshape(-1, size, 3)
         if self.mirrored:
             tall = cv2.flip(tall, 1).astype(np.uint8, copy=False)

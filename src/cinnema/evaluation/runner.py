@@ -133,7 +133,7 @@ def evaluate_model(
         backbones: Networks from `find_backbones`: a column whose network is missing states it.
         settings: Settings; defaults to `EvaluationSettings()`.
         training: Data whose split train priors are fitted to; defaults to `dataset`.
-        reader: Returns the network that reads end points, for task metrics of robots.
+        reader: Returns the network that predicts end points, for task metrics of robots.
         against: Another model; metrics that support it report paired differences.
         sha256: SHA-256 of the model's file, for the record.
         cache: Cache of features between runs.

@@ -31,7 +31,7 @@ from cinnema.training.losses import (
 from cinnema.training.run import Stateful
 
 _NETWORKS = {"spatial": SpatialDiscriminator, "temporal": TemporalDiscriminator}
-# Typical norms are well below; second derivatives, of the penalties, can rarely be huge.
+# Typical norms are well below; gradients of the penalties, second derivatives, rarely are huge.
 _LARGEST_GRADIENT = 10.0
 
 Share = Annotated[float, Field(ge=0, lt=1)]

@@ -50,7 +50,8 @@ class Task:
         training_clips: Clips of the split train, where there are any.
         backbones: Feature networks that were found, by name.
         cache: Cache of features; None keeps them in memory only.
-        reader: Returns the network that reads end points, trained if necessary; None without.
+        reader: Returns the network that predicts end points, which may be trained first; None if
+            there is none.
         device: Device that networks compute on.
         num_samples: K, number of futures of each start.
         seed: Seed of all draws.
