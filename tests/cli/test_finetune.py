@@ -58,7 +58,7 @@ def test_clips_become_weights_that_animate(
     [
         (["-o", "mine.pt"], "--output must end in .safetensors, got mine.pt"),
         (["-o", "m.safetensors", "--minutes", 0], "the options: minutes does not fit Finetuning"),
-        (["-o", "m.safetensors", "--motion.rate", 1], "Unrecognized options: --motion.rate"),
+        (["-o", "m.safetensors", "--motion.rate", 1], "there is no field --motion.rate"),
         (["-o", "m.safetensors", "--speed", 0.5], "it is --slow-motion"),
         (["-o", "m.safetensors", "--clips", "."], "it is --data"),
     ],

@@ -78,7 +78,7 @@ def test_a_file_can_add_discriminators_and_replaces_tables_and_lists() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--motion.clip", 5], "--motion.clip, 5 Perhaps you meant: --motion.clips"),
+        (["--motion.clip", 5], r"no field --motion.clip: did you mean --motion.clips\?"),
         (["--motion.clips", "many"], "Error parsing --motion.clips"),
         (["--motion.clips", 0], "motion: clips Input should be greater than or equal to 1"),
         (["--flow.z-dim", 32], "flow.z_dim must be stage1.z_dim, 64, got 32"),

@@ -7,15 +7,16 @@ apart from the command's own options, by tyro over the recipe's type, once the r
 import io
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import redirect_stderr
+from dataclasses import fields as dataclass_fields
 from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import tyro
 
-from cinnema.core.errors import UserError
+from cinnema.core.errors import UserError, suggestion
 
 _Config = TypeVar("_Config")
 
@@ -82,14 +83,20 @@ def with_fields(
     errors = io.StringIO()
     try:
         with redirect_stderr(errors):
-            return tyro.cli(
+            changed, unknown = tyro.cli(
                 type(config),
                 default=config,
                 args=list(fields),
+                return_unknown_args=True,
                 config=(tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands),
             )
     except SystemExit as error:
         raise UserError(_sentence(errors.getvalue())) from error
+    if unknown:
+        name = unknown[0].partition("=")[0]
+        hint = suggestion(name, _options(config)) or "--dry-run prints all fields"
+        raise UserError(f"there is no field {name}: {hint}")
+    return changed
 
 
 def read_fields(file: Path) -> dict[str, Any]:
@@ -111,6 +118,16 @@ def read_fields(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{file} must hold an object of fields, as {{...}}: correct it")
     return content
+
+
+def _options(config: object, prefix: str = "--") -> Iterator[str]:
+    """Yield the fields of a configuration as options, with those of the configurations in it."""
+    for field in dataclass_fields(config):  # type: ignore[arg-type]
+        name, inner = f"{prefix}{field.name.replace('_', '-')}", getattr(config, field.name)
+        if is_dataclass(inner):
+            yield from _options(inner, f"{name}.")
+        else:
+            yield name
 
 
 def _merged(config: Any, values: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ANN401 - dataclasses

@@ -11,7 +11,7 @@ from importlib import import_module
 
 from cinnema import __version__
 from cinnema.cli.console import DONE, USER_MISTAKE, exit_code_of
-from cinnema.core.errors import UserError
+from cinnema.core.errors import UserError, suggestion
 
 COMMANDS = {
     "animate": "animate.Animate",
@@ -106,8 +106,6 @@ def _command(arguments: list[str]) -> tuple[str, list[str]]:
 
 
 def _nearest(group: str, word: str) -> str:
-    from cinnema.cli.parser import suggestion
-
     full = {command.split()[-1]: command for command in COMMANDS}
     full |= {command.split()[0]: command.split()[0] for command in COMMANDS}
     names = {last: command for last, command in full.items() if command.startswith(group)}

@@ -2,7 +2,6 @@
 
 import ast
 import dataclasses
-import difflib
 import inspect
 import io
 import re
@@ -23,7 +22,7 @@ from tyro.constructors import (
 )
 
 from cinnema.cli.fields import split_fields
-from cinnema.core.errors import UserError
+from cinnema.core.errors import UserError, suggestion
 
 _Command = TypeVar("_Command")
 
@@ -75,13 +74,6 @@ def _refuse_unknown(kind: type, arguments: Sequence[str], *, prog: str) -> None:
         if name.replace("_", "-") not in options:
             hint = suggestion(name, options) or f"see {prog} --help"
             raise UserError(f"{prog} has no option {name}: {hint}")
-
-
-def suggestion(word: str, known: Sequence[str]) -> str:
-    """Return "did you mean ...?" with the most similar known word; empty if there is none."""
-    plain = {name.strip("-"): name for name in known}
-    nearest = difflib.get_close_matches(word.strip("-"), plain, n=1, cutoff=0.5)
-    return f"did you mean {plain[nearest[0]]}?" if nearest else ""
 
 
 def summary(kind: type) -> str:

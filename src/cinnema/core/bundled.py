@@ -1,10 +1,9 @@
 """Where weights files are: those of the package by their names, files, and the Hugging Face hub."""
 
-import difflib
 import re
 from pathlib import Path
 
-from cinnema.core.errors import UserError
+from cinnema.core.errors import UserError, suggestion
 
 _BUNDLED = Path(__file__).parents[1] / "weights"
 _SUFFIX = ".safetensors"
@@ -44,8 +43,7 @@ def find_weights(name_or_path: str | Path) -> Path:
             return _from_hub(name)
         if "/" not in name and "\\" not in name:
             known = bundled_names()
-            nearest = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {nearest[0]}?" if nearest else "name one of these or a file"
+            hint = suggestion(name, known) or "name one of these or a file"
             raise UserError(
                 f"{name!r} is neither the name of bundled weights ({', '.join(known) or 'none'}) "
                 f"nor a file: {hint}"

@@ -1,5 +1,8 @@
 """Errors that the user can correct."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class UserError(ValueError):
     """A mistake of the user, or a limit of the machine, with a message that says what to do.
@@ -16,3 +19,19 @@ class UserError(ValueError):
 
 class NotFiniteError(UserError):
     """A loss or a gradient that is not finite; the training loop then records the batch's clips."""
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """Return "did you mean ...?" with the known word most like a mistyped one; empty if none is.
+
+    Args:
+        word: What the user wrote.
+        known: The words that exist; dashes in front of options are not compared.
+
+    Example:
+        >>> suggestion("--fames", ["--frames", "--fps"])
+        'did you mean --frames?'
+    """
+    plain = {name.strip("-"): name for name in known}
+    nearest = difflib.get_close_matches(word.strip("-"), plain, n=1, cutoff=0.5)
+    return f"did you mean {plain[nearest[0]]}?" if nearest else ""
