@@ -18,7 +18,7 @@ from cinnema.data.augmentation import Augmentation
 from cinnema.data.dataset import PackedDataset
 from cinnema.data.loader import VideoBatch
 from cinnema.models.flow.priors import LinearGaussianPrior
-from cinnema.models.keypoint.keypoints import sides_apart
+from cinnema.models.keypoint.keypoints import sort_symmetric
 from cinnema.models.keypoint.stage1 import KeypointConfig, KeypointStage1
 from cinnema.recipes import person, robot
 from cinnema.recipes.clips import held_out_clips, training_loader
@@ -190,7 +190,7 @@ def _plain(recipe: KeypointRecipe) -> KeypointRecipe:
 
 
 def _path(clips: VideoBatch, recipe: KeypointRecipe, at: Sequence[int]) -> Tensor:
-    places = sides_apart(clips.track, recipe.motion.symmetric_keypoints)
+    places = sort_symmetric(clips.track, recipe.motion.symmetric_keypoints)
     return places[:, at] - places[:, :1]
 
 

@@ -260,7 +260,7 @@ def validation_of(clips: "AnyClips") -> "Validation":
     alex, recipe = LPIPS.load("alex"), clips.recipe
     scores = {
         training.phase: keypoint_validation(
-            clips.held_out, lpips=alex, twins=training.symmetric_keypoints
+            clips.held_out, lpips=alex, symmetric=training.symmetric_keypoints
         )
         for training in recipe.phases
     }

@@ -17,7 +17,7 @@ from cinnema.evaluation.likelihood import encode_scenes, negative_log_likelihood
 from cinnema.evaluation.warping_scores import flow_scores
 from cinnema.models.flow.conditioning import Conditioner
 from cinnema.models.flow.flow import ConditionalFlow
-from cinnema.models.keypoint.keypoints import Twins, sides_apart
+from cinnema.models.keypoint.keypoints import SymmetricLimbs, sort_symmetric
 from cinnema.models.keypoint.stage1 import KeypointStage1
 from cinnema.models.warping.stage1 import Stage1
 from cinnema.training.latent_pool import LatentPool
@@ -105,7 +105,7 @@ def keypoint_validation(
     clips: VideoBatch,
     *,
     lpips: PerceptualDistance,
-    twins: Twins = (),
+    symmetric: SymmetricLimbs = (),
 ) -> Callable[[KeypointStage1], Numbers]:
     """Return a function that computes how well stage 1 of a keypoint model reconstructs clips.
 
@@ -118,9 +118,9 @@ def keypoint_validation(
     Args:
         clips: Held-out clips on the CPU.
         lpips: LPIPS on the CPU.
-        twins: Symmetric landmarks; see `KeypointTraining.symmetric_keypoints`.
+        symmetric: Pairs of symmetric limbs, see `KeypointTraining`.
     """
-    places = sides_apart(clips.track, twins)
+    places = sort_symmetric(clips.track, symmetric)
     video = clips.video
     frozen = video[:, :1].expand_as(video[:, 1:])
     of_frozen = {"l1_frozen": _l1(frozen, video), "lpips_frozen": _last_lpips(lpips, frozen, video)}

@@ -19,9 +19,9 @@ from cinnema.data.augmentation import Augmentation
 from cinnema.data.loader import VideoBatch
 from cinnema.models.flow.conditioning import ConditionerConfig, pool_features
 from cinnema.models.flow.flow import FlowConfig
-from cinnema.models.keypoint.decoder import Scene
+from cinnema.models.keypoint.decoder import SceneFeatures
 from cinnema.models.keypoint.encoder import PointClipEncoder, Seen
-from cinnema.models.keypoint.keypoints import Twins, map_distance, sides_apart
+from cinnema.models.keypoint.keypoints import SymmetricLimbs, map_distance, sort_symmetric
 from cinnema.models.keypoint.model import EndPointRange, KeypointModel, KeypointModelConfig
 from cinnema.models.keypoint.stage1 import (
     LANDMARK_UNIT,
@@ -73,7 +73,7 @@ class KeypointTraining(VideoTraining):
     moved: Weight = 4.0
     warped: Weight = 0.5
     landmarks: Weight = 1.0
-    symmetric_keypoints: Twins = ()
+    symmetric_keypoints: SymmetricLimbs = ()
     teacher_forcing: float = Field(default=0.0, ge=0, le=1)
     kl: Weight = 1e-4
 
@@ -121,7 +121,7 @@ class KeypointStep(VideoStep[KeypointStage1, VideoBatch, KeypointTraining]):
         seen = model.look(video)
         code = model.posterior(seen.vectors)
         scene = model.scene(video[:, 0].contiguous(memory_format=torch.channels_last))
-        places = sides_apart(batch.track, config.symmetric_keypoints)
+        places = sort_symmetric(batch.track, config.symmetric_keypoints)
         render = self._rendered_by_points if model.config.points else self._rendered_by_z
         made, losses = render(scene, code, draws, places)
         real = _rows(batch.video, draws.shown)
@@ -144,18 +144,18 @@ class KeypointStep(VideoStep[KeypointStage1, VideoBatch, KeypointTraining]):
         return _Draws(*(part[self.share].to(self.device) for part in parts))
 
     def _rendered_by_z(
-        self, scene: Scene, code: Posterior, draws: "_Draws", places: Float[Tensor, "b t l"]
+        self, scene: SceneFeatures, code: Posterior, draws: "_Draws", places: Float[Tensor, "b t l"]
     ) -> tuple[Moments, dict[str, Tensor]]:
         """Render frames from z of the pixels, which also has to decode to the landmarks' path."""
         model = self.networks
-        made = model.at(scene, code.drawn(draws.noise), draws.shown / model.config.num_frames)
+        made = model.at(scene, code.sample(draws.noise), draws.shown / model.config.num_frames)
         if not model.config.landmarks:
             return made, {}
         error = _landmark_distance(made.landmarks, _rows(places - places[:, :1], draws.shown))
         return made, {"landmarks": self.config.landmarks * error}
 
     def _rendered_by_points(
-        self, scene: Scene, code: Posterior, draws: "_Draws", places: Float[Tensor, "b t l"]
+        self, scene: SceneFeatures, code: Posterior, draws: "_Draws", places: Float[Tensor, "b t l"]
     ) -> tuple[Moments, dict[str, Tensor]]:
         """Render frames, of some clips with their true points; and train both encoders.
 
@@ -164,7 +164,7 @@ class KeypointStep(VideoStep[KeypointStage1, VideoBatch, KeypointTraining]):
         model, weight = self.networks, self.config.landmarks
         num_frames = model.config.num_frames
         true = model.encode_path(places)
-        known = Posterior(true, None, code.noise).drawn(draws.noise)
+        known = Posterior(true, None, code.noise).sample(draws.noise)
         every = torch.arange(1, num_frames + 1, device=self.device) / num_frames
         path = model.path(known, every.expand(len(true), -1))
         apart = (code.mean.float() - true.detach().float()).square().mean()
@@ -173,13 +173,13 @@ class KeypointStep(VideoStep[KeypointStage1, VideoBatch, KeypointTraining]):
             "latent": weight * apart,
         }
         times, forced = draws.shown / num_frames, draws.forced[:, None]
-        z = torch.where(forced, known, code.drawn(draws.noise))
-        decoded = model.told(scene, model.path(z, times))
+        z = torch.where(forced, known, code.sample(draws.noise))
+        decoded = model.landmarks(scene, model.path(z, times))
         real = torch.cat([places[:, :1], _rows(places, draws.shown)], dim=1).to(decoded)
         return model.at(scene, z, times, torch.where(forced[..., None], real, decoded)), losses
 
     def _sight_losses(
-        self, seen: Seen, scene: Scene, places: Float[Tensor, "b t l"]
+        self, seen: Seen, scene: SceneFeatures, places: Float[Tensor, "b t l"]
     ) -> dict[str, Tensor]:
         """Return the errors of the landmarks found in single frames, and in x0 by the decoder."""
         model, weight = self.networks, self.config.landmarks
@@ -366,7 +366,7 @@ class KeypointRecipe(Recipe):
     ) -> Float[Tensor, "b z"]:
         if stage1.config.points:
             track = batch.track.to(video.device)
-            return stage1.encode_path(sides_apart(track, self.motion.symmetric_keypoints))
+            return stage1.encode_path(sort_symmetric(track, self.motion.symmetric_keypoints))
         return stage1.encode(video)
 
     def model_config(self) -> KeypointModelConfig:

@@ -102,8 +102,8 @@ def test_a_picture_is_animated_towards_an_end_point(
     pipe = Pipeline(body())
     photo = ((clips()[0, 0].permute(1, 2, 0) + 1) * 127.5).byte().numpy()
     (free,) = pipe.animate(photo, num_samples=1, seed=3)
-    (told,) = pipe.animate(photo, num_samples=1, seed=3, eta=EndPoint(x=0.2, y=0.1, z=0.2))
-    assert free.frames.shape == told.frames.shape == (16, 32, 32, 3)
-    assert not torch.equal(free.z, told.z)
+    (steered,) = pipe.animate(photo, num_samples=1, seed=3, eta=EndPoint(x=0.2, y=0.1, z=0.2))
+    assert free.frames.shape == steered.frames.shape == (16, 32, 32, 3)
+    assert not torch.equal(free.z, steered.z)
     with pytest.raises(UserError, match="out of the range"):
         pipe.animate(photo, num_samples=1, eta=EndPoint(x=2.0, y=0.0, z=0.0))

@@ -32,7 +32,7 @@ The names are those of weights files.
 """
 
 
-class Scene(NamedTuple):
+class SceneFeatures(NamedTuple):
     """First frames and their features.
 
     Attributes:
@@ -43,9 +43,9 @@ class Scene(NamedTuple):
     x0: Float[Tensor, "b 3 h w"]
     maps: tuple[Float[Tensor, "b _ _ _"], ...]
 
-    def repeated(self, num: int) -> "Scene":
+    def repeated(self, num: int) -> "SceneFeatures":
         """Return the scene of each clip `num` times in a row."""
-        return Scene(_repeated(self.x0, num), tuple(_repeated(m, num) for m in self.maps))
+        return SceneFeatures(_repeated(self.x0, num), tuple(_repeated(m, num) for m in self.maps))
 
 
 class Posture(NamedTuple):
@@ -92,7 +92,7 @@ class SceneEncoder(nn.Module):
         self.blocks = nn.ModuleList(ResidualBlock(width) for width in widths)
         self.norms = nn.ModuleList(nn.GroupNorm(8, width) for width in widths)
 
-    def forward(self, x0: Float[Tensor, "b 3 h w"]) -> Scene:
+    def forward(self, x0: Float[Tensor, "b 3 h w"]) -> SceneFeatures:
         """Return the features of pictures in [-1, 1]."""
         h = self.enter(functional.pixel_unshuffle(x0, 2))
         maps: list[Tensor] = []
@@ -101,7 +101,7 @@ class SceneEncoder(nn.Module):
                 h = self.halve[level - 1](functional.silu(maps[-1]))
             h = norm(block(h))
             maps.append(h)
-        return Scene(x0, tuple(maps))
+        return SceneFeatures(x0, tuple(maps))
 
 
 class MomentCode(nn.Module):
@@ -236,7 +236,7 @@ class MomentDecoder(nn.Module):
         return self.flow.weight if self.mode == "warp" else self.leave.weight
 
     def forward(
-        self, scene: Scene, code: Float[Tensor, "n g"], posture: Posture | None = None
+        self, scene: SceneFeatures, code: Float[Tensor, "n g"], posture: Posture | None = None
     ) -> Rendering:
         """Return one frame for each row of scene, code and, with keypoints, posture."""
         h = self._features(scene, functional.silu(code), posture)
@@ -261,7 +261,7 @@ class MomentDecoder(nn.Module):
         return functional.pixel_shuffle(out, 2)
 
     def _features(
-        self, scene: Scene, code: Tensor, posture: Posture | None
+        self, scene: SceneFeatures, code: Tensor, posture: Posture | None
     ) -> Float[Tensor, "n c h2 w2"]:
         *finer, coarsest = scene.maps
         laid = self.lay(code).view(-1, _LAID_DIM, 4, 4)

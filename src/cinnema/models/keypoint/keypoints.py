@@ -11,7 +11,7 @@ from torch.nn import functional
 from cinnema.models.layers import ResidualBlock
 
 Limb: TypeAlias = tuple[int, ...]
-Twins: TypeAlias = tuple[tuple[Limb, Limb], ...]
+SymmetricLimbs: TypeAlias = tuple[tuple[Limb, Limb], ...]
 """Pairs of symmetric limbs, each the indices of its keypoints, in the same order."""
 
 _HIDDEN_DIM = 64
@@ -19,8 +19,8 @@ _HIDDEN_DIM = 64
 _DRAWN_STD = 0.03
 
 
-def sides_apart(
-    track: Float[Tensor, "b t l"], twins: Twins
+def sort_symmetric(
+    track: Float[Tensor, "b t l"], limbs: SymmetricLimbs
 ) -> Float[Tensor, "b t l"]:  # fmt: skip
     """Exchange symmetric limbs so that the first of each pair lies further left in x0.
 
@@ -29,12 +29,12 @@ def sides_apart(
 
     Args:
         track: Keypoints of each frame, x and y in turn; may be empty.
-        twins: Pairs of symmetric limbs.
+        limbs: Pairs of symmetric limbs.
     """
-    if not twins or not track.shape[2]:
+    if not limbs or not track.shape[2]:
         return track
     points = track.unflatten(2, (-1, 2)).clone()
-    for first, second in twins:
+    for first, second in limbs:
         crossed = points[:, 0, first, 0].sum(dim=1) > points[:, 0, second, 0].sum(dim=1)
         both = points[:, :, [*first, *second]]
         points[:, :, [*first, *second]] = torch.where(

@@ -13,7 +13,7 @@ from cinnema.models.base import TwoStageModel, require_matching_parts
 from cinnema.models.control import END_POINT, ControlSpec, correct_control
 from cinnema.models.flow.conditioning import ConditionerConfig
 from cinnema.models.flow.flow import FlowConfig
-from cinnema.models.keypoint.decoder import Scene
+from cinnema.models.keypoint.decoder import SceneFeatures
 from cinnema.models.keypoint.stage1 import KeypointConfig, KeypointStage1
 
 END_POINT_DIM = 3
@@ -202,7 +202,7 @@ class KeypointModel(TwoStageModel):
         Raises:
             UserError: The model takes no control, or eta has the wrong length.
         """
-        scene: Scene = self.stage1.scene(x0)
+        scene: SceneFeatures = self.stage1.scene(x0)
         c: Tensor = self.conditioner(self.stage1.features(scene), self._centred(eta))
         return c
 

@@ -17,8 +17,8 @@ from cinnema.models.keypoint.decoder import (
     MomentDecoder,
     Posture,
     Rendering,
-    Scene,
     SceneEncoder,
+    SceneFeatures,
 )
 from cinnema.models.keypoint.encoder import (
     FRAME_DIM,
@@ -121,7 +121,7 @@ class Posterior(NamedTuple):
     log_variance: Float[Tensor, "b z"] | None
     noise: float
 
-    def drawn(self, noise: Float[Tensor, "b z"]) -> Float[Tensor, "b z"]:
+    def sample(self, noise: Float[Tensor, "b z"]) -> Float[Tensor, "b z"]:
         """Return mean + std * noise.
 
         Args:
@@ -249,7 +249,7 @@ class KeypointStage1(nn.Module):
             parts |= {"find": self.find, "path_encoder": self.path_encoder}
         return parts
 
-    def features(self, scene: Scene) -> Float[Tensor, "b f i j"]:
+    def features(self, scene: SceneFeatures) -> Float[Tensor, "b f i j"]:
         """Return the features of x0 for the conditioner, at an eighth of its size.
 
         With keypoints, the last channels are their coordinates, constant over the picture.
@@ -262,12 +262,12 @@ class KeypointStage1(nn.Module):
             seen.append(places[..., None, None].expand(-1, -1, *eighth.shape[-2:]))
         return torch.cat(seen, dim=1)
 
-    def place_maps(self, scene: Scene) -> Float[Tensor, "b k i j"]:
+    def place_maps(self, scene: SceneFeatures) -> Float[Tensor, "b k i j"]:
         """Return a log-probability map of each keypoint in x0."""
         maps: Tensor = self.find(*scene.maps[1:])
         return maps
 
-    def places(self, scene: Scene) -> Float[Tensor, "b l"]:
+    def places(self, scene: SceneFeatures) -> Float[Tensor, "b l"]:
         """Predict the landmarks in x0 from its features, in their unit."""
         if self.config.points:
             return expected_points(self.place_maps(scene)).flatten(1)
@@ -310,7 +310,7 @@ class KeypointStage1(nn.Module):
 
     def at(
         self,
-        scene: Scene,
+        scene: SceneFeatures,
         z: Float[Tensor, "b z"],
         times: Float[Tensor, "b n"],
         known: Float[Tensor, "b n1 l"] | None = None,
@@ -328,7 +328,7 @@ class KeypointStage1(nn.Module):
         code = self.code(torch.cat([_rows(z, num), path / LANDMARK_UNIT], dim=-1), times)
         posture = None
         if self.config.points:
-            posture = _posture(self.told(scene, path) if known is None else known)
+            posture = _posture(self.landmarks(scene, path) if known is None else known)
         made: Rendering = self.decoder(scene.repeated(num), code.flatten(0, 1), posture)
         return Moments(
             frames=made.frame.unflatten(0, (-1, num)),
@@ -336,8 +336,8 @@ class KeypointStage1(nn.Module):
             landmarks=path,
         )
 
-    def told(
-        self, scene: Scene, path: Float[Tensor, "b n l"]
+    def landmarks(
+        self, scene: SceneFeatures, path: Float[Tensor, "b n l"]
     ) -> Float[Tensor, "b n1 l"]:  # fmt: skip
         """Return the predicted landmarks in x0, and then along a path.
 

@@ -1,4 +1,4 @@
-"""The articulated stage 1: clips in, z, moments and landmarks out."""
+"""Stage 1 of the keypoint model: clips to z, z to frames and landmarks."""
 
 import dataclasses
 import json
@@ -144,7 +144,7 @@ def test_a_learned_spread_is_drawn_from_and_costs_its_divergence(body: Make) -> 
     assert code.log_variance is not None
     assert torch.equal(model.encode(video), code.mean)
     deviation = (0.5 * code.log_variance).exp()
-    torch.testing.assert_close(code.drawn(noise(2, 8)), code.mean + deviation * noise(2, 8))
+    torch.testing.assert_close(code.sample(noise(2, 8)), code.mean + deviation * noise(2, 8))
     normal = torch.distributions.Normal
     expected = torch.distributions.kl_divergence(normal(code.mean, deviation), normal(0.0, 1.0))
     torch.testing.assert_close(code.divergence(), expected.sum(dim=1))
@@ -154,7 +154,7 @@ def test_a_learned_spread_is_drawn_from_and_costs_its_divergence(body: Make) -> 
 def test_a_fixed_spread_is_that_of_the_configuration(body: Make) -> None:
     model = body().eval()
     code = model.posterior(model.look(clips()).vectors)
-    assert torch.equal(code.drawn(noise(2, 8)), code.mean + 0.1 * noise(2, 8))
+    assert torch.equal(code.sample(noise(2, 8)), code.mean + 0.1 * noise(2, 8))
     assert torch.equal(code.divergence(), torch.zeros(2))
 
 
@@ -165,7 +165,7 @@ def test_points_are_x_and_y_in_turn() -> None:
 
 
 @torch.no_grad()
-def test_a_body_of_points_is_seen_on_maps_and_told_to_the_conditioner(body: Make) -> None:
+def test_a_body_of_points_is_seen_on_maps_and_conditions_the_flow(body: Make) -> None:
     model, video = body(POINTS).eval(), clips()
     seen = model.look(video)
     assert seen.maps is not None
@@ -201,9 +201,9 @@ def test_a_frame_follows_where_its_points_are_said_to_be(body: Make) -> None:
         layer.weight.copy_(noise(*layer.weight.shape))
     scene, z, times = model.scene(video[:, 0]), model.encode(video), torch.tensor([[0.5, 1.0]] * 2)
     own = model.at(scene, z, times)
-    told = model.told(scene, model.path(z, times))
-    torch.testing.assert_close(model.at(scene, z, times, told).frames, own.frames)
-    moved = told.clone()
+    predicted = model.landmarks(scene, model.path(z, times))
+    torch.testing.assert_close(model.at(scene, z, times, predicted).frames, own.frames)
+    moved = predicted.clone()
     moved[:, 1] += 0.3
     other = model.at(scene, z, times, moved)
     assert (other.frames[:, 0] - own.frames[:, 0]).abs().max() > 1e-3

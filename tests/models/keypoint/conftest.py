@@ -1,15 +1,11 @@
-"""A tiny model of a body, and clips of a square that walks about."""
+"""A tiny stage 1 of the keypoint model."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
 
-from cinnema.data.dataset import PackedDataset
-from cinnema.data.prepare import prepare
 from cinnema.models.keypoint.stage1 import KeypointConfig, KeypointStage1
-from walking_square import WalkingSquare
 
 TINY = KeypointConfig(
     size=32, num_frames=4, z_dim=8, encoder_width=8, width=8, code_dim=16, landmarks=3
@@ -26,10 +22,3 @@ def body() -> Callable[..., KeypointStage1]:
             return KeypointStage1(config)
 
     return make
-
-
-@pytest.fixture(scope="session")
-def squares(tmp_path_factory: pytest.TempPathFactory) -> PackedDataset:
-    folder: Path = tmp_path_factory.mktemp("squares") / "packed"
-    prepare(WalkingSquare(), folder, encoding="raw")
-    return PackedDataset(folder)

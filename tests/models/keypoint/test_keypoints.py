@@ -1,4 +1,4 @@
-"""Landmarks as points of the picture: told apart, drawn, found, and followed by what is warped."""
+"""Keypoints of the picture: left and right, drawn, found, and followed by the flow."""
 
 import math
 
@@ -14,14 +14,14 @@ from cinnema.models.keypoint.keypoints import (
     draw_points,
     expected_points,
     map_distance,
-    sides_apart,
+    sort_symmetric,
 )
 
 LEGS = (((0, 1), (2, 3)),)
 
 
 def walker(*, left: float, right: float) -> Tensor:
-    """A clip of two legs, knee and foot each, whose feet change sides on the way."""
+    """A clip of two legs, knee and foot each, whose feet change sides in between."""
     xs = torch.tensor([[left, left, right, right], [right, right, left, left]])
     points = torch.stack([xs, torch.tensor([0.5, 0.8, 0.5, 0.8]).expand(2, 4)], dim=-1)
     return points.reshape(1, 2, 8)
@@ -29,21 +29,21 @@ def walker(*, left: float, right: float) -> Tensor:
 
 def test_the_leg_further_left_in_x0_is_the_first_and_stays_it() -> None:
     sorted_already, crossed = walker(left=0.3, right=0.6), walker(left=0.6, right=0.3)
-    assert torch.equal(sides_apart(sorted_already, LEGS), sorted_already)
-    assert torch.equal(sides_apart(crossed, LEGS), sorted_already)
+    assert torch.equal(sort_symmetric(sorted_already, LEGS), sorted_already)
+    assert torch.equal(sort_symmetric(crossed, LEGS), sorted_already)
 
 
 def test_a_limb_changes_sides_as_a_whole() -> None:
     track = walker(left=0.3, right=0.6)
     track[0, 0, 2] = 0.7  # the left leg's foot is put before the other, its knee far behind
     track[0, 0, 0] = 0.1
-    assert torch.equal(sides_apart(track, LEGS), track)
+    assert torch.equal(sort_symmetric(track, LEGS), track)
 
 
-def test_without_twins_or_points_a_track_stays_as_it_is() -> None:
+def test_without_symmetric_limbs_or_points_a_track_stays_as_it_is() -> None:
     track, nothing = torch.rand(2, 3, 8), torch.zeros(2, 3, 0)
-    assert sides_apart(track, ()) is track
-    assert sides_apart(nothing, LEGS) is nothing
+    assert sort_symmetric(track, ()) is track
+    assert sort_symmetric(nothing, LEGS) is nothing
 
 
 def test_a_drawn_point_is_1_where_it_is_and_fades() -> None:
