@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from cinnema.cli.finetune import measuring_of, validation_of
+from cinnema.cli.finetune import measuring_of
+from cinnema.cli.train import warping_validation
 from cinnema.core.errors import UserError
 from cinnema.evaluation.before_after import draw_strips
 from cinnema.media.videos import write_video
@@ -87,7 +88,7 @@ def finetuned(
         measuring=lambda held_out: measuring_of(
             held_out, base.config, seed=config.seed, device=CPU, num_skies=1, network="alex"
         ),
-        validation=lambda held_out: validation_of(held_out, seed=config.seed),
+        validation=lambda held_out: warping_validation(held_out, seed=config.seed),
         run=run,
         device=CPU,
         name="mine",

@@ -10,6 +10,7 @@ import tyro
 
 from cinnema.cli.console import DONE, Progress
 from cinnema.cli.options import Device, Weights
+from cinnema.cli.train import warping_validation
 from cinnema.core.bundled import find_weights
 from cinnema.core.errors import UserError
 from cinnema.core.files import check_input_folder
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
     from cinnema.evaluation.before_after import BeforeAfter
     from cinnema.models.warping.model import WarpingModelConfig
-    from cinnema.training.assembly import Validation
     from cinnema.training.finetune import Finetuning
 
 
@@ -102,7 +102,7 @@ class Finetune:
             measuring=lambda held_out: measuring_of(
                 held_out, base.config, seed=config.seed, device=device
             ),
-            validation=lambda held_out: validation_of(held_out, seed=config.seed),
+            validation=lambda held_out: warping_validation(held_out, seed=config.seed),
             run=run,
             device=device,
             name=f"{base.name}+{self.output.stem}",
@@ -171,18 +171,6 @@ def measuring_of(
         lpips=LPIPS.load(network).to(device),
         times=tuple(sorted(quarters)),
         seed=seed,
-    )
-
-
-def validation_of(held_out: Sequence[Any], *, seed: int) -> "Validation":
-    """Return the functions that score stages on held-out clips during training."""
-    from cinnema.evaluation.held_out import latent_validation, stage1_validation
-    from cinnema.training.assembly import Validation
-
-    score = stage1_validation(held_out)
-    return Validation(
-        stage1=lambda stage1, _: score(stage1),
-        latents=lambda stage1: latent_validation(stage1, held_out, seed=seed),
     )
 
 

@@ -3,7 +3,7 @@
 The same command resumes the run in its folder; under torchrun, several processes train together.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
 
     from cinnema.core.distributed import Ranks
+    from cinnema.data.crops import SceneCrops
     from cinnema.recipes.clips import KeypointClips, WarpingClips
     from cinnema.training.assembly import Validation
     from cinnema.training.cost import CostEstimate
@@ -243,20 +244,13 @@ def _recipe(
 
 def validation_of(clips: "AnyClips") -> "Validation":
     """Return the functions that score a recipe on its held-out clips during training."""
+    from cinnema.backbones.lpips import LPIPS
+    from cinnema.evaluation.held_out import keypoint_latent_validation, keypoint_validation
     from cinnema.recipes.clips import WarpingClips
     from cinnema.training.assembly import Validation
 
     if isinstance(clips, WarpingClips):
-        from cinnema.evaluation.held_out import latent_validation, stage1_validation
-
-        score = stage1_validation(clips.held_out)
-        return Validation(
-            stage1=lambda stage1, _: score(stage1),
-            latents=lambda stage1: latent_validation(stage1, clips.held_out),
-        )
-    from cinnema.backbones.lpips import LPIPS
-    from cinnema.evaluation.held_out import keypoint_latent_validation, keypoint_validation
-
+        return warping_validation(clips.held_out)
     alex, recipe = LPIPS.load("alex"), clips.recipe
     scores = {
         training.phase: keypoint_validation(
@@ -269,4 +263,21 @@ def validation_of(clips: "AnyClips") -> "Validation":
         latents=lambda stage1: keypoint_latent_validation(
             recipe.encode(stage1, clips.held_out), noise=recipe.stage1.noise
         ),
+    )
+
+
+def warping_validation(held_out: "Sequence[SceneCrops]", *, seed: int = 0) -> "Validation":
+    """Return the functions that score a warping model on held-out clips during training.
+
+    Args:
+        held_out: The clips, by scene.
+        seed: Seed of the noise on latents.
+    """
+    from cinnema.evaluation.held_out import latent_validation, stage1_validation
+    from cinnema.training.assembly import Validation
+
+    score = stage1_validation(held_out)
+    return Validation(
+        stage1=lambda stage1, _: score(stage1),
+        latents=lambda stage1: latent_validation(stage1, held_out, seed=seed),
     )

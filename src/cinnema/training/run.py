@@ -282,13 +282,13 @@ def counted(name: str, *, total: int) -> Iterator[Callable[[int], None]]:
         A function to call with the number of units done so far.
     """
     console = Console(stderr=True)
-    told = time.monotonic()
+    last_line = time.monotonic()
 
     def count(done: int) -> None:
-        nonlocal told
+        nonlocal last_line
         progress.update(task, completed=done)
-        if not console.is_terminal and time.monotonic() - told > _SECONDS_BETWEEN_LINES:
-            told = time.monotonic()
+        if not console.is_terminal and time.monotonic() - last_line > _SECONDS_BETWEEN_LINES:
+            last_line = time.monotonic()
             console.print(f"{name}: {done} of {total}", highlight=False, soft_wrap=True)
 
     with Progress(console=console, disable=not console.is_terminal) as progress:

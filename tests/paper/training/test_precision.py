@@ -210,7 +210,7 @@ def test_without_a_compiler_nothing_is_compiled_and_a_warning_says_so(
 ) -> None:
     monkeypatch.setattr(shutil, "which", lambda _: None)
     monkeypatch.setattr(torch, "compile", None)  # calling it would fail
-    with pytest.warns(UserWarning, match=r"needs the compiler .*: going on as \"fast\""):
+    with pytest.warns(UserWarning, match=r"needs the compiler .*: computing as \"fast\""):
         arithmetic = Arithmetic("compiled", device=CPU)
     network = nn.Conv2d(3, 8, 3)
     assert arithmetic.ready(network, is_heavy=True)(torch.zeros(1, 3, 4, 4)).shape == (1, 8, 2, 2)

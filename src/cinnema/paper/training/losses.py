@@ -1,9 +1,9 @@
-"""The terms of the paper's losses, each a pure function.
+"""Loss terms of the paper, each a pure function.
 
-Those that our own stage 1 has as well are in `cinnema.training.adversarial_losses`.
+Terms that the own models of cinnema use as well are in `cinnema.training.losses`.
 
-Source, where none is named: Dorkenwald et al., "Stochastic Image-to-Video Synthesis using cINNs",
-2021, and its released code.
+Source, unless another is given: Dorkenwald et al., "Stochastic Image-to-Video Synthesis using
+cINNs", 2021, and its released code.
 """
 
 import torch
@@ -16,22 +16,20 @@ from cinnema.core.distributed import Ranks
 def gradient_penalty(
     score: Float[Tensor, "b *s"], x: Float[Tensor, "b *d"], *, num_ranks: int = 1
 ) -> Float[Tensor, ""]:
-    """Return the penalty on a discriminator's slope at real data: E_b ||d mean(score) / d x_b||^2.
+    """Return a discriminator's gradient penalty at real data: E_b ||d S / d x_b||^2.
 
-    With S the mean score of the batch, as the released code has it: where clips do not influence
-    each other, the gradient of each is that of its own score over b, so that the penalty is R1
-    over b^2. Its weight therefore belongs to the batch size.
-
-    The result can be differentiated again, with respect to what made `score`.
+    S is the mean score of the batch, as in the released code. For networks that do not mix the
+    clips of a batch, the penalty is therefore R1 divided by b^2, and its weight depends on the
+    batch size. It can be differentiated again with respect to the weights that made `score`.
 
     Source: Mescheder et al., "Which Training Methods for GANs do actually Converge?", 2018,
     equation 9, without its factor of 1/2.
 
     Args:
-        score: Scores of real data, made from `x`.
-        x: The real data; it needs to require gradients.
-        num_ranks: R, processes that share the batch evenly: S is the mean over all of it, so that
-            the mean of the ranks' penalties is that of one process.
+        score: Scores of real data, computed from `x`.
+        x: The real data; it must require gradients.
+        num_ranks: R, the number of processes that share the batch evenly: S is the mean over the
+            whole batch, so that the mean of the ranks' penalties is that of one process.
     """
     (gradient,) = torch.autograd.grad(score.mean() / num_ranks, x, create_graph=True)
     return gradient.square().flatten(1).sum(dim=1).mean()
@@ -49,7 +47,7 @@ def kl_to_standard_normal(
         log_var: Logarithms of the variances.
 
     Returns:
-        Nats a clip.
+        Nats per clip.
     """
     return 0.5 * (mu.square() + log_var.exp() - 1 - log_var).sum(dim=1).mean()
 
@@ -61,13 +59,13 @@ def draw_latent(
     generator: torch.Generator,
     ranks: Ranks | None = None,
 ) -> Float[Tensor, "b z"]:
-    """Return one draw from each Gaussian, z = mu + exp(log_var / 2) * noise.
+    """Draw once from each Gaussian: z = mu + exp(log_var / 2) * noise.
 
     Args:
         mu: Means.
         log_var: Logarithms of the variances.
-        generator: On the CPU: the noise is drawn there, so that it is the same on every device.
-        ranks: The processes that share the batch evenly.
+        generator: A generator of the CPU, so that the noise is the same on every device.
+        ranks: The processes that share the batch evenly; one by default.
     """
     ranks = ranks or Ranks()
     num, z_dim = mu.shape
@@ -76,13 +74,13 @@ def draw_latent(
 
 
 def flow_nll(nu: Float[Tensor, "b z"], log_det: Float[Tensor, " b"]) -> Float[Tensor, ""]:
-    """Return E_b[||nu||^2 / 2 - log_det], the negative log-likelihood but for z log(2 pi) / 2.
+    """Return E_b[||nu||^2 / 2 - log_det], the negative log-likelihood without z log(2 pi) / 2.
 
     Args:
         nu: Residuals, T^-1(z; c).
-        log_det: log abs det d nu / d z of each, in nats.
+        log_det: log abs det d nu / d z of each clip, in nats.
 
     Returns:
-        Nats a clip.
+        Nats per clip.
     """
     return (0.5 * nu.square().sum(dim=1) - log_det).mean()

@@ -1,9 +1,8 @@
-"""What the networks of a training step compute in: float32, or bf16 with float32 masters.
+"""The format in which the networks of a training step compute: float32, or bf16.
 
-A step asks for a network to be made `ready` and calls what it gets. In float32 that is the network
-itself. Else it is a copy in bf16 whose weights are made of the network's own, in the graph: the
-network stays in float32, takes the gradients, and is what optimisers, checkpoints and validation
-see, so that nothing else of a training knows.
+A step calls `ready` on a network, and then the result. In float32 that is the network itself. In
+bf16 it is a copy whose weights are cast from the network's own within the graph: the network stays
+in float32 and receives the gradients, so optimisers, checkpoints and validation are not affected.
 """
 
 import copy
@@ -30,20 +29,20 @@ from cinnema.training.losses import PerceptualDistance
 
 Precision: TypeAlias = Literal["float32", "fast", "compiled"]
 
-_SPECTRAL = {"weight_orig", "weight_u", "weight_v"}  # what a folded convolution has not
+_SPECTRAL = {"weight_orig", "weight_u", "weight_v"}  # replaced by "weight" in a folded layer
 
 
 class Arithmetic:
-    """How the networks of a training compute.
+    """The format in which the networks of a training compute.
 
-    With "fast", weights and activations are bf16. Spectral norm is computed on the float32 weights,
-    once each time that a network is made ready, however often it is called then; batch norms keep
-    their statistics and weights in float32. "compiled" compiles what steps call heavy as well,
-    where there is a compiler: the first step takes minutes for it.
+    With "fast", weights and activations are bf16. Spectral norms are computed from the float32
+    weights, once per call of `ready`; statistics and weights of batch norms stay in float32.
+    "compiled" also compiles the heavy networks, if there is a compiler, which takes minutes in the
+    first step.
 
     Args:
         precision: "float32", "fast" or "compiled".
-        device: Where the networks are.
+        device: The device of the networks.
 
     Raises:
         UserError: The device does not multiply bf16 in hardware.
@@ -65,16 +64,16 @@ class Arithmetic:
         self._copies: dict[nn.Module, _Copy] = {}
 
     def ready(self, network: nn.Module, *, is_heavy: bool = False) -> Callable[..., Any]:
-        """Return what computes a network's forward pass, with its weights as they are now.
+        """Return a function that computes a network's forward pass with its present weights.
 
-        It takes and gives float32 tensors, whatever it computes in. Gradients go to the network's
-        own weights, unless these are frozen now.
+        Inputs and outputs are float32. Gradients go to the network's own weights, unless these are
+        frozen at this time.
 
         Args:
-            network: In float32. In training mode, its spectral norms take a step of power
-                iteration: now, or at each call where it is returned itself.
-            is_heavy: Whether it is worth compiling. What is compiled can be gone through backwards
-                once only, and has no gradients of gradients.
+            network: A network in float32. In training mode, its spectral norms take a step of power
+                iteration: in this call, or in each forward pass if the network itself is returned.
+            is_heavy: Whether to compile it with "compiled". A compiled network allows one backward
+                pass, and no second derivatives.
         """
         if self.precision == "float32":
             return network
@@ -85,11 +84,11 @@ class Arithmetic:
     def ready_distance(
         self, perceptual: PerceptualDistance, *, is_heavy: bool = False
     ) -> PerceptualDistance:
-        """Return a distance of pictures that computes likewise, if it is a frozen network.
+        """Return a distance of images that computes in the same format.
 
         Args:
-            perceptual: LPIPS; or a plain function, which is returned as it is.
-            is_heavy: As of `ready`.
+            perceptual: LPIPS, frozen; a plain function is returned unchanged.
+            is_heavy: As in `ready`.
         """
         if not isinstance(perceptual, nn.Module):
             return perceptual
@@ -97,10 +96,10 @@ class Arithmetic:
 
 
 class _Copy:
-    """A network's forward pass in bf16, without weights of its own.
+    """The forward pass of a network in bf16, without weights of its own.
 
-    Compiled, and on CUDA, tensors have channels last. On the CPU eager norms take several times as
-    long with that, backwards, and convolutions no less than with channels first.
+    Compiled, and on CUDA, tensors are in channels-last format. On the CPU that makes the backward
+    pass of norms several times slower, and convolutions no faster.
     """
 
     def __init__(self, network: nn.Module, *, compiles: bool) -> None:
@@ -114,11 +113,11 @@ class _Copy:
         self._channels_last = compiles or device.type == "cuda"
 
     def ready(self) -> Callable[..., Any]:
-        """Return the forward pass with the weights that the network has now."""
+        """Return the forward pass with the present weights of the network."""
         self._hollow.train(self.network.training)
         weights = dict(self._weights())
 
-        def forward(*inputs: Tensor) -> Any:  # noqa: ANN401 - what the network gives
+        def forward(*inputs: Tensor) -> Any:  # noqa: ANN401 - the output of the network
             return _to_float32(self._forward(weights, *map(self._cast, inputs)))
 
         return forward
@@ -149,10 +148,10 @@ class _Copy:
 
 
 class _PaddedApart(nn.Conv3d):
-    """A 3-D convolution that adds its zeros before and after in time itself, where there are few.
+    """A 3-D convolution that pads short clips in time explicitly.
 
-    oneDNN 3.12, of torch 2.13, leaves parts of a bf16 weight's gradient unwritten on a CPU where
-    the clip has two steps and the kernel three, so that it holds whatever was in memory.
+    oneDNN 3.12, in torch 2.13, leaves parts of the gradient of a bf16 weight uninitialised on a CPU
+    if the clip is shorter than the kernel, for example with two steps and a kernel of three.
     """
 
     def forward(self, x: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b d _ _ _"]:
@@ -164,10 +163,10 @@ class _PaddedApart(nn.Conv3d):
 
 
 def _pad_apart(network: nn.Module) -> None:
-    """Let the 3-D convolutions of a network pad time themselves; its weights keep their names."""
+    """Replace the 3-D convolutions of a network by `_PaddedApart`; weights keep their names."""
     for module in network.modules():
         if type(module) is nn.Conv3d:
-            module.__class__ = _PaddedApart  # what it holds stays the same
+            module.__class__ = _PaddedApart  # the state of the module stays the same
 
 
 def _to_float32(made: Any) -> Any:  # noqa: ANN401 - any nest of tensors
@@ -177,7 +176,7 @@ def _to_float32(made: Any) -> Any:  # noqa: ANN401 - any nest of tensors
 
 
 def _has_compiler() -> bool:
-    """Whether torch can compile here; say so where it cannot."""
+    """Return whether torch can compile here; warn if it cannot."""
     name = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
     header = Path(sysconfig.get_paths()["include"]) / "Python.h"
     missing = [
@@ -190,7 +189,7 @@ def _has_compiler() -> bool:
     ]
     if missing:
         warnings.warn(
-            f'precision "compiled" needs {" and ".join(missing)}: going on as "fast", uncompiled',
+            f'precision "compiled" needs {" and ".join(missing)}: computing as "fast", uncompiled',
             stacklevel=3,
         )
     return not missing
