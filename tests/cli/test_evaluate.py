@@ -1,6 +1,7 @@
-"""`cinnema evaluate`: a table, a JSON file and a page, from the command line."""
+"""`cinnema evaluate`: table, JSON file and page."""
 
 import json
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,16 +23,18 @@ from cinnema.models.warping.stage1 import Stage1Config
 
 
 class Stripes:
-    """Six videos of stripes that drift, four of them to train on."""
+    """Videos of stripes that drift, one for each split."""
 
     name, size, control = "stripes", 64, None
+
+    def __init__(self, splits: Sequence[Split] = ("train",) * 4 + ("test",) * 2) -> None:
+        self.splits = splits
 
     def settings(self) -> dict[str, Any]:
         return {}
 
     def items(self) -> Sequence[Item]:
-        splits: list[Split] = ["train"] * 4 + ["test"] * 2
-        return [Item(name=str(i), split=split) for i, split in enumerate(splits)]
+        return [Item(name=str(i), split=split) for i, split in enumerate(self.splits)]
 
     def read(self, item: Item) -> Any:
         y, x = np.mgrid[:64, :64]
@@ -72,7 +75,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def cheap(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The networks that are large are replaced; the command is what is tested."""
+    """Small networks instead of large ones."""
     torch.manual_seed(0)
     lpips = LPIPS("alex").eval()
     network = FeatureNetwork(
@@ -135,6 +138,32 @@ def test_a_mistake_is_reported_in_one_line(
     assert result.code == 2
     assert message in result.err[-1]
     assert result.err[-1].startswith("cinnema: error: ")
+
+
+@pytest.mark.usefixtures("cheap")
+def test_without_a_test_split_it_takes_training_clips_and_says_so(
+    cinnema: Callable[..., Any], weights: Path, tmp_path: Path
+) -> None:
+    prepare(Stripes(splits=("train",) * 2), tmp_path / "train")
+    json_file = tmp_path / "numbers.json"
+    result = cinnema(
+        "evaluate", weights, tmp_path / "train", "--only", "pixels", "--num-samples", 1,
+        "--device", "cpu", "--json", json_file,
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    (line,) = [line for line in result.err if "split" in line]
+    assert "train" in line
+    assert json.loads(json_file.read_text())["data"]["split"] == "train"
+
+
+@pytest.mark.usefixtures("cheap")
+def test_a_report_without_its_libraries_is_an_error_at_the_start(
+    cinnema: Callable[..., Any], weights: Path, clips: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    result = cinnema("evaluate", weights, clips, "--report", "page")
+    assert result.code == 2
+    assert "--report needs matplotlib: install" in result.err[-1]
 
 
 @pytest.mark.usefixtures("cheap")

@@ -26,7 +26,7 @@ def clip(seed: int, *, frames: int = 5, height: int = 24, width: int = 32) -> np
     return np.stack([wide[:, t : t + width] for t in range(frames)])
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def evaluation() -> Evaluation:
     no_file = Missing(reason="no Inception file: give its folder with --backbones")
     too_few = Missing(reason="12 clips are too few to extrapolate")
@@ -108,7 +108,7 @@ def evaluation() -> Evaluation:
                 diagonal=True,
             ),
         ),
-        exhibits=(
+        examples=(
             Example(
                 title="best by LPIPS",
                 key="sky/12@0x1#0",

@@ -1,12 +1,20 @@
-"""Tables: what stands in which cell."""
+"""Tables: cells, their footnotes, and the best of a column."""
 
+import dataclasses
 import math
-import re
 from collections.abc import Sequence
 
 import pytest
 
-from cinnema.evaluation.report.tables import best_rows, results_section, shown
+from cinnema.evaluation.report.tables import (
+    CellView,
+    Footnotes,
+    TableView,
+    best_rows,
+    not_measured,
+    shown,
+    tables_of,
+)
 from cinnema.evaluation.results import Better, Column, Evaluation, Missing, Row, RowKind
 from cinnema.evaluation.statistics.bootstrap import Estimate
 
@@ -20,86 +28,70 @@ def best(better: Better, rows: Sequence[Row], *, digits: int = 3) -> set[str]:
     return best_rows(Column(name="x", better=better, digits=digits), rows)
 
 
-def lines_of(html: str) -> dict[str, str]:
-    """The rows of all tables by their names."""
-    found = re.findall(r'<tr><th scope="row"[^>]*>([^<]*).*?</tr>', html)
-    whole = re.findall(r'<tr><th scope="row".*?</tr>', html)
-    lines: dict[str, str] = {}
-    for name, line in zip(found, whole, strict=True):
-        lines[name] = lines.get(name, "") + line
-    return lines
+@pytest.fixture(scope="module")
+def footnotes() -> Footnotes:
+    return Footnotes()
 
 
-def test_rows_come_by_kind_real_first(evaluation: Evaluation) -> None:
-    html = str(results_section(evaluation))
-    motion = html[html.index("Motion") :]
-    order = re.findall(r'scope="row"[^>]*>([^<]*)<', motion)
-    assert order[:3] == ["real against real", "cINN", "frozen &lt;first&gt; frame"]
-    assert re.findall(r'<tbody class="kind-(\w+)"', motion) == ["real", "model", "baseline"]
+@pytest.fixture(scope="module")
+def tables(evaluation: Evaluation, footnotes: Footnotes) -> dict[str, TableView]:
+    found = tables_of(evaluation.columns, evaluation.rows, footnotes)
+    return {table.title: table for table in found}
 
 
-def test_each_group_is_a_table_of_the_rows_that_it_has(evaluation: Evaluation) -> None:
-    html = str(results_section(evaluation))
-    assert re.findall(r"<caption>(\w+)</caption>", html) == ["Quality", "Distribution", "Motion"]
-    quality = html[: html.index("Distribution</caption>")]
-    assert "real against real" not in quality
-    assert html.count('scope="col"') == 4
+def cells_of(table: TableView, name: str) -> dict[str, CellView]:
+    (found,) = [r for _, rows in table.bodies for r in rows if r.name == name]
+    return {column.name: view for column, view in zip(table.columns, found.cells, strict=True)}
 
 
-def test_every_number_stands_beside_its_interval_and_n(evaluation: Evaluation) -> None:
-    line = lines_of(str(results_section(evaluation)))["frozen &lt;first&gt; frame"]
-    text = re.sub("<[^>]*>", " ", line)
-    assert re.search(r"0\.265\s+0\.255\s+to\s+0\.275\s+n 23/8", text)
-    assert re.search(r"20\.10\s+n 24/8", text)
-    assert "23 clips of 8 source videos" in line
-    numbers = line.count('class="value"')
-    assert numbers == line.count('class="n"') == 4
+def test_each_group_is_a_table_of_its_rows_by_kind(tables: dict[str, TableView]) -> None:
+    rows = {
+        title: [(kind, [row.name for row in rows]) for kind, rows in table.bodies]
+        for title, table in tables.items()
+    }
+    real, model = ("real", ["real against real"]), ("model", ["cINN"])
+    frozen, bound = "frozen <first> frame", "reconstruction"
+    assert rows == {
+        "Quality": [model, ("baseline", [frozen, bound])],
+        "Distribution": [real, model, ("baseline", [frozen])],
+        "Motion": [real, model, ("baseline", [frozen])],
+    }
 
 
-def test_a_missing_cell_says_why_there_and_below(evaluation: Evaluation) -> None:
-    html = str(results_section(evaluation))
-    line = lines_of(html)["cINN"]
-    assert '<abbr title="12 clips are too few to extrapolate">–</abbr>' in line
-    assert 'href="#missing-1"' in line
-    assert '<li id="missing-1">12 clips are too few to extrapolate</li>' in html
+def test_cells_have_interval_counts_and_reason(
+    tables: dict[str, TableView], footnotes: Footnotes
+) -> None:
+    frozen = cells_of(tables["Quality"], "frozen <first> frame")
+    assert frozen["LPIPS"] == CellView(value="0.265", low="0.255", high="0.275", counts=(23, 8))
+    assert frozen["PSNR"] == CellView(value="20.10", counts=(24, 8), is_best=True)
+    missing = cells_of(tables["Distribution"], "cINN")["FVD"]
+    assert footnotes.reasons[missing.footnote - 1] == "12 clips are too few to extrapolate"
 
 
-def test_what_nobody_has_is_told_instead_of_a_column_of_dashes(evaluation: Evaluation) -> None:
-    html = str(results_section(evaluation))
-    assert "<dt>FID</dt><dd>no Inception file: give its folder with --backbones</dd>" in html
-    assert html.count("no Inception file") == 1
-    assert "FID" not in "".join(re.findall(r'<th scope="col".*?</th>', html))
-
-
-def test_columns_that_lack_the_same_are_told_together() -> None:
+def test_columns_without_a_number_are_listed_once_by_reason(evaluation: Evaluation) -> None:
+    reason = "no Inception file: give its folder with --backbones"
+    assert not_measured(evaluation.columns, evaluation.rows) == {reason: "FID"}
     cells = {name: Missing(reason="got 2") for name in "xy"}
-    other = {name: Missing(reason="got 4") for name in "xy"}
-    evaluation = Evaluation(
-        weights={}, data={}, protocol={}, settings={}, backbones={},
-        columns=(Column(name="x", better="lower"), Column(name="y", better="lower")),
-        rows=(Row(name="a", kind="model", cells=cells), Row(name="b", kind="model", cells=other)),
-    )  # fmt: skip
-    assert "<dt>x, y</dt><dd>got 2; got 4</dd>" in str(results_section(evaluation))
+    columns = [Column(name=name, better="lower") for name in "xyz"]
+    assert not_measured(columns, [Row(name="m", kind="model", cells=cells)]) == {
+        "got 2": "x, y",
+        "no row has it": "z",
+    }
 
 
-def test_the_same_reason_is_told_once() -> None:
-    cells = {"x": Missing(reason="too few"), "y": Missing(reason="too few")}
-    other = {"x": Estimate(1.0, None, None, 1, 1), "y": Estimate(1.0, None, None, 1, 1)}
-    evaluation = Evaluation(
-        weights={}, data={}, protocol={}, settings={}, backbones={},
-        columns=(Column(name="x", better="lower"), Column(name="y", better="lower")),
-        rows=(Row(name="a", kind="model", cells=cells), Row(name="b", kind="model", cells=other)),
-    )  # fmt: skip
-    html = str(results_section(evaluation))
-    assert html.count("<li") == 1
-    assert html.count('href="#missing-1"') == 2
+def test_parts_are_rows_below_theirs(evaluation: Evaluation) -> None:
+    model = evaluation.rows[1]
+    parted = dataclasses.replace(model, parts={"few clips": {"LPIPS": model.cells["LPIPS"]}})
+    (table,) = tables_of(evaluation.columns[:1], [parted], Footnotes())
+    ((_, rows),) = table.bodies
+    assert [(row.name, row.is_part) for row in rows] == [("cINN", False), ("few clips", True)]
+    assert rows[1].cells[0].value == "0.231"
 
 
-def test_bold_is_the_best_of_those_who_do_not_see_the_real_clip(evaluation: Evaluation) -> None:
-    lines = lines_of(str(results_section(evaluation)))
-    assert '<strong class="value">0.231</strong>' in lines["cINN"]
-    assert "<strong" not in lines["reconstruction"]
-    assert "<strong" not in lines["real against real"]
+def test_the_best_does_not_see_the_real_clip(tables: dict[str, TableView]) -> None:
+    quality = {name: cells_of(tables["Quality"], name) for name in ("cINN", "reconstruction")}
+    assert quality["cINN"]["LPIPS"].is_best
+    assert not quality["reconstruction"]["LPIPS"].is_best
 
 
 @pytest.mark.parametrize(
@@ -110,12 +102,12 @@ def test_best_is_what_the_column_says(better: Better, expected: set[str]) -> Non
     assert best(better, rows) == expected
 
 
-def test_those_who_look_the_same_share_the_first_place() -> None:
+def test_values_equal_as_shown_share_the_first_place() -> None:
     rows = [row("a", 0.1001), row("b", 0.1004), row("c", 0.1006)]
     assert best("lower", rows) == {"a", "b"}
 
 
-def test_nobody_is_the_best_alone_nor_without_the_real_value() -> None:
+def test_no_row_is_the_best_alone_nor_without_the_real_value() -> None:
     assert best("lower", [row("a", 1.0), row("b", math.nan)]) == set()
     assert best("lower", [row("a", 1.0), row("b", 0.5, sees_real=True)]) == set()
     assert best("real", [row("a", 1.0), row("b", 2.0)]) == set()

@@ -1,1 +1,1 @@
-"""Blind pairwise comparison of videos, with exact binomial statistics."""
+"""Blind comparison of two sets of videos in pairs, and statistics of the answers."""

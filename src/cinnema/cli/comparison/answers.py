@@ -1,7 +1,8 @@
-"""Answers in a CSV file: one row each, written before the next pair is shown."""
+"""Answers in a CSV file: one row each, written to disk before the next pair is shown."""
 
 import csv
 import io
+import math
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -11,7 +12,6 @@ from operator import attrgetter
 from pathlib import Path
 from typing import cast
 
-from cinnema.cli.comparison.binomial import Share, share_of
 from cinnema.cli.comparison.pairs import Letter, Side, Trial
 from cinnema.core.errors import UserError
 from cinnema.core.files import atomic_path, check_input_file
@@ -19,19 +19,19 @@ from cinnema.core.files import atomic_path, check_input_file
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """One answer, a row of the file.
+    """A row of the file.
 
     Attributes:
-        time: Time of the answer, in UTC.
+        time: Time of the answer in UTC, in ISO format.
         pair: Name of the pair.
-        left: "A" or "B": the video on the left.
-        right: "A" or "B": the video on the right.
-        chosen: "A" or "B": the chosen video.
+        left: The set whose video was on the left.
+        right: The set whose video was on the right.
+        chosen: The set whose video was chosen.
         milliseconds: Time from the start of both videos to the answer.
         file_a: Folder and name of A's video.
         file_b: Folder and name of B's video.
-        sha256_a: SHA-256 of A's video.
-        sha256_b: SHA-256 of B's video.
+        sha256_a: SHA-256 of A's file.
+        sha256_b: SHA-256 of B's file.
         question: The question that was asked.
     """
 
@@ -49,19 +49,62 @@ class Answer:
 
 
 _HEADER = tuple(field.name for field in fields(Answer))
-# All columns except those of the answer itself.
+# The columns that the comparison determines, not the answer.
 _asked = attrgetter(*(n for n in _HEADER if n not in {"time", "chosen", "milliseconds"}))
 
 
 @dataclass(frozen=True)
+class Share:
+    """A share of choices with its 95 % interval.
+
+    Attributes:
+        chosen: Number of choices of A.
+        total: Number of all choices.
+        value: The share, from 0 to 1; NaN without a choice.
+        low: Lower end of the exact 95 % interval (Clopper and Pearson).
+        high: Upper end.
+        p: Two-sided probability of a share at least as far from one half if both are equally
+            likely to be chosen.
+    """
+
+    chosen: int
+    total: int
+    value: float
+    low: float
+    high: float
+    p: float
+
+
+def share_of(chosen: int, total: int) -> Share:
+    """Return a share with its exact interval, each choice independent of the others.
+
+    Args:
+        chosen: Number of choices of A, from 0 to `total`.
+        total: Number of all choices.
+
+    Example:
+        >>> share = share_of(8, 10)
+        >>> round(share.low, 4), round(share.high, 4), round(share.p, 4)
+        (0.4439, 0.9748, 0.1094)
+    """
+    from scipy.stats import binomtest
+
+    if not total:
+        return Share(0, 0, math.nan, 0.0, 1.0, 1.0)
+    test = binomtest(chosen, total)
+    interval = test.proportion_ci(0.95, method="exact")
+    return Share(chosen, total, chosen / total, interval.low, interval.high, test.pvalue)
+
+
+@dataclass(frozen=True)
 class Summary:
-    """A summary of answers.
+    """Statistics of answers.
 
     Attributes:
         a: Folder of A's videos.
         b: Folder of B's videos.
-        share: Share of answers that chose A.
-        left: Number of answers that chose the video on the left.
+        share: How often A was chosen.
+        left: How often the video on the left was chosen.
     """
 
     a: str
@@ -84,16 +127,16 @@ class Summary:
 class AnswerFile:
     """The answers to the trials of one comparison.
 
-    Existing answers in the file are kept, so that a comparison can be resumed.
+    Answers in an existing file count, so that an interrupted comparison can be continued.
 
     Args:
-        path: Path of the CSV file, which need not exist.
-        trials: The trials, in the order in which they are shown.
+        path: CSV file; made if it is missing.
+        trials: Trials in the order in which they are shown.
         question: The question that is asked.
 
     Raises:
-        UserError: The file is of another comparison, has another format, or cannot be read or
-            written.
+        UserError: The file belongs to another comparison or is no file of answers, or it cannot be
+            read or written.
     """
 
     def __init__(self, path: Path, trials: Sequence[Trial], *, question: str) -> None:
@@ -136,7 +179,7 @@ class AnswerFile:
         self._rewrite(overwrite=True)
 
     def summary(self) -> Summary:
-        """Return a summary of the answers."""
+        """Return the statistics of the answers so far."""
         return summarise(self.answers)
 
     def _resume(self) -> None:
@@ -149,18 +192,18 @@ class AnswerFile:
         for row, answer in enumerate(self.answers, 2):
             if answer.pair in seen or _asked(answer) != expected.get(answer.pair):
                 raise UserError(
-                    f"{self._path} is of another comparison (line {row}, pair {answer.pair!r}): "
-                    "name another file with --output, or give the same videos, --pairs, --seed and "
-                    "--question"
+                    f"{self._path} belongs to another comparison (line {row}, pair "
+                    f"{answer.pair!r}): name another file with --output, or give the same "
+                    "videos, --pairs, --seed and --question"
                 )
             seen.add(answer.pair)
         if not self._path.read_bytes().endswith(b"\n"):
-            self._rewrite(overwrite=True)  # without the truncated row
+            self._rewrite(overwrite=True)  # without the incomplete last row
 
     def _append_row(self, row: bytes) -> None:
         try:
-            # Not "a", which would create a file without a header if the file was removed.
-            # Unbuffered: data that did not fit would be written again when the file is closed.
+            # Mode "a" would make a new file without its header if the file had been removed.
+            # With a buffer, bytes that did not fit would be written again when the file is closed.
             with self._path.open("r+b", buffering=0) as file:
                 end = file.seek(0, os.SEEK_END)
                 try:
@@ -168,7 +211,7 @@ class AnswerFile:
                         row = row[file.write(row) :]
                     os.fsync(file.fileno())
                 except OSError:
-                    os.truncate(self._path, end)  # half a row would spoil the next one
+                    os.truncate(self._path, end)  # half a row would damage the next one
                     raise
         except OSError as error:
             raise UserError(
@@ -199,13 +242,13 @@ def _answer_to(trial: Trial, side: Side, *, milliseconds: int, question: str) ->
 
 
 def read_answers(path: Path) -> list[Answer]:
-    """Read a CSV file of answers; a last row that a crash truncated is ignored.
+    """Read a CSV file of answers; an incomplete last row is ignored.
 
     Args:
         path: Path of the file.
 
     Raises:
-        UserError: The file is missing, or is not a file of answers.
+        UserError: The file is missing, or is no file of answers.
     """
     check_input_file(path, kind="a CSV file of answers")
     try:
@@ -215,13 +258,13 @@ def read_answers(path: Path) -> list[Answer]:
         return [_parsed(row) for row in _below_header(rows)]
     except (ValueError, csv.Error) as error:
         raise UserError(
-            f"{path} is not a file of answers of `cinnema compare` ({error}): name another file"
+            f"{path} is no file of answers of `cinnema compare` ({error}): name another file"
         ) from None
 
 
 def _below_header(rows: Sequence[Sequence[str]]) -> Sequence[Sequence[str]]:
     if not rows or tuple(rows[0]) != _HEADER:
-        raise ValueError("its header is different")
+        raise ValueError("its first line is not the header of such a file")
     return rows[1:]
 
 
@@ -246,7 +289,7 @@ def _parsed(row: Sequence[str]) -> Answer:
 
 
 def summarise(answers: Sequence[Answer]) -> Summary:
-    """Return a summary of answers.
+    """Return the statistics of answers.
 
     Args:
         answers: Answers of one comparison.

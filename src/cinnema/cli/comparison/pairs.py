@@ -1,4 +1,4 @@
-"""Pairing of the videos of two folders, with random order and sides."""
+"""Pairs of videos, their order, and which of each pair is on the left."""
 
 import random
 import re
@@ -14,10 +14,10 @@ Letter = Literal["A", "B"]
 Side = Literal["left", "right"]
 
 MIME_TYPES = {".mp4": "video/mp4", ".webp": "image/webp", ".gif": "image/gif"}
-"""MIME types of formats that every browser plays, by suffix."""
+"""Formats that every browser plays, by suffix."""
 
 _OTHER_VIDEOS = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mpeg", ".mpg", ".webm", ".wmv"})
-_OVERVIEW = "_grid"  # suffix of the grids that `cinnema animate` writes beside the videos
+_OVERVIEW = "_grid"  # file of all videos in one that `cinnema animate` writes beside them
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class Clip:
     """A video.
 
     Attributes:
-        path: The file.
-        name: Path with as many parent folders as distinguish A's videos from B's.
+        path: Path of the file.
+        name: Name of the file behind as many of its folders as make A and B differ.
         sha256: SHA-256 of the file.
     """
 
@@ -37,13 +37,13 @@ class Clip:
 
 @dataclass(frozen=True)
 class Trial:
-    """Two videos to choose from.
+    """Two videos, one of which is chosen.
 
     Attributes:
         pair: Name of the pair.
         a: The video of the first folder.
         b: The video of the second.
-        left: "A" or "B": the video on the left.
+        left: The set whose video is on the left.
     """
 
     pair: str
@@ -53,11 +53,11 @@ class Trial:
 
     @property
     def right(self) -> Letter:
-        """The video on the right: "A" or "B"."""
+        """The set whose video is on the right."""
         return "B" if self.left == "A" else "A"
 
     def letter(self, side: Side) -> Letter:
-        """Return which video is on a side."""
+        """Return the set whose video is on a side."""
         return self.left if side == "left" else self.right
 
     def clip(self, side: Side) -> Clip:
@@ -70,8 +70,9 @@ class Plan:
     """A comparison.
 
     Attributes:
-        trials: The trials, in the order in which they are shown.
-        remarks: Remarks for the experimenter: how pairs were found, what reveals A and B.
+        trials: Trials in the order in which they are shown.
+        remarks: Sentences for the person who runs it: how pairs were found, and what would tell
+            the sets apart.
     """
 
     trials: tuple[Trial, ...]
@@ -83,23 +84,23 @@ def plan_comparison(a: Path, b: Path, *, seed: int = 0, most: int | None = None)
 
     Videos of the same name (without suffix) are a pair; if no name is in both folders, videos are
     paired in natural order. A is on the left in half of all pairs. The same seed gives the same
-    order and sides, and a smaller `most` gives the first of them.
+    order and sides, and a smaller `most` the first of them.
 
     Args:
         a: First folder.
         b: Second folder.
         seed: Seed of the order and the sides.
-        most: Largest number of pairs; all if None.
+        most: Greatest number of pairs; all if None.
 
     Raises:
-        UserError: A folder is missing or contains no video, both are the same, a format is not
-            playable in browsers, or there is no pair.
+        UserError: A folder is missing or has no video; both are the same folder; browsers cannot
+            play a video; there is no pair.
     """
     if most is not None and most < 1:
         raise UserError(f"--pairs must be at least 1, got {most}")
     files_a, files_b = videos_in(a), videos_in(b)
     if a.resolve() == b.resolve():
-        raise UserError(f"{a} and {b} are the same folder: name two")
+        raise UserError(f"{a} and {b} are the same folder: give two folders")
     pairs, remarks = _paired(a, b, files_a, files_b)
     generator = random.Random(seed)
     generator.shuffle(pairs)
@@ -114,19 +115,19 @@ def plan_comparison(a: Path, b: Path, *, seed: int = 0, most: int | None = None)
 
 
 def videos_in(folder: Path) -> list[Path]:
-    """Return the videos of a folder in natural order; other files, and grids, are ignored.
+    """Return the videos of a folder in natural order, without grids of videos and other files.
 
     Args:
-        folder: The folder; its sub-folders are not searched.
+        folder: The folder; its subfolders are not searched.
 
     Raises:
-        UserError: The folder cannot be listed, has no video, or one that browsers do not play.
+        UserError: The folder cannot be read, has no video, or has one that browsers cannot play.
     """
     try:
         files = sorted((f for f in folder.iterdir() if f.name[0] != "."), key=_natural_order)
     except OSError as error:
         raise UserError(
-            f"{folder} cannot be listed ({error.strerror}): name a folder of videos"
+            f"{folder} cannot be read ({error.strerror}): give a folder of videos"
         ) from None
     for file in files:
         if file.suffix.lower() in _OTHER_VIDEOS:
@@ -137,7 +138,7 @@ def videos_in(folder: Path) -> list[Path]:
     videos = [file for file in files if file.suffix.lower() in MIME_TYPES]
     single = [file for file in videos if not file.stem.endswith(_OVERVIEW)]
     if not single:
-        raise UserError(f"{folder} holds no video (mp4, webp or gif): name another folder")
+        raise UserError(f"{folder} has no video (mp4, webp or gif): give another folder")
     return single
 
 
@@ -189,13 +190,13 @@ def _clip(file: Path, label: str) -> Clip:
 
 
 def check_playable(file: Path) -> Path:
-    """Return a video if it can be read, and played by browsers.
+    """Return the file if it can be read, and played by browsers.
 
     Args:
-        file: A file with a suffix in `MIME_TYPES`.
+        file: Video with a suffix of `MIME_TYPES`.
 
     Raises:
-        UserError: The file is damaged, or is an mp4 that is not H.264.
+        UserError: The file is damaged, or an mp4 that is not H.264.
     """
     from cinnema.media.videos import iterate_frames
 
@@ -207,21 +208,21 @@ def check_playable(file: Path) -> Path:
             codec = container.streams.video[0].codec_context.name
         if codec != "h264":
             raise UserError(
-                f"{file} holds {codec}, which not all browsers play: convert it to H.264"
+                f"{file} is encoded as {codec}, which not all browsers play: convert it to H.264"
             )
     return file
 
 
 def _giveaways(trials: Sequence[Trial]) -> list[str]:
-    """Return remarks on differences that reveal A and B apart from the motion."""
+    """Return remarks on differences between A and B that are not in the pictures."""
     remarks = []
     formats = [{clip.path.suffix.lower() for clip in clips} for clips in _sides(trials)]
     if formats[0] != formats[1]:
         names = [", ".join(sorted(each)) for each in formats]
-        remarks.append(f"A is {names[0]}, B {names[1]}: the formats may be told apart")
+        remarks.append(f"A is {names[0]}, B {names[1]}: viewers may recognise the format")
     same = sum(trial.a.sha256 == trial.b.sha256 for trial in trials)
     if same:
-        remarks.append(f"pairs of two equal files, with nothing to choose: {same}")
+        remarks.append(f"pairs of two equal files: {same}")
     return remarks
 
 
@@ -230,6 +231,6 @@ def _sides(trials: Sequence[Trial]) -> tuple[list[Clip], list[Clip]]:
 
 
 def _natural_order(path: Path) -> list[tuple[int, str]]:
-    """A key that sorts clip_2 before clip_10."""
+    """Return a key that sorts clip_2 before clip_10."""
     parts = re.split(r"(\d+)", path.name)
     return [(int(part), part) if part.isdigit() else (-1, part.lower()) for part in parts]

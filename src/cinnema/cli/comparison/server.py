@@ -1,4 +1,4 @@
-"""A web server for the page and its videos, for browsers on the same machine."""
+"""Web server of the page and its videos, for browsers on this machine only."""
 
 import json
 import threading
@@ -14,15 +14,15 @@ from cinnema.cli.comparison.pairs import MIME_TYPES, Side, Trial
 from cinnema.core.errors import UserError
 
 _HOST = "127.0.0.1"
-_MOST_BYTES = 1000  # largest size of a request's body
+_MOST_BYTES = 1000  # of a request
 _POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
     "connect-src 'self'; img-src blob:; media-src blob:"
 )
 
 
-class Refusal(Exception):  # noqa: N818 - a response, not an error
-    """An HTTP error response: status and message."""
+class Refusal(Exception):  # noqa: N818 - a response, not an error of this program
+    """A request that is answered by an HTTP error."""
 
     def __init__(self, status: HTTPStatus, reason: str) -> None:
         super().__init__(reason)
@@ -30,18 +30,18 @@ class Refusal(Exception):  # noqa: N818 - a response, not an error
 
 
 class ComparisonServer(ThreadingHTTPServer):
-    """Shows trials one after the other and records the answers.
+    """Web server that shows trials one after the other and records the answers.
 
-    URLs of videos consist of trial number and side, which do not reveal the folder.
+    The addresses of videos are numbers and sides, which do not reveal the set.
 
     Args:
-        trials: The trials, in the order in which they are shown.
-        answers: File of the answers to these trials.
+        trials: Trials in the order in which they are shown.
+        answers: Answers to these trials.
         question: The question that is asked.
-        port: Port to listen on; 0 chooses a free one.
+        port: Port to listen at; 0 takes a free one.
 
     Raises:
-        UserError: The port is taken or not allowed.
+        UserError: The port is in use or not allowed.
 
     Example:
         >>> with ComparisonServer(trials, answers, question="Which is sharper?") as server:
@@ -60,17 +60,17 @@ class ComparisonServer(ThreadingHTTPServer):
             super().__init__((_HOST, port), _Handler)
         except (OSError, OverflowError) as error:
             raise UserError(
-                f"port {port} is not available ({error}): choose another one, or leave --port out "
-                "for one that is free"
+                f"port {port} cannot be used ({error}): choose another one, or leave --port out "
+                "for a free one"
             ) from None
 
     @property
     def url(self) -> str:
-        """URL of the page."""
+        """Address of the page."""
         return f"http://{_HOST}:{self.server_port}/"
 
     def state(self) -> dict[str, Any]:
-        """Return the state for the page; folders are revealed once all trials are answered."""
+        """Return what the page shows next; the folders only once all trials are answered."""
         with self._lock:
             return self._state()
 
@@ -78,7 +78,7 @@ class ComparisonServer(ThreadingHTTPServer):
         """Record an answer and return the new state.
 
         Args:
-            trial: Index of the answered trial, which must be the current one.
+            trial: Number of the trial; has to be the current one.
             side: The chosen side.
             milliseconds: Time that the answer took.
 
@@ -106,7 +106,7 @@ class ComparisonServer(ThreadingHTTPServer):
             return self._state()
 
     def video(self, trial: int, side: Side) -> tuple[str, bytes]:
-        """Return the MIME type and the content of a video."""
+        """Return the type and the content of a video."""
         path = self._trials[trial].clip(side).path
         return MIME_TYPES[path.suffix.lower()], path.read_bytes()
 
@@ -139,11 +139,11 @@ class _Handler(BaseHTTPRequestHandler):
         self._respond(self._get)
 
     def do_POST(self) -> None:
-        """Record an answer, or undo one."""
+        """Record an answer, or remove the last."""
         self._respond(self._post)
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name there
-        """Log nothing, to keep the terminal readable."""
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - name in the base class
+        """Print nothing."""
 
     def _get(self) -> tuple[str, bytes]:
         match self.path.strip("/").split("/"):
@@ -162,7 +162,7 @@ class _Handler(BaseHTTPRequestHandler):
         except IndexError:
             raise Refusal(HTTPStatus.NOT_FOUND, "there is no such pair") from None
         except OSError:
-            raise Refusal(HTTPStatus.NOT_FOUND, "the video no longer exists") from None
+            raise Refusal(HTTPStatus.NOT_FOUND, "the video is no longer there") from None
 
     def _post(self) -> tuple[str, bytes]:
         values = self._received()
@@ -177,12 +177,12 @@ class _Handler(BaseHTTPRequestHandler):
         return _json(self.server.answer(trial, side, milliseconds=milliseconds))
 
     def _received(self) -> dict[str, Any]:
-        """Return the JSON object in the request's body."""
+        """Return the JSON object of the request."""
         length = self.headers.get("Content-Length", "")
-        # A page of another site cannot send this content type without a preflight request.
+        # Pages of other sites cannot send this type without a preflight request.
         is_json = self.headers.get("Content-Type") == "application/json"
         if not is_json or not length.isdecimal() or int(length) > _MOST_BYTES:
-            self.close_connection = True  # the body stays unread
+            self.close_connection = True  # the body is not read
             raise Refusal(HTTPStatus.BAD_REQUEST, "send a small JSON object")
         try:
             values = json.loads(self.rfile.read(int(length)))
@@ -202,15 +202,15 @@ class _Handler(BaseHTTPRequestHandler):
         except UserError as error:
             kind, content = _json({"error": str(error)})
             status = HTTPStatus.INTERNAL_SERVER_ERROR
-        with suppress(ConnectionError):  # the browser closed the connection
+        with suppress(ConnectionError):  # the browser has closed the connection
             self._send(status, kind, content)
 
     def _check_host(self) -> None:
-        """Refuse requests with a foreign Host header (DNS rebinding)."""
+        """Refuse requests under another host name (DNS rebinding)."""
         names = {f"{name}:{self.server.server_port}" for name in (_HOST, "localhost")}
         if self.headers.get("Host") not in names:
             self.close_connection = True
-            raise Refusal(HTTPStatus.FORBIDDEN, "this server is for this machine alone")
+            raise Refusal(HTTPStatus.FORBIDDEN, "this server is for this machine only")
 
     def _send(self, status: HTTPStatus, kind: str, content: bytes) -> None:
         self.send_response(status)

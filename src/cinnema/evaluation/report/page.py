@@ -1,102 +1,99 @@
-"""An evaluation as one self-contained HTML page: style, plots and pictures are embedded."""
+"""An evaluation as one HTML page that loads nothing: style, plots and pictures are in it."""
 
-import base64
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from jinja2 import Environment, StrictUndefined, Template
+
 from cinnema import __version__
-from cinnema.evaluation.report.animations import (
-    Frames,
+from cinnema.evaluation.report.clips import (
     animated_webp,
     data_uri,
     still_webp,
     strip_frames,
     strip_png,
 )
-from cinnema.evaluation.report.markup import Markup, element, joined
-from cinnema.evaluation.report.plots import Look, banded_rows, looks_of, plot
-from cinnema.evaluation.report.tables import by_kind, results_section, shown
+from cinnema.evaluation.report.plots import Style, banded_rows, draw, shown_rows, styles_of
+from cinnema.evaluation.report.tables import (
+    Footnotes,
+    by_kind,
+    cell_view,
+    not_measured,
+    shown,
+    tables_of,
+)
 from cinnema.evaluation.results import Curve, Evaluation, Example
 from cinnema.evaluation.statistics.bootstrap import Estimate
 
-_LEGEND = (
-    "Below each number: its 95 % interval over other source videos like these, and n, clips/source "
-    "videos. Bold is the best of the rows that do not see the real clip; rows marked * do."
-)
+_ARROWS = {
+    "lower": ("↓", "lower is better"),
+    "higher": ("↑", "higher is better"),
+    "real": ("≈", "values near the real row are better"),
+}
 
 
 def page(evaluation: Evaluation) -> str:
     """Return the page.
 
     Args:
-        evaluation: The results.
+        evaluation: What was measured.
     """
-    looks = looks_of(by_kind(evaluation.rows))
-    body = [
-        _header(evaluation),
-        element(
-            "main",
-            _notes(evaluation.notes),
-            _section("Numbers", element("p", _LEGEND, class_="small"), results_section(evaluation)),
-            _plots(evaluation, looks),
-            _exhibits(evaluation),
-            _definitions(evaluation),
-            _provenance(evaluation),
-        ),
-        element("footer", f"Made by cinnema {__version__}. ", _download(evaluation)),
-    ]
-    style = (files(__package__) / "report.css").read_text(encoding="utf-8")
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("meta", name="color-scheme", content="light dark"),
-        element("title", f"Evaluation of {evaluation.weights.get('name', 'a model')}"),
-        element("style", Markup(style)),
+    footnotes, styles = Footnotes(), styles_of(by_kind(evaluation.rows))
+    tables = tables_of(evaluation.columns, evaluation.rows, footnotes)
+    return _template().render(
+        evaluation=evaluation,
+        style=(files(__package__) / "report.css").read_text(encoding="utf-8"),
+        version=__version__,
+        arrows=_ARROWS,
+        key_facts=_key_facts(evaluation),
+        tables=tables,
+        changes=list(_changes(evaluation, footnotes)),
+        footnotes=footnotes.reasons,
+        targets=list(_targets(evaluation)),
+        not_measured=not_measured(evaluation.columns, evaluation.rows),
+        plots=[_plot(curve, styles) for curve in evaluation.curves],
+        examples=[_example(example) for example in evaluation.examples],
+        definitions=_definitions(evaluation),
+        provenance=list(_provenance(evaluation)),
+        json_uri=data_uri(as_json(evaluation).encode(), "application/json"),
     )
-    return "<!DOCTYPE html>\n" + element("html", head, element("body", *body), lang="en") + "\n"
 
 
 def as_json(evaluation: Evaluation) -> str:
     """Return the numbers of an evaluation as JSON text.
 
     Args:
-        evaluation: The results.
+        evaluation: What was measured.
     """
     return json.dumps(evaluation.to_dict(), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
 
 
-def _section(title: str, *content: str, class_: str | None = None) -> Markup:
-    return element("section", element("h2", title), *content, class_=class_)
+@cache
+def _template() -> Template:
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["upper_first"] = lambda text: text[:1].upper() + text[1:]
+    source = (files(__package__) / "page.html.jinja").read_text(encoding="utf-8")
+    return environment.from_string(source)
 
 
-def _header(evaluation: Evaluation) -> Markup:
-    data, protocol = evaluation.data, evaluation.protocol
+def _key_facts(evaluation: Evaluation) -> dict[str, str]:
+    data = evaluation.data
     split = f" ({data['split']})" if "split" in data else ""
-    facts = {
+    cells = [cell for row in evaluation.rows for cell in row.cells.values()]
+    counts = [(c.num_clips, c.num_sources) for c in cells if isinstance(c, Estimate)]
+    clips, sources = max(counts, default=(0, 0))
+    return {
         "Data": data.get("name", "–") + split,
-        "Clips": _sample_size(evaluation),
-        "Protocol": protocol.get("name", "–"),
+        "Clips": f"{clips} of {sources} source videos",
+        "Protocol": evaluation.protocol.get("name", "–"),
         "Took": _duration(evaluation.seconds),
     }
-    return element(
-        "header",
-        element("p", "Evaluation", class_="eyebrow"),
-        element("h1", evaluation.weights.get("name", "a model")),
-        element("p", protocol["about"], class_="lead") if "about" in protocol else "",
-        _facts(facts, class_="key"),
-    )
-
-
-def _sample_size(evaluation: Evaluation) -> str:
-    """The largest numbers of clips and of source videos behind a number."""
-    cells = [cell for row in evaluation.rows for cell in row.cells.values()]
-    sizes = [(c.num_clips, c.num_sources) for c in cells if isinstance(c, Estimate)]
-    clips, sources = max(sizes, default=(0, 0))
-    return f"{clips} of {sources} source videos"
 
 
 def _duration(seconds: float) -> str:
@@ -106,152 +103,111 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def _facts(facts: Mapping[str, str], *, class_: str | None = None) -> Markup:
-    pairs = [
-        element("div", element("dt", name), element("dd", value)) for name, value in facts.items()
-    ]
-    return element("dl", *pairs, class_=" ".join(filter(None, ("facts", class_))))
+def _changes(evaluation: Evaluation, footnotes: Footnotes) -> Iterator[dict[str, Any]]:
+    """Yield the paired differences of each row, with their columns."""
+    for row, cells in evaluation.changes.items():
+        columns = [c for c in evaluation.columns if c.name in cells]
+        views = [cell_view(cells[c.name], c, footnotes) for c in columns]
+        yield {"row": row, "cells": list(zip(columns, views, strict=True))}
 
 
-def _notes(notes: tuple[str, ...]) -> Markup:
-    if not notes:
-        return Markup()
-    items = [element("li", note) for note in notes]
-    title = element("h2", "Before you read the numbers")
-    return element("aside", title, element("ul", *items), class_="notes")
+def _targets(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
+    """Yield each required value, and whether it is reached."""
+    rows = {row.name: row.cells for row in evaluation.rows}
+    for column in evaluation.columns:
+        target = column.target
+        cell = None if target is None else rows.get(target.row, {}).get(column.name)
+        if target is not None and isinstance(cell, Estimate):
+            yield {
+                "name": f"{column.name}, {target.row}",
+                "asked": f"{target} {column.unit}".strip(),
+                "value": shown(cell.value, column.digits),
+                "is_met": target.is_met(cell),
+            }
 
 
-def _plots(evaluation: Evaluation, looks: Mapping[str, Look]) -> Markup:
-    if not evaluation.curves:
-        return Markup()
-    figures = [
-        element(
-            "figure",
-            element("figcaption", element("h3", curve.title)),
-            plot(curve, looks),
-            _told_below(curve, looks),
-            _numbers_of(curve),
-        )
-        for curve in evaluation.curves
-    ]
-    return _section("Plots", element("div", *figures, class_="plots"))
+def _plot(curve: Curve, styles: Mapping[str, Style]) -> dict[str, Any]:
+    names = shown_rows(curve, styles)
+    svgs = {
+        theme: data_uri(draw(curve, styles, theme=theme).encode(), "image/svg+xml")
+        for theme in ("light", "dark")
+    }
+    return {
+        "title": curve.title,
+        "svgs": svgs,
+        "alt": f"{curve.y_label} against {curve.x_label}, of {', '.join(names) or 'nothing'}",
+        "about": _about(curve, styles),
+        "heads": ["row", curve.x_label, curve.y_label, "95 %"],
+        "lines": list(_lines(curve)),
+    }
 
 
-def _told_below(curve: Curve, looks: Mapping[str, Look]) -> Markup:
+def _about(curve: Curve, styles: Mapping[str, Style]) -> str:
     sentences = [curve.about[:1].upper() + curve.about[1:]] if curve.about else []
-    banded = banded_rows(curve, looks)
+    banded = banded_rows(curve, styles)
     if banded:
         whose = "" if len(banded) == len(curve.low) else f" of {', '.join(banded)}"
         sentences.append(f"Bands are 95 % intervals{whose}")
-    if not sentences:
-        return Markup()
-    return element("p", ". ".join(s.removesuffix(".") for s in sentences) + ".", class_="small")
+    return "".join(f"{sentence.removesuffix('.')}. " for sentence in sentences).strip()
 
 
-def _numbers_of(curve: Curve) -> Markup:
-    """The values of a plot as a table, for accessibility."""
-    banded = [name for name in curve.y if name in curve.low and name in curve.high]
-    names = ["row", curve.x_label, curve.y_label, *(["95 %"] if banded else [])]
-    heads = [element("th", name, scope="col") for name in names]
-    lines = []
+def _lines(curve: Curve) -> Iterator[tuple[str, str, str, str]]:
+    """Yield row, x, y and interval of every point, for those who cannot see the plot."""
     for name, ys in curve.y.items():
-        for i, (x, y) in enumerate(zip(curve.x[name], ys, strict=True)):
-            cells = [element("th", name, scope="row"), _number(x), _number(y)]
-            if name in banded:
-                ends = joined([_plain(curve.low[name][i]), " to ", _plain(curve.high[name][i])])
-                cells.append(element("td", ends))
-            elif banded:
-                cells.append(element("td"))
-            lines.append(element("tr", *cells))
-    table = element(
-        "table",
-        element("caption", curve.title, class_="hidden"),
-        element("thead", element("tr", *heads)),
-        element("tbody", *lines),
-    )
-    box = element("div", table, class_="scroll numbers", tabindex="0")
-    return element("details", element("summary", "Numbers"), box)
-
-
-def _number(value: float) -> Markup:
-    return element("td", _plain(value))
+        ends = [""] * len(ys)
+        if name in curve.low and name in curve.high:
+            band = zip(curve.low[name], curve.high[name], strict=True)
+            ends = [f"{_plain(low)} to {_plain(high)}" for low, high in band]
+        for x, y, interval in zip(curve.x[name], ys, ends, strict=True):
+            yield name, _plain(x), _plain(y), interval
 
 
 def _plain(value: float) -> str:
     return f"{value:.4g}".replace("-", "−") if math.isfinite(value) else "–"
 
 
-def _exhibits(evaluation: Evaluation) -> Markup:
-    if not evaluation.examples:
-        return Markup()
-    return _section("To look at", *map(_exhibit, evaluation.examples))
+def _example(example: Example) -> dict[str, Any]:
+    length = len(next(iter(example.videos.values())))
+    frames = strip_frames(length)
+    clips = [
+        {
+            "row": name,
+            "label": f"{example.title}, {name}",
+            "num_frames": len(video),
+            "height": video.shape[1],
+            "width": video.shape[2],
+            "still": data_uri(still_webp(video), "image/webp"),
+            "animation": data_uri(animated_webp(video, fps=example.fps), "image/webp"),
+            "strip": data_uri(strip_png(video), "image/png"),
+        }
+        for name, video in example.videos.items()
+    ]
+    return {
+        "title": example.title,
+        "score": f"{shown(example.score, 3)} · {example.key}",
+        "frames": frames,
+        "clips": clips,
+    }
 
 
-def _exhibit(exhibit: Example) -> Markup:
-    length = len(next(iter(exhibit.videos.values())))
-    times = [f"t = {i}" if i == 0 else str(i) for i in strip_frames(length)]
-    scale = element("div", *(element("span", t) for t in times), class_="times", aria_hidden="true")
-    head = element("div", element("span"), element("span"), scale, class_="clip head")
-    clips = [_clip(name, video, exhibit) for name, video in exhibit.videos.items()]
-    score = element("span", f"{shown(exhibit.score, 3)} · {exhibit.key}", class_="small")
-    title = element("h3", exhibit.title[:1].upper() + exhibit.title[1:], " ", score)
-    return element("article", title, head, *clips, class_="exhibit")
+def _definitions(evaluation: Evaluation) -> dict[str, dict[str, str]]:
+    return {
+        "Rows": {row.name: row.about for row in evaluation.rows if row.about},
+        "Columns": {column.name: column.about for column in evaluation.columns if column.about},
+    }
 
 
-def _clip(name: str, video: Frames, exhibit: Example) -> Markup:
-    height, width = video.shape[1:3]
-    label = f"{exhibit.title}, {name}"
-    moving = element(
-        "picture",
-        element(
-            "source", media="(prefers-reduced-motion: reduce)",
-            srcset=data_uri(still_webp(video), "image/webp"), type="image/webp",
-        ),
-        element(
-            "img", src=data_uri(animated_webp(video, fps=exhibit.fps), "image/webp"),
-            alt=f"{label}: {len(video)} frames, moving", width=width, height=height,
-        ),
-    )  # fmt: skip
-    times = ", ".join(map(str, strip_frames(len(video))))
-    strip = element(
-        "img", src=data_uri(strip_png(video), "image/png"), alt=f"{label}: frames {times}",
-        class_="strip",
-    )  # fmt: skip
-    return element("div", element("span", name, class_="who"), moving, strip, class_="clip")
-
-
-def _definitions(evaluation: Evaluation) -> Markup:
-    rows = {row.name: row.about for row in evaluation.rows if row.about}
-    columns = {column.name: column.about for column in evaluation.columns if column.about}
-    parts = []
-    if rows:
-        parts += [element("h3", "Rows"), _facts(rows, class_="wide")]
-    if columns:
-        parts += [element("h3", "Measures"), _facts(columns, class_="wide")]
-    return _section("What is what", *parts) if parts else Markup()
-
-
-def _provenance(evaluation: Evaluation) -> Markup:
-    parts = []
+def _provenance(evaluation: Evaluation) -> Iterator[tuple[str, dict[str, str]]]:
     for title, values in (
         ("Weights", evaluation.weights),
         ("Data", evaluation.data),
         ("Protocol", evaluation.protocol),
         ("Settings", evaluation.settings),
-        ("Backbones, SHA-256", evaluation.backbones),
+        ("Networks, SHA-256", evaluation.backbones),
     ):
         if values:
-            texts = {name.replace("_", " "): _text(value) for name, value in values.items()}
-            class_ = "wide" if values is evaluation.protocol else "wide mono"
-            parts += [element("h3", title), _facts(texts, class_=class_)]
-    return _section("How it was measured", *parts)
+            yield title, {name.replace("_", " "): _text(value) for name, value in values.items()}
 
 
 def _text(value: Any) -> str:  # noqa: ANN401 - any JSON value
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _download(evaluation: Evaluation) -> Markup:
-    content = base64.b64encode(as_json(evaluation).encode()).decode("ascii")
-    uri = f"data:application/json;base64,{content}"
-    return element("a", "The same numbers as JSON", href=uri, download="evaluation.json")

@@ -1,79 +1,127 @@
-"""The tables of a report, one for each group of columns; a row for the model and each baseline."""
+"""The tables of a report: rows down, columns across, one table for each group of columns."""
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
-from cinnema.evaluation.report.markup import Markup, element, joined
-from cinnema.evaluation.results import Cell, Column, Evaluation, Missing, Row
+from cinnema.evaluation.results import Cell, Column, Missing, Row, RowKind
 from cinnema.evaluation.statistics.bootstrap import Estimate
 
-_KINDS = ("real", "model", "baseline")
-_ARROWS = {
-    "lower": ("↓", "lower is better"),
-    "higher": ("↑", "higher is better"),
-    "real": ("≈", "near the real row is better"),
-}
+KINDS: tuple[RowKind, ...] = ("real", "model", "baseline")
+
 _NARROW_SPACE = "\u202f"
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
-class Footnotes:
-    """Numbered reasons of empty cells, each listed once."""
+@dataclass(frozen=True, kw_only=True)
+class CellView:
+    """What a cell of the page shows.
 
-    def __init__(self) -> None:
-        self._reasons: list[str] = []
+    Attributes:
+        value: The number as text; empty for a cell that does not apply.
+        low: Lower end of the interval as text; empty without one.
+        high: Upper end.
+        counts: Numbers of clips and of source videos.
+        footnote: Number of the footnote that says why there is no number; 0 for none.
+        is_best: Whether it is the best of its column.
+    """
+
+    value: str = ""
+    low: str = ""
+    high: str = ""
+    counts: tuple[int, int] = (0, 0)
+    footnote: int = 0
+    is_best: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowView:
+    """A row of a table.
+
+    Attributes:
+        name: Its name.
+        about: What it is.
+        sees_real: Whether it uses real frames after the first.
+        is_part: Whether it is of a part of the clips.
+        cells: Its cells, one for each column.
+    """
+
+    name: str
+    about: str = ""
+    sees_real: bool = False
+    is_part: bool = False
+    cells: Sequence[CellView]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableView:
+    """A table of the page.
+
+    Attributes:
+        title: Its title.
+        columns: Its columns.
+        bodies: Its rows by kind: real, model, baseline.
+    """
+
+    title: str
+    columns: Sequence[Column]
+    bodies: Sequence[tuple[RowKind, Sequence[RowView]]]
+
+
+@dataclass
+class Footnotes:
+    """Reasons of missing numbers, each once, numbered from 1."""
+
+    reasons: list[str] = field(default_factory=list)
 
     def number_of(self, reason: str) -> int:
-        """Return the number of a reason, adding it if it is new."""
-        if reason not in self._reasons:
-            self._reasons.append(reason)
-        return self._reasons.index(reason) + 1
-
-    def to_markup(self) -> Markup:
-        """Return the list of all reasons; empty markup if there are none."""
-        if not self._reasons:
-            return Markup()
-        items = [
-            element("li", reason, id=f"missing-{i}") for i, reason in enumerate(self._reasons, 1)
-        ]
-        return element("ol", *items, class_="footnotes")
+        """Return the number of a reason, a new one if the reason is new."""
+        if reason not in self.reasons:
+            self.reasons.append(reason)
+        return self.reasons.index(reason) + 1
 
 
 def by_kind(rows: Sequence[Row]) -> list[Row]:
-    """Return rows sorted by kind: real clips, models, baselines."""
-    return sorted(rows, key=lambda row: _KINDS.index(row.kind))
+    """Return rows in the order real, model, baseline."""
+    return sorted(rows, key=lambda row: KINDS.index(row.kind))
 
 
-def results_section(evaluation: Evaluation) -> Markup:
-    """Return all tables, the reasons of empty cells, and the quantities that were not measured.
+def tables_of(
+    columns: Sequence[Column], rows: Sequence[Row], footnotes: Footnotes
+) -> list[TableView]:
+    """Return a table for each group of columns with a number.
 
     Args:
-        evaluation: The results.
+        columns: All columns.
+        rows: All rows.
+        footnotes: Takes the reasons of missing numbers.
     """
-    rows = by_kind(evaluation.rows)
-    measured = [c for c in evaluation.columns if _is_measured(c, rows)]
-    footnotes = Footnotes()
-    tables = [
-        _table(group, [c for c in measured if c.group == group], rows, footnotes)
+    measured = [column for column in columns if _is_measured(column, rows)]
+    return [
+        _table(group, [c for c in measured if c.group == group], by_kind(rows), footnotes)
         for group in dict.fromkeys(column.group for column in measured)
     ]
-    return joined(
-        [
-            element("div", *tables, class_="tables"),
-            footnotes.to_markup(),
-            _not_measured(evaluation.columns, rows),
-        ]
-    )
+
+
+def not_measured(columns: Sequence[Column], rows: Sequence[Row]) -> dict[str, str]:
+    """Return the columns without any number, by the reason: names of columns."""
+    by_reason: dict[str, list[str]] = {}
+    for column in columns:
+        if not _is_measured(column, rows):
+            cells = [row.cells.get(column.name) for row in rows]
+            reasons = [c.reason for c in cells if isinstance(c, Missing)] or ["no row has it"]
+            by_reason.setdefault("; ".join(dict.fromkeys(reasons)), []).append(column.name)
+    return {reason: ", ".join(names) for reason, names in by_reason.items()}
 
 
 def best_rows(column: Column, rows: Sequence[Row]) -> set[str]:
-    """Return the names of the rows with the best displayed number; several if they tie.
+    """Return the names of the rows with the best number as shown; several if they are equal.
 
-    Real rows, and rows that see the real clip, are not candidates. With fewer than two candidates
-    no row is the best.
+    Real rows, and those that see the real clip, do not compete. Among fewer than two rows none is
+    the best.
 
     Args:
-        column: The compared quantity.
+        column: The column.
         rows: Rows of the table.
     """
     values = {
@@ -96,14 +144,14 @@ def best_rows(column: Column, rows: Sequence[Row]) -> set[str]:
 
 
 def shown(value: float | None, digits: int, *, like: float | None = None) -> str:
-    """Return a number as text: a true minus, thousands set apart, "–" where it is undefined.
+    """Return a number as text: a true minus, thousands separated, "–" where it is undefined.
 
-    A nonzero number that would round to zero is shown as a power of ten.
+    A number that would be shown as zero but is not is written with a power of ten.
 
     Args:
         value: The number.
         digits: Number of digits after the decimal point.
-        like: Number whose notation is used; defaults to `value`.
+        like: A number whose notation is used; defaults to `value`.
 
     Example:
         >>> shown(-1234.56, 1)
@@ -135,75 +183,60 @@ def _real_value(column: Column, rows: Sequence[Row]) -> float | None:
 
 def _table(
     group: str, columns: Sequence[Column], rows: Sequence[Row], footnotes: Footnotes
-) -> Markup:
+) -> TableView:
     present = [row for row in rows if any(column.name in row.cells for column in columns)]
     best = {column.name: best_rows(column, present) for column in columns}
-    heads = [element("td"), *(_head(column) for column in columns)]
     bodies = []
-    for kind in _KINDS:
-        lines = [_line(r, columns, best, footnotes) for r in present if r.kind == kind]
-        if lines:
-            bodies.append(element("tbody", *lines, class_=f"kind-{kind}"))
-    caption = element("caption", group[:1].upper() + group[1:] if group else "All measures")
-    table = element("table", caption, element("thead", element("tr", *heads)), *bodies)
-    label = f"Table: {group or 'all measures'}"
-    return element("div", table, class_="scroll", tabindex="0", role="region", aria_label=label)
+    for kind in KINDS:
+        views = [
+            view
+            for row in present
+            if row.kind == kind
+            for view in _row_views(row, columns, best, footnotes)
+        ]
+        if views:
+            bodies.append((kind, views))
+    title = group[:1].upper() + group[1:] if group else "All metrics"
+    return TableView(title=title, columns=columns, bodies=bodies)
 
 
-def _head(column: Column) -> Markup:
-    arrow, meaning = _ARROWS[column.better]
-    sign = element("abbr", arrow, title=meaning, aria_label=meaning, class_="arrow")
-    unit = element("span", column.unit, class_="unit") if column.unit else ""
-    return element(
-        "th", element("span", column.name, "\u00a0", sign), unit, scope="col",
-        title=column.about or None,
-    )  # fmt: skip
-
-
-def _line(
+def _row_views(
     row: Row, columns: Sequence[Column], best: dict[str, set[str]], footnotes: Footnotes
-) -> Markup:
-    mark = element("abbr", "*", title="sees the real clip", class_="sees") if row.sees_real else ""
-    head = element("th", row.name, mark, scope="row", title=row.about or None)
+) -> list[RowView]:
+    """Return the view of a row, and below it those of its parts."""
     cells = [
-        _cell(row.cells.get(c.name), c, footnotes, is_best=row.name in best[c.name])
+        cell_view(row.cells.get(c.name), c, footnotes, is_best=row.name in best[c.name])
         for c in columns
     ]
-    return element("tr", head, *cells)
+    views = [RowView(name=row.name, about=row.about, sees_real=row.sees_real, cells=cells)]
+    for part, values in row.parts.items():
+        if any(column.name in values for column in columns):
+            of_part = [cell_view(values.get(c.name), c, footnotes) for c in columns]
+            views.append(RowView(name=part, is_part=True, cells=of_part))
+    return views
 
 
-def _cell(cell: Cell | None, column: Column, footnotes: Footnotes, *, is_best: bool) -> Markup:
+def cell_view(
+    cell: Cell | None, column: Column, footnotes: Footnotes, *, is_best: bool = False
+) -> CellView:
+    """Return what a cell shows.
+
+    Args:
+        cell: The cell; None if the column does not apply.
+        column: Its column.
+        footnotes: Takes the reason of a missing number.
+        is_best: Whether it is the best of its column.
+    """
     if cell is None:
-        return element("td", class_="none")
+        return CellView()
     if isinstance(cell, Missing):
-        number = footnotes.number_of(cell.reason)
-        link = element("a", str(number), href=f"#missing-{number}")
-        dash = element("abbr", "–", title=cell.reason)
-        return element("td", dash, element("sup", link), class_="missing")
-    value = shown(cell.value, column.digits)
+        return CellView(value="–", footnote=footnotes.number_of(cell.reason))
     low, high = (shown(end, column.digits, like=cell.value) for end in (cell.low, cell.high))
-    parts = [element("strong" if is_best else "span", value, class_="value")]
-    if "–" not in (low, high):
-        interval = joined([element("span", low), " to ", element("span", high)])
-        parts.append(element("span", interval, class_="range"))
-    told = f"{cell.num_clips} clips of {cell.num_sources} source videos"
-    n = f"n {cell.num_clips}/{cell.num_sources}"
-    parts.append(element("span", n, class_="n", title=told))
-    return element("td", *parts, class_="best" if is_best else None)
-
-
-def _not_measured(columns: Sequence[Column], rows: Sequence[Row]) -> Markup:
-    """Columns without any number, with the reasons."""
-    by_reason: dict[str, list[str]] = {}
-    for column in columns:
-        if not _is_measured(column, rows):
-            cells = [row.cells.get(column.name) for row in rows]
-            reasons = [c.reason for c in cells if isinstance(c, Missing)] or ["no row has it"]
-            by_reason.setdefault("; ".join(dict.fromkeys(reasons)), []).append(column.name)
-    if not by_reason:
-        return Markup()
-    terms = [
-        element("div", element("dt", ", ".join(names)), element("dd", reason))
-        for reason, names in by_reason.items()
-    ]
-    return joined([element("h3", "Not measured"), element("dl", *terms, class_="facts missing")])
+    has_interval = "–" not in (low, high)
+    return CellView(
+        value=shown(cell.value, column.digits),
+        low=low if has_interval else "",
+        high=high if has_interval else "",
+        counts=(cell.num_clips, cell.num_sources),
+        is_best=is_best,
+    )

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from cinnema.evaluation.report.animations import (
+from cinnema.evaluation.report.clips import (
     animated_webp,
     data_uri,
     shrunk,

@@ -1,4 +1,4 @@
-"""Clips as images for embedding in a page: strips of frames, and animations."""
+"""Clips as pictures in a page: strips of frames, and animations."""
 
 import base64
 import io
@@ -14,11 +14,11 @@ _GAP = 2
 
 
 def strip_frames(num_frames: int, *, most: int = 6) -> list[int]:
-    """Return evenly spread indices of frames for a strip, the first and the last included.
+    """Return the frames of a clip that a strip shows, spread evenly, with the first and the last.
 
     Args:
         num_frames: Number of frames of the clip.
-        most: Largest number of frames in the strip, at least 2.
+        most: Largest number of frames that are shown, at least 2.
 
     Example:
         >>> strip_frames(16)
@@ -29,12 +29,12 @@ def strip_frames(num_frames: int, *, most: int = 6) -> list[int]:
 
 
 def strip_png(frames: Frames, *, most: int = 6, max_side: int = 128) -> bytes:
-    """Return frames side by side, on transparent ground, as PNG.
+    """Return some frames of a clip side by side, on a transparent ground, as PNG.
 
     Args:
         frames: Frames of the clip.
-        most: Largest number of frames in the strip.
-        max_side: Largest side of one frame, in pixels; larger ones are scaled down.
+        most: Largest number of frames that are shown.
+        max_side: Largest height and width of a frame, in pixels; larger ones are scaled down.
     """
     small = shrunk(frames[strip_frames(len(frames), most=most)], max_side=max_side)
     count, height, width, _ = small.shape
@@ -47,22 +47,22 @@ def strip_png(frames: Frames, *, most: int = 6, max_side: int = 128) -> bytes:
 
 
 def still_webp(frames: Frames, *, max_side: int = 192) -> bytes:
-    """Return the first frame, for readers who prefer reduced motion.
+    """Return the first frame as WebP, for readers who prefer reduced motion.
 
     Args:
         frames: Frames of the clip.
-        max_side: Largest side, in pixels; larger frames are scaled down.
+        max_side: Largest height and width in pixels; larger frames are scaled down.
     """
     return _saved(Image.fromarray(shrunk(frames[:1], max_side=max_side)[0]), "WEBP", quality=85)
 
 
 def animated_webp(frames: Frames, *, fps: float, max_side: int = 192) -> bytes:
-    """Return a clip as an animation that loops.
+    """Return a clip as an animated WebP that loops.
 
     Args:
         frames: Frames of the clip.
         fps: Frames per second.
-        max_side: Largest side, in pixels; larger frames are scaled down.
+        max_side: Largest height and width in pixels; larger frames are scaled down.
     """
     pages = [Image.fromarray(frame) for frame in shrunk(frames, max_side=max_side)]
     ends = np.round(np.arange(len(pages) + 1) * 1000 / fps).astype(int)
@@ -74,17 +74,17 @@ def animated_webp(frames: Frames, *, fps: float, max_side: int = 192) -> bytes:
 
 
 def data_uri(content: bytes, mime: str) -> str:
-    """Return bytes as a data URI.
+    """Return content as a data URI.
 
     Args:
-        content: Bytes of a file.
-        mime: MIME type, such as "image/png".
+        content: Content of a file.
+        mime: Its type: "image/png".
     """
     return f"data:{mime};base64,{base64.b64encode(content).decode('ascii')}"
 
 
 def shrunk(frames: Frames, *, max_side: int) -> UInt8[np.ndarray, "t h2 w2 3"]:
-    """Return frames scaled down to a largest side; smaller frames are unchanged.
+    """Return frames scaled down if they are larger than a size.
 
     Args:
         frames: Frames of any size.
