@@ -239,7 +239,7 @@ def test_a_file_that_cannot_be_written_is_refused_before_anything_is_measured(
 def test_it_has_help(cinnema: Run) -> None:
     result = cinnema("measure", "--help")
     assert result.code == 0
-    assert "Exit code 1: the weights or the data are not of the kind" in " ".join(result.out)
+    assert "Exit code 1: the weights or the data do not suit" in " ".join(result.out)
 
 
 def test_the_split_and_the_stride_must_fit(cinnema: Run, skies: Path, known: Any) -> None:

@@ -173,7 +173,7 @@ def colours_of(video: Video) -> torch.Tensor:
     return quarters.flatten()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def cheap() -> Iterator[Mapping[BackboneName, Found]]:
     """LPIPS of random AlexNet for both, mean colours for I3D: the others are missing."""
     torch.manual_seed(0)

@@ -119,7 +119,7 @@ def test_a_mistyped_field_is_refused_and_a_dry_run_prints_a_config(
     pack(tmp_path / "squares")
     options = ["--data", str(tmp_path / "squares"), "--run", str(tmp_path / "run"), "--tiny"]
     assert main(["train", "paper", "bair", *options, "--autoencoding.epoch", "2"]) == 2
-    assert "Perhaps you meant: --autoencoding.epochs" in capsys.readouterr().err
+    assert "did you mean --autoencoding.epochs" in capsys.readouterr().err
     assert main(["train", "paper", "bair", *options, "--device", "cpu", "--dry-run"]) == 0
     printed = capsys.readouterr()
     assert json.loads(printed.out)["name"] == tiny(bair()).name
