@@ -16,7 +16,7 @@ check: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -q $(QUICK)
 
 test: $(VENV)/.installed-dev
-	@echo "make test: all tests, about 6 minutes on two cores; make check is a quick part of them"
+	@echo "make test: all tests, 8 to 14 minutes on two cores; make check is a quick part of them"
 	$(BIN)/python -m pytest -n 2
 
 lint: $(VENV)/.installed-dev
