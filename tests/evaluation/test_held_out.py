@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -46,3 +48,11 @@ def test_a_second_look_gives_the_same_numbers(
     first = validate(model.conditioner, model.flow)
     torch.rand(3)
     assert validate(model.conditioner, model.flow) == first
+
+
+def test_clips_without_a_texture_have_no_nameless_numbers(
+    model: WarpingModel, validation: list[SceneCrops]
+) -> None:
+    plain = [replace(c, scene=replace(c.scene, texture="")) for c in validation]
+    assert set(stage1_validation(plain, num=2)(model.stage1)) == {"error"}
+    assert set(latent_validation(model.stage1, plain)(model.conditioner, model.flow)) == {"nll"}

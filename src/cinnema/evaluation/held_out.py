@@ -34,7 +34,8 @@ def stage1_validation(
     """Return a function that computes the relative flow error of stage 1 of a warping model.
 
     "error_<texture>" is sum |flow - true flow| / sum |true flow| over a texture's clips: 1 is what
-    predicting no motion gives, lower is better. The flow is the visible one, behind the mask.
+    predicting no motion gives, lower is better; "error" is that of clips without a texture. The
+    flow is the visible one, behind the mask.
 
     Args:
         crops: Validation scenes.
@@ -44,7 +45,8 @@ def stage1_validation(
     def validate(stage1: Stage1) -> Numbers:
         sums: dict[str, list[float]] = {}
         for scene in crops:
-            total = sums.setdefault(f"error_{scene.scene.texture}", [0.0, 0.0])
+            texture = scene.scene.texture
+            total = sums.setdefault(f"error_{texture}" if texture else "error", [0.0, 0.0])
             x0 = np.asarray(scene.frames[:num, 0])
             for scores in flow_scores(stage1, x0, scene.flow[:num]):
                 total[0] += scores["flow_error"]
@@ -94,7 +96,7 @@ def latent_validation(
             by_control = {"nll_free": float(nll.mean()), "nll_told": float(told.mean())}
             nll = (nll + told) / 2
         by_texture = {
-            f"nll_{t}": float(nll[_is(textures, t)].mean()) for t in dict.fromkeys(textures)
+            f"nll_{t}": float(nll[_is(textures, t)].mean()) for t in dict.fromkeys(textures) if t
         }
         return {"nll": float(nll.mean())} | by_control | by_texture
 
