@@ -80,7 +80,7 @@ BACKBONES: tuple[Backbone, ...] = (
     Backbone(
         name="i3d",
         title="I3D of Kinetics-400",
-        needed_by=("FVD", "kernel distance", "coverage", "nearest training clip", "DIV-I3D"),
+        needed_by=("g", "KVD", "FVD", "coverage", "nearest training clip", "DIV-I3D"),
         sha256=("af5c50f0df57cc48c82fb990ea903796e001d6f57fe33d9ad5c219db4fb5aebd",),
         package=I3D_KINETICS,
     ),

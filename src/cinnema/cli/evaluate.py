@@ -149,7 +149,7 @@ class Evaluate(ClipOptions):
     """Folder of packed clips, as `cinnema data` makes it, or of videos, which are packed on first
     use."""
     only: tuple[MetricName, ...] = ()
-    """Compute these metrics only. The first 17 are the default; end-point to futures are tasks on
+    """Compute these metrics only. The first 18 are the default; end-point to futures are tasks on
     clips with known ground truth; flow-error to sample-motion need a warping model."""
     against: Annotated[Weights | None, tyro.conf.arg(metavar="NAME|FILE")] = None
     """Other weights: differences to them on the same clips are printed, with paired intervals."""

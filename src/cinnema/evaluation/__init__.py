@@ -9,6 +9,7 @@ while they are trained, and `before_after` compares two models on the same clips
 from typing import Literal, TypeAlias
 
 MetricName: TypeAlias = Literal[
+    "kvd",
     "lpips",
     "lpips-alex",
     "pixels",

@@ -52,6 +52,11 @@ class Start:
     sample: int = 0
     label: str = ""
 
+    @property
+    def window(self) -> str:
+        """Name of the window, which starts that differ in the number of the sample share."""
+        return self.key.removesuffix(f"#{self.sample}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class RealClip:

@@ -21,10 +21,11 @@ from cinnema.evaluation.statistics.feature_sets import (
     FeatureSummary,
     frechet_at_infinity,
     frechet_estimate,
-    kernel_of,
 )
 
-_GROUP = "distribution"
+GROUP = "distribution"
+"""Group of the columns of distances of sets."""
+
 _NUM_CANDIDATES = 8
 _MANY_CLIPS = 256
 _EXTRAPOLATED = 32  # clips at least, so that a quarter of them has a covariance
@@ -42,7 +43,7 @@ class FrechetDistance(Metric):
     Args:
         features: Features of clips.
         columns: Columns from `frechet_columns`.
-        is_main: Whether to add the extrapolation, the kernel distance and coverage.
+        is_main: Whether to add the extrapolation and coverage.
     """
 
     uses_futures = True
@@ -87,20 +88,19 @@ class FrechetDistance(Metric):
         pair = self._pair(row)
         if pair is None:
             return {}
-        distance = _guarded(lambda: frechet_estimate(*pair))
+        distance = guarded(lambda: frechet_estimate(*pair))
         if not self._is_main:
             return {self.columns[0].name: distance}
         counts = {
             "num_clips": min(s.num_clips for s in pair),
             "num_sources": min(s.num_sources for s in pair),
         }
-        coverage = _guarded(lambda: self._coverage(*pair))
+        coverage = guarded(lambda: self._coverage(*pair))
         values: dict[str, Cell] = {
             self.columns[0].name: distance,
             self.columns[1].name: _at_infinity(frechet_at_infinity(*pair), counts),
-            self.columns[2].name: _guarded(lambda: kernel_of(*pair)),
         }
-        for column in self.columns[3:]:
+        for column in self.columns[2:]:
             values[column.name] = (
                 coverage
                 if isinstance(coverage, Missing)
@@ -252,14 +252,14 @@ def frechet_columns(name: str, *, about: str, is_main: bool = False) -> tuple[Co
     Args:
         name: Name of the distance, such as "FVD".
         about: Description of the features and of the resizing of frames.
-        is_main: Whether to add the extrapolation, the kernel distance and coverage.
+        is_main: Whether to add the extrapolation and coverage.
     """
     digits = 3 if name.startswith("DTFVD") else 1
     first = Column(
         name=name,
         better="lower",
         digits=digits,
-        group=_GROUP,
+        group=GROUP,
         about=f"Frechet distance of {about}; larger for fewer clips",
     )
     if not is_main:
@@ -270,19 +270,11 @@ def frechet_columns(name: str, *, about: str, is_main: bool = False) -> tuple[Co
             name=f"{name} at infinity",
             better="lower",
             digits=digits,
-            group=_GROUP,
+            group=GROUP,
             about=f"{name} extrapolated in 1/n to infinitely many clips",
         ),
-        Column(
-            name="kernel distance",
-            better="lower",
-            digits=3,
-            group=_GROUP,
-            about="unbiased squared maximum mean discrepancy of the same features, cubic kernel; "
-            "not larger for fewer clips, and maybe a little below 0",
-        ),
         *(
-            Column(name=share, better="higher", digits=2, group=_GROUP, about=text)
+            Column(name=share, better="higher", digits=2, group=GROUP, about=text)
             for share, text in (
                 (
                     "precision",
@@ -296,7 +288,7 @@ def frechet_columns(name: str, *, about: str, is_main: bool = False) -> tuple[Co
     )
 
 
-def _guarded(measure: Callable[[], _Found]) -> _Found | Missing:
+def guarded(measure: Callable[[], _Found]) -> _Found | Missing:
     """Return the result, or the reason where there are too few clips."""
     try:
         return measure()

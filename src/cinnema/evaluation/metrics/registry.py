@@ -33,6 +33,7 @@ from cinnema.evaluation.metrics.distances import (
     frechet_columns,
 )
 from cinnema.evaluation.metrics.diversity import ClipDiversity, FrameDiversity, diversity_column
+from cinnema.evaluation.metrics.kernel import KernelDistance, kernel_columns
 from cinnema.evaluation.metrics.latents import Latents
 from cinnema.evaluation.metrics.long_videos import LongVideos
 from cinnema.evaluation.metrics.motion import Motion
@@ -95,6 +96,13 @@ def _lpips(task: Task, name: LPIPSNetwork) -> list[Metric]:
             cache=task.cache,
         )
     ]
+
+
+def _kernel(task: Task) -> list[Metric]:
+    features = _features(task, "i3d")
+    if isinstance(features, str):
+        return [Unavailable(kernel_columns(task.clips.starts), reason=features)]
+    return [KernelDistance(features, task.clips)]
 
 
 _FRECHET: dict[BackboneName, tuple[str, str]] = {
@@ -283,6 +291,7 @@ def _general(make: _Make, *, uses_training: bool = False) -> Entry:
 
 
 METRICS: dict[MetricName, Entry] = {
+    "kvd": _general(_kernel, uses_training=True),
     "lpips": _general(partial(_lpips, name="vgg"), uses_training=True),
     "lpips-alex": _general(partial(_lpips, name="alex"), uses_training=True),
     "pixels": _general(lambda _: [PixelQuality()], uses_training=True),

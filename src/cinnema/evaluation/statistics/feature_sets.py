@@ -18,7 +18,6 @@ from cinnema.evaluation.statistics.distances import (
     GaussianStatistics,
     extrapolate,
     frechet_distance,
-    kernel_estimate,
 )
 
 _SHELLS = 8
@@ -65,7 +64,15 @@ class FeatureSample:
     @property
     def features(self) -> Float[Tensor, "n d"]:
         """The rows in the order of `keys`, float32; shape (0, 0) where there are none."""
-        rows = [self._rows[key] for key in self.keys]
+        return self.rows(self.keys)
+
+    def rows(self, keys: Sequence[str]) -> Float[Tensor, "n d"]:
+        """Return the rows of some keys, in their order; shape (0, 0) for no keys.
+
+        Args:
+            keys: Keys of rows that are kept.
+        """
+        rows = [self._rows[key] for key in keys]
         return torch.stack(rows) if rows else torch.empty(0, 0)
 
     def add(self, keys: Sequence[str], features: Float[Tensor, "n d"]) -> None:
@@ -111,7 +118,6 @@ class FeatureSummary:
         self.replicates = [GaussianStatistics(dim) for _ in range(num_replicates)]
         self.shells = [GaussianStatistics(dim) for _ in range(num_shells)]
         self.sample = FeatureSample(_KEPT)
-        self.source_of: dict[str, str] = {}
         self._sources: set[int] = set()
 
     @property
@@ -146,9 +152,7 @@ class FeatureSummary:
         for number, shell in enumerate(self.shells):
             shell.add(rows[parts == number])
         self._sources |= {hash_of(source) for source in sources}
-        self.source_of |= dict(zip(keys, sources, strict=True))
         self.sample.add(keys, features)
-        self._drop_names()
 
     def merge(self, other: "FeatureSummary") -> None:
         """Add the clips that another process has seen."""
@@ -158,14 +162,7 @@ class FeatureSummary:
         for mine, theirs in zip(self.shells, other.shells, strict=True):
             mine.merge(theirs)
         self._sources |= other._sources
-        self.source_of |= other.source_of
         self.sample.merge(other.sample)
-        self._drop_names()
-
-    def _drop_names(self) -> None:
-        """Keep the sources of the sampled clips only."""
-        if len(self.source_of) > len(self.sample):
-            self.source_of = {key: self.source_of[key] for key in self.sample.keys}
 
 
 def frechet_estimate(first: FeatureSummary, second: FeatureSummary) -> Estimate:
@@ -228,17 +225,3 @@ def _union(parts: Sequence[GaussianStatistics]) -> GaussianStatistics:
     for part in parts:
         union.merge(part)
     return union
-
-
-def kernel_of(first: FeatureSummary, second: FeatureSummary) -> Estimate:
-    """Return the kernel distance between the sampled features of two sets, with its interval.
-
-    Raises:
-        UserError: A side has fewer than 2 clips, or fewer than 2 source videos.
-    """
-    names = sorted({*first.source_of.values(), *second.source_of.values()})
-    number = {name: position for position, name in enumerate(names)}
-    clusters = [
-        torch.tensor([number[s.source_of[key]] for key in s.sample.keys]) for s in (first, second)
-    ]
-    return kernel_estimate(first.sample.features, second.sample.features, *clusters)
