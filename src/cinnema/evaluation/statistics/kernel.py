@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 from cinnema.core.errors import UserError
 from cinnema.evaluation.statistics.bootstrap import MIN_SOURCES, NUM_RESAMPLES, Estimate
@@ -318,7 +317,8 @@ def _interval(
     names = sorted({name for part in parts for name in part.scenes})
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randint(len(names), (NUM_RESAMPLES, len(names)), generator=generator)
-    weights = one_hot(drawn, len(names)).sum(dim=1).double()
+    weights = torch.zeros(drawn.shape, dtype=torch.float64)
+    weights.scatter_add_(1, drawn, torch.ones_like(weights))
     number = {name: i for i, name in enumerate(names)}
     distances = torch.stack(
         [part.distance(weights[:, [number[name] for name in part.scenes]]) for part in parts]
@@ -341,9 +341,13 @@ def _term(
     num: int,
 ) -> Term:
     """Sum a kernel over the pairs that are apart, by scenes."""
-    rows, columns = one_hot(of_rows, num).double(), one_hot(of_columns, num).double()
     counts = apart.double()
-    return Term(factor, rows.mT @ (kernel * counts) @ columns, rows.mT @ counts @ columns)
+    sums, pairs = (
+        torch.zeros(num, len(of_columns), dtype=torch.float64).index_add(0, of_rows, matrix)
+        for matrix in (kernel * counts, counts)
+    )
+    empty = torch.zeros(num, num, dtype=torch.float64)
+    return Term(factor, empty.index_add(1, of_columns, sums), empty.index_add(1, of_columns, pairs))
 
 
 def _cubic(x: Float64[Tensor, "n d"], y: Float64[Tensor, "m d"]) -> Float64[Tensor, "n m"]:
