@@ -38,7 +38,7 @@ for line in (
     "transfer {photo} --motion missing", "data prepare folder missing out",
     "evaluate landscape missing", "evaluate landscap .", "evaluate landscape . --clips 1",
     "measure swap landscape missing", "measure swap landscape . --stride 0",
-    "validate landscap --data .", "validate --data missing",
+    "validate landscap --data .", "validate --data missing", "transfer {photo} --keep word",
 ):
     try:
         code = main(line.split())
@@ -95,6 +95,27 @@ def test_a_mistyped_name_gets_one_suggestion(cinnema: Run, arguments: str, advic
     result = cinnema(*arguments.split())
     assert (result.code, len(result.err), result.out) == (2, 1, [])
     assert advice in result.err[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "advice"),
+    [
+        (
+            "transfer a.jpg --motion b.mp4 --keep word",
+            "invalid choice 'word' for argument '--keep', use one of path, residual: "
+            "see cinnema transfer --help",
+        ),
+        ("transfer a.jpg", "cinnema transfer needs --motion VIDEO: see cinnema transfer --help"),
+        ("evaluate", "cinnema evaluate needs NAME|FILE and FOLDER: see "),
+        ("train stage1 robot", "cinnema train stage1 needs --data PATH and --run PATH: see "),
+        ("animate a.jpg -n x", "-n/--num-samples: invalid literal for int() with base 10: 'x'"),
+        ("animate a.jpg -n", "Missing value for argument '-n/--num-samples'"),
+    ],
+)
+def test_a_missing_or_invalid_value_is_one_line(cinnema: Run, arguments: str, advice: str) -> None:
+    result = cinnema(*arguments.split())
+    assert (result.code, len(result.err), result.out) == (2, 1, [])
+    assert f"cinnema: error: {advice}" in result.err[0]
 
 
 @pytest.mark.parametrize("arguments", ["", "train"])

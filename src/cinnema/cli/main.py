@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         interrupted.
 
     Raises:
-        SystemExit: The help of a command was printed (0), or an option is not valid (2).
+        SystemExit: The help of a command was printed.
 
     Example:
         >>> main(["info", "landscape"])

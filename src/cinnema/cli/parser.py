@@ -5,7 +5,6 @@ import dataclasses
 import inspect
 import io
 import re
-import sys
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from functools import cache, partial
@@ -36,8 +35,9 @@ def parse(kind: type[_Command], arguments: Sequence[str], *, prog: str) -> _Comm
         prog: Name of program and command, for messages.
 
     Raises:
-        UserError: An option does not exist; the message names the most similar one.
-        SystemExit: The help was printed (0), or an argument is missing or not valid (2).
+        UserError: An option does not exist (the message names the most similar one), is missing, or
+            has a value that is not valid.
+        SystemExit: The help was printed.
     """
     errors = io.StringIO()
     fields: tuple[str, ...] = ()
@@ -53,14 +53,32 @@ def parse(kind: type[_Command], arguments: Sequence[str], *, prog: str) -> _Comm
                 registry=_registry(),
                 config=(tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone),
             )
-    except SystemExit:
+    except SystemExit as stop:
+        if not stop.code:  # the help was printed
+            raise
         _refuse_unknown(kind, arguments, prog=prog)  # clearer than tyro's message
-        print(errors.getvalue(), end="", file=sys.stderr)
-        raise
+        raise UserError(f"{_mistake(errors.getvalue())}: see {prog} --help") from stop
     _refuse_unknown(kind, unknown, prog=prog)
     if unknown:
         raise UserError(f"{prog} does not take {unknown[0]!r} as well: see {prog} --help")
     return dataclasses.replace(command, fields=fields) if fields else command  # type: ignore[type-var]
+
+
+def _mistake(box: str) -> str:
+    """Return what tyro's message says in its frame, without the help of the arguments."""
+    _, *lines = [line.replace("│", " ").rstrip() for line in box.splitlines() if line.strip()]
+    rules = [i for i, line in enumerate(lines) if re.match(r"\W*[─-]{3}", line)]
+    begin = 1 if rules[:1] == [0] else 0  # without a frame there is one below the title
+    first, *others = lines[begin : [*rules, len(lines)][begin]]
+    if first.strip().startswith("Missing from "):
+        missing = [line.split(", ")[-1].strip() for line in others if re.match(r" {6}\S", line)]
+        return f"{first.strip(' :').removeprefix('Missing from ')} needs {' and '.join(missing)}"
+    text = " ".join(" ".join([first, *others]).split()).removeprefix("Error parsing ").rstrip(".")
+    choices = re.search(r"\. Expected one of \((.*)\)", text)
+    if choices is None:
+        return text.replace(". Expected", ": expected")
+    names = sorted(set(re.findall(r"'([^']+)'", choices[1])) - {"None"})
+    return f"{text[: choices.start()]}, use one of {', '.join(names)}"
 
 
 def _refuse_unknown(kind: type, arguments: Sequence[str], *, prog: str) -> None:
