@@ -16,7 +16,7 @@ from cinnema.backbones.lpips import LPIPS
 from cinnema.cli.outputs import write_json
 from cinnema.data.crops import SceneCrops, find_scenes, load_crops
 from cinnema.data.dataset import open_dataset
-from cinnema.evaluation.before_after import BeforeAfter, draw_strips
+from cinnema.evaluation.before_after import BeforeAfter, draw_grid
 from cinnema.models.files import load_warping_model
 from cinnema.models.warping.motion import GRID
 from cinnema.models.warping.stage1 import Stage1Config
@@ -43,8 +43,8 @@ def main() -> int:
     print(comparison.to_table())
     if options.json is not None:
         write_json(options.json, comparison.to_dict(), overwrite=True)
-    if options.strips is not None:
-        draw_strips(options.strips, dict(zip(("before", "after"), models, strict=True)), crops)
+    if options.grid is not None:
+        draw_grid(options.grid, dict(zip(("before", "after"), models, strict=True)), crops)
     return 0
 
 
@@ -56,7 +56,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--texture", action="append", required=True, help="may be repeated")
     parser.add_argument("--clips", type=int, default=8, help="number of rendered clips")
     parser.add_argument("--json", type=Path, help="file to write the scores to")
-    parser.add_argument("--strips", type=Path, help="PNG file of clips, reconstructions, samples")
+    parser.add_argument("--grid", type=Path, help="PNG file of clips, reconstructions, samples")
     return parser.parse_args()
 
 

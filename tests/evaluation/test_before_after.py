@@ -1,11 +1,13 @@
 """Two models on the same clips."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from cinnema.backbones.lpips import LPIPS
 from cinnema.evaluation.before_after import BeforeAfter, ClipScore, Scores
+from cinnema.models.warping.model import WarpingModel
 
 from .conftest import crops_of
 
@@ -38,6 +40,21 @@ def test_intervals_are_over_videos_where_there_are_three() -> None:
     two = measuring(num=2).compared(("old", "new"), scores(1, 1, 2), scores(0.8, 1, 2))
     assert two.over == "clips of 2 video(s)"
     assert two.rows[0].change.low is not None
+
+
+def test_it_shows_how_many_clips_are_measured(
+    model: WarpingModel,
+    lpips: LPIPS,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as on a terminal
+    crops = crops_of("a", "clouds", num=2)
+    short = replace(measuring(), held_out=[crops], lpips=lpips, times=(4,), num_samples=1)
+    assert len(short.stage1(model.stage1)["reconstruction"]) == 2
+    assert "reconstructing clips" in capsys.readouterr().err
+    assert len(short.stage2(model)["samples"]) == 2
+    assert "drawing samples" in capsys.readouterr().err
 
 
 def test_scores_come_back_from_json() -> None:

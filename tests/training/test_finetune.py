@@ -15,7 +15,7 @@ import torch
 from cinnema.cli.finetune import measuring_of
 from cinnema.cli.train import warping_validation
 from cinnema.core.errors import UserError
-from cinnema.evaluation.before_after import draw_strips
+from cinnema.evaluation.before_after import draw_grid
 from cinnema.media.videos import write_video
 from cinnema.models.files import load_model, load_warping_model, save_model
 from cinnema.models.flow.conditioning import ConditionerConfig
@@ -136,8 +136,8 @@ def stop_at(begin: str) -> Callable[[str], None]:
 def test_a_tuned_file_loads_and_animates_and_says_where_it_is_from(
     tuned: FinetuneResult, tmp_path: Path
 ) -> None:
-    weights, numbers, strips, card = save_finetuned(
-        tuned, tmp_path / "mine.safetensors", draw=draw_strips
+    weights, numbers, grid, card = save_finetuned(
+        tuned, tmp_path / "mine.safetensors", draw=draw_grid
     )
     loaded = load_model(weights).model
     assert loaded.name == "mine"
@@ -159,10 +159,10 @@ def test_a_tuned_file_loads_and_animates_and_says_where_it_is_from(
     assert told["kept"] == tuned.kept
     row = told["numbers"]["rows"]["relative flow error"]
     assert row["change"]["value"] == pytest.approx(row["after"] - row["before"], abs=1e-5)
-    assert strips.stat().st_size > 1000
+    assert grid.stat().st_size > 1000
     assert "small (sha256 abc) adapted to 1 video(s)" in card.read_text()
     with pytest.raises(UserError, match=r"mine\.safetensors exists already.*--overwrite"):
-        save_finetuned(tuned, tmp_path / "mine.safetensors", draw=draw_strips)
+        save_finetuned(tuned, tmp_path / "mine.safetensors", draw=draw_grid)
 
 
 def test_the_base_is_left_as_it_is_and_the_clips_are_learned(

@@ -78,7 +78,7 @@ class Finetune:
         check_input_folder(self.data, kind="videos")
         find_weights(self.weights)
         from cinnema.core.devices import choose_device, use_threads
-        from cinnema.evaluation.before_after import draw_strips
+        from cinnema.evaluation.before_after import draw_grid
         from cinnema.models.files import load_model, load_warping_model
         from cinnema.recipes.clips import UserClips
         from cinnema.training.finetune import (
@@ -109,7 +109,7 @@ class Finetune:
             base_sha256=load_model(self.weights).sha256,
             report=_report,
         )
-        files = save_finetuned(result, self.output, draw=draw_strips, overwrite=self.overwrite)
+        files = save_finetuned(result, self.output, draw=draw_grid, overwrite=self.overwrite)
         print(result.comparison.to_table())
         for path in files:
             print(path, flush=True)

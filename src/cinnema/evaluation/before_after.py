@@ -5,7 +5,7 @@ those of the two numbers. `cinnema evaluate --against` compares any two models i
 """
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from cinnema.evaluation.warping_scores import flow_scores, reconstruction_scores
 from cinnema.media.pictures import to_pixels, to_tensor
 from cinnema.models.warping.model import WarpingModel
 from cinnema.models.warping.stage1 import Stage1
+from cinnema.training.run import counted
 
 _NUM_DRAWS = 4  # noise samples per clip, for its likelihood
 _GAP, _GREY, _LABEL = 4, 128, 96
@@ -186,7 +187,7 @@ class BeforeAfter:
                 ClipScore(
                     clip.source, reconstruction_scores(stage1, self.lpips, clip, times=self.times)
                 )
-                for clip in self._first(self.num_rendered)
+                for clip in _each(self._first(self.num_rendered), "reconstructing clips")
             ],
             "sky_flow": _flow(stage1, self.skies),
         }
@@ -206,7 +207,7 @@ class BeforeAfter:
                         seed=self.seed,
                     ),
                 )
-                for clip in self._first(self.num_started)
+                for clip in _each(self._first(self.num_started), "drawing samples")
             ],
             "likelihood": _likelihood(model, self.held_out, seed=self.seed),
             "sky_likelihood": _likelihood(model, self.skies, seed=self.seed),
@@ -247,6 +248,15 @@ class BeforeAfter:
         return [clips.read(start) for start in clips.starts if start.sample < each]
 
 
+def _each(clips: Sequence[RealClip], name: str) -> Iterator[RealClip]:
+    """Yield clips, and show how many are done."""
+    with counted(name, total=len(clips)) as count:
+        for done, clip in enumerate(clips):
+            count(done)
+            yield clip
+        count(len(clips))
+
+
 def _clips_of(crops: Sequence[SceneCrops]) -> CropClips:
     return CropClips(crops, num_frames=crops[0].frames.shape[1] - 1, name="crops")
 
@@ -280,7 +290,7 @@ def _likelihood(
 
 
 @torch.no_grad()
-def draw_strips(
+def draw_grid(
     path: Path,
     models: Mapping[str, WarpingModel],
     crops: Sequence[SceneCrops],

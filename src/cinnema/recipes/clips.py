@@ -28,6 +28,7 @@ from cinnema.simulators.sky.foregrounds import read_foregrounds
 from cinnema.simulators.sky.pool import SkyPool
 from cinnema.training.finetune import Finetuning
 from cinnema.training.keypoint import KeypointRecipe, KeypointTraining
+from cinnema.training.run import counted
 from cinnema.training.warping import CropData, WarpingRecipe, WarpingTraining
 
 _SHOWN_SCENES, _SHOWN_CLIPS, _SHOWN_FRAMES = 4, 6, 5
@@ -235,7 +236,11 @@ def simulated_skies(*, num: int, size: int, num_frames: int, seed: int) -> Scene
     pool = SkyPool(
         size=size, num_frames=num_frames, grid=GRID, textures=None, seed=seed, rendered=0
     )
-    items = [pool.sky(number) for number in range(num)]
+    items = []
+    with counted("drawing synthetic skies", total=num) as count:
+        for number in range(num):
+            items.append(pool.sky(number))
+            count(number + 1)
     return SceneCrops(
         scene=Scene("skies", "skies", held_out=True),
         frames=np.stack([to_pixels(item.x0[None]) for item in items]),
