@@ -327,7 +327,11 @@ def has_bf16() -> bool:
 def metrics_of(folder: Path) -> list[Numbers]:
     """Return the lines of a training's log, without what a clock tells."""
     lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in lines]
+    recorded = {"nll_without_control": "nll_free", "nll_with_control": "nll_told"}
+    return [
+        {recorded.get(k, k): v for k, v in json.loads(line).items() if k != "seconds"}
+        for line in lines
+    ]
 
 
 _TINY = Stage1Config(
@@ -539,7 +543,11 @@ def evaluate(weights: str | Path, data: Path, json_file: Path, *options: object)
             "--cache", json_file.parent / "cache", "--json", json_file, *options,
         )  # fmt: skip
     values = json.loads(json_file.read_text())
-    rows = {name: row["values"] for name, row in values["rows"].items()}
+    recorded = {"motion of a random nu": "by a random nu"}
+    rows = {
+        name: {recorded.get(column, column): cell for column, cell in row["values"].items()}
+        for name, row in values["rows"].items()
+    }
     return {"rows": rows, "curves": values["curves"]}
 
 

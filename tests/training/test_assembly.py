@@ -80,7 +80,7 @@ def test_a_run_keeps_its_recipe_numbers_grids_and_plots(recipe: Recipe, run: Pat
     for training in recipe.phases:
         folder = run / training.phase
         assert f'"{training.phase}_score": 1.0' in (folder / "metrics.jsonl").read_text()
-        (grid,) = (folder / "strips").iterdir()
+        (grid,) = (folder / "grids").iterdir()
         assert grid.name == f"{training.clips:09d}.png"
         assert (folder / "metrics.png").is_file()
     assert '"nll": 0.0' in (run / "stage2" / "metrics.jsonl").read_text()

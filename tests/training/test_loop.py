@@ -139,7 +139,7 @@ def test_averaged_weights_are_validated_and_shown_at_intervals_and_at_the_end(
     assert [line["clips"] for line in lines_of(tmp_path) if "score" in line] == [8, 16, 20]
     assert seen[-1] == step.weight + 1
     names = [f"{clips:09d}.png" for clips in (8, 16, 20)]
-    assert shown == [tmp_path / "strips" / name for name in names]
+    assert shown == [tmp_path / "grids" / name for name in names]
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 Json = Annotated[
     Path | None, tyro.conf.arg(name="json", aliases=["--output", "-o"], metavar="FILE.json")
 ]
-Tell = Callable[[str, int, int], None]
+ProgressCallback = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +80,7 @@ class ClipOptions:
         self,
         loaded: "LoadedModel",
         dataset: "PackedDataset",
-        tell: Tell,
+        progress: ProgressCallback,
         **options: Any,  # noqa: ANN401 - of two callees
     ) -> "Evaluation | None":
         """Evaluate a model; return None on all ranks but the first.
@@ -88,7 +88,7 @@ class ClipOptions:
         Args:
             loaded: The model.
             dataset: The clips.
-            tell: Called as the evaluation proceeds.
+            progress: Called as the evaluation proceeds.
             **options: Fields of `EvaluationSettings`, and arguments of `evaluate_model`.
         """
         from cinnema.backbones.registry import find_backbones
@@ -102,16 +102,16 @@ class ClipOptions:
             seed=self.seed,
             **chosen,
         )
-        training = dataset if self.training is None else open_data(self.training, tell)
+        training = dataset if self.training is None else open_data(self.training, progress)
         return evaluate_model(
             loaded.model,
             dataset,
             training=training,
-            reader=lambda: self._reader(training, tell),
+            reader=lambda: self._reader(training, progress),
             backbones=find_backbones(options.pop("backbones", None)),
             settings=settings,
             sha256=loaded.sha256,
-            progress=tell,
+            progress=progress,
             **options,
         )
 
@@ -124,12 +124,12 @@ class ClipOptions:
             print(f"cinnema: {reason}", file=sys.stderr, flush=True)
         return split
 
-    def _reader(self, training: "PackedDataset", tell: Tell) -> "EndPointReader":
+    def _reader(self, training: "PackedDataset", progress: ProgressCallback) -> "EndPointReader":
         from cinnema.evaluation.known_truth.reader import load_reader, save_reader, train_reader
 
         if self.reader is not None and self.reader.exists():
             return load_reader(self.reader)
-        trained = train_reader(training, progress=tell)
+        trained = train_reader(training, progress=progress)
         if self.reader is not None and os.environ.get("RANK", "0") == "0":
             save_reader(self.reader, trained, overwrite=True)
         return trained
@@ -207,12 +207,12 @@ class Evaluate(ClipOptions):
         loaded = load_model(self.weights)
         base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         with Progress(total=0) as bar:
-            tell = bar.report
-            dataset = ranks.first_then_all(lambda: open_data(self.data, tell))
+            progress = bar.report
+            dataset = ranks.first_then_all(lambda: open_data(self.data, progress))
             return self.evaluate(
                 loaded,
                 dataset,
-                tell,
+                progress,
                 only=self.only or None,
                 against=None if self.against is None else load_model(self.against).model,
                 protocol=self.protocol,

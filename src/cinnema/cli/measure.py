@@ -59,14 +59,14 @@ class Measure(ClipOptions):
 
         loaded, device = load_model(self.weights), choose_device(self.device)
         with ExitStack() as stack:
-            tell = stack.enter_context(Progress(total=0)).report
-            dataset = open_data(self.data, tell)
+            progress = stack.enter_context(Progress(total=0)).report
+            dataset = open_data(self.data, progress)
             stack.enter_context(one_thread())
             try:
                 evaluation = self.evaluate(
                     loaded,
                     dataset,
-                    tell,
+                    progress,
                     only=(self.task,),
                     clips=self.clips,
                     batch_size=self.batch_size,

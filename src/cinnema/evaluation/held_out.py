@@ -68,8 +68,8 @@ def latent_validation(
     """Return a function that computes the flow's negative log-likelihood on a warping model.
 
     "nll" is the mean over all clips, in nats per dimension, "nll_<texture>" that of a texture;
-    lower is better. Where the flow takes a control, "nll" is the mean of "nll_free", without it,
-    and "nll_told", conditioned on its known entries.
+    lower is better. Where the flow takes a control, "nll" is the mean of "nll_without_control" and
+    of "nll_with_control", which is conditioned on the known entries of the control.
 
     Args:
         stage1: Trained stage 1; it is set to evaluation mode and encodes the clips once.
@@ -92,9 +92,12 @@ def latent_validation(
         nll, by_control = _nll(flow, draws, conditioner(pool.joint.float())).mean(dim=0), {}
         if conditioner.config.control_dim:
             c = conditioner(pool.joint.float(), pool.eta, pool.known)
-            told = _nll(flow, draws, c).mean(dim=0)
-            by_control = {"nll_free": float(nll.mean()), "nll_told": float(told.mean())}
-            nll = (nll + told) / 2
+            controlled = _nll(flow, draws, c).mean(dim=0)
+            by_control = {
+                "nll_without_control": float(nll.mean()),
+                "nll_with_control": float(controlled.mean()),
+            }
+            nll = (nll + controlled) / 2
         by_texture = {
             f"nll_{t}": float(nll[_is(textures, t)].mean()) for t in dict.fromkeys(textures) if t
         }
@@ -159,7 +162,7 @@ def keypoint_latent_validation(
     """Return a function that computes the flow's negative log-likelihood on a keypoint model.
 
     "nll" is the mean over clips, in nats per dimension; lower is better. Where the flow takes a
-    control, it is the mean of "nll_free", without it, and "nll_told", conditioned on it.
+    control, it is the mean of "nll_without_control" and of "nll_with_control".
 
     Args:
         pool: Held-out clips, encoded.
@@ -179,11 +182,15 @@ def keypoint_latent_validation(
         def of(c: Float[Tensor, "b c"]) -> float:
             return sum(float(of_draw.mean()) for of_draw in _nll(flow, draws, c)) / num_draws
 
-        free = of(conditioner(here.joint.float()))
+        without = of(conditioner(here.joint.float()))
         if not conditioner.config.control_dim:
-            return {"nll": free}
-        told = of(conditioner(here.joint.float(), here.eta))
-        return {"nll": (free + told) / 2, "nll_free": free, "nll_told": told}
+            return {"nll": without}
+        controlled = of(conditioner(here.joint.float(), here.eta))
+        return {
+            "nll": (without + controlled) / 2,
+            "nll_without_control": without,
+            "nll_with_control": controlled,
+        }
 
     return validate
 

@@ -149,8 +149,9 @@ def evaluate_model(
     """
     settings, ranks = settings or EvaluationSettings(), ranks or Ranks()
     device = device or next(model.parameters()).device
-    tell = progress if progress is not None and ranks.is_first else _ignore
-    task = _packed_task(model.to(device).eval(), dataset, training or dataset, settings, tell)
+    if progress is None or not ranks.is_first:
+        progress = _ignore
+    task = _packed_task(model.to(device).eval(), dataset, training or dataset, settings, progress)
     task = replace(task, backbones=backbones, reader=reader, cache=cache)
     other = None if against is None else replace(task, model=against.to(device).eval(), features={})
     return run(task, settings, against=other, sha256=sha256, ranks=ranks)

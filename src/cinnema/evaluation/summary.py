@@ -169,7 +169,10 @@ def _notes(
     sources = len({start.source for start in task.clips.starts})
     if sources < _MANY_SOURCES:
         how = "missing" if sources < MIN_SOURCES else "rough"
-        yield f"The clips are of {sources} source videos only: intervals are {how}."
+        yield (
+            f"The clips are of {sources} source video{'' if sources == 1 else 's'} only: intervals "
+            f"are {how}."
+        )
     for metric in metrics:
         yield from metric.notes()
     if task.no_training and follows:

@@ -227,10 +227,10 @@ def fit(
         step: The step that is repeated; its networks are trained in place.
         batches: This rank's part of each batch; closed at the end.
         schedule: Length and intervals.
-        folder: Folder of the run: `checkpoint.pt`, `metrics.jsonl` and, with `show`, `strips`.
+        folder: Folder of the run: `checkpoint.pt`, `metrics.jsonl` and, with `show`, `grids`.
         validate: Called on the first rank with the averaged weights in the networks; its numbers
             are recorded. With `schedule.patience` it has to return "nll".
-        show: Called after each validation with the path of a PNG file in `strips`.
+        show: Called after each validation with the path of a PNG file in `grids`.
         tensorboard: Whether the numbers are written for TensorBoard as well.
 
     Returns:
@@ -298,7 +298,7 @@ def _validate(
     with step.averaged():
         numbers = {} if validate is None else step.ranks.from_first(validate)
         if show is not None and step.ranks.is_first:
-            show(run.folder / "strips" / f"{run.clips:09d}.png")
+            show(run.folder / "grids" / f"{run.clips:09d}.png")
         if best is not None:
             best.offer(numbers["nll"], clips=run.clips)
     if numbers:

@@ -17,13 +17,13 @@ from cinnema.evaluation.statistics.bootstrap import hash_of
 from cinnema.media.pictures import to_pixels
 
 _NUM_STARTS = 64
-_KEPT, _CHANCE = "motion kept in transfer", "by a random nu"
+_KEPT, _CHANCE = "motion kept in transfer", "motion of a random nu"
 
 
 class MotionKept(MeanMetric):
     """Cosine between the optical flow of a clip and of another picture decoded with its nu.
 
-    From -1 to 1, higher is better; "by a random nu" is what agrees by chance. 64 clips are
+    From -1 to 1, higher is better; "motion of a random nu" is what agrees by chance. 64 clips are
     measured, each with the first frame of another source video.
 
     Args:

@@ -90,7 +90,7 @@ def _key_facts(evaluation: Evaluation) -> dict[str, str]:
     clips, sources = max(counts, default=(0, 0))
     return {
         "Data": data.get("name", "–") + split,
-        "Clips": f"{clips} of {sources} source videos",
+        "Clips": f"{clips} of {sources} source video{'' if sources == 1 else 's'}",
         "Protocol": evaluation.protocol.get("name", "–"),
         "Took": _duration(evaluation.seconds),
     }
