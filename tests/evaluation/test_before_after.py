@@ -38,7 +38,7 @@ def test_intervals_are_over_videos_where_there_are_three() -> None:
     assert several.rows[0].change.num_sources == 3
     assert several.rows[0].change.low == pytest.approx(-0.1)  # of a alone
     two = measuring(num=2).compared(("old", "new"), scores(1, 1, 2), scores(0.8, 1, 2))
-    assert two.over == "clips of 2 video(s)"
+    assert two.over == "clips of 2 videos"
     assert two.rows[0].change.low is not None
 
 

@@ -160,7 +160,7 @@ def test_a_tuned_file_loads_and_animates_and_says_where_it_is_from(
     row = told["numbers"]["rows"]["relative flow error"]
     assert row["change"]["value"] == pytest.approx(row["after"] - row["before"], abs=1e-5)
     assert grid.stat().st_size > 1000
-    assert "small (sha256 abc) adapted to 1 video(s)" in card.read_text()
+    assert "small (sha256 abc) adapted to 1 video by" in card.read_text()
     with pytest.raises(UserError, match=r"mine\.safetensors exists already.*--overwrite"):
         save_finetuned(tuned, tmp_path / "mine.safetensors", draw=draw_grid)
 

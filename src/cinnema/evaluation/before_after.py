@@ -21,6 +21,7 @@ from rich.table import Table
 from cinnema.backbones.lpips import LPIPS
 from cinnema.core.files import atomic_path
 from cinnema.core.randomness import generator_for
+from cinnema.core.text import plural
 from cinnema.data.crops import SceneCrops
 from cinnema.evaluation.likelihood import encode_scenes, negative_log_likelihood, with_noise
 from cinnema.evaluation.protocol import CropClips, RealClip
@@ -107,7 +108,7 @@ class Comparison:
         names: Names of the two models.
         rows: The compared quantities.
         over: What is resampled for the intervals: "videos", or with fewer than three of them
-            "clips of 2 video(s)".
+            "clips of 2 videos".
     """
 
     names: tuple[str, str]
@@ -230,7 +231,7 @@ class BeforeAfter:
                 for q in _QUANTITIES
                 if before.get(q.kind) and after.get(q.kind)
             ),
-            over=f"clips of {num_videos} video(s)" if by_clip else "videos",
+            over=f"clips of {plural(num_videos, 'video')}" if by_clip else "videos",
         )
 
     def dump(self, scores: Scores) -> dict[str, Any]:

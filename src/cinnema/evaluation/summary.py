@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from cinnema.core.text import plural
 from cinnema.evaluation.baselines import (
     Baseline,
     Frozen,
@@ -169,10 +170,7 @@ def _notes(
     sources = len({start.source for start in task.clips.starts})
     if sources < _MANY_SOURCES:
         how = "missing" if sources < MIN_SOURCES else "rough"
-        yield (
-            f"The clips are of {sources} source video{'' if sources == 1 else 's'} only: intervals "
-            f"are {how}."
-        )
+        yield f"The clips are of {plural(sources, 'source video')} only: intervals are {how}."
     for metric in metrics:
         yield from metric.notes()
     if task.no_training and follows:

@@ -24,6 +24,7 @@ from cinnema.core.config import config_to_dict
 from cinnema.core.distributed import Ranks
 from cinnema.core.errors import UserError
 from cinnema.core.files import atomic_path
+from cinnema.core.text import plural
 from cinnema.models.files import save_model
 from cinnema.models.flow.conditioning import Conditioner
 from cinnema.models.flow.flow import ConditionalFlow
@@ -556,8 +557,8 @@ def _card(result: FinetuneResult) -> str:
     clips = "\n".join(f"- {name}" for name in about["clips"])
     return (
         f"# {about['name']}\n\n"
-        f"{base['name']} (sha256 {base['sha256'] or 'unknown'}) adapted to {len(about['clips'])} "
-        f"video(s) by `cinnema finetune` ({kept}).\n\n"
+        f"{base['name']} (sha256 {base['sha256'] or 'unknown'}) adapted to "
+        f"{plural(len(about['clips']), 'video')} by `cinnema finetune` ({kept}).\n\n"
         f"## Clips\n\n{clips}\n\n{about['held_out'].capitalize()}. The same clips decided when "
         "the training of stage 2 ended, which flatters its likelihood a little.\n\n"
         f"## Numbers\n\n```text\n{result.comparison.to_table()}\n```\n"

@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined, Template
 
 from cinnema import __version__
+from cinnema.core.text import plural
 from cinnema.evaluation.report.clips import (
     animated_webp,
     data_uri,
@@ -90,7 +91,7 @@ def _key_facts(evaluation: Evaluation) -> dict[str, str]:
     clips, sources = max(counts, default=(0, 0))
     return {
         "Data": data.get("name", "–") + split,
-        "Clips": f"{clips} of {sources} source video{'' if sources == 1 else 's'}",
+        "Clips": f"{clips} of {plural(sources, 'source video')}",
         "Protocol": evaluation.protocol.get("name", "–"),
         "Took": _duration(evaluation.seconds),
     }
