@@ -3,6 +3,7 @@
 import resource
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +19,18 @@ torch.set_num_threads(1)
 # How long an example takes depends on what else the machine does.
 settings.register_profile("cinnema", deadline=None)
 settings.load_profile("cinnema")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give a module to one worker, which makes its fixtures once; golden groups share nothing."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByModule(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return nodeid if "/golden/" in nodeid else nodeid.partition("::")[0]
+
+    return ByModule(config, log)
 
 
 @pytest.fixture

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bodies import tiny_body
 from cinnema.media.videos import write_video
-from official_folder import write_official
+from cinnema.models.files import save_model
 
 Run = Callable[..., Any]
 QUICK = [
@@ -88,8 +89,7 @@ def test_a_folder_without_clips_is_told(
 
 def test_weights_that_paint_are_refused(cinnema: Run, clips: Path, tmp_path: Path) -> None:
     painting = tmp_path / "painting.safetensors"
-    folder = write_official(tmp_path / "robot")
-    assert cinnema("import", "official", folder, "-o", painting).code == 0
+    save_model(painting, tiny_body())
     output = tmp_path / "mine.safetensors"
     done = cinnema("finetune", painting, "--data", clips, "-o", output)
     assert done.code == 2

@@ -329,16 +329,21 @@ def test_numbers_of_two_models_are_paired(
     assert found.settings["against"] == "drifter"
 
 
+@pytest.fixture(scope="module")
+def short(tmp_path_factory: pytest.TempPathFactory) -> PackedDataset:
+    folder = tmp_path_factory.mktemp("packed") / "clips"
+    return packed(folder, num_train=2, num_test=6, frames=6)
+
+
 @pytest.mark.parametrize("name", list(METRICS))
 def test_every_metric_has_columns_of_its_own_and_says_if_it_cannot_be_computed(
-    name: MetricName, drifter: Drifter, cheap: Backbones, tmp_path: Path
+    name: MetricName, drifter: Drifter, cheap: Backbones, short: PackedDataset
 ) -> None:
-    data = packed(tmp_path / "clips", num_train=2, num_test=6, frames=6)
     if name in UNSUITABLE:
         with pytest.raises(UserError):
-            measured(drifter, data, cheap, only=(name,), samples=2)
+            measured(drifter, short, cheap, only=(name,), samples=2)
         return
-    found = measured(drifter, data, cheap, only=(name,), samples=2)
+    found = measured(drifter, short, cheap, only=(name,), samples=2)
     assert found.columns
     cells = [cell for row in found.rows for cell in row.cells.values()]
     assert all(cell.num_clips <= 6 for cell in cells if isinstance(cell, Estimate))

@@ -16,7 +16,7 @@ from cinnema.core.errors import UserError
 from cinnema.paper.recipes import bair, tiny
 from cinnema.paper.training import assembly, precision
 from cinnema.paper.training.assembly import estimate_paper, train_paper
-from paper.training.moving_squares import ARM, pack
+from paper.training.moving_squares import pack
 from paper.training.small_networks import distance
 
 CPU = torch.device("cpu")
@@ -70,19 +70,6 @@ def test_an_estimate_refuses_what_the_training_refuses(
     with pytest.raises(UserError, match='precision "fast" computes in bf16'):
         refuses(dataclasses.replace(tiny(bair()), precision="fast"), **options)
     assert not (tmp_path / "run").exists()
-
-
-def test_all_trainings_become_a_weights_file_and_are_not_repeated(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pack(tmp_path / "squares", control=ARM)
-    options = {"data": tmp_path / "squares", "run": tmp_path / "run", "device": CPU}
-    recipe = tiny(bair(control=True))
-    path = train_paper(recipe, **options, num_workers=0)
-    assert path.name == "bair-control-tiny.safetensors"
-    before = path.read_bytes()
-    monkeypatch.setattr(assembly, "fit", None)  # calling it would fail
-    assert train_paper(recipe, **options).read_bytes() == before
 
 
 @pytest.mark.parametrize(
