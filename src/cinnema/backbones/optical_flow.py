@@ -55,6 +55,30 @@ def backward_flow(
     return _flow_chain(moving=grey[1:], fixed=[grey[0]] * (len(grey) - 1))
 
 
+def forward_flow(
+    frames: UInt8[ndarray, "t h w 3"], *, size: tuple[int, int] = (128, 128)
+) -> Float32[ndarray, "_ rows columns 2"]:
+    """Estimate the flow from each frame to the next.
+
+    Unlike the flow back to frame 0, it does not break down where texture renews itself, as on
+    water and fire.
+
+    Args:
+        frames: As in `backward_flow`.
+        size: As in `backward_flow`.
+
+    Returns:
+        The flow from frames 0 to t - 2 in pixels of the working size, so that
+        x_t(p) ~= x_(t+1)(p + flow_t(p)), with x in channel 0 and y in channel 1.
+
+    Raises:
+        UserError: As in `backward_flow`.
+    """
+    grey = _working_frames(frames, size)
+    pairs = zip(grey[:-1], grey[1:], strict=True)
+    return np.concatenate([_flow_chain(moving=[a], fixed=[b]) for a, b in pairs])
+
+
 def flow_confidence(
     frames: UInt8[ndarray, "t h w 3"], flow: Float32[ndarray, "_ rows columns 2"]
 ) -> Float32[ndarray, "_ rows columns"]:

@@ -1,0 +1,437 @@
+"""The nature model: what each pixel is, how each kind moves, and the conditional flow between."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+from torch.nn import functional
+
+from cinnema.core.errors import UserError
+from cinnema.models.base import VideoModel
+from cinnema.models.control import DRIFT, ControlSpec, correct_control
+from cinnema.models.nature.flow import KindFlow, KindFlowConfig
+from cinnema.models.nature.kinds import KIND_SIZE, KINDS, KindNetwork, SceneFeatures
+from cinnema.models.nature.motion import (
+    CHURN_DIM,
+    CHURN_SHAPE,
+    GRID,
+    NUM_FUNCTIONS,
+    KindDynamics,
+    KindMotion,
+)
+from cinnema.models.nature.reading import (
+    log_strength,
+    measure_churn,
+    measure_flow,
+    measure_motion,
+    strength_of,
+    velocity_of,
+)
+from cinnema.models.nature.rendering import cut_layers, render_frame, shares
+
+KIND_DIM = 2 * NUM_FUNCTIONS + 1
+"""Length of the part of z that describes one kind: its velocity and its strength."""
+
+MOTION_DIM = len(KINDS) * KIND_DIM
+"""Length of the part of z that describes all kinds; the rest of z is the churn's numbers."""
+
+Z_DIM = MOTION_DIM + CHURN_DIM
+"""Length of z."""
+
+STEERED = ("sky", "water")
+"""Kinds whose drift the control eta gives."""
+
+_DRIFT_DIM = 2
+_DEEP_DIM = 112 + 320
+_GEOMETRY = 4
+# Share of the picture below which a kind counts as absent.
+_ABSENT = 0.002
+# Largest drift, in typical sizes: training has seen few that are faster.
+_FASTEST = 3.0
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class NatureModelConfig:
+    """Sizes and constants of a `NatureModel`.
+
+    Attributes:
+        name: Name of the weights.
+        dynamics: Constants of each of `KINDS`, fitted in stage 1.
+        kind_width: Channels of the kind network's pyramid, a multiple of 16.
+        narrow: Numbers that describe the look of a kind to the flow.
+        flow: The flow of one kind.
+        size: Width and height of the clips in pixels.
+        num_frames: T, the frames of a clip after x0; as many steps.
+        fps: Frame rate of the clips as the paper shows them.
+        noise: Standard deviation of q(z | X), in units of the training latents' deviation.
+        typical_drift: Typical displacement over a clip, in picture sizes: speed 1.
+    """
+
+    name: str
+    dynamics: tuple[KindDynamics, ...]
+    kind_width: int = Field(default=48, ge=16, multiple_of=16)
+    narrow: int = Field(default=6, ge=1)
+    flow: KindFlowConfig = Field(default_factory=KindFlowConfig)
+    size: int = Field(default=128, ge=64, multiple_of=32)
+    num_frames: int = Field(default=16, ge=1)
+    fps: float = Field(default=8.0, gt=0)
+    noise: float = Field(default=0.15, ge=0)
+    typical_drift: float = Field(default=0.1, gt=0)
+
+    def __post_init__(self) -> None:
+        if len(self.dynamics) != len(KINDS):
+            raise UserError(
+                f"dynamics: one for each of {', '.join(KINDS)} is needed, got "
+                f"{len(self.dynamics)}: change it"
+            )
+
+    @property
+    def condition_dim(self) -> int:
+        """Columns of the condition of one kind: look, place, kind, control, whether it is given."""
+        return self.narrow + _GEOMETRY + len(KINDS) + _DRIFT_DIM + 1
+
+
+class NatureModel(VideoModel):
+    """Animates nature: each kind in a photograph moves along its own velocity, and churns.
+
+    z is, for each of `KINDS`, the coefficients of a velocity field and the logarithm of the
+    turbulence's strength, each with mean 0 and deviation 1 over the training clips; and the
+    churn's numbers, which are standard normal whatever the photograph. The flow acts on the first
+    part, kind by kind, and leaves the churn as it is: nu holds every random number of a video.
+
+    Example:
+        >>> model = load_model("landscape").model
+        >>> c = model.condition(x0)
+        >>> z, log_det = model.to_latent(nu, c)
+
+    Args:
+        config: Configuration of the model.
+    """
+
+    config: NatureModelConfig
+    stored_dtype = torch.bfloat16
+    exact_entries = ("z_mean", "z_deviation", "look_mean", "look_projection", "flow.")
+    z_mean: Tensor
+    z_deviation: Tensor
+    look_mean: Tensor
+    look_projection: Tensor
+
+    def __init__(self, config: NatureModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.kinds = KindNetwork(width=config.kind_width)
+        self.flow = KindFlow(
+            config.flow, z_dim=KIND_DIM, condition_dim=config.condition_dim, num_kinds=len(KINDS)
+        )
+        self.register_buffer("z_mean", torch.zeros(len(KINDS), KIND_DIM))
+        self.register_buffer("z_deviation", torch.ones(len(KINDS), KIND_DIM))
+        self.register_buffer("look_mean", torch.zeros(_DEEP_DIM))
+        self.register_buffer("look_projection", torch.zeros(_DEEP_DIM, config.narrow))
+
+    @property
+    def name(self) -> str:
+        """Name of the weights."""
+        return self.config.name
+
+    @property
+    def size(self) -> int:
+        """Width and height of the clips, in pixels."""
+        return self.config.size
+
+    @property
+    def num_frames(self) -> int:
+        """T, the number of frames after x0 that `decode` returns."""
+        return self.config.num_frames
+
+    @property
+    def z_dim(self) -> int:
+        """Length of z and nu."""
+        return Z_DIM
+
+    @property
+    def fps(self) -> float:
+        """Frames a second of the clips."""
+        return self.config.fps
+
+    @property
+    def control(self) -> ControlSpec:
+        """The mean drift of the sky, or else the water, over one clip; optional."""
+        scale = self.config.typical_drift
+        return ControlSpec(
+            name=DRIFT,
+            labels=("right", "down"),
+            unit="picture widths and heights a clip",
+            low=(-_FASTEST * scale,) * _DRIFT_DIM,
+            high=(_FASTEST * scale,) * _DRIFT_DIM,
+            typical=scale,
+            optional=True,
+        )
+
+    def recognise(self, x0: Float[Tensor, "b 3 h w"]) -> SceneFeatures:
+        """Classify the pixels of photographs of any size.
+
+        Args:
+            x0: In [-1, 1].
+        """
+        size = (KIND_SIZE, KIND_SIZE)
+        if x0.shape[-2:] != size:
+            x0 = functional.interpolate(
+                x0, size, mode="bilinear", align_corners=False, antialias=True
+            ).clamp(-1, 1)
+        features: SceneFeatures = self.kinds(x0)
+        return features
+
+    def describe(
+        self, features: SceneFeatures, eta: Float[Tensor, "b e"] | None = None
+    ) -> Float[Tensor, "b k c"]:
+        """Return the condition of each kind.
+
+        Args:
+            features: `recognise(x0)`.
+            eta: The control; None leaves it open.
+        """
+        share = shares(features.probabilities)[:, 1:]
+        num = len(share)
+        pooled = functional.adaptive_avg_pool2d(share, features.deep.shape[-2:]) + 1e-4
+        weight = pooled / pooled.sum((2, 3), keepdim=True)
+        look = torch.einsum("bkij,bfij->bkf", weight, features.deep) - self.look_mean
+        area = share.mean((2, 3))
+        places = (torch.arange(share.shape[-1], device=share.device) + 0.5) / share.shape[-1] - 0.5
+        mass = share.sum((2, 3)) + 1e-3
+        x = torch.einsum("bkij,j->bk", share, places) / mass
+        y = torch.einsum("bkij,i->bk", share, places) / mass
+        tall = (torch.einsum("bkij,i->bk", share, places.square()) / mass - y.square()).clamp_min(0)
+        geometry = torch.stack([area, x, y, tall.sqrt()], dim=-1)
+        kind = torch.eye(len(KINDS), device=share.device).expand(num, -1, -1)
+        control = share.new_zeros(num, len(KINDS), _DRIFT_DIM + 1)
+        if eta is not None:
+            if eta.shape != (num, _DRIFT_DIM):
+                raise UserError(
+                    f"eta: the control has {_DRIFT_DIM} numbers for each of {num} pictures, got "
+                    f"{tuple(eta.shape)}: give as many"
+                )
+            given = torch.cat([eta.to(share) / self.config.typical_drift, share.new_ones(num, 1)], 1)
+            for name in STEERED:
+                control[:, KINDS.index(name)] = given
+        return torch.cat([look @ self.look_projection, geometry, kind, control], dim=-1)
+
+    def condition(
+        self, x0: Float[Tensor, "b 3 h w"], eta: Float[Tensor, "b e"] | None = None
+    ) -> Float[Tensor, "b c"]:
+        """Return the condition of the flow: one row of numbers for each kind, joined.
+
+        Args:
+            x0: First frames in [-1, 1], of any size.
+            eta: The drift of sky and water over the clip, (right, down) in picture widths and
+                heights; None leaves it open.
+
+        Raises:
+            UserError: eta has the wrong length.
+        """
+        return self.describe(self.recognise(x0), eta).flatten(1)
+
+    def to_latent(
+        self, nu: Float[Tensor, "b z"], c: Float[Tensor, "b c"]
+    ) -> tuple[Float[Tensor, "b z"], Float[Tensor, " b"]]:
+        """Map residuals to latents: z, and log abs det d z / d nu in nats."""
+        return self._map(nu, c, self.flow.to_latent)
+
+    def to_residual(
+        self, z: Float[Tensor, "b z"], c: Float[Tensor, "b c"]
+    ) -> tuple[Float[Tensor, "b z"], Float[Tensor, " b"]]:
+        """Map latents to residuals: nu, and log abs det d nu / d z in nats."""
+        return self._map(z, c, self.flow.to_residual)
+
+    def _map(self, x: Tensor, c: Tensor, mapping: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401
+        if x.shape[1] != Z_DIM:
+            raise UserError(
+                f"z: the model {self.name} has {Z_DIM} dimensions, got {x.shape[1]}; latents and "
+                "model must come from the same training"
+            )
+        rows = x[:, :MOTION_DIM].reshape(-1, KIND_DIM)
+        mapped, log_det = mapping(rows, c.view(-1, self.config.condition_dim))
+        moved = mapped.view(len(x), MOTION_DIM)
+        return torch.cat([moved, x[:, MOTION_DIM:]], 1), log_det.view(len(x), -1).sum(1)
+
+    def encode(
+        self, video: Float[Tensor, "b t1 3 h w"], *, generator: torch.Generator | None = None
+    ) -> Float[Tensor, "b z"]:
+        """Return z of clips, from the flow between their frames and the kinds in x0.
+
+        A kind that x0 does not show has z = 0.
+
+        Args:
+            video: x0 and the T frames after it, in [-1, 1], at the model's size.
+            generator: On the CPU, for a draw from q(z | X), which the flow is trained on; the mean
+                of q if None.
+
+        Raises:
+            UserError: The number of frames or the size is wrong.
+        """
+        self.require_clips(video)
+        share = shares(self.recognise(video[:, 0]).probabilities)[:, 1:]
+        cells = functional.adaptive_avg_pool2d(share, GRID)
+        z = self.encode_flow(measure_flow(video), cells)
+        if generator is None:
+            return z
+        noise = torch.randn(len(z), MOTION_DIM, generator=generator).to(z)
+        return torch.cat([z[:, :MOTION_DIM] + self.config.noise * noise, z[:, MOTION_DIM:]], 1)
+
+    def encode_flow(
+        self, flow: Float[Tensor, "b t 2 g g"], share: Float[Tensor, "b k g g"]
+    ) -> Float[Tensor, "b z"]:
+        """Return z of clips whose flow is known.
+
+        Args:
+            flow: Flow from each frame to the next, in picture sizes.
+            share: Share of each of `KINDS` in each cell of x0.
+        """
+        raw, numbers = [], flow.new_zeros(len(flow), *CHURN_SHAPE)
+        turbulent = flow - flow.mean(1, keepdim=True)
+        for kind, dynamics in enumerate(self.config.dynamics):
+            motion = measure_motion(flow, share[:, kind])
+            raw.append(
+                torch.cat([motion.coefficients.flatten(1), log_strength(motion.strength)[:, None]], 1)
+            )
+            seen = measure_churn(turbulent, motion.strength, dynamics)
+            here = functional.adaptive_avg_pool2d(share[:, kind : kind + 1], seen.shape[-2:])
+            numbers = numbers + here * seen
+        rows = (torch.stack(raw, 1) - self.z_mean) / self.z_deviation
+        rows = rows * (share.mean((2, 3)) > _ABSENT)[..., None]
+        return torch.cat([rows.flatten(1), numbers.flatten(1)], 1)
+
+    def motions(
+        self,
+        z: Float[Tensor, "b z"],
+        *,
+        num_steps: tuple[float, ...],
+        loop: bool = False,
+        strength: float = 1.0,
+    ) -> list[KindMotion]:
+        """Return the motion of each of `KINDS`.
+
+        Args:
+            z: Latents.
+            num_steps: Length of the video for each kind, in steps.
+            loop: Whether the video repeats.
+            strength: Factor on velocity and churn.
+        """
+        numbers = z[:, MOTION_DIM:].view(len(z), *CHURN_SHAPE)
+        return [
+            KindMotion(
+                strength * velocity_of(coefficients),
+                strength * turbulence,
+                numbers,
+                dynamics,
+                num_steps=steps,
+                loop=loop,
+            )
+            for dynamics, steps, (coefficients, turbulence) in zip(
+                self.config.dynamics, num_steps, self.read_motion(z), strict=True
+            )
+        ]
+
+    def read_motion(
+        self, z: Float[Tensor, "b z"]
+    ) -> list[tuple[Float[Tensor, "b 2 n"], Float[Tensor, " b"]]]:
+        """Return the velocity's coefficients and the strength of each of `KINDS`, as measured."""
+        rows = z[:, :MOTION_DIM].view(len(z), len(KINDS), KIND_DIM)
+        raw = rows * self.z_deviation + self.z_mean
+        return [
+            (raw[:, k, :-1].unflatten(1, (2, NUM_FUNCTIONS)), strength_of(raw[:, k, -1]))
+            for k in range(len(KINDS))
+        ]
+
+    def decode(
+        self, x0: Float[Tensor, "b 3 h w"], z: Float[Tensor, "b z"]
+    ) -> Float[Tensor, "b t 3 h w"]:
+        """Return the T frames that follow x0, in [-1, 1].
+
+        Args:
+            x0: First frames in [-1, 1], at the model's size.
+            z: Latents.
+        """
+        probabilities = functional.interpolate(
+            self.recognise(x0).probabilities, x0.shape[-2:], mode="bilinear", align_corners=False
+        )
+        layers = cut_layers(x0, shares(probabilities)[:, 1:])
+        steps = (float(self.num_frames),) * len(KINDS)
+        motions = self.motions(z, num_steps=steps)
+        frames = [
+            render_frame(x0, layers, motions, [float(t)] * len(KINDS))
+            for t in range(1, self.num_frames + 1)
+        ]
+        return torch.stack(frames, 1).clamp(-1, 1)
+
+    def drift(
+        self, z: Float[Tensor, "b z"], features: SceneFeatures
+    ) -> Float[Tensor, "b 2"]:
+        """Return the mean drift of the sky, or of the water where there is no sky, over one clip.
+
+        Args:
+            z: Latents.
+            features: `recognise(x0)`.
+        """
+        share = shares(features.probabilities)[:, 1:]
+        cells = functional.adaptive_avg_pool2d(share, GRID)
+        motion = self.read_motion(z)
+        drifts, areas = [], []
+        for name in STEERED:
+            kind = KINDS.index(name)
+            velocity = velocity_of(motion[kind][0]) * self.config.dynamics[kind].gain
+            mass = cells[:, kind].sum((1, 2)).clamp_min(1e-6)[:, None]
+            drifts.append((velocity * cells[:, kind : kind + 1]).sum((2, 3)) / mass)
+            areas.append(cells[:, kind].mean((1, 2)))
+        has_sky = (areas[0] > _ABSENT)[:, None]
+        return self.num_frames * torch.where(has_sky, drifts[0], drifts[1])
+
+    def read_control(
+        self, video: Float[Tensor, "b t1 3 h w"]
+    ) -> tuple[Float[Tensor, "b e"], Float[Tensor, " b"]]:
+        """Estimate the drift of clips.
+
+        Args:
+            video: x0 and the T frames after it, in [-1, 1], at the model's size.
+
+        Returns:
+            eta, and 1 where sky or water is seen, else 0.
+
+        Raises:
+            UserError: The number of frames or the size is wrong.
+        """
+        features = self.recognise(video[:, 0])
+        share = shares(features.probabilities)[:, 1:].mean((2, 3))
+        seen = share[:, [KINDS.index(name) for name in STEERED]].amax(1) > _ABSENT
+        return self.drift(self.encode(video), features), seen.to(video)
+
+    def corrected_control(
+        self, x0: Float[Tensor, "b 3 h w"], nu: Float[Tensor, "b z"], eta: Float[Tensor, "b e"]
+    ) -> Float[Tensor, "b e"]:
+        """Return the control to condition the flow on, so that these residuals drift as eta says.
+
+        Args:
+            x0: First frames in [-1, 1].
+            nu: Residuals, multiplied by the temperature.
+            eta: The requested drift.
+        """
+        return self.corrected_control_on(self.recognise(x0), nu, eta)
+
+    def corrected_control_on(
+        self, features: SceneFeatures, nu: Float[Tensor, "b z"], eta: Float[Tensor, "b e"]
+    ) -> Float[Tensor, "b e"]:
+        """Return the corrected control of first frames whose features are known.
+
+        Args:
+            features: `recognise(x0)`.
+            nu: As in `corrected_control`.
+            eta: As in `corrected_control`.
+        """
+
+        def measure(tried: Tensor) -> Tensor:
+            z, _ = self.to_latent(nu, self.describe(features, tried).flatten(1))
+            return self.drift(z, features)
+
+        return correct_control(measure, eta, self.control)

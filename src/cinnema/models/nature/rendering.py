@@ -1,0 +1,136 @@
+"""From the layers of a photograph and their warps to frames, at the networks' size.
+
+Each kind is a layer: its share alpha of each pixel, and a plate, which is the photograph with
+everything else filled in from pixels that surely are of this kind. A frame is
+
+    x_t = x0 + sum_k alpha_k (render_k(t) - x0),
+    render_k(t) = sum_i w_i warp(plate_k, d_i),   with its detail divided by sqrt(sum_i w_i^2),
+
+since a mean of unrelated textures has less contrast than each of them.
+`cinnema.synthesis.nature_renderer` does the same at the photograph's own size.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from cinnema.models.layers import fill, warp
+from cinnema.models.nature.kinds import KINDS
+from cinnema.models.nature.motion import KindMotion
+
+DETAIL = 6 / 128
+"""Standard deviation, in picture sizes, of the blur that separates detail from the rest."""
+
+STREAK = 5 / 128
+"""Largest width of drops and flakes, in picture sizes."""
+
+_SURE = (0.3, 0.7)
+"""Probabilities that are taken as 0 and 1. Between them is a rim where a pixel may be both."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One kind in a photograph.
+
+    Attributes:
+        kind: Index in `KINDS`.
+        alpha: Its share of each pixel.
+        plate: What is warped, in [-1, 1].
+        base: What is under the warped plate, for things that fall in front of a scene; else 0.
+    """
+
+    kind: int
+    alpha: Float[Tensor, "b 1 h w"]
+    plate: Float[Tensor, "b 3 h w"]
+    base: Float[Tensor, "b 3 h w"]
+
+
+def shares(probabilities: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+    """Return the share of each class in each pixel: 0 or 1 where the network is sure.
+
+    Args:
+        probabilities: Of all classes, still first.
+    """
+    low, high = _SURE
+    sharp = ((probabilities - low) / (high - low)).clamp(0, 1)
+    return sharp / sharp.sum(dim=1, keepdim=True).clamp_min(1)
+
+
+def cut_layers(
+    x0: Float[Tensor, "b 3 h w"], alphas: Float[Tensor, "b k h w"]
+) -> list[Layer]:
+    """Split a photograph into the layers of the kinds that it shows.
+
+    Args:
+        x0: The photograph, in [-1, 1].
+        alphas: Share of each of `KINDS` in each pixel.
+    """
+    layers = []
+    for kind, name in enumerate(KINDS):
+        alpha = alphas[:, kind : kind + 1]
+        if not bool((alpha > 0).any()):
+            continue
+        base = torch.zeros_like(x0)
+        if name == "falling":
+            base = _opened(x0)
+            plate = x0 - base
+        else:
+            # The plate's colours come from pixels well inside; `fill` continues them outside.
+            inside = -functional.max_pool2d(-alpha, 5, stride=1, padding=2)
+            plate = fill(x0, 0.98 * inside.square() + 0.02 * alpha.square())
+        layers.append(Layer(kind, alpha, plate, base))
+    return layers
+
+
+def render_frame(
+    x0: Float[Tensor, "b 3 h w"],
+    layers: list[Layer],
+    motions: list[KindMotion],
+    times: list[float],
+) -> Float[Tensor, "b 3 h w"]:
+    """Return the frame at a time, in [-1, 1].
+
+    Args:
+        x0: The photograph, in [-1, 1].
+        layers: Its layers.
+        motions: Motion of each of `KINDS`.
+        times: Time of each of `KINDS`, in steps.
+    """
+    frame = x0
+    for layer in layers:
+        motion, time = motions[layer.kind], times[layer.kind]
+        mean, power = torch.zeros_like(x0), torch.zeros_like(x0[:, :1])
+        for displacement, weight in motion.at(time):
+            share = _to(weight, x0)
+            mean = mean + share * warp(layer.plate, displacement)
+            power = power + share.square()
+        low = torch.zeros_like(mean) if KINDS[layer.kind] == "falling" else _low_pass(mean)
+        drawn = layer.base + low + (mean - low) / power.sqrt()
+        lit = ((drawn + 1) * _to(motion.churn.gain(time), x0) - 1).clamp(-1, 1)
+        frame = frame + layer.alpha * (lit - x0)
+    return frame
+
+
+def _opened(x: Tensor) -> Tensor:
+    """Remove bright things narrower than `STREAK`: an erosion, then a dilation."""
+    radius = max(1, round(STREAK * x.shape[-1] / 2))
+    size = 2 * radius + 1
+    eroded = -functional.max_pool2d(-x, size, stride=1, padding=radius)
+    return functional.max_pool2d(eroded, size, stride=1, padding=radius)
+
+
+def _low_pass(x: Tensor) -> Tensor:
+    """Blur with about the standard deviation `DETAIL`: three box filters."""
+    radius = max(1, round(DETAIL * x.shape[-1]))
+    size = 2 * radius + 1
+    for _ in range(3):
+        padded = functional.pad(x, (radius,) * 4, mode="reflect")
+        x = functional.avg_pool2d(padded, size, stride=1)
+    return x
+
+
+def _to(x: Tensor, like: Tensor) -> Tensor:
+    return functional.interpolate(x, like.shape[-2:], mode="bilinear", align_corners=False)
