@@ -51,6 +51,8 @@ _GEOMETRY = 4
 _ABSENT = 0.002
 # Largest drift, in typical sizes: training has seen few that are faster.
 _FASTEST = 3.0
+# asinh of the largest coefficient of a velocity, in typical ones.
+_MOST_BENT = 3.5
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -112,8 +114,8 @@ class NatureModel(VideoModel):
     """
 
     config: NatureModelConfig
-    stored_dtype = torch.bfloat16
-    exact_entries = ("z_mean", "z_deviation", "look_mean", "look_projection", "flow.")
+    stored_dtype = torch.float32
+    z_scale: Tensor
     z_mean: Tensor
     z_deviation: Tensor
     look_mean: Tensor
@@ -126,6 +128,7 @@ class NatureModel(VideoModel):
         self.flow = KindFlow(
             config.flow, z_dim=KIND_DIM, condition_dim=config.condition_dim, num_kinds=len(KINDS)
         )
+        self.register_buffer("z_scale", torch.ones(len(KINDS), KIND_DIM - 1))
         self.register_buffer("z_mean", torch.zeros(len(KINDS), KIND_DIM))
         self.register_buffer("z_deviation", torch.ones(len(KINDS), KIND_DIM))
         self.register_buffer("look_mean", torch.zeros(_DEEP_DIM))
@@ -299,8 +302,7 @@ class NatureModel(VideoModel):
             seen = measure_churn(turbulent, motion.strength, dynamics)
             here = functional.adaptive_avg_pool2d(share[:, kind : kind + 1], seen.shape[-2:])
             numbers = numbers + here * seen
-        rows = (torch.stack(raw, 1) - self.z_mean) / self.z_deviation
-        rows = rows * (share.mean((2, 3)) > _ABSENT)[..., None]
+        rows = self.normalised(torch.stack(raw, 1)) * (share.mean((2, 3)) > _ABSENT)[..., None]
         return torch.cat([rows.flatten(1), numbers.flatten(1)], 1)
 
     def motions(
@@ -339,11 +341,25 @@ class NatureModel(VideoModel):
     ) -> list[tuple[Float[Tensor, "b 2 n"], Float[Tensor, " b"]]]:
         """Return the velocity's coefficients and the strength of each of `KINDS`, as measured."""
         rows = z[:, :MOTION_DIM].view(len(z), len(KINDS), KIND_DIM)
-        raw = rows * self.z_deviation + self.z_mean
+        bent = rows * self.z_deviation + self.z_mean
+        velocity = self.z_scale * bent[..., :-1].clamp(-_MOST_BENT, _MOST_BENT).sinh()
         return [
-            (raw[:, k, :-1].unflatten(1, (2, NUM_FUNCTIONS)), strength_of(raw[:, k, -1]))
+            (velocity[:, k].unflatten(1, (2, NUM_FUNCTIONS)), strength_of(bent[:, k, -1]))
             for k in range(len(KINDS))
         ]
+
+    def normalised(self, raw: Float[Tensor, "b k r"]) -> Float[Tensor, "b k r"]:
+        """Return the part of z that describes measured motion.
+
+        Speeds have heavy tails, so that velocities are bent by asinh before they are scaled to
+        mean 0 and deviation 1.
+
+        Args:
+            raw: Of each kind the velocity's coefficients, in picture sizes a step, and the
+                logarithm of the strength.
+        """
+        bent = torch.cat([(raw[..., :-1] / self.z_scale).asinh(), raw[..., -1:]], -1)
+        return (bent - self.z_mean) / self.z_deviation
 
     def decode(
         self, x0: Float[Tensor, "b 3 h w"], z: Float[Tensor, "b z"]
