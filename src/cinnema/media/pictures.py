@@ -71,13 +71,16 @@ def read_photograph(
     return pixels
 
 
-def read_mask(mask: Mask, size: tuple[int, int]) -> Float32[np.ndarray, "h w"]:
+def read_mask(
+    mask: Mask, size: tuple[int, int], *, name: str = "keep_still"
+) -> Float32[np.ndarray, "h w"]:
     """Return a mask drawn over a photograph: 0 where it is black, 1 where it is white.
 
     Args:
         mask: A picture file, of which colours count by their luma and transparent parts as black;
             or an array (height, width): bool, uint8 up to 255, or floating in [0, 1].
         size: Height and width of the photograph, which the mask must have too.
+        name: Name of the argument, for messages about arrays.
 
     Returns:
         The mask, in [0, 1].
@@ -86,7 +89,7 @@ def read_mask(mask: Mask, size: tuple[int, int]) -> Float32[np.ndarray, "h w"]:
         UserError: The file is not a picture; the mask has another size, type or range.
     """
     if not isinstance(mask, str | Path):
-        return _mask_from_array(mask, size)
+        return _mask_from_array(mask, size, name)
     path = Path(mask)
     image = _load(path, kind="a mask", min_side=1)
     if (image.height, image.width) != size:
@@ -284,10 +287,10 @@ def _from_array(pixels: object) -> np.ndarray:
     return pixels
 
 
-def _mask_from_array(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def _mask_from_array(mask: np.ndarray, size: tuple[int, int], name: str) -> np.ndarray:
     if mask.shape != size:
         raise UserError(
-            f"keep_still: must have the photograph's height and width {size}, got {mask.shape}: "
+            f"{name}: must have the photograph's height and width {size}, got {mask.shape}: "
             "draw it at the photograph's size"
         )
     if mask.dtype == np.uint8:
@@ -295,7 +298,7 @@ def _mask_from_array(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     levels = mask.astype(np.float32)
     if mask.dtype.kind not in "bf" or not bool(((levels >= 0) & (levels <= 1)).all()):
         raise UserError(
-            f"keep_still: must be bool, uint8 or floating in [0, 1], got {mask.dtype} from "
+            f"{name}: must be bool, uint8 or floating in [0, 1], got {mask.dtype} from "
             f"{levels.min():g} to {levels.max():g}: scale it first"
         )
     return levels

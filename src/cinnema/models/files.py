@@ -104,6 +104,7 @@ def load_warping_model(name_or_path: str | Path, *, purpose: str) -> WarpingMode
 _KINDS: dict[str, tuple[str, str, str]] = {
     "warping": ("cinnema.models.warping.model", "WarpingModelConfig", "WarpingModel"),
     "painting": ("cinnema.paper.model", "PaperModelConfig", "PaperModel"),
+    "nature": ("cinnema.models.nature.model", "NatureModelConfig", "NatureModel"),
     "articulated": ("cinnema.models.keypoint.model", "KeypointModelConfig", "KeypointModel"),
 }
 

@@ -5,8 +5,14 @@ from typing import Literal, NamedTuple, TypeAlias, get_args
 
 from cinnema.core.errors import UserError
 
-Loop: TypeAlias = Literal["none", "pingpong", "crossfade"]
-"""How a video repeats: not at all, forwards and backwards, or faded into its beginning."""
+Loop: TypeAlias = Literal["none", "seamless", "pingpong", "crossfade"]
+"""How a video repeats.
+
+- "none": not at all.
+- "seamless": the motion itself is periodic; the last frame is the photograph again. Nature models.
+- "pingpong": forwards, then backwards.
+- "crossfade": the end is faded into the beginning. Warping models.
+"""
 
 Extension: TypeAlias = Literal["onward", "continuous", "paper"]
 """How a video continues after one clip of the model.
@@ -39,7 +45,7 @@ class Moment(NamedTuple):
 def looped(loop: Loop, num_frames: int) -> list[tuple[Moment, ...]]:
     """Return the moments of each frame of a video that may repeat.
 
-    - none: frame i shows time i, i = 1 ... num_frames.
+    - none: frame i shows time i, i = 1 ... num_frames. The same for seamless: the motion repeats.
     - pingpong: the same, then backwards without the two ends: 2 num_frames - 2 frames, no seam.
     - crossfade: with S = num_frames and a = i / S, (1 - a) of time i and a of time i - S. The last
       frame shows the photograph's own time, so the first follows it as the second the first.

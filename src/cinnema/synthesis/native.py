@@ -86,20 +86,20 @@ class NativeRenderer:
         """
         height, width, _ = self._x0.shape
         scale = torch.tensor([width, height])[:, None, None]
-        shifts = _Enlarged(flow[0].float().cpu() * scale, (height, width), mode="bicubic")
+        shifts = Enlarged(flow[0].float().cpu() * scale, (height, width), mode="bicubic")
         paint = None
         if painted is not None:
             levels = _smooth(painted[0].float().cpu() * 127.5)
-            paint = _Enlarged(levels, (height, width), mode="bilinear")
+            paint = Enlarged(levels, (height, width), mode="bilinear")
         out = np.empty_like(self._x0)
-        for rows in _strips(height, width):
+        for rows in strips(height, width):
             change = self._motion_change(rows, shifts)
             if paint is not None:
                 change += self._paint_change(rows, paint)
             out[rows] = cv2.add(change, self._x0[rows], dtype=cv2.CV_8U)  # rounds and clips
         return out
 
-    def _motion_change(self, rows: slice, shifts: "_Enlarged") -> np.ndarray:
+    def _motion_change(self, rows: slice, shifts: "Enlarged") -> np.ndarray:
         """Return m (warp(plate) - plate) in some rows, float32, in levels of 0 ... 255."""
         plate, moving = self._plate[rows], self._moving[rows, :, None]
         if not moving.any():
@@ -108,7 +108,7 @@ class NativeRenderer:
         x += np.arange(x.shape[1], dtype=np.float32)
         y += np.arange(rows.start, rows.stop, dtype=np.float32)[:, None]
         height, width, _ = self._x0.shape
-        x, y = _mirrored(x, width), _mirrored(y, height)
+        x, y = mirrored(x, width), mirrored(y, height)
         # Reflection beyond the edges, as in `cinnema.models.layers.warp`. Cubic, because linear
         # sampling blurs moving parts, visibly against the still ones and the photograph.
         warped = cv2.remap(self._plate, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
@@ -116,15 +116,19 @@ class NativeRenderer:
         change *= moving
         return change
 
-    def _paint_change(self, rows: slice, paint: "_Enlarged") -> np.ndarray:
+    def _paint_change(self, rows: slice, paint: "Enlarged") -> np.ndarray:
         levels = np.moveaxis(paint.rows(rows), 0, -1)
         return levels if self._free is None else levels * self._free[rows, :, None]
 
 
-def _mirrored(places: np.ndarray, size: int) -> np.ndarray:
+def mirrored(places: np.ndarray, size: int) -> np.ndarray:
     """Reflect positions that lie far beyond the edges.
 
     OpenCV's cubic sampling does so itself only as far as one picture size.
+
+    Args:
+        places: Positions along one side, in pixels.
+        size: Length of the side, in pixels.
     """
     if places.min() > -size / 2 and places.max() < 1.5 * size:
         return places
@@ -157,10 +161,10 @@ def refine_mask(
         pixels: The photograph.
     """
     height, width, _ = pixels.shape
-    small_size = _small_size(pixels)
+    small = small_size(pixels)
     guide = _luminance(
-        cv2.resize(pixels, small_size[::-1], interpolation=cv2.INTER_AREA)
-        if small_size != (height, width)
+        cv2.resize(pixels, small[::-1], interpolation=cv2.INTER_AREA)
+        if small != (height, width)
         else pixels
     )
     p = cv2.resize(mask, guide.shape[::-1], interpolation=cv2.INTER_LINEAR)
@@ -181,7 +185,7 @@ def refine_mask(
         for x in (a, b)
     )
     refined = np.empty((height, width), np.float32)
-    for rows in _strips(height, width):
+    for rows in strips(height, width):
         q = slope[rows] * _luminance(pixels[rows]) + offset[rows]
         refined[rows] = np.clip((q - _CERTAIN) / (1 - 2 * _CERTAIN), 0, 1)
     return refined
@@ -199,8 +203,21 @@ def fill_plate(
         pixels: The photograph.
         moving: 1 where it may move, 0 where it must stay.
     """
+    return fill_hidden(
+        pixels, 0.98 * np.square(np.maximum(2 * moving - 1, 0)) + 0.02 * np.square(moving)
+    )
+
+
+def fill_hidden(
+    pixels: UInt8[np.ndarray, "h w 3"], weight: Float32[np.ndarray, "h w"]
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Fill the hidden parts of a photograph, see `cinnema.models.layers.fill`.
+
+    Args:
+        pixels: The photograph.
+        weight: 1 where it is visible, 0 where it is hidden.
+    """
     height, width, _ = pixels.shape
-    weight = 0.98 * np.square(np.maximum(2 * moving - 1, 0)) + 0.02 * np.square(moving)
     small, small_weight = _seen(pixels, weight)
     x = torch.from_numpy(small).movedim(-1, 0)[None]
     plate = to_pixels(fill(x, torch.from_numpy(small_weight)[None, None])[0])
@@ -208,7 +225,7 @@ def fill_plate(
         return plate
     # One more level of pull-push: the small plate fills what is hidden.
     guess = np.asarray(cv2.resize(plate, (width, height), interpolation=cv2.INTER_LINEAR))
-    for rows in _strips(height, width):
+    for rows in strips(height, width):
         seen = weight[rows]
         guess[rows] = cv2.blendLinear(pixels[rows], guess[rows], seen, 1 - seen)
     return guess
@@ -216,11 +233,11 @@ def fill_plate(
 
 def _seen(pixels: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the picture in [-1, 1] and its weight, scaled down; hidden pixels have weight 0."""
-    size = _small_size(pixels)
+    size = small_size(pixels)
     if size == weight.shape:
         return to_tensor(pixels).movedim(0, -1).contiguous().numpy(), weight
     masked = np.empty_like(pixels)
-    for rows in _strips(*weight.shape):
+    for rows in strips(*weight.shape):
         masked[rows] = np.rint(pixels[rows] * weight[rows, :, None])
     levels, share = (
         np.asarray(cv2.resize(x, size[::-1], interpolation=cv2.INTER_AREA), np.float32)
@@ -230,19 +247,30 @@ def _seen(pixels: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return np.clip(levels / np.float32(127.5) - 1, -1, 1), share
 
 
-class _Enlarged:
+class Enlarged:
     """A small field enlarged to a picture's size as torch does, some rows at a time.
 
     Enlarging is linear in each direction, so it is a matrix product: rows @ field @ columns.T.
     The products are torch's, as those of numpy would start threads of their own.
+
+    Args:
+        field: The small field.
+        size: Height and width of the picture.
+        mode: As in `torch.nn.functional.interpolate`.
+        columns: The columns of the picture that are needed.
     """
 
     def __init__(
-        self, field: Float[Tensor, "c i j"], size: tuple[int, int], *, mode: _Mode
+        self,
+        field: Float[Tensor, "c i j"],
+        size: tuple[int, int],
+        *,
+        mode: _Mode,
+        columns: slice = slice(None),
     ) -> None:
-        rows, columns = field.shape[-2:]
-        self._rows = _weights(rows, size[0], mode)
-        self._across = field @ _weights(columns, size[1], mode).T
+        num_rows, num_columns = field.shape[-2:]
+        self._rows = _weights(num_rows, size[0], mode)
+        self._across = field @ _weights(num_columns, size[1], mode)[columns].T
 
     def rows(self, rows: slice) -> np.ndarray:
         """Return the field in these rows, (channels, rows, width)."""
@@ -259,17 +287,23 @@ def _weights(size: int, new_size: int, mode: _Mode) -> Tensor:
     return functional.interpolate(eye, (new_size, size), mode=mode, align_corners=False)[0, 0]
 
 
-def _strips(height: int, width: int) -> Iterator[slice]:
+def strips(height: int, width: int) -> Iterator[slice]:
+    """Yield the rows of strips of a picture that fit into a processor's cache."""
     step = max(1, _STRIP // width)
     for top in range(0, height, step):
         yield slice(top, min(top + step, height))
 
 
-def _small_size(pixels: np.ndarray) -> tuple[int, int]:
-    """Return height and width, divided by a whole number to at most `_COARSE` pixels."""
+def small_size(pixels: UInt8[np.ndarray, "h w 3"], most: int = _COARSE) -> tuple[int, int]:
+    """Return height and width, divided by a whole number.
+
+    Args:
+        pixels: The photograph.
+        most: Maximum number of pixels of the result.
+    """
     height, width, _ = pixels.shape
     factor = 1
-    while (height // factor) * (width // factor) > _COARSE:
+    while (height // factor) * (width // factor) > most:
         factor += 1
     return max(1, height // factor), max(1, width // factor)
 

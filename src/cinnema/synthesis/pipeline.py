@@ -24,20 +24,18 @@ from cinnema.media.videos import VideoFile
 from cinnema.models.base import VideoModel
 from cinnema.models.control import Control, resolve_control
 from cinnema.models.files import LoadedModel, load_model
+from cinnema.models.nature.model import NatureModel
 from cinnema.models.warping.model import WarpingModel
 from cinnema.synthesis.decoded_scene import DecodedScene
 from cinnema.synthesis.interpolate import End, between
+from cinnema.synthesis.nature_scene import NatureScene
 from cinnema.synthesis.query import QueryVideo, read_query
-from cinnema.synthesis.request import Request, RequestOptions
+from cinnema.synthesis.request import CLIP, NATURAL, Request, RequestOptions
 from cinnema.synthesis.residual import Motions, Residual, draw, given
 from cinnema.synthesis.scene import ChainedScene, Progress, Scene, ignore
 from cinnema.synthesis.transfer import Keep, Motion, choose_keep, keep_path, read_motion
 from cinnema.synthesis.video import Video
 from cinnema.synthesis.warped_scene import WarpedScene, clip_frames
-
-_LONG = 48
-"""Default number of frames of `Pipeline.extend`."""
-
 
 class Pipeline:
     """Animates photographs with one model.
@@ -46,7 +44,7 @@ class Pipeline:
         >>> pipe = Pipeline.from_pretrained("landscape")
         >>> videos = pipe("beach.jpg", num_samples=4, seed=0)
         >>> videos[0].frames.shape
-        (16, 720, 1280, 3)
+        (96, 720, 1280, 3)
         >>> videos[0].save("beach.mp4")
 
     Args:
@@ -111,9 +109,9 @@ class Pipeline:
 
         Sample i of a seed does not depend on `num_samples`, to the bit.
 
-        A warping model warps the photograph itself. Other models decode frames at their own size,
-        which are resized to `size`; `settings["note"]` then states this, and some options are
-        refused.
+        Nature and warping models warp the photograph itself. Other models decode frames at their
+        own size, which are resized to `size`; `settings["note"]` then states this, and some options
+        are refused.
 
         Args:
             image: A file, a PIL image, uint8 (height, width, 3), or a tensor (3, height, width)
@@ -127,16 +125,17 @@ class Pipeline:
                 control run without it, and others draw one for each sample.
             progress: Called after each frame with a description, such as "video 1 of 4", the number
                 of finished frames of that video, and their total.
-            options: See `RequestOptions`: num_frames (16) or seconds, fps (8.0), temperature (1.0),
+            options: See `RequestOptions`: num_frames or seconds (4 s with a nature model, 16 frames
+                with others), fps (24 or 8), protocol ("natural"), temperature (1.0),
                 motion_strength (1.0), size ("native"), loop ("none"), extension ("onward"),
-                keep_still (None).
+                keep_still (None), move (None).
 
         Returns:
             One video for each sample.
 
         Raises:
             UserError: An option is out of range, a file cannot be read, or a video would take
-                more than 2 GB.
+                more than 4 GB.
         """
         return list(
             self.iterate(
@@ -179,7 +178,7 @@ class Pipeline:
         Raises:
             UserError: As in `animate`.
         """
-        request, pixels = Request.of(**options), _read(image)
+        request, pixels = self._request(**options), _read(image)
         control = self._resolved(eta, request, pixels)
         residuals = (
             draw(self.model, num_samples=num_samples, seed=seed, eta=control, weights=self.sha256)
@@ -199,7 +198,7 @@ class Pipeline:
         progress: Progress = ignore,
         **options: Unpack[RequestOptions],
     ) -> list[Video]:
-        """Return videos longer than one clip: `animate` with other defaults.
+        """Return long videos: `animate` with other defaults.
 
         Args:
             image: The photograph. All arguments are as in `animate`.
@@ -208,14 +207,14 @@ class Pipeline:
             nu: Motion to use instead of drawing samples.
             eta: The control.
             progress: Called after each frame.
-            options: See `RequestOptions`; num_frames is 48 and extension "continuous" by default.
+            options: See `RequestOptions`; extension is "continuous" by default, and the length 12 s
+                with a nature model and 48 frames with others.
 
         Raises:
             UserError: As in `animate`; a loop was requested.
         """
         options.setdefault("extension", "continuous")
-        if "seconds" not in options:
-            options.setdefault("num_frames", _LONG)
+        options.setdefault("long", True)
         return self.animate(
             image,
             num_samples=num_samples,
@@ -288,7 +287,7 @@ class Pipeline:
         kept = choose_keep(self.model, keep, steered=eta is not None)
         if not isinstance(motion, Motion):
             motion = self.read_motion(motion, steered=eta is not None or kept == "path")
-        request, pixels = Request.of(**options), _read(image)
+        request, pixels = self._request(**options), _read(image)
         if kept == "path":
             x0 = to_tensor(resize_for_model(pixels, self.model.size))
             residual = keep_path(self.model, motion, x0)
@@ -354,7 +353,7 @@ class Pipeline:
             UserError: As in `animate`; only one of the ends has a control.
         """
         temperature = options.pop("temperature", 1.0)
-        request, pixels = Request.of(**options), _read(image)
+        request, pixels = self._request(**options), _read(image)
         residuals = between(
             self.model,
             start,
@@ -366,6 +365,9 @@ class Pipeline:
             weights=self.sha256,
         )
         return self._videos(request, pixels, residuals, progress)
+
+    def _request(self, **options: Unpack[RequestOptions]) -> Request:
+        return Request.of(NATURAL if isinstance(self.model, NatureModel) else CLIP, **options)
 
     def _resolved(
         self,
@@ -387,10 +389,10 @@ class Pipeline:
     def _videos(
         self, request: Request, pixels: np.ndarray, residuals: list[Residual], progress: Progress
     ) -> Iterator[Video]:
-        still = None
-        if request.keep_still is not None:
-            still = read_mask(request.keep_still, pixels.shape[:2])
-        scene = open_scene(self.model, pixels, request, still=still)
+        size = pixels.shape[:2]
+        still = None if request.keep_still is None else read_mask(request.keep_still, size)
+        move = None if request.move is None else read_mask(request.move, size, name="move")
+        scene = open_scene(self.model, pixels, request, still=still, move=move)
         num = len(residuals)
         return (
             scene.video(residual, partial(progress, f"video {number} of {num}"))
@@ -404,6 +406,7 @@ def open_scene(
     request: Request,
     *,
     still: Float32[np.ndarray, "h w"] | None = None,
+    move: Float32[np.ndarray, "h w"] | None = None,
 ) -> Scene:
     """Return the scene of a photograph for a model.
 
@@ -412,11 +415,19 @@ def open_scene(
         pixels: The photograph.
         request: Length, speed, size and kind of the videos.
         still: Mask, 1 where nothing may move, at the photograph's size; None for none.
+        move: Mask, 1 where things move though the model takes them for still; None for none.
 
     Raises:
         UserError: The request is not possible with this model.
     """
     _warn_of_other_scenes(model, pixels)
+    if isinstance(model, NatureModel):
+        natural = partial(NatureScene, model, still=still, move=move)
+        if request.extension != "paper":
+            return natural(pixels, request)
+        clip = max(1, round(model.num_frames * request.fps / model.fps))
+        return ChainedScene(natural, pixels, request, clip=clip)
+    _require_no_kinds(model, request)
     if not isinstance(model, WarpingModel):
         return DecodedScene(model, pixels, request, still=still)
     warped = partial(WarpedScene, model, still=still)
@@ -424,6 +435,21 @@ def open_scene(
         return warped(pixels, request)
     clip = max(1, round(clip_frames(model, request.fps)))
     return ChainedScene(warped, pixels, request, clip=clip)
+
+
+def _require_no_kinds(model: VideoModel, request: Request) -> None:
+    """Raise a UserError for what only nature models can do."""
+    if request.move is not None:
+        raise UserError(
+            f"move: the weights {model.name} cannot be told what moves: leave the mask out, or use "
+            "weights of nature, as landscape"
+        )
+    if request.loop == "seamless":
+        possible = "pingpong or crossfade" if isinstance(model, WarpingModel) else "pingpong"
+        raise UserError(
+            f"loop: the motion of the weights {model.name} does not repeat, got seamless: use "
+            f"{possible}, or weights of nature, as landscape"
+        )
 
 
 def _read(image: Photograph) -> UInt8[np.ndarray, "h w 3"]:

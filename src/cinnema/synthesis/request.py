@@ -14,40 +14,78 @@ from cinnema.synthesis.moments import Extension, Loop, looped
 if TYPE_CHECKING:
     from cinnema.media.pictures import Mask
 
+Protocol: TypeAlias = Literal["natural", "paper"]
+"""Length, frame rate and speed of the videos.
+
+- "natural": with a nature model, 4 s at 24 frames a second, in which each kind of thing moves at
+  the speed that it has in nature; with other models the same as "paper".
+- "paper": 16 frames at 8 a second, in which everything moves as in the clips of the evaluation.
+"""
+
 Size: TypeAlias = Literal["native", "model"] | tuple[int, int]
 """Size of the frames: that of the photograph, that of the networks, or (width, height)."""
 
-MAX_VIDEO_BYTES = 2 << 30
+MAX_VIDEO_BYTES = 4 << 30
 """Maximum size of the frames of one video in memory."""
 
 _MAX_FRAMES = 10_000
-_DEFAULT_FRAMES = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Defaults:
+    """Length and frame rate of the videos for which none is requested.
+
+    Attributes:
+        fps: Frames per second.
+        num_frames: Number of frames at any frame rate; None if the length is fixed in seconds.
+        seconds: Length in seconds; None if `num_frames` is given.
+        long: Factor on the length of a long video.
+    """
+
+    fps: float = 8.0
+    num_frames: int | None = 16
+    seconds: float | None = None
+    long: int = 3
+
+
+CLIP = Defaults()
+"""One clip of the paper: 16 frames at 8 a second."""
+
+NATURAL = Defaults(fps=24.0, num_frames=None, seconds=4.0)
+"""Videos of a nature model."""
 
 
 class RequestOptions(TypedDict, total=False):
     """Keyword arguments that make a `Request`.
 
     Attributes:
-        num_frames: Number of frames after the photograph, from 1 to 10,000. Defaults to 16.
+        num_frames: Number of frames after the photograph, from 1 to 10,000. Defaults to 16, with a
+            nature model to 4 s.
         seconds: Length of the video in seconds, instead of `num_frames`.
-        fps: Frames per second. See `Request` for this and the following.
+        long: Whether the default length is that of a long video, three times the other.
+        fps: Frames per second. Defaults to 8, with a nature model to 24.
+        protocol: "natural" or "paper". See `Request` for this and the following.
         temperature: Factor on nu.
         motion_strength: Factor on the flow.
         size: Size of the frames.
-        loop: How the video repeats: "none", "pingpong" or "crossfade".
+        loop: How the video repeats: "none", "seamless", "pingpong" or "crossfade".
         extension: How the video continues after one clip.
         keep_still: Mask of regions that must not move.
+        move: Mask of regions that move, though the model takes them for still.
     """
 
-    num_frames: int
-    seconds: float
-    fps: float
+    num_frames: int | None
+    seconds: float | None
+    long: bool
+    fps: float | None
+    protocol: Protocol
     temperature: float
     motion_strength: float
     size: Size
     loop: Loop
     extension: Extension
     keep_still: "Mask | None"
+    move: "Mask | None"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -58,32 +96,39 @@ class Request:
         num_frames: Number of frames after the photograph, from 1 to 10,000; a pingpong loop shows
             them forwards, then backwards.
         fps: Frames per second, above 0 and at most 240.
+        protocol: How fast a nature model's kinds move: "natural" or "paper", see `Protocol`.
         temperature: Factor on nu, at least 0; 0 gives the same motion for all seeds.
         motion_strength: Factor on the flow, at least 0; 1 moves as in the training data.
         size: Size of the frames: "native", "model", or (width, height) in pixels.
-        loop: How the video repeats: "none", "pingpong" (forwards and backwards) or "crossfade".
+        loop: How the video repeats, see `Loop`.
         extension: How the video continues after one clip, see `Extension`; not with a loop.
         keep_still: Mask of regions that must not move: a picture file of the photograph's size,
             white where nothing may move, or an array (height, width); None if everything may move.
+        move: Mask, given like `keep_still`, of regions that move although the model takes them for
+            still; only for nature models. Where both masks are white, `keep_still` counts.
 
     Raises:
         UserError: One of them is out of range.
     """
 
-    num_frames: int = _DEFAULT_FRAMES
+    num_frames: int = 16
     fps: float = 8.0
+    protocol: Protocol = "natural"
     temperature: float = 1.0
     motion_strength: float = 1.0
     size: Size = "native"
     loop: Loop = "none"
     extension: Extension = "onward"
     keep_still: "Mask | None" = None
+    move: "Mask | None" = None
 
     @classmethod
-    def of(cls, **options: Unpack[RequestOptions]) -> "Request":
+    def of(cls, defaults: Defaults = CLIP, **options: Unpack[RequestOptions]) -> "Request":
         """Return a request from keyword arguments; the length may be given in seconds.
 
         Args:
+            defaults: Length and frame rate of the model's videos, for options that are missing or
+                None.
             options: See `RequestOptions`.
 
         Raises:
@@ -94,16 +139,24 @@ class Request:
             20
         """
         values: dict[str, Any] = {**options}
-        seconds = values.pop("seconds", None)
-        if seconds is not None:
-            if "num_frames" in values:
-                raise UserError("seconds: num_frames also gives the length: omit one of them")
-            if not 0 < seconds < math.inf:
-                raise UserError(f"seconds: must be finite and above 0, got {seconds}: try 2")
+        if values.get("protocol") == "paper":
+            defaults = CLIP
+        fps = values.pop("fps", None)
+        fps = defaults.fps if fps is None else fps
+        num_frames = values.pop("num_frames", None)
+        seconds, factor = values.pop("seconds", None), 1
+        if seconds is not None and num_frames is not None:
+            raise UserError("seconds: num_frames also gives the length: omit one of them")
+        if seconds is not None and not 0 < seconds < math.inf:
+            raise UserError(f"seconds: must be finite and above 0, got {seconds}: try 2")
+        is_long = values.pop("long", False)
+        if seconds is None and num_frames is None:
+            factor = defaults.long if is_long else 1
+            seconds, num_frames = defaults.seconds, defaults.num_frames
+        if num_frames is None:
             # A wrong fps is refused below.
-            fps = values.get("fps", cls.fps)
-            values["num_frames"] = max(1, round(seconds * fps)) if fps > 0 else 1
-        return cls(**values)
+            num_frames = max(1, round((seconds or 0) * fps)) if 0 < fps <= MAX_FPS else 1
+        return cls(num_frames=factor * num_frames, fps=fps, **values)
 
     def __post_init__(self) -> None:
         if not 1 <= self.num_frames <= _MAX_FRAMES:
@@ -119,6 +172,10 @@ class Request:
                 raise UserError(
                     f"{name}: must be finite and at least 0, got {value}; 1 is as in the training"
                 )
+        if self.protocol not in get_args(Protocol):
+            raise UserError(
+                f"protocol: must be one of {', '.join(get_args(Protocol))}, got {self.protocol!r}"
+            )
         looped(self.loop, self.num_frames)
         _require_extension(self.extension, self.loop)
         _require_size(self.size)
@@ -128,12 +185,14 @@ class Request:
         return {
             "num_frames": self.num_frames,
             "fps": self.fps,
+            "protocol": self.protocol,
             "temperature": self.temperature,
             "motion_strength": self.motion_strength,
             "size": self.size if isinstance(self.size, str) else list(self.size),
             "loop": self.loop,
             "extension": self.extension,
             "keep_still": self.keep_still is not None,
+            "move": self.move is not None,
         }
 
     def frame_size(self, photograph: tuple[int, int], model_size: int) -> tuple[int, int]:
@@ -164,7 +223,8 @@ def _require_extension(extension: Extension, loop: Loop) -> None:
     known = get_args(Extension)
     if extension not in known:
         raise UserError(f"extension: must be one of {', '.join(known)}, got {extension!r}")
-    if extension != "onward" and loop != "none":
+    possible = ("none", "seamless") if extension == "continuous" else ("none",)
+    if extension != "onward" and loop not in possible:
         raise UserError(
             f"loop: a video with the extension {extension} cannot loop, got {loop!r}: leave one of "
             "the two out"

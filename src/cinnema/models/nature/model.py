@@ -1,6 +1,7 @@
 """The nature model: what each pixel is, how each kind moves, and the conditional flow between."""
 
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -70,6 +71,7 @@ class NatureModelConfig:
         fps: Frame rate of the clips as the paper shows them.
         noise: Standard deviation of q(z | X), in units of the training latents' deviation.
         typical_drift: Typical displacement over a clip, in picture sizes: speed 1.
+        kind: Marks the kind of model in a weights file.
     """
 
     name: str
@@ -82,6 +84,7 @@ class NatureModelConfig:
     fps: float = Field(default=8.0, gt=0)
     noise: float = Field(default=0.15, ge=0)
     typical_drift: float = Field(default=0.1, gt=0)
+    kind: Literal["nature"] = "nature"
 
     def __post_init__(self) -> None:
         if len(self.dynamics) != len(KINDS):
@@ -319,7 +322,7 @@ class NatureModel(VideoModel):
             z: Latents.
             num_steps: Length of the video for each kind, in steps.
             loop: Whether the video repeats.
-            strength: Factor on velocity and churn.
+            strength: Factor on velocity, churn and flicker.
         """
         numbers = z[:, MOTION_DIM:].view(len(z), *CHURN_SHAPE)
         return [
@@ -327,7 +330,7 @@ class NatureModel(VideoModel):
                 strength * velocity_of(coefficients),
                 strength * turbulence,
                 numbers,
-                dynamics,
+                replace(dynamics, flicker=strength * dynamics.flicker),
                 num_steps=steps,
                 loop=loop,
             )

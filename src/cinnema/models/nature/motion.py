@@ -244,6 +244,8 @@ class KindMotion:
         count = math.ceil(longest) + 1
         self._onward, self._back = follow(moved, count), follow(-moved, count)
         self._births = self._plan_births(half, dynamics.jitter, num_steps, loop=loop)
+        self._earliest = [float(birth.min()) for birth in self._births]
+        self._latest = [float(birth.max()) for birth in self._births]
 
     def _plan_births(
         self, half: float, jitter: float, num_steps: float, *, loop: bool
@@ -264,6 +266,10 @@ class KindMotion:
         births = self._births
         warps = []
         for n, birth in enumerate(births):
+            if n > 0 and time <= self._earliest[n - 1]:
+                break  # not yet visible anywhere
+            if n + 1 < len(births) and time >= self._latest[n + 1]:
+                continue  # no longer visible
             age = time - birth
             weight = torch.ones_like(age)
             if n + 1 < len(births):

@@ -3,10 +3,11 @@
 Each kind is a layer: its share alpha of each pixel, and a plate, which is the photograph with
 everything else filled in from pixels that surely are of this kind. A frame is
 
-    x_t = x0 + sum_k alpha_k (render_k(t) - x0),
-    render_k(t) = sum_i w_i warp(plate_k, d_i),   with its detail divided by sqrt(sum_i w_i^2),
+    x_t = x0 + sum_k alpha_k (render_k(t) - plate_k),
+    render_k(t) = sum_i w_i warp(plate_k, d_i),   with its detail divided by sqrt(r),
 
-since a mean of unrelated textures has less contrast than each of them.
+where r is the share of the detail's variance that the mean keeps, see `retained`. x_t is x0 where
+nothing has moved: what the plate does not show stays where it is.
 `cinnema.synthesis.nature_renderer` does the same at the photograph's own size.
 """
 
@@ -19,13 +20,16 @@ from torch.nn import functional
 
 from cinnema.models.layers import fill, warp
 from cinnema.models.nature.kinds import KINDS
-from cinnema.models.nature.motion import KindMotion
+from cinnema.models.nature.motion import KindMotion, Warp
 
 DETAIL = 6 / 128
 """Standard deviation, in picture sizes, of the blur that separates detail from the rest."""
 
 STREAK = 5 / 128
 """Largest width of drops and flakes, in picture sizes."""
+
+# Distance in picture sizes beyond which detail is hardly correlated.
+_RELATED = 1.5 / 128
 
 _SURE = (0.3, 0.7)
 """Probabilities that are taken as 0 and 1. Between them is a rim where a pixel may be both."""
@@ -85,6 +89,25 @@ def cut_layers(
     return layers
 
 
+def retained(warps: list[Warp]) -> Float[Tensor, "b 1 g g"]:
+    """Return the share of the variance of detail that the mean of displaced copies keeps.
+
+        r = sum_ij w_i w_j exp(-|d_i - d_j|^2 / (2 s^2))
+
+    is 1 where all displacements agree, and sum_i w_i^2 where they are far apart.
+
+    Args:
+        warps: Displacements and weights, which add up to 1.
+    """
+    out = torch.zeros_like(warps[0].weight)
+    for i, (displacement, weight) in enumerate(warps):
+        out = out + weight.square()
+        for other, share in warps[:i]:
+            away = (displacement - other).square().sum(1, keepdim=True)
+            out = out + 2 * weight * share * torch.exp(-away / (2 * _RELATED**2))
+    return out
+
+
 def render_frame(
     x0: Float[Tensor, "b 3 h w"],
     layers: list[Layer],
@@ -102,15 +125,14 @@ def render_frame(
     frame = x0
     for layer in layers:
         motion, time = motions[layer.kind], times[layer.kind]
-        mean, power = torch.zeros_like(x0), torch.zeros_like(x0[:, :1])
-        for displacement, weight in motion.at(time):
-            share = _to(weight, x0)
-            mean = mean + share * warp(layer.plate, displacement)
-            power = power + share.square()
-        low = torch.zeros_like(mean) if KINDS[layer.kind] == "falling" else _low_pass(mean)
-        drawn = layer.base + low + (mean - low) / power.sqrt()
+        warps = motion.at(time)
+        mean = torch.zeros_like(x0)
+        for displacement, weight in warps:
+            mean = mean + _to(weight, x0) * warp(layer.plate, displacement)
+        low = torch.zeros_like(mean) if KINDS[layer.kind] == "falling" else low_pass(mean)
+        drawn = layer.base + low + (mean - low) / _to(retained(warps), x0).sqrt()
         lit = ((drawn + 1) * _to(motion.churn.gain(time), x0) - 1).clamp(-1, 1)
-        frame = frame + layer.alpha * (lit - x0)
+        frame = frame + layer.alpha * (lit - layer.base - layer.plate)
     return frame
 
 
@@ -122,7 +144,7 @@ def _opened(x: Tensor) -> Tensor:
     return functional.max_pool2d(eroded, size, stride=1, padding=radius)
 
 
-def _low_pass(x: Tensor) -> Tensor:
+def low_pass(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
     """Blur with about the standard deviation `DETAIL`: three box filters."""
     radius = max(1, round(DETAIL * x.shape[-1]))
     size = 2 * radius + 1

@@ -1,0 +1,255 @@
+"""The layers of a photograph at its own size: the share of each kind in each pixel, and its plate.
+
+The networks answer at 128x128. Where they are sure, and two cells further in, shares are 0 and 1.
+In the rim between, the colours of the photograph decide: around each point, a line is fitted to
+the sure pixels of both sides, and the share of a pixel is its place on that line.
+
+What is warped, the plate, shows the photograph where it surely is of the kind; elsewhere only
+where its colour is one of those nearby that surely are. The rest is filled in, so no peak, roof or
+treetop is drawn along or leaves its colour behind.
+
+Source of the fit: He, Sun and Tang, "Guided Image Filtering", 2010, with colours as the guide, and
+He and Sun, "Fast Guided Filter", 2015; we weight the pixels that are sure.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Float32, UInt8
+
+from cinnema.models.nature.kinds import KINDS
+from cinnema.models.nature.rendering import STREAK
+from cinnema.synthesis.native import Enlarged, fill_hidden, small_size, strips
+
+_COARSE = 1 << 18
+"""Maximum pixels of the copy on which lines are fitted; they are smooth."""
+
+_ABSENT = 0.002
+"""Share of the picture below which a kind counts as absent."""
+
+_SURE = 0.7
+"""Probability from which a network is sure."""
+
+_RIM = 2
+"""Cells on each side of an edge of the network's answer where colours decide."""
+
+_WINDOW = 4
+"""Radius in cells of the windows in which colours are compared: it reaches sure pixels."""
+
+_UNSURE = 0.05
+"""Weight of the pixels in the rim, against that of sure ones."""
+
+_EPS = 1e-3
+"""Variance of colours in [0, 1] below which they tell nothing."""
+
+_BELIEF = 0.06
+"""Weight of the network's own answer as a further colour: it decides where colours agree."""
+
+_CERTAIN = 0.25
+"""Fitted shares this close to 0 and 1 count as 0 and 1."""
+
+_NOISE = 0.03
+"""Standard deviation by which colours in [0, 1] of one kind differ anyway."""
+
+_FAMILIAR = (2.0, 3.5)
+"""Distances from the mean colour, in standard deviations, that are surely and surely not alike."""
+
+
+@dataclass(frozen=True, eq=False)
+class NativeLayer:
+    """One kind in a photograph.
+
+    Attributes:
+        kind: Index in `KINDS`.
+        alpha: Its share in each pixel.
+        plate: What is warped.
+        base: What is under the warped plate, for things that fall in front of a scene; else None.
+        rows: The rows in which alpha is not 0.
+        columns: The columns in which alpha is not 0.
+    """
+
+    kind: int
+    alpha: Float32[np.ndarray, "h w"]
+    plate: UInt8[np.ndarray, "h w 3"]
+    base: UInt8[np.ndarray, "h w 3"] | None
+    rows: slice
+    columns: slice
+
+
+def solve_alphas(
+    probabilities: Float32[np.ndarray, "c i j"], pixels: UInt8[np.ndarray, "h w 3"]
+) -> dict[int, Float32[np.ndarray, "h w"]]:
+    """Return the share of each kind in each pixel, for the kinds that a photograph shows.
+
+    Args:
+        probabilities: Of all classes, still first.
+        pixels: The photograph.
+    """
+    alphas = {}
+    for kind in range(len(KINDS)):
+        belief = probabilities[kind + 1]
+        if np.clip((belief - 0.3) / 0.4, 0, 1).mean() < _ABSENT:
+            continue
+        soft = KINDS[kind] == "falling"  # in front of everything, so it has no edges
+        alphas[kind] = _enlarged_share(belief, pixels) if soft else _solve_alpha(belief, pixels)
+    if len(alphas) > 1:
+        for rows in strips(*pixels.shape[:2]):
+            total = np.maximum(sum(alpha[rows] for alpha in alphas.values()), 1)
+            for alpha in alphas.values():
+                alpha[rows] /= total
+    return alphas
+
+
+def cut_layers(
+    pixels: UInt8[np.ndarray, "h w 3"],
+    alphas: dict[int, Float32[np.ndarray, "h w"]],
+    probabilities: Float32[np.ndarray, "c i j"],
+) -> list[NativeLayer]:
+    """Return the layers of the kinds that have a share in any pixel.
+
+    Args:
+        pixels: The photograph.
+        alphas: Share of each kind.
+        probabilities: Of all classes, still first.
+    """
+    layers = []
+    for kind, alpha in alphas.items():
+        rows, columns = _extent(alpha.max(axis=1)), _extent(alpha.max(axis=0))
+        if rows.stop == 0:
+            continue
+        if KINDS[kind] == "falling":
+            base = _opened(pixels)
+            layers.append(NativeLayer(kind, alpha, pixels - base, base, rows, columns))
+        else:
+            plate = _plate(pixels, alpha, _sure(probabilities[kind + 1]))
+            layers.append(NativeLayer(kind, alpha, plate, None, rows, columns))
+    return layers
+
+
+def _extent(most: np.ndarray) -> slice:
+    used = np.flatnonzero(most > 0)
+    return slice(int(used[0]), int(used[-1]) + 1) if len(used) else slice(0, 0)
+
+
+def _sure(belief: np.ndarray) -> np.ndarray:
+    """Return 1 in the cells that surely are of a kind, with all cells nearby, else 0."""
+    side = 2 * _RIM + 1
+    sure = (belief > _SURE).astype(np.float32)
+    return np.asarray(cv2.erode(sure, np.ones((side, side), np.uint8)))
+
+
+def _enlarged_share(belief: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+    share = np.clip((belief - 0.3) / 0.4, 0, 1)
+    height, width, _ = pixels.shape
+    return np.asarray(cv2.resize(share, (width, height), interpolation=cv2.INTER_LINEAR))
+
+
+def _solve_alpha(belief: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+    height, width, _ = pixels.shape
+    size = small_size(pixels, _COARSE)
+    small = cv2.resize(pixels, size[::-1], interpolation=cv2.INTER_AREA) / np.float32(255)
+    told = cv2.resize(belief, size[::-1], interpolation=cv2.INTER_LINEAR)
+    inside, outside = _sure(belief), _sure(1 - belief)
+    moving, still = (
+        cv2.resize(x, size[::-1], interpolation=cv2.INTER_LINEAR) for x in (inside, outside)
+    )
+    sure = np.maximum(moving, still)
+    weight = _UNSURE + (1 - _UNSURE) * sure
+    label = np.where(sure > 0.5, (moving > still).astype(np.float32), told)
+    guide = np.dstack([small, _BELIEF * told])
+    slopes, offset = _fit(guide, label, weight, window=_window(size, belief.shape))
+    fields = np.concatenate([np.moveaxis(slopes, -1, 0), offset[None], told[None]])
+    lines = Enlarged(torch.from_numpy(fields), (height, width), mode="bilinear")
+    clamps = Enlarged(torch.from_numpy(np.stack([inside, outside])), (height, width), mode="bilinear")
+    alpha = np.empty((height, width), np.float32)
+    for rows in strips(height, width):
+        *slope, on_belief, at_0, trust = lines.rows(rows)
+        share = at_0 + np.float32(_BELIEF) * on_belief * trust
+        for channel, factor in enumerate(slope):
+            share += factor * (pixels[rows, :, channel] / np.float32(255))
+        share = np.clip((share - _CERTAIN) / (1 - 2 * _CERTAIN), 0, 1)
+        surely, never = clamps.rows(rows)
+        alpha[rows] = np.maximum(share, surely) * (1 - never)
+    return alpha
+
+
+def _window(size: tuple[int, int], cells: tuple[int, ...]) -> tuple[int, int]:
+    """Return width and height of a window of `_WINDOW` cells around a point, in pixels."""
+    height, width = (
+        2 * max(1, round(_WINDOW * side / count)) + 1
+        for side, count in zip(size, cells, strict=True)
+    )
+    return width, height
+
+
+def _fit(
+    guide: np.ndarray, label: np.ndarray, weight: np.ndarray, *, window: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return slopes and offset of a ridge regression of the label in a window around each point."""
+
+    def mean(x: np.ndarray) -> np.ndarray:
+        return np.asarray(cv2.blur(x, window, borderType=cv2.BORDER_REFLECT))
+
+    num = guide.shape[-1]
+    total = mean(weight)
+    centre = mean(guide * weight[..., None]) / total[..., None]
+    level = mean(label * weight) / total
+    moment = mean(guide * (label * weight)[..., None]) / total[..., None]
+    right = moment - centre * level[..., None]
+    matrix = np.empty((*label.shape, num, num), np.float32)
+    for i in range(num):
+        product = mean(guide[..., i:] * (guide[..., i] * weight)[..., None])
+        product = product.reshape(*label.shape, num - i) / total[..., None]
+        matrix[..., i, i:] = product - centre[..., i:] * centre[..., i, None]
+        matrix[..., i:, i] = matrix[..., i, i:]
+        matrix[..., i, i] += _EPS
+    slopes = np.linalg.solve(matrix, right[..., None])[..., 0].astype(np.float32)
+    offset = level - (slopes * centre).sum(axis=-1)
+    return mean(slopes), mean(offset)
+
+
+def _plate(pixels: np.ndarray, alpha: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """Return the photograph where it is of a kind, with everything else filled in."""
+    height, width = alpha.shape
+    if not inside.any():
+        return fill_hidden(pixels, np.square(alpha))
+    size = small_size(pixels, _COARSE)
+    small = cv2.resize(pixels, size[::-1], interpolation=cv2.INTER_AREA) / np.float32(255)
+    known = cv2.resize(inside, size[::-1], interpolation=cv2.INTER_LINEAR)[..., None]
+    window = _window(size, inside.shape)
+
+    def mean(x: np.ndarray) -> np.ndarray:
+        out = np.asarray(cv2.blur(x, window, borderType=cv2.BORDER_REFLECT))
+        return out.reshape(*size, -1)
+
+    # Where a window holds nothing that is sure, the colours of the whole picture count.
+    share = mean(known) + np.float32(1e-4)
+    centre = (known * small).sum((0, 1)) / known.sum()
+    spread = (known * np.square(small - centre)).sum((0, 1)) / known.sum()
+    local = (mean(known * small) + 1e-4 * centre) / share
+    square = (mean(known * np.square(small)) + 1e-4 * (spread + np.square(centre))) / share
+    variance = np.maximum(square - np.square(local), 0) + _NOISE**2
+    fields = np.concatenate([np.moveaxis(local, -1, 0), np.moveaxis(variance, -1, 0)])
+    colours = Enlarged(
+        torch.from_numpy(fields.astype(np.float32)), (height, width), mode="bilinear"
+    )
+    certain = Enlarged(torch.from_numpy(inside[None]), (height, width), mode="bilinear")
+    low, high = _FAMILIAR
+    weight = np.empty_like(alpha)
+    for rows in strips(height, width):
+        stats = colours.rows(rows)
+        away = np.moveaxis(pixels[rows] / np.float32(255), -1, 0) - stats[:3]
+        distance = np.sqrt((np.square(away) / stats[3:]).mean(axis=0))
+        familiar = np.clip((high - distance) / (high - low), 0, 1)
+        weight[rows] = np.maximum(certain.rows(rows)[0], familiar * np.square(alpha[rows]))
+    return fill_hidden(pixels, weight)
+
+
+def _opened(pixels: np.ndarray) -> np.ndarray:
+    """Remove bright things narrower than `STREAK`: an erosion, then a dilation."""
+    height, width, _ = pixels.shape
+    sides = (2 * max(1, round(STREAK * side / 2)) + 1 for side in (width, height))
+    kernel = cv2.getStructuringElement(cv2.MORPH_RECT, tuple(sides))
+    return np.asarray(cv2.morphologyEx(pixels, cv2.MORPH_OPEN, kernel))

@@ -1,0 +1,226 @@
+"""A scene of the nature model: each kind of thing in the photograph moves in its own way."""
+
+import os
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, UInt8
+from torch import Tensor
+
+from cinnema.core.devices import one_thread
+from cinnema.core.errors import UserError
+from cinnema.media.pictures import resize, resize_for_model, resize_mask, to_tensor
+from cinnema.models.nature.kinds import KIND_SIZE, KINDS, STILL, SceneFeatures
+from cinnema.models.nature.model import NatureModel
+from cinnema.models.nature.motion import KindMotion
+from cinnema.synthesis.moments import looped
+from cinnema.synthesis.nature_layers import cut_layers, solve_alphas
+from cinnema.synthesis.nature_renderer import NatureRenderer
+from cinnema.synthesis.request import Request
+from cinnema.synthesis.scene import OnFrame, Scene, ignore
+
+# Probability from which a pixel surely stands still.
+_SOLID = 0.9
+# Share of solid pixels under a `move` mask from which a warning is issued.
+_MUCH = 0.05
+# Mean probability of a moving kind under a `move` mask from which it is believed.
+_PLAUSIBLE = 0.02
+_MAX_WORKERS = 8
+
+
+class NatureScene(Scene):
+    """Videos of any length and frame rate, as the motion is defined at any time.
+
+    Time i of a video is step i rate_k / fps of kind k, with the rate at which it looks natural;
+    with the protocol "paper" step i of the model's clips, for all kinds. The extensions "onward"
+    and "continuous" are the same: textures that are renewed never drift away.
+
+    Args:
+        model: The model, on any device.
+        pixels: The photograph.
+        request: Length, speed, size and kind of the videos.
+        still: Mask, 1 where nothing may move, at the photograph's size; None for none.
+        move: Mask, 1 where things move though the model takes them for still; None for none. It
+            moves as the moving kind that is most probable in each connected part, or as water if
+            none is.
+
+    Raises:
+        UserError: A crossfade was requested.
+    """
+
+    @one_thread()
+    @torch.inference_mode()
+    def __init__(
+        self,
+        model: NatureModel,
+        pixels: UInt8[np.ndarray, "h w 3"],
+        request: Request,
+        *,
+        still: Float32[np.ndarray, "h w"] | None = None,
+        move: Float32[np.ndarray, "h w"] | None = None,
+    ) -> None:
+        if request.loop == "crossfade":
+            raise UserError(
+                f"loop: the weights {model.name} loop without a crossfade, got crossfade: use "
+                "seamless"
+            )
+        size = request.frame_size(pixels.shape[:2], model.size)
+        super().__init__(model.name, request, x0=resize(pixels, size))
+        self._model, self._device = model, next(model.parameters()).device
+        small = to_tensor(resize_for_model(pixels, KIND_SIZE))[None].to(self._device)
+        features = model.recognise(small)
+        seen = features.probabilities[0].float().cpu().numpy()
+        parts: dict[int, np.ndarray] = {}
+        if move is not None:
+            _warn_of_solid_things(seen, move)
+            parts = choose_kinds(seen, move)
+            features = told(features, parts)
+            seen = features.probabilities[0].float().cpu().numpy()
+        self._features = features
+        alphas = solve_alphas(seen, self.x0)
+        for kind, mask in parts.items():
+            _give(alphas, kind, resize_mask(mask, size))
+        if still is not None:
+            free = 1 - resize_mask(still, size)
+            alphas = {kind: alpha * free for kind, alpha in alphas.items()}
+        layers = cut_layers(self.x0, alphas, seen)
+        if not layers:
+            _warn_of_stillness(is_masked=still is not None)
+        self._renderer = NatureRenderer(self.x0, layers)
+
+    def render(
+        self, nu: Float[Tensor, " z"], eta: Float[Tensor, " e"] | None, on_frame: OnFrame = ignore
+    ) -> tuple[UInt8[np.ndarray, "t h w 3"], Float[Tensor, " z"]]:
+        """Render the frames of one motion, see `Scene.render`."""
+        z, motions = self._motions(nu, eta)
+        plan = [round(mix[0].time) for mix in looped(self.request.loop, self.request.num_frames)]
+        frames = np.empty((len(plan), *self.x0.shape), np.uint8)
+        for index, frame in enumerate(self._rendered(plan[: self.request.num_frames], motions)):
+            frames[index] = frame
+            on_frame(index + 1, len(plan))
+        for index in range(self.request.num_frames, len(plan)):
+            frames[index] = frames[plan[index] - 1]  # pingpong shows frames twice
+            on_frame(index + 1, len(plan))
+        return frames, z
+
+    @one_thread()
+    @torch.inference_mode()
+    def _motions(self, nu: Tensor, eta: Tensor | None) -> tuple[Tensor, list[KindMotion]]:
+        model, row = self._model, nu[None].to(self._device)
+        control = None
+        if eta is not None:
+            requested = eta[None].to(self._device)
+            control = model.corrected_control_on(self._features, row, requested)
+        z, _ = model.to_latent(row, model.describe(self._features, control).flatten(1))
+        motions = model.motions(
+            z.float().cpu(),
+            num_steps=tuple(self._steps(self.request.num_frames)),
+            loop=self.request.loop == "seamless",
+            strength=self.request.motion_strength,
+        )
+        return z[0], motions
+
+    def _steps(self, index: int) -> list[float]:
+        """Return the time of each kind at a frame, in steps."""
+        seconds = index / self.request.fps
+        if self.request.protocol == "paper":
+            return [seconds * self._model.fps] * len(KINDS)
+        return [seconds * dynamics.rate for dynamics in self._model.config.dynamics]
+
+    def _rendered(self, plan: list[int], motions: list[KindMotion]) -> Iterator[np.ndarray]:
+        """Yield the frames of these numbers; several are computed at once."""
+
+        def render(index: int) -> np.ndarray:
+            if self.request.loop == "seamless" and index == self.request.num_frames:
+                return self.x0
+            with torch.inference_mode():  # which holds for one thread
+                return self._renderer.frame(motions, self._steps(index))
+
+        num = min(_MAX_WORKERS, os.cpu_count() or 1, len(plan))
+        with ThreadPoolExecutor(num, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            # Frames wait here until they are fetched: no more than twice the threads of them.
+            waiting = [pool.submit(render, index) for index in plan[: 2 * num]]
+            for index in range(len(plan)):
+                yield waiting.pop(0).result()
+                if index + 2 * num < len(plan):
+                    waiting.append(pool.submit(render, plan[index + 2 * num]))
+
+
+def choose_kinds(
+    probabilities: Float32[np.ndarray, "c i j"], move: Float32[np.ndarray, "h w"]
+) -> dict[int, Float32[np.ndarray, "h w"]]:
+    """Return the parts of a `move` mask, by the kind that each moves as.
+
+    A connected part moves as the moving kind with the highest mean probability in it; as water if
+    all are improbable.
+
+    Args:
+        probabilities: Of all classes, still first.
+        move: The mask.
+    """
+    count, labels = cv2.connectedComponents((move > 0.5).astype(np.uint8))
+    height, width = move.shape
+    moving = [
+        cv2.resize(p, (width, height), interpolation=cv2.INTER_LINEAR) for p in probabilities[1:]
+    ]
+    parts: dict[int, np.ndarray] = {}
+    for part in range(1, count):
+        inside = labels == part
+        means = [float(p[inside].mean()) for p in moving]
+        best = int(np.argmax(means))
+        kind = best if means[best] >= _PLAUSIBLE else KINDS.index("water")
+        mask = parts.setdefault(kind, np.zeros_like(move))
+        # With the soft edge of the drawn mask.
+        near = cv2.dilate(inside.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+        mask[near] = np.maximum(mask[near], move[near])
+    return parts
+
+
+def told(features: SceneFeatures, parts: dict[int, Float32[np.ndarray, "h w"]]) -> SceneFeatures:
+    """Return features as if the network had recognised the parts of a `move` mask.
+
+    Args:
+        features: Of one photograph.
+        parts: From `choose_kinds`.
+    """
+    probabilities = features.probabilities[0].float().cpu()
+    height, width = probabilities.shape[-2:]
+    for kind, mask in parts.items():
+        share = cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA)
+        given = torch.from_numpy(share)
+        probabilities = probabilities * (1 - given)
+        probabilities[kind + 1] += given
+    logits = probabilities.clamp_min(1e-4).log()[None].to(features.logits)
+    return SceneFeatures(logits, features.deep)
+
+
+def _give(alphas: dict[int, np.ndarray], kind: int, mask: np.ndarray) -> None:
+    """Let a kind have the pixels of a mask, and the other kinds the rest."""
+    for alpha in alphas.values():
+        alpha *= 1 - mask
+    alphas[kind] = alphas[kind] + mask if kind in alphas else mask.copy()
+
+
+def _warn_of_solid_things(probabilities: np.ndarray, move: np.ndarray) -> None:
+    height, width = probabilities.shape[1:]
+    asked = cv2.resize(move, (width, height), interpolation=cv2.INTER_AREA)
+    solid = float((asked * (probabilities[STILL] > _SOLID)).sum() / max(asked.sum(), 1e-6))
+    if solid > _MUCH:
+        warnings.warn(
+            f"{solid:.0%} of what the mask of --move covers looks solid and will be dragged along: "
+            "draw it tighter, or keep solid things with --keep-still MASK",
+            stacklevel=5,
+        )
+
+
+def _warn_of_stillness(*, is_masked: bool) -> None:
+    masked = " outside the mask of --keep-still" if is_masked else ""
+    warnings.warn(
+        f"nothing in this photograph{masked} looks like sky, water, fire, plants, rain or snow, so "
+        "the video stands still: mark what may move with --move MASK",
+        stacklevel=5,
+    )
