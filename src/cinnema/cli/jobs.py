@@ -20,6 +20,8 @@ from cinnema.core.files import check_input_file, check_output_folder
 from cinnema.media.formats import VIDEO_SUFFIXES, find_pictures
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from cinnema.synthesis.pipeline import Pipeline
     from cinnema.synthesis.transfer import Motion
     from cinnema.synthesis.video import Video
@@ -166,18 +168,36 @@ def _run(
 
     videos = renderer.videos(job.source)
     progress.begin(str(job.source))
-    about = describe_call(job, pipeline, {**files, "keep_still": options.keep_still})
-    motion, grid = renderer.motion, None
+    masks = {"keep_still": options.keep_still, "move": options.move}
+    about = describe_call(job, pipeline, {**files, **masks})
+    motion, grid, fps = renderer.motion, None, 1.0
     for animation in videos:
         if grid is None:
             shown = 0 if motion is None else 1
             grid = VideoGrid(animation.x0, num_videos=len(job.samples) + shown)
             if motion is not None:
-                grid.add(motion.query.shown[1:], num_frames=len(animation.frames))
+                grid.add(_query_frames(motion, animation, clip_fps=pipeline.model.fps))
         video = write_sample(job, animation, about, overwrite=options.overwrite)
         grid.add(animation.frames)
+        fps = animation.fps
         progress.advance()
         print(video, flush=True)
     if grid is not None:
-        write_video(job.grid, grid.frames(), fps=options.fps, overwrite=options.overwrite)
+        write_video(job.grid, grid.frames(), fps=fps, overwrite=options.overwrite)
         print(job.grid, flush=True)
+
+
+def _query_frames(
+    motion: "Motion", animation: "Video", *, clip_fps: float | None
+) -> "list[np.ndarray]":
+    """Return the frames of a query beside those of a video, at its frame rate; the last one stays.
+
+    Args:
+        motion: The motion of the query.
+        animation: The video.
+        clip_fps: Frames per second of the query's clip; None if it has none.
+    """
+    step = 1.0 if clip_fps is None else clip_fps / animation.fps
+    shown = motion.query.shown
+    times = range(1, len(animation.frames) + 1)
+    return [shown[min(max(1, round(time * step)), len(shown) - 1)] for time in times]

@@ -33,18 +33,24 @@ class RenderingOptions:
     """Options of rendering and writing videos."""
 
     num_frames: Annotated[int | None, tyro.conf.arg(aliases=["--frames"])] = None
-    """Frames of a video; a pingpong loop shows them forwards, then backwards."""
+    """Frames of a video; a pingpong loop shows them forwards, then backwards. Default: 4 seconds
+    with weights of nature (landscape), 16 frames with others."""
     seconds: float | None = None
     """Length of a video in seconds, instead of --num-frames."""
-    fps: float = 8.0
-    """Frames per second."""
-    loop: Literal["none", "pingpong", "crossfade"] = "none"
-    """How the video repeats: not at all, forwards and backwards, or faded into its beginning."""
+    fps: float | None = None
+    """Frames per second. Default: 24 with weights of nature, 8 with others."""
+    protocol: Literal["natural", "paper"] = "natural"
+    """natural: with weights of nature, everything moves at the speed that it has in nature. paper:
+    16 frames at 8 per second, in which everything moves as in the clips of the evaluation."""
+    loop: Literal["none", "seamless", "pingpong", "crossfade"] = "none"
+    """How the video repeats. seamless, which --loop alone means: the motion itself repeats, and the
+    last frame is the photograph again (weights of nature). pingpong: forwards, then backwards.
+    crossfade: the end is faded into the beginning (weights that warp)."""
     extension: Literal["onward", "continuous", "paper"] = "onward"
     """How a video continues after one clip of the model (16 frames at 8 per second with the bundled
-    weights). onward: the motion continues, ever further from the photograph. continuous: warps of
-    the photograph that are at most 1.5 clips old, faded one into the other, so that nothing drifts.
-    paper: decoded again from each clip's last frame with the same nu."""
+    weights). onward: the motion continues. continuous: nothing drifts away, as no warp of the
+    photograph is older than 1.5 clips; with weights of nature, which renew what they show, the same
+    as onward. paper: decoded again from each clip's last frame with the same nu."""
     motion_strength: float = 1.0
     """Factor on all displacements: 0 gives a still video, 1 the motion of the training data."""
     size: Annotated[str, tyro.conf.arg(metavar="{native,model,WxH}")] = "native"
@@ -52,6 +58,9 @@ class RenderingOptions:
     pixels, such as 640x360."""
     keep_still: Annotated[Path | None, tyro.conf.arg(metavar="MASK.png")] = None
     """Picture of the photograph's size, white where nothing may move."""
+    move: Annotated[Path | None, tyro.conf.arg(metavar="MASK.png")] = None
+    """Picture of the photograph's size, white where things move although the weights take them for
+    still (weights of nature). They move as the kind that is most probable there, or as water."""
     format: Literal["mp4", "gif", "webp", "png", "npy"] = "mp4"
     """File format of the videos; png writes a folder of frames. With png and npy the grid is an
     mp4."""
@@ -62,37 +71,40 @@ class RenderingOptions:
     device: Device = "auto"
     """Device to compute on; auto uses a GPU if available."""
 
-    default_frames: ClassVar[int] = 16
+    is_long: ClassVar[bool] = False
+    bare: ClassVar[dict[str, tuple[str, ...]]] = {
+        "--loop": ("seamless", "none", "pingpong", "crossfade")
+    }
 
     def check_rendering(self) -> None:
         """Raise a UserError for the first option that is out of range, before torch is imported."""
         with named_as_options():
             Request.of(**self.rendering())
-        if self.format == "gif" and self.fps > MAX_GIF_FPS:
+        if self.format == "gif" and (self.fps or 0) > MAX_GIF_FPS:
             raise UserError(
                 f"--fps must be at most {MAX_GIF_FPS:g} for gif, got {self.fps:g}: players show "
                 "faster ones slowly"
             )
-        if self.keep_still is not None:
-            check_input_file(self.keep_still, kind="a mask")
+        for mask in (self.keep_still, self.move):
+            if mask is not None:
+                check_input_file(mask, kind="a mask")
         find_weights(self.weights)
 
     def rendering(self) -> RequestOptions:
         """Return the options under the names of the pipeline's arguments."""
-        options: RequestOptions = {
+        return {
+            "num_frames": self.num_frames,
+            "seconds": self.seconds,
+            "long": self.is_long,
             "fps": self.fps,
+            "protocol": self.protocol,
             "loop": self.loop,
             "extension": self.extension,
             "motion_strength": self.motion_strength,
             "size": parse_size(self.size),
             "keep_still": self.keep_still,
+            "move": self.move,
         }
-        if self.seconds is not None:
-            options["seconds"] = self.seconds
-        if self.num_frames is not None or self.seconds is None:
-            default = self.default_frames
-            options["num_frames"] = default if self.num_frames is None else self.num_frames
-        return options
 
 
 @dataclass(frozen=True, kw_only=True)

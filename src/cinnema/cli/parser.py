@@ -5,7 +5,7 @@ import dataclasses
 import inspect
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from functools import cache, partial
 from itertools import pairwise
@@ -41,6 +41,7 @@ def parse(kind: type[_Command], arguments: Sequence[str], *, prog: str) -> _Comm
     """
     errors = io.StringIO()
     fields: tuple[str, ...] = ()
+    arguments = _completed(arguments, getattr(kind, "bare", {}))
     if "fields" in getattr(kind, "__dataclass_fields__", {}):
         arguments, fields = split_fields(arguments)
     try:
@@ -79,6 +80,20 @@ def _mistake(box: str) -> str:
         return text.replace(". Expected", ": expected")
     names = sorted(set(re.findall(r"'([^']+)'", choices[1])) - {"None"})
     return f"{text[: choices.start()]}, use one of {', '.join(names)}"
+
+
+def _completed(arguments: Sequence[str], bare: Mapping[str, tuple[str, ...]]) -> list[str]:
+    """Add the value that an option has when it is given alone.
+
+    Args:
+        arguments: Arguments of a command.
+        bare: All values of such options, the one that the option alone means first.
+    """
+    completed = []
+    for argument, after in pairwise([*arguments, ""]):
+        alone = argument in bare and after not in bare[argument]
+        completed.append(f"{argument}={bare[argument][0]}" if alone else argument)
+    return completed
 
 
 def _refuse_unknown(kind: type, arguments: Sequence[str], *, prog: str) -> None:

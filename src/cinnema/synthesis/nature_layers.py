@@ -162,7 +162,9 @@ def _solve_alpha(belief: np.ndarray, pixels: np.ndarray) -> np.ndarray:
     slopes, offset = _fit(guide, label, weight, window=_window(size, belief.shape))
     fields = np.concatenate([np.moveaxis(slopes, -1, 0), offset[None], told[None]])
     lines = Enlarged(torch.from_numpy(fields), (height, width), mode="bilinear")
-    clamps = Enlarged(torch.from_numpy(np.stack([inside, outside])), (height, width), mode="bilinear")
+    clamps = Enlarged(
+        torch.from_numpy(np.stack([inside, outside])), (height, width), mode="bilinear"
+    )
     alpha = np.empty((height, width), np.float32)
     for rows in strips(height, width):
         *slope, on_belief, at_0, trust = lines.rows(rows)

@@ -153,9 +153,7 @@ class _Drawn:
         y += np.arange(rows.start, rows.stop, dtype=np.float32)[:, None]
         x, y = mirrored(x, width), mirrored(y, height)
         plate = self._layer.plate
-        return np.asarray(
-            cv2.remap(plate, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
-        )
+        return np.asarray(cv2.remap(plate, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT))
 
     def _enlarged(self, field: Tensor, *, smooth: bool = False) -> Enlarged:
         mode = "bicubic" if smooth else "bilinear"

@@ -37,6 +37,7 @@ from cinnema.synthesis.transfer import Keep, Motion, choose_keep, keep_path, rea
 from cinnema.synthesis.video import Video
 from cinnema.synthesis.warped_scene import WarpedScene, clip_frames
 
+
 class Pipeline:
     """Animates photographs with one model.
 

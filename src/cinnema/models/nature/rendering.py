@@ -63,9 +63,7 @@ def shares(probabilities: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
     return sharp / sharp.sum(dim=1, keepdim=True).clamp_min(1)
 
 
-def cut_layers(
-    x0: Float[Tensor, "b 3 h w"], alphas: Float[Tensor, "b k h w"]
-) -> list[Layer]:
+def cut_layers(x0: Float[Tensor, "b 3 h w"], alphas: Float[Tensor, "b k h w"]) -> list[Layer]:
     """Split a photograph into the layers of the kinds that it shows.
 
     Args:

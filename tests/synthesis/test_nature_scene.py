@@ -1,0 +1,231 @@
+"""Videos of a nature model: what moves, what stands, how fast, and what repeats."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from cinnema.core.errors import UserError
+from cinnema.media.pictures import to_pixels, to_tensor
+from cinnema.media.videos import VideoFile
+from cinnema.synthesis.pipeline import Pipeline
+from cinnema.synthesis.residual import save_motion
+from small_nature import textured
+
+Photographs = Callable[[int, int], np.ndarray]
+
+
+def difference(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.abs(a.astype(np.float32) - b.astype(np.float32)).mean())
+
+
+@pytest.mark.filterwarnings("ignore:nothing in this photograph")
+@pytest.mark.parametrize(
+    ("options", "num_frames", "fps"),
+    [
+        ({}, 96, 24),
+        ({"protocol": "paper"}, 16, 8),
+        ({"fps": 6}, 24, 6),
+        ({"seconds": 0.5}, 12, 24),
+        ({"num_frames": 5}, 5, 24),
+        ({"protocol": "paper", "fps": 16}, 16, 16),
+        ({"protocol": "paper", "seconds": 1}, 8, 8),
+    ],
+)
+def test_videos_have_four_seconds_at_24_frames_a_second_unless_asked_otherwise(
+    nature: Pipeline, options: dict[str, Any], num_frames: int, fps: float
+) -> None:
+    (video,) = nature(textured("still", (16, 16)), num_samples=1, **options)
+    assert (len(video.frames), video.fps) == (num_frames, fps)
+
+
+def test_a_long_video_is_three_times_as_long_and_may_loop(
+    nature: Pipeline, coast: Photographs
+) -> None:
+    (video,) = nature.extend(coast(16, 16), num_samples=1, fps=1, loop="seamless")
+    assert len(video.frames) == 12
+    assert np.array_equal(video.frames[-1], video.x0)
+
+
+def test_frames_are_those_of_the_model_at_its_size(nature: Pipeline, coast: Photographs) -> None:
+    image = coast(128, 128)
+    (video,) = nature(image, num_samples=1, protocol="paper")
+    with torch.no_grad():
+        decoded = to_pixels(nature.model.decode(to_tensor(image)[None], video.z[None])[0])
+    away = np.abs(video.frames.astype(int) - decoded)
+    # Plates and edges differ: in the photograph's own size they are solved anew.
+    assert away.mean() < 0.15 * difference(decoded, np.broadcast_to(image, decoded.shape))
+    assert np.quantile(away, 0.9) <= 2
+
+
+def test_what_is_still_keeps_its_bytes_and_everything_else_moves(
+    nature: Pipeline, coast: Photographs
+) -> None:
+    image = coast(90, 160)
+    (video,) = nature(image, num_samples=1, num_frames=6, fps=6)
+    change = np.abs(video.frames.astype(int) - image).max(axis=(0, 3))
+    assert not change[30:60, 70:90].any()  # the rock
+    assert (change[5:15] > 2).mean() > 0.5  # the sky
+    assert (change[75:] > 2).mean() > 0.5  # the water
+
+
+def test_no_colour_of_the_rock_is_drawn_along(nature: Pipeline) -> None:
+    image = textured("sky", (120, 160))
+    image[60:] = textured("still", (120, 160))[60:]
+    image[20:60, 78:82] = textured("still", (120, 160))[20:60, 78:82]  # a mast, thinner than a cell
+    (video,) = nature(image, num_samples=1, num_frames=8, fps=4)
+    darkest = video.frames[:, :58].min(axis=0)[..., 2].astype(int)
+    mast = np.zeros((58, 160), bool)
+    mast[18:58, 75:85] = True
+    assert darkest[~mast].min() > 170  # the rock's blue is 60, the sky's 240
+
+
+@pytest.mark.parametrize("rows", [slice(42, 45), slice(45, 48)])
+def test_sky_and_water_do_not_bleed_into_each_other(nature: Pipeline, rows: slice) -> None:
+    image = textured("sky", (90, 160))
+    image[45:] = textured("water", (90, 160))[45:]
+    (video,) = nature(image, num_samples=1, num_frames=8, fps=4)
+    assert np.abs(video.frames[:, rows].astype(int) - image[rows]).mean() < 12
+
+
+def test_motion_strength_0_is_the_photograph(nature: Pipeline, coast: Photographs) -> None:
+    image = textured("fire", (48, 80))
+    (video,) = nature(image, num_samples=1, num_frames=9, motion_strength=0)
+    assert np.array_equal(video.frames, np.broadcast_to(image, video.frames.shape))
+
+
+def test_a_sample_is_the_same_to_the_bit_whatever_the_number_of_samples_and_threads(
+    nature: Pipeline, coast: Photographs
+) -> None:
+    image = coast(60, 80)
+    few = nature(image, num_samples=1, num_frames=5, fps=8, seed=7)
+    torch.set_num_threads(2)
+    try:
+        many = nature(image, num_samples=3, num_frames=5, fps=8, seed=7)
+    finally:
+        torch.set_num_threads(1)
+    assert np.array_equal(few[0].frames, many[0].frames)
+    assert difference(many[0].frames, many[1].frames) > 0.5
+
+
+def test_a_higher_frame_rate_shows_the_same_motion_more_finely(
+    nature: Pipeline, coast: Photographs
+) -> None:
+    coarse, fine = (
+        nature(coast(48, 80), num_samples=1, seconds=1, fps=fps)[0].frames for fps in (4, 8)
+    )
+    assert np.array_equal(fine[1::2], coarse)
+
+
+def test_a_loop_ends_with_the_photograph_and_is_as_smooth_there(
+    nature: Pipeline, coast: Photographs
+) -> None:
+    image = coast(48, 80)
+    (video,) = nature(image, num_samples=1, seconds=2, fps=12, loop="seamless")
+    assert np.array_equal(video.frames[-1], image)
+    around = np.concatenate([video.frames, video.frames[:2]])
+    steps = [difference(a, b) for a, b in zip(around[1:], around, strict=False)]
+    assert max(steps[-3:]) < 1.5 * max(steps[:-3])
+
+
+def test_pingpong_goes_back_over_the_same_frames(nature: Pipeline, coast: Photographs) -> None:
+    (video,) = nature(coast(24, 32), num_samples=1, num_frames=5, loop="pingpong")
+    assert len(video.frames) == 8
+    assert np.array_equal(video.frames[5:], video.frames[3:0:-1])
+
+
+@pytest.mark.parametrize("class_", ["still", "fire"])
+def test_what_is_marked_moves_though_it_looks_still(nature: Pipeline, class_: str) -> None:
+    image = textured("still", (60, 80))
+    image[50:] = textured(class_, (60, 80))[50:]
+    move = np.zeros((60, 80), bool)
+    move[10:40, 10:40] = True
+    with pytest.warns(UserWarning, match="--keep-still"):
+        (video,) = nature(image, num_samples=1, num_frames=4, fps=4, move=move)
+    change = np.abs(video.frames.astype(int) - image).max(axis=(0, 3))
+    assert (change[12:38, 12:38] > 1).mean() > 0.3
+    assert not change[:9].any()
+
+
+def test_where_both_masks_are_white_nothing_moves(nature: Pipeline, coast: Photographs) -> None:
+    image, everywhere = coast(48, 80), np.ones((48, 80), bool)
+    with pytest.warns(UserWarning, match="keep-still"):
+        (video,) = nature(
+            image, num_samples=1, num_frames=2, move=everywhere, keep_still=everywhere
+        )
+    assert np.array_equal(video.frames[1], image)
+
+
+def test_a_photograph_in_which_nothing_can_move_says_so_and_what_to_do(nature: Pipeline) -> None:
+    image = textured("still", (48, 80))
+    with pytest.warns(UserWarning, match="nothing in this photograph .*--move"):
+        (video,) = nature(image, num_samples=1, num_frames=2)
+    assert np.array_equal(video.frames[1], image)
+
+
+@pytest.mark.parametrize("size", ["model", (50, 34), (301, 16)])
+def test_any_size_works(nature: Pipeline, coast: Photographs, size: Any) -> None:
+    expected = (128, 128) if size == "model" else size[::-1]
+    (video,) = nature(coast(40, 60), num_samples=1, num_frames=2, size=size)
+    assert video.frames.shape == (2, *expected, 3)
+
+
+def test_a_motion_file_replays_its_video(
+    nature: Pipeline, coast: Photographs, tmp_path: Path
+) -> None:
+    (video,) = nature(coast(48, 80), num_samples=1, num_frames=3)
+    save_motion(tmp_path / "a.nu.safetensors", video)
+    (again,) = nature(coast(48, 80), nu=tmp_path / "a.nu.safetensors", num_frames=3)
+    assert np.array_equal(again.frames, video.frames)
+
+
+def test_motions_are_transferred_edited_and_interpolated(
+    nature: Pipeline, coast: Photographs
+) -> None:
+    from cinnema.models.control import Drift
+
+    wide = coast(64, 200)
+    frames = np.stack([wide[:, 20 - t : 116 - t] for t in range(17)])
+    motion = nature.read_motion(VideoFile(frames=frames, fps=8.0, path=Path("a.mp4")), steered=True)
+    moved = nature.transfer(motion, coast(40, 60), num_frames=3, fps=4)
+    edited = nature.edit(motion, eta=Drift(direction=180, speed=1), num_frames=3, fps=4)
+    middle = list(nature.interpolate(coast(40, 60), steps=3, num_frames=3, fps=4))[1]
+    assert moved.frames.shape == middle.frames.shape == (3, 40, 60, 3)
+    assert edited.frames.shape == (3, 64, 96, 3)
+    assert difference(moved.frames[-1], moved.x0) > 0.2
+
+
+def test_the_papers_extension_decodes_again_from_the_last_frame(
+    nature: Pipeline, coast: Photographs
+) -> None:
+    (video,) = nature.extend(coast(24, 32), num_samples=1, num_frames=9, fps=2, extension="paper")
+    assert len(video.frames) == 9
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"loop": "crossfade"}, "seamless"),
+        ({"loop": "seamless", "extension": "paper"}, "loop"),
+        ({"move": np.zeros((4, 4), bool)}, "move.*4, 4"),
+    ],
+)
+def test_mistakes_are_reported(
+    nature: Pipeline, coast: Photographs, options: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(UserError, match=words):
+        nature.iterate(coast(32, 48), **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"loop": "seamless"}, "crossfade"), ({"move": np.ones((32, 48), bool)}, "move")],
+)
+def test_other_models_say_what_only_nature_models_can_do(
+    pipe: Pipeline, photograph: Photographs, options: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(UserError, match=words):
+        pipe.iterate(photograph(32, 48), **options)
