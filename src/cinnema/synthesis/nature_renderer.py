@@ -109,7 +109,7 @@ class _Drawn:
     def is_in(self, rows: slice) -> bool:
         """Return whether the layer has a share in any of these rows."""
         own = self._layer.rows
-        return rows.start < own.stop and own.start < rows.stop
+        return bool(rows.start < own.stop and own.start < rows.stop)
 
     def change(self, rows: slice) -> tuple[slice, np.ndarray]:
         """Return the columns that change in some rows, and by how much, in levels."""
@@ -156,8 +156,10 @@ class _Drawn:
         return np.asarray(cv2.remap(plate, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT))
 
     def _enlarged(self, field: Tensor, *, smooth: bool = False) -> Enlarged:
-        mode = "bicubic" if smooth else "bilinear"
-        return Enlarged(field, self._size, mode=mode, columns=self._layer.columns)
+        columns = self._layer.columns
+        return Enlarged(
+            field, self._size, mode="bicubic" if smooth else "bilinear", columns=columns
+        )
 
 
 def _offset(small: Tensor, warps: list[Warp], sharpen: Tensor, gain: Tensor) -> Tensor:

@@ -200,8 +200,8 @@ def told(features: SceneFeatures, parts: dict[int, Float32[np.ndarray, "h w"]]) 
 
 def _give(alphas: dict[int, np.ndarray], kind: int, mask: np.ndarray) -> None:
     """Let a kind have the pixels of a mask, and the other kinds the rest."""
-    for other in alphas:
-        alphas[other] = alphas[other] * (1 - mask)
+    for alpha in alphas.values():
+        np.multiply(alpha, 1 - mask, out=alpha)
     alphas[kind] = alphas[kind] + mask if kind in alphas else mask.copy()
 
 
