@@ -27,7 +27,7 @@ from training_steps import Take, own_step, paper_step
 
 from cinnema.paper.recipes import landscape as paper_landscape
 from cinnema.paper.training.precision import Precision
-from cinnema.recipes import landscape, robot
+from cinnema.recipes import drift, robot
 from cinnema.training import video_step
 from cinnema.training.recipe import Recipe
 
@@ -130,7 +130,7 @@ def computing_in(precision: Precision) -> Iterator[None]:
 MAKERS: dict[str, Callable[[Precision, int], Take]] = {
     "stage1": paper_landscape_step("autoencoding"),
     "stage2": paper_landscape_step("flow"),
-    "sky": own_picture_step(landscape),
+    "sky": own_picture_step(drift),
     "robot": own_picture_step(robot),
 }
 

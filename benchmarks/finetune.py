@@ -1,6 +1,6 @@
 """Compares two weights files on scenes that neither was trained on.
 
-    python benchmarks/finetune.py landscape mine.safetensors --data clips --texture fire
+    python benchmarks/finetune.py drift mine.safetensors --data clips --texture fire
 
 It shows what fine-tuning changes beyond its own clips. The scenes are those of the validation
 split, cut as in `cinnema validate`; every clip is measured with both models.
@@ -20,7 +20,7 @@ from cinnema.evaluation.before_after import BeforeAfter, draw_grid
 from cinnema.models.files import load_warping_model
 from cinnema.models.warping.motion import GRID
 from cinnema.models.warping.stage1 import Stage1Config
-from cinnema.recipes.landscape import landscape
+from cinnema.recipes.drift import drift
 
 
 def main() -> int:
@@ -62,7 +62,7 @@ def parse() -> argparse.Namespace:
 
 def unseen(options: argparse.Namespace, shape: Stage1Config) -> list[SceneCrops]:
     """Cut clips of the scenes of the validation split."""
-    data, dataset = landscape().data, open_dataset(options.data)
+    data, dataset = drift().data, open_dataset(options.data)
     return load_crops(
         dataset,
         find_scenes(dataset, textures=tuple(options.texture), excluded=data.excluded),

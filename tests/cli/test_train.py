@@ -59,9 +59,9 @@ def test_options_count_more_than_a_file(tmp_path: Path, content: str) -> None:
     options += ["--data.textures.fire", "0", "--picture.train-encoder", "True"]
     recipe = parse(TrainStage1, options, prog="cinnema train stage1").chosen()
     assert (recipe.motion.clips, recipe.motion.mask, recipe.flow.hidden_dim) == (2000, 0.5, 32)
-    assert recipe.data.textures == {**RECIPES["landscape"]().data.textures, "fire": 0.0}
+    assert recipe.data.textures == {**RECIPES["drift"]().data.textures, "fire": 0.0}
     assert recipe.picture.train_encoder
-    assert recipe.mask == RECIPES["landscape"]().mask
+    assert recipe.mask == RECIPES["drift"]().mask
 
 
 def test_a_file_can_add_discriminators_and_replaces_tables_and_lists() -> None:
@@ -69,7 +69,7 @@ def test_a_file_can_add_discriminators_and_replaces_tables_and_lists() -> None:
         "picture": {"discriminators": {"kind": "hinge"}},
         "data": {"textures": {"sea": 1}, "excluded": []},
     }
-    recipe = with_fields(RECIPES["landscape"](), values=values)
+    recipe = with_fields(RECIPES["drift"](), values=values)
     assert recipe.picture.discriminators.kind == "hinge"
     assert recipe.picture.window == 128
     assert (recipe.data.textures, recipe.data.excluded) == ({"sea": 1.0}, ())
@@ -86,7 +86,7 @@ def test_a_file_can_add_discriminators_and_replaces_tables_and_lists() -> None:
         (["--set", "motion"], "--set needs name=value"),
         (["--recipe", "robot"], "has no option --recipe any more"),
         (["--foregrounds", "walls", "robot"], "no synthetic skies"),
-        (["nothing"], "there is no recipe 'nothing': use one of landscape, person, robot"),
+        (["nothing"], "there is no recipe 'nothing': use one of drift, person, robot"),
         (["--data", "nowhere"], "nowhere does not exist"),
     ],
 )  # fmt: skip
@@ -195,7 +195,7 @@ def test_the_page_lists_every_field_of_discriminators_and_its_file_is_valid(
 ) -> None:
     section = PAGE.partition("## Discriminators\n")[2].partition("\n## ")[0]
     (content,) = re.findall(r"^```json\n(.*?)^```$", section, flags=re.MULTILINE | re.DOTALL)
-    recipe = with_fields(RECIPES["landscape"](), values=json.loads(content))
+    recipe = with_fields(RECIPES["drift"](), values=json.loads(content))
     judges = recipe.picture.discriminators
     assert (recipe.picture.frames, [p.module for p in judges.phases]) == (
         4,
@@ -222,4 +222,4 @@ def test_the_page_lists_every_field_of_discriminators_and_its_file_is_valid(
 )
 def test_discriminators_that_do_not_fit_are_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        with_fields(RECIPES["landscape"](), values=values)
+        with_fields(RECIPES["drift"](), values=values)

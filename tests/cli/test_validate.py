@@ -58,8 +58,8 @@ def test_it_prints_tables_and_writes_json(cinnema: Run, tiny_weights: Path, tmp_
     ("options", "message"),
     [
         (["tiny", "--data", "."], "neither the name of bundled weights"),
-        (["landscape", "--data", "nowhere"], "nowhere is not a folder"),
-        (["landscape", "--data", ".", "--threads", 0], "--threads must be at least 1"),
+        (["drift", "--data", "nowhere"], "nowhere is not a folder"),
+        (["drift", "--data", ".", "--threads", 0], "--threads must be at least 1"),
     ],
 )
 def test_a_mistake_is_reported_in_one_line(

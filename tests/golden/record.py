@@ -4,7 +4,7 @@
 
 writes golden.json and golden.safetensors anew, for changes that are meant to change what is
 computed. The files in fixtures/ are of the version that was first recorded and are never made
-again.
+again. "landscape" is the weights that have since been named drift.
 """
 
 import random
@@ -96,9 +96,9 @@ def landscape(record: Record, folder: Path) -> None:
         "calm": entry.drift(0, 0.0),
         "numbers": torch.tensor([0.1, -0.05]),
     }
-    animations(record, "landscape", controls=controls, warps=True)
+    animations(record, "drift", controls=controls, warps=True)
     storm = Image.fromarray(photograph(height=90, width=160, seed=2))
-    (shot,) = entry.animate(entry.load("landscape"), storm, num_samples=1, num_frames=5)
+    (shot,) = entry.animate(entry.load("drift"), storm, num_samples=1, num_frames=5)
     keep(record, "wide", shot)
 
 
@@ -119,7 +119,7 @@ def person(record: Record, folder: Path) -> None:
 
 
 def tasks_of_landscape(record: Record, folder: Path) -> None:
-    pipe, image, clouds = entry.load("landscape"), photograph(seed=1), video()
+    pipe, image, clouds = entry.load("drift"), photograph(seed=1), video()
     options: dict[str, Any] = {"fps": 8.0, "num_frames": 5}
     keep(record, "transfer", entry.transfer(pipe, clouds, image, **options))
     keep(
@@ -184,7 +184,7 @@ def imported(record: Record, folder: Path) -> None:
 
 def files(record: Record, folder: Path) -> None:
     """Files of the version that was recorded, and files of this one, read."""
-    pipe, image = entry.load("landscape"), photograph()
+    pipe, image = entry.load("drift"), photograph()
     nu, z = entry.load_motion(FIXTURES / "sky.nu.safetensors")
     record.array("old_motion/nu", nu)
     record.array("old_motion/z", z)
@@ -210,7 +210,7 @@ def commands(record: Record, folder: Path) -> None:
     sky, clip = folder / "sky.png", folder / "clip.npy"
     Image.fromarray(photograph()).save(sky)
     entry.folder_of_videos(folder, {"clip": video()})
-    common = ["--format", "npy", "--device", "cpu"]
+    common = ["--weights", "drift", "--format", "npy", "--device", "cpu"]
     runs: dict[str, list[object]] = {
         "animate": [sky, "-n", 2, "--seed", 4, "--frames", 4, "--direction", 120, "--speed", 0.8],
         "extend": [sky, "-n", 1, "--frames", 30],
@@ -377,14 +377,15 @@ def evaluation_robot(record: Record, folder: Path) -> None:
 
 def validation(record: Record, folder: Path) -> None:
     videos = _videos(folder / "videos", num=5, length=17, height=64, width=96)
-    record.tree("landscape", entry.validate("landscape", videos))
+    record.tree("landscape", entry.validate("drift", videos))
 
 
 def flows(record: Record, folder: Path) -> None:
     """The shipped flows there and back, and what they are compared with."""
     etas = {"landscape": torch.tensor([[0.1, -0.05]]), "robot": torch.tensor([[0.1, 0.0, 0.05]])}
-    for weights in ("landscape", "robot", "person"):
-        pipe = entry.load(weights)
+    files = {"landscape": "drift", "robot": "robot", "person": "person"}
+    for weights, file in files.items():
+        pipe = entry.load(file)
         image = photograph(height=pipe.model.size, width=pipe.model.size)
         z = normal(3, pipe.model.z_dim, seed=6)
         keep_all(record, weights, entry.flow(pipe, image, z, eta=None))

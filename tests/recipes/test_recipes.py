@@ -39,7 +39,7 @@ def test_a_recipe_has_its_name(make: Callable[[], Recipe]) -> None:
 
 
 def test_a_field_that_is_unknown_is_named_at_any_depth() -> None:
-    values = config_to_dict(RECIPES["landscape"]())
+    values = config_to_dict(RECIPES["drift"]())
     values["picture"]["widnow"] = 64
     with pytest.raises(UserError, match=r"picture\.widnow"):
         config_from_dict(WarpingRecipe, values)
@@ -55,7 +55,7 @@ def test_data_that_cannot_be_drawn_is_refused(options: dict[str, object]) -> Non
 
 
 def test_a_training_under_the_name_of_another_phase_is_refused() -> None:
-    recipe = RECIPES["landscape"]()
+    recipe = RECIPES["drift"]()
     with pytest.raises(ValueError, match=r"motion\.phase must be motion, got picture"):
         dataclasses.replace(recipe, motion=recipe.picture)
 

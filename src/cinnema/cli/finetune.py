@@ -31,7 +31,7 @@ class Finetune:
     changed. The same command resumes after an interruption.
     """
 
-    weights: Annotated[Weights, tyro.conf.Positional] = "landscape"
+    weights: Annotated[Weights, tyro.conf.Positional] = "drift"
     """Weights to start from: the name of bundled ones or a file."""
     data: Path
     """Folder of videos, or a packed data set; videos from a still camera are best."""

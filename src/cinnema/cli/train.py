@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 class RecipeChoice:
     """A recipe, and changes of its fields."""
 
-    recipe: Annotated[str, tyro.conf.Positional] = "landscape"
+    recipe: Annotated[str, tyro.conf.Positional] = "drift"
     """Name of the recipe. Its fields are options too, such as --motion.clips 1000."""
     config: Path | None = None
     """JSON or YAML file of fields to change, as --dry-run prints them."""
@@ -63,7 +63,7 @@ class _Training(RecipeChoice):
     run_folder: Annotated[Path, tyro.conf.arg(name="run", aliases=["--run-folder"])]
     """Folder of the run, with checkpoints and numbers; an existing run is resumed."""
     foregrounds: Path | None = None
-    """landscape only: folder of photographs without motion, as foregrounds of synthetic skies."""
+    """drift only: folder of photographs without motion, as foregrounds of synthetic skies."""
     dry_run: bool = False
     """Train nothing: check everything, and print the recipe and its estimated cost on this
     device."""

@@ -19,11 +19,11 @@ class Validate:
     """Measure weights and baselines on validation scenes that they were not trained on.
 
     The same metrics as `cinnema evaluate WEIGHTS FOLDER --only flow-error reconstruction samples
-    likelihood sample-motion --parts`, on the crops that the recipe of landscape keeps for
+    likelihood sample-motion --parts`, on the crops that the recipe of drift keeps for
     validation.
     """
 
-    weights: Annotated[Weights, tyro.conf.Positional] = "landscape"
+    weights: Annotated[Weights, tyro.conf.Positional] = "drift"
     """Weights to measure: the name of bundled ones or a file."""
     data: Annotated[Path, tyro.conf.arg(metavar="FOLDER")]
     """Folder of packed clips or of videos, which are packed on first use."""
@@ -44,13 +44,13 @@ class Validate:
         from cinnema.evaluation.runner import evaluate_crops
         from cinnema.models.files import load_model, load_warping_model
         from cinnema.recipes.clips import split_crops
-        from cinnema.recipes.landscape import landscape
+        from cinnema.recipes.drift import drift
 
         use_threads(self.threads)
         model = load_warping_model(self.weights, purpose="`cinnema validate`")
         with Progress(total=0) as bar:
             crops = split_crops(
-                landscape().data, model.config.stage1, root=self.data, progress=bar.report
+                drift().data, model.config.stage1, root=self.data, progress=bar.report
             )
             evaluation = evaluate_crops(
                 model,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from cinnema.core.bundled import find_weights
+from cinnema.core.bundled import bundled_name, find_weights
 from cinnema.core.config import config_from_dict, config_to_dict
 from cinnema.core.devices import one_thread
 from cinnema.core.errors import UserError
@@ -94,7 +94,7 @@ def load_warping_model(name_or_path: str | Path, *, purpose: str) -> WarpingMode
     if not isinstance(model, WarpingModel):
         raise UserError(
             f"{name_or_path} is a model that decodes its frames, and {purpose} needs one that "
-            "warps the photograph: name other weights, for example landscape"
+            "warps the photograph: name other weights, for example drift"
         )
     return model
 
@@ -119,7 +119,9 @@ def _build(file: WeightsFile, path: Path) -> VideoModel:
     module_name, config_name, model_name = _KINDS[kind]
     module = import_module(module_name)
     model_type: type[VideoModel] = getattr(module, model_name)
-    config: object = config_from_dict(getattr(module, config_name), file.config, source=str(path))
+    name = bundled_name(path)
+    values = file.config if name is None else {**file.config, "name": name}
+    config: object = config_from_dict(getattr(module, config_name), values, source=str(path))
     try:
         return model_type.with_weights(config, file.state)
     except (RuntimeError, ValidationError) as error:

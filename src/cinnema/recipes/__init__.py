@@ -2,17 +2,17 @@
 
 from collections.abc import Callable
 
-from cinnema.recipes.landscape import landscape
+from cinnema.recipes.drift import drift
 from cinnema.recipes.person import person
 from cinnema.recipes.robot import robot
 from cinnema.training.keypoint import KeypointRecipe
 from cinnema.training.warping import WarpingRecipe
 
 RECIPES: dict[str, Callable[[], WarpingRecipe | KeypointRecipe]] = {
-    "landscape": landscape,
+    "drift": drift,
     "robot": robot,
     "person": person,
 }
 """The recipes by the name of their weights."""
 
-__all__ = ["RECIPES", "landscape", "person", "robot"]
+__all__ = ["RECIPES", "drift", "person", "robot"]

@@ -528,6 +528,6 @@ def require_warping(task: Task) -> WarpingModel:
     if not isinstance(task.model, WarpingModel):
         raise UserError(
             f"the model {task.model.name} does not warp x0 by a flow, which this metric needs: "
-            "name weights such as landscape"
+            "name weights such as drift"
         )
     return task.model

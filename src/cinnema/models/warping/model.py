@@ -60,7 +60,7 @@ class WarpingModel(TwoStageModel):
     This class holds the networks; `Pipeline` animates photographs with it.
 
     Example:
-        >>> model = load_model("landscape").model
+        >>> model = load_model("drift").model
         >>> c = model.condition(x0)
         >>> z, log_det = model.to_latent(nu, c)
 

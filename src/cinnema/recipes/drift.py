@@ -1,4 +1,4 @@
-"""The recipe of the shipped `landscape` weights."""
+"""The recipe of the weights `drift`."""
 
 from cinnema.models.flow.conditioning import ConditionerConfig
 from cinnema.models.flow.flow import FlowConfig
@@ -8,7 +8,7 @@ from cinnema.training.stage2 import Stage2Training
 from cinnema.training.warping import CropData, WarpingRecipe, WarpingTraining
 
 
-def landscape() -> WarpingRecipe:
+def drift() -> WarpingRecipe:
     """Return the recipe: mainly skies, with water and fire; 128 px, 16 frames; drift control."""
     # There are only a dozen scenes: a narrow condition, dropout and weight decay keep the flow from
     # memorising them.
@@ -16,7 +16,7 @@ def landscape() -> WarpingRecipe:
         width=16, condition_dim=8, dropout=0.5, control_dim=DRIFT_DIM, control_scale=0.15
     )
     return WarpingRecipe(
-        name="landscape",
+        name="drift",
         data=CropData(
             textures={"clouds": 6.0, "water": 1.5, "fire": 1.0, "other": 0.7, "vegetation": 0.8},
             excluded=("nasa4_forest",),
