@@ -22,6 +22,9 @@ KIND_SIZE = 256
 # Standard deviations of the backbone's five feature maps on photographs.
 _FEATURE_DEVIATIONS = (8.5, 9.0, 6.3, 4.0, 1.5)
 
+# Exponent of the kinds' probabilities before they divide what moves.
+_SHARPNESS = 3.0
+
 
 class SceneFeatures(NamedTuple):
     """What the networks know about a photograph.
@@ -36,8 +39,15 @@ class SceneFeatures(NamedTuple):
 
     @property
     def probabilities(self) -> Float[Tensor, "b 6 i j"]:
-        """Probabilities of the classes, still first."""
-        return torch.softmax(self.logits, dim=1)
+        """Probabilities of the classes, still first.
+
+        What moves is divided among the kinds nearly by the most probable one: where the network
+        is sure that something moves, and not what, it does move.
+        """
+        p = torch.softmax(self.logits, dim=1)
+        kinds = p[:, 1:].pow(_SHARPNESS)
+        kinds = kinds / kinds.sum(dim=1, keepdim=True).clamp_min(1e-12)
+        return torch.cat([p[:, :1], (1 - p[:, :1]) * kinds], dim=1)
 
 
 class KindNetwork(nn.Module):
