@@ -1,13 +1,12 @@
 """The flow of one kind's motion: a linear-Gaussian layer for each kind, then a small cINN."""
 
-
 from typing import Annotated
 
 import torch
 from jaxtyping import Float
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
-from torch import Tensor, nn
+from torch import Tensor
 
 from cinnema.models.flow.flow import ConditionalFlow, FlowConfig, NormalizingFlow
 from cinnema.models.flow.transforms import Transform
@@ -102,9 +101,7 @@ class KindFlow(NormalizingFlow):
     def __init__(
         self, config: KindFlowConfig, *, z_dim: int, condition_dim: int, num_kinds: int
     ) -> None:
-        flow = ConditionalFlow(
-            replace_sizes(config, z_dim=z_dim, condition_dim=condition_dim)
-        )
+        flow = ConditionalFlow(replace_sizes(config, z_dim=z_dim, condition_dim=condition_dim))
         first_kind = condition_dim - num_kinds - 3
         linear = LinearGaussian(
             z_dim=z_dim, condition_dim=condition_dim, num_kinds=num_kinds, first_kind=first_kind

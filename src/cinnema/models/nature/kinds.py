@@ -86,7 +86,10 @@ class KindNetwork(nn.Module):
         context = self.global_context(maps[-1].mean((2, 3)))[:, :, None, None]
         h = self.joins[-1](self.laterals[-1](maps[-1]) + context)
         for lateral, join, finer in zip(
-            reversed(self.laterals[:-1]), reversed(self.joins[:-1]), reversed(maps[:-1]), strict=True
+            reversed(self.laterals[:-1]),
+            reversed(self.joins[:-1]),
+            reversed(maps[:-1]),
+            strict=True,
         ):
             h = functional.interpolate(h, finer.shape[-2:], mode="bilinear", align_corners=False)
             h = join(h + lateral(finer))

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from cinnema.core.errors import UserError
@@ -219,7 +219,9 @@ class NatureModel(VideoModel):
                     f"eta: the control has {_DRIFT_DIM} numbers for each of {num} pictures, got "
                     f"{tuple(eta.shape)}: give as many"
                 )
-            given = torch.cat([eta.to(share) / self.config.typical_drift, share.new_ones(num, 1)], 1)
+            given = torch.cat(
+                [eta.to(share) / self.config.typical_drift, share.new_ones(num, 1)], 1
+            )
             for name in STEERED:
                 control[:, KINDS.index(name)] = given
         return torch.cat([look @ self.look_projection, geometry, kind, control], dim=-1)
@@ -300,7 +302,9 @@ class NatureModel(VideoModel):
         for kind, dynamics in enumerate(self.config.dynamics):
             motion = measure_motion(flow, share[:, kind])
             raw.append(
-                torch.cat([motion.coefficients.flatten(1), log_strength(motion.strength)[:, None]], 1)
+                torch.cat(
+                    [motion.coefficients.flatten(1), log_strength(motion.strength)[:, None]], 1
+                )
             )
             seen = measure_churn(turbulent, motion.strength, dynamics)
             here = functional.adaptive_avg_pool2d(share[:, kind : kind + 1], seen.shape[-2:])
@@ -385,9 +389,7 @@ class NatureModel(VideoModel):
         ]
         return torch.stack(frames, 1).clamp(-1, 1)
 
-    def drift(
-        self, z: Float[Tensor, "b z"], features: SceneFeatures
-    ) -> Float[Tensor, "b 2"]:
+    def drift(self, z: Float[Tensor, "b z"], features: SceneFeatures) -> Float[Tensor, "b 2"]:
         """Return the mean drift of the sky, or of the water where there is no sky, over one clip.
 
         Args:
