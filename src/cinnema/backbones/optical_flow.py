@@ -7,6 +7,7 @@ channel 0 is x (to the right), channel 1 is y (down).
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -75,8 +76,7 @@ def forward_flow(
         UserError: As in `backward_flow`.
     """
     grey = _working_frames(frames, size)
-    pairs = zip(grey[:-1], grey[1:], strict=True)
-    return np.concatenate([_flow_chain(moving=[a], fixed=[b]) for a, b in pairs])
+    return np.concatenate([_flow_chain(moving=[a], fixed=[b]) for a, b in pairwise(grey)])
 
 
 def flow_confidence(

@@ -17,6 +17,7 @@ from cinnema.models.nature.flow import KindFlow, KindFlowConfig
 from cinnema.models.nature.kinds import KIND_SIZE, KINDS, KindNetwork, SceneFeatures
 from cinnema.models.nature.motion import (
     CHURN_DIM,
+    CHURN_GRID,
     CHURN_SHAPE,
     GRID,
     NUM_FUNCTIONS,
@@ -201,7 +202,7 @@ class NatureModel(VideoModel):
         """
         share = shares(features.probabilities)[:, 1:]
         num = len(share)
-        pooled = functional.adaptive_avg_pool2d(share, features.deep.shape[-2:]) + 1e-4
+        pooled = functional.adaptive_avg_pool2d(share, tuple(features.deep.shape[-2:])) + 1e-4
         weight = pooled / pooled.sum((2, 3), keepdim=True)
         look = torch.einsum("bkij,bfij->bkf", weight, features.deep) - self.look_mean
         area = share.mean((2, 3))
@@ -307,7 +308,7 @@ class NatureModel(VideoModel):
                 )
             )
             seen = measure_churn(turbulent, motion.strength, dynamics)
-            here = functional.adaptive_avg_pool2d(share[:, kind : kind + 1], seen.shape[-2:])
+            here = functional.adaptive_avg_pool2d(share[:, kind : kind + 1], CHURN_GRID)
             numbers = numbers + here * seen
         rows = self.normalised(torch.stack(raw, 1)) * (share.mean((2, 3)) > _ABSENT)[..., None]
         return torch.cat([rows.flatten(1), numbers.flatten(1)], 1)
