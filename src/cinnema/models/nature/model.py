@@ -202,7 +202,8 @@ class NatureModel(VideoModel):
         """
         share = shares(features.probabilities)[:, 1:]
         num = len(share)
-        pooled = functional.adaptive_avg_pool2d(share, tuple(features.deep.shape[-2:])) + 1e-4
+        rows, columns = features.deep.shape[-2:]
+        pooled = functional.adaptive_avg_pool2d(share, (rows, columns)) + 1e-4
         weight = pooled / pooled.sum((2, 3), keepdim=True)
         look = torch.einsum("bkij,bfij->bkf", weight, features.deep) - self.look_mean
         area = share.mean((2, 3))
