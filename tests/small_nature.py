@@ -43,8 +43,12 @@ class ByColour(nn.Module):
         return SceneFeatures(-30 * away, deep)
 
 
-def nature_model() -> NatureModel:
-    """Velocities of some 2 % of the picture a step, the same whatever the photograph."""
+def nature_model(*, by_colour: bool = True) -> NatureModel:
+    """Velocities of some 2 % of the picture a step, the same whatever the photograph.
+
+    Args:
+        by_colour: Whether kinds are told by their colours, not by a network with random weights.
+    """
     torch.manual_seed(0)
     config = NatureModelConfig(
         name="small-nature",
@@ -54,7 +58,8 @@ def nature_model() -> NatureModel:
         flow=KindFlowConfig(num_blocks=1, hidden_dim=8),
     )
     model = NatureModel(config)
-    model.kinds = ByColour()
+    if by_colour:
+        model.kinds = ByColour()
     model.z_deviation.fill_(0.004)
     model.z_mean[:, 0] = 0.015  # to the right
     model.z_mean[:, -1] = 0.0

@@ -15,12 +15,14 @@ from cinnema.models.files import load_model, load_warping_model, save_model
 from cinnema.models.warping.model import WarpingModel
 from paper_model import tiny_paper_model
 from small_models import tiny_model
+from small_nature import nature_model
 
 MODELS: dict[str, Callable[[], VideoModel]] = {
     "warping": tiny_model,
     "warping with a drift": lambda: tiny_model(control_dim=2),
     "keypoint": lambda: tiny_body(steered=False),
     "keypoint with an end point": tiny_body,
+    "nature": lambda: nature_model(by_colour=False),
     "the paper's": tiny_paper_model,
     "the paper's with an end point": lambda: tiny_paper_model(control=True),
 }
