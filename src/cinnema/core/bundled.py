@@ -6,8 +6,6 @@ from pathlib import Path
 from cinnema.core.errors import UserError, suggestion
 
 _BUNDLED = Path(__file__).parents[1] / "weights"
-# Weights that stand in for others until these have a file.
-_STAND_INS = {"landscape": "drift"}
 _SUFFIX = ".safetensors"
 _HUB_FILE = "model.safetensors"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -15,7 +13,7 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 def bundled_names() -> list[str]:
     """Return the names of the weights that are part of the package."""
-    return sorted({*_STAND_INS, *(path.stem for path in _BUNDLED.glob(f"*{_SUFFIX}"))})
+    return sorted(path.stem for path in _BUNDLED.glob(f"*{_SUFFIX}"))
 
 
 def bundled_name(path: Path) -> str | None:
@@ -44,8 +42,7 @@ def find_weights(name_or_path: str | Path) -> Path:
     if path.is_file():
         return path
     if name in bundled_names():
-        own = _BUNDLED / f"{name}{_SUFFIX}"
-        return own if own.is_file() else own.with_stem(_STAND_INS[name])
+        return _BUNDLED / f"{name}{_SUFFIX}"
     if isinstance(name_or_path, str) and path.suffix != _SUFFIX and not path.exists():
         if _HUB_ID.fullmatch(name):
             return _from_hub(name)
