@@ -15,16 +15,15 @@ from jaxtyping import Float, Float32, Int, UInt8
 from torch import Tensor
 
 from cinnema.core.errors import UserError
+from cinnema.evaluation.priors import GAUSSIAN, LINEAR, fit_priors
 from cinnema.evaluation.protocol import ClipSet, PackedClips, RealClip, Start
 from cinnema.evaluation.results import FROZEN, MODEL, RECONSTRUCTION, RowKind
 from cinnema.evaluation.statistics.bootstrap import hash_of
 from cinnema.media.pictures import to_pixels, to_tensor
 from cinnema.models.base import VideoModel
-from cinnema.models.flow.priors import GaussianPrior, LatentPrior, LinearGaussianPrior
+from cinnema.models.flow.priors import LatentPrior
 
 Video = UInt8[np.ndarray, "t h w 3"]
-
-GAUSSIAN, LINEAR = "Gaussian prior", "linear-Gaussian prior"
 
 _ABOUT_PRIORS = {
     GAUSSIAN: "z from a Gaussian fitted to training clips that ignores x0",
@@ -384,11 +383,7 @@ def fit_training(model: VideoModel, clips: PackedClips, *, seed: int) -> Trainin
             "simple priors are fitted on 2 source videos at least, the split train has 1: give "
             "more training clips (--training)"
         )
-    priors: dict[str, LatentPrior] = {
-        GAUSSIAN: GaussianPrior.fit(z, c),
-        LINEAR: LinearGaussianPrior.fit(z, c, groups=groups),
-    }
-    return Training(clips=training, priors=priors)
+    return Training(clips=training, priors=fit_priors(model, z, c, groups))
 
 
 @torch.inference_mode()

@@ -25,6 +25,8 @@ _NUM_FOLDS = 4
 def negative_log_likelihood(
     log_prob: Callable[[Float[Tensor, "n z"]], Float[Tensor, " n"]],
     draws: Sequence[Float[Tensor, "n z"]],
+    *,
+    dim: int | Int[Tensor, " n"] | None = None,
 ) -> Float[Tensor, "d n"]:
     """Return -log p(z) / dim(z) in nats per dimension, a row for each draw of the latents.
 
@@ -33,8 +35,9 @@ def negative_log_likelihood(
     Args:
         log_prob: Log-density of latents, in nats.
         draws: Samples of q(z | X) of the same clips, at least one.
+        dim: Number of entries of z that the density is of, maybe for each clip; by default all.
     """
-    return torch.stack([-log_prob(z) for z in draws]) / draws[0].shape[1]
+    return torch.stack([-log_prob(z) for z in draws]) / (draws[0].shape[1] if dim is None else dim)
 
 
 def with_noise(

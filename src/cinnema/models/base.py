@@ -4,12 +4,13 @@ Tasks and metrics that need no more than `VideoModel` work with any model: the w
 keypoint model that cinnema trains, and the networks of 2021, which are imported.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Float64
 from torch import Tensor, nn
 
 from cinnema.core.errors import UserError
@@ -86,6 +87,14 @@ class VideoModel(nn.Module, ABC):
     @abstractmethod
     def z_dim(self) -> int:
         """Length of z and nu."""
+
+    @property
+    def flow_dim(self) -> int:
+        """Number of entries at the start of z that the flow maps.
+
+        The others are standard normal whatever x0 is, and the same in nu.
+        """
+        return self.z_dim
 
     @property
     def fps(self) -> float | None:
@@ -201,6 +210,31 @@ class VideoModel(nn.Module, ABC):
     ) -> tuple[Float[Tensor, "b z"], Float[Tensor, " b"]]:
         """Map latents to residuals: nu, and log abs det d nu / d z in nats."""
 
+    def blocks(self, c: Float[Tensor, "b c"]) -> Bool[Tensor, "b k"]:
+        """Return which of the k blocks of z describe something that x0 shows.
+
+        The first `flow_dim` entries of z are k equal blocks, as are the columns of c, and the flow
+        maps each block given its own columns alone. A block of what x0 does not show has no effect
+        on the video, so it enters neither a likelihood nor the fit of a prior. By default all of z
+        is one block.
+
+        Args:
+            c: What `condition` returned.
+        """
+        return torch.ones(len(c), 1, dtype=torch.bool, device=c.device)
+
+    def log_prob(self, z: Float[Tensor, "b z"], c: Float[Tensor, "b c"]) -> Float64[Tensor, " b"]:
+        """Return the log-density of the blocks of z that x0 shows, in nats, on the CPU.
+
+        log N(nu; 0, I) + log abs det d nu / d z. Models with several blocks override it.
+
+        Args:
+            z: Latents.
+            c: What `condition` returned.
+        """
+        nu, log_det = self.to_residual(z, c)
+        return standard_log_prob(nu) + log_det.double().cpu()
+
     @abstractmethod
     def decode(
         self, x0: Float[Tensor, "b 3 h w"], z: Float[Tensor, "b z"]
@@ -300,6 +334,12 @@ class TwoStageModel(VideoModel):
         noise = torch.randn(mean.shape, generator=generator).to(mean)
         out: Tensor = mean + self.config.stage1.noise * noise
         return out
+
+
+def standard_log_prob(nu: Float[Tensor, "b z"]) -> Float64[Tensor, " b"]:
+    """Return the log-density of rows under N(0, I), in nats, on the CPU."""
+    nu = nu.double().cpu()
+    return -0.5 * (nu.square() + math.log(2 * math.pi)).sum(dim=1)
 
 
 def require_matching_parts(

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cinnema.core.errors import UserError
-from cinnema.evaluation.baselines import GAUSSIAN, LINEAR, draws, encoded, first_frames
+from cinnema.evaluation.baselines import draws, encoded, first_frames
 from cinnema.evaluation.known_truth.decoding import Controls, conditioned, decode_latent
 from cinnema.evaluation.known_truth.end_point import require_end_points, require_reader
 from cinnema.evaluation.metrics.base import Metric, RealBatch, Task
+from cinnema.evaluation.priors import GAUSSIAN, LINEAR, fit_priors
 from cinnema.evaluation.protocol import ClipSet, RealClip, Start
 from cinnema.evaluation.results import FROZEN, MODEL, REAL, Cells, Column, Row
 from cinnema.evaluation.statistics.bootstrap import (
@@ -25,7 +26,7 @@ from cinnema.evaluation.statistics.bootstrap import (
     resampled,
 )
 from cinnema.models.base import VideoModel
-from cinnema.models.flow.priors import GaussianPrior, LatentPrior, LinearGaussianPrior
+from cinnema.models.flow.priors import LatentPrior
 
 _LEAST_FUTURES = 4
 _PRIOR_CLIPS = 256
@@ -65,7 +66,7 @@ class Futures(Metric):
         self._starts = group_futures(task.clips)
         self._k = min(map(len, self._starts.values())) // 2
         self.chosen = frozenset(self._starts)
-        self._priors = _fit_priors(task)
+        self._priors = _training_priors(task)
         self._reader = require_reader(task)
         self._names = (REAL, MODEL, FROZEN, *self._priors)
         length = 6 * self._k * (1 + len(self._names))
@@ -212,7 +213,7 @@ def group_futures(clips: ClipSet) -> dict[str, list[Start]]:
 
 
 @torch.inference_mode()
-def _fit_priors(task: Task) -> dict[str, LatentPrior]:
+def _training_priors(task: Task) -> dict[str, LatentPrior]:
     """Fit the priors on z that a flow has to beat, where there are training clips.
 
     Latents are drawn from q(z | X), as the flow was trained on; the condition is x0.
@@ -235,10 +236,7 @@ def _fit_priors(task: Task) -> dict[str, LatentPrior]:
     names = sorted({start.source for start in starts})
     groups = torch.tensor([names.index(start.source) for start in starts])
     latents, conditions = torch.cat(z), torch.cat(c)
-    return {
-        GAUSSIAN: GaussianPrior.fit(latents, conditions),
-        LINEAR: LinearGaussianPrior.fit(latents, conditions, groups=groups),
-    }
+    return fit_priors(model, latents, conditions, groups)
 
 
 def _latents(

@@ -95,7 +95,7 @@ class Swap(TaskMetric):
                 f"swaps and probes need {_NUM_FOLDS} source videos, got {num_sources}: give more"
             )
         self._partners = all_partners(starts)
-        self._dim = task.model.z_dim
+        self._dim = task.model.flow_dim
         tracks = [task.clips.track(start) for start in starts]
         has_hand = all(track is not None and track.shape[1] == 3 for track in tracks)
         self._targets = {"x0's colours": 3, "x0's layout": _LAYOUT**2}
@@ -128,8 +128,10 @@ class Swap(TaskMetric):
             (nu, _residual_again(model, x0, z, etas)),
             (nu, model.to_residual(encoded(model, others), conditioned(model, other, theirs))[0]),
         ]
-        self._keep_codes(clips, nu, z)
-        return list(np.concatenate([_compared(a, b) for a, b in pairs], axis=1).tolist())
+        end = self._dim  # the flow leaves the rest of z as it is
+        self._keep_codes(clips, nu[:, :end], z[:, :end])
+        compared = [_compared(a[:, :end], b[:, :end]) for a, b in pairs]
+        return list(np.concatenate(compared, axis=1).tolist())
 
     def _keep_codes(self, clips: Sequence[RealClip], nu: Tensor, z: Tensor) -> None:
         parts = [nu.double().cpu(), z.double().cpu(), *_targets_of(clips, self._targets)]

@@ -20,6 +20,7 @@ from cinnema.evaluation.baselines import (
 )
 from cinnema.evaluation.likelihood import negative_log_likelihood
 from cinnema.evaluation.metrics.base import Metric, RealBatch, Task
+from cinnema.evaluation.priors import BlockPrior, described
 from cinnema.evaluation.results import MODEL, Cell, Cells, Column, Curve, Missing
 from cinnema.evaluation.statistics.bootstrap import ClusteredSums, Estimate, hash_of
 from cinnema.evaluation.statistics.feature_sets import FeatureSample
@@ -48,8 +49,8 @@ class Latents(Metric):
             name=BITS,
             better="lower",
             group="latents",
-            about="held-out -log2 p(z | x0, eta) over the length of z; a density, so it may be "
-            "negative",
+            about="held-out -log2 p(z | x0, eta) over the length of z, or of the part of it that "
+            "the flow maps and x0 shows; a density, so it may be negative",
         ),
         Column(
             name=INVERSION,
@@ -86,7 +87,7 @@ class Latents(Metric):
         self._model, self._seed = task.model, task.seed
         priors = {} if task.training is None else task.training.priors
         self._densities: dict[str, Callable[..., Tensor]] = {
-            StandardLatent.name: _normal_log_prob,
+            StandardLatent.name: BlockPrior(self._model).log_prob,
             **{row: prior.log_prob for row, prior in priors.items()},
         }
 
@@ -97,11 +98,12 @@ class Latents(Metric):
         x0 = first_frames(model, real.clips)
         c = condition(model, real.clips, x0)
         z = encoded(model, real.clips, seed=self._seed)
-        nu, log_det = model.to_residual(z, c)
-        self._add_bits(MODEL, real, z, lambda _: _normal_log_prob(nu) + log_det.double().cpu())
+        nu, _ = model.to_residual(z, c)
+        known = described(model, c).cpu()
+        self._add_bits(MODEL, real, z, partial(model.log_prob, c=c), known)
         exact = c.double().cpu()
         for row, log_prob in self._densities.items():
-            self._add_bits(row, real, z.double().cpu(), partial(log_prob, c=exact))
+            self._add_bits(row, real, z.double().cpu(), partial(log_prob, c=exact), known)
         drawn = draws(model, real.clips, seed=self._seed, purpose="inversion").to(nu)
         errors = torch.stack(
             [
@@ -111,18 +113,25 @@ class Latents(Metric):
         ).amax(dim=0)
         largest = self.sums.setdefault((MODEL, INVERSION), Largest())
         sample = self.sums.setdefault((MODEL, "nu"), FeatureSample(_KEPT))
-        colour = x0.mean(dim=(2, 3))
-        sample.add(_named(real), torch.cat([nu, z, colour.to(nu)], dim=1))
+        colour, end = x0.mean(dim=(2, 3)), model.flow_dim
+        own = nu[:, :end].cpu().masked_fill(~known, math.nan)
+        sample.add(_named(real), torch.cat([own, z[:, :end].to(own), colour.to(own)], dim=1))
         for source, error in zip(real.sources, errors.tolist(), strict=True):
             largest.add(source, error)
 
     def _add_bits(
-        self, row: str, real: RealBatch, z: Tensor, log_prob: Callable[[Tensor], Tensor]
+        self,
+        row: str,
+        real: RealBatch,
+        z: Tensor,
+        log_prob: Callable[[Tensor], Tensor],
+        known: Tensor,
     ) -> None:
         sums = self.sums.setdefault((row, BITS), ClusteredSums(2))
-        bits = negative_log_likelihood(log_prob, [z])[0].double() / math.log(2)
-        for source, value in zip(real.sources, bits.tolist(), strict=True):
-            sums.add(source, [value, 1.0])
+        nats = negative_log_likelihood(log_prob, [z], dim=known.sum(1))[0].double()
+        for source, value in zip(real.sources, (nats / math.log(2)).tolist(), strict=True):
+            if math.isfinite(value):  # else x0 shows nothing that moves
+                sums.add(source, [value, 1.0])
 
     def cells(self, row: str) -> Cells:
         """Return the bits of all rows, and the other columns of the model."""
@@ -134,14 +143,17 @@ class Latents(Metric):
         nu, z, colour, groups = self._rows()
         return cells | {
             INVERSION: self.sums[row, INVERSION].estimate(),
-            KS: Estimate(distance_to_normal(nu), None, None, **counts),
-            COLOUR_OF_NU: probe(nu, colour, groups),
+            KS: Estimate(distance_to_normal(nu[nu.isfinite()]), None, None, **counts),
+            COLOUR_OF_NU: probe(_completed(nu), colour, groups),
             COLOUR_OF_Z: probe(z, colour, groups),
         }
 
     def _rows(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return what was kept: nu, z, the colour of x0, and the number of the source."""
-        sample, dim = self.sums[MODEL, "nu"], self._model.z_dim
+        """Return what was kept: nu, z, the colour of x0, and the number of the source.
+
+        nu is NaN where it describes nothing that x0 shows.
+        """
+        sample, dim = self.sums[MODEL, "nu"], self._model.flow_dim
         nu, z, colour = sample.features.double().split([dim, dim, 3], dim=1)
         sources = [key.rpartition("\n")[0] for key in sample.keys]
         numbers = {name: number for number, name in enumerate(sorted(set(sources), key=hash_of))}
@@ -152,7 +164,8 @@ class Latents(Metric):
         del rows
         if (MODEL, "nu") not in self.sums:
             return
-        nu = self._rows()[0].flatten()
+        nu = self._rows()[0]
+        nu = nu[nu.isfinite()]
         p = torch.from_numpy(_PROBABILITIES)
         normal = math.sqrt(2) * torch.erfinv(2 * p - 1)
         observed = np.quantile(nu.numpy(), _PROBABILITIES)
@@ -195,17 +208,17 @@ class Largest:
         return Estimate(self.value, None, None, self.num_clips, len(self._sources))
 
 
-def _normal_log_prob(z: Tensor, c: Tensor | None = None) -> Tensor:
-    del c  # unused; the signature is that of a prior's log_prob
-    z = z.double().cpu()
-    return -0.5 * (z.square() + math.log(2 * math.pi)).sum(dim=1)
+def _completed(nu: Float[Tensor, "n z"]) -> Float[Tensor, "n z"]:
+    """Replace what describes nothing by noise: it is the flow's answer to a constant."""
+    noise = torch.randn(nu.shape, generator=torch.Generator().manual_seed(0)).to(nu)
+    return torch.where(nu.isfinite(), nu, noise)
 
 
 def _named(real: RealBatch) -> list[str]:
     return [f"{s}\n{k}" for s, k in zip(real.sources, real.keys, strict=True)]
 
 
-def distance_to_normal(nu: Float[Tensor, "n z"]) -> float:
+def distance_to_normal(nu: Float[Tensor, "*n"]) -> float:
     """Return the Kolmogorov-Smirnov distance of all entries to N(0, 1), in [0, 1]."""
     x = nu.flatten().sort().values
     normal = 0.5 * (1 + torch.erf(x / math.sqrt(2)))

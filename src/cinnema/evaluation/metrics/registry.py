@@ -37,6 +37,7 @@ from cinnema.evaluation.metrics.kernel import KernelDistance, kernel_columns
 from cinnema.evaluation.metrics.latents import Latents
 from cinnema.evaluation.metrics.long_videos import LongVideos
 from cinnema.evaluation.metrics.motion import Motion
+from cinnema.evaluation.metrics.nature import MotionByKind, StillAndMoving
 from cinnema.evaluation.metrics.quality import PerceptualQuality, PixelQuality, perceptual_columns
 from cinnema.evaluation.metrics.transfer import MotionKept
 
@@ -67,7 +68,8 @@ def make_metrics(task: Task, names: Sequence[MetricName]) -> list[Metric]:
         names: Names of the metrics.
 
     Raises:
-        UserError: A task metric or a metric of warping models does not suit the model or the data.
+        UserError: A task metric, or one of some kinds of models, does not suit the model or the
+            data.
     """
     return [metric for name in METRICS if name in names for metric in METRICS[name].make(task)]
 
@@ -320,4 +322,6 @@ METRICS: dict[MetricName, Entry] = {
     "samples": Entry(_samples),
     "likelihood": Entry(_likelihood),
     "sample-motion": Entry(_sample_motion),
+    "kind-motion": Entry(lambda task: [MotionByKind(task)]),
+    "still-moving": Entry(lambda _: [StillAndMoving()]),
 }

@@ -13,7 +13,6 @@ import torch
 
 from cinnema.backbones.lpips import LPIPS
 from cinnema.core.errors import UserError
-from cinnema.evaluation.baselines import GAUSSIAN, LINEAR
 from cinnema.evaluation.likelihood import (
     FittedPriors,
     encode_clips,
@@ -22,6 +21,7 @@ from cinnema.evaluation.likelihood import (
     likelihood_scores,
 )
 from cinnema.evaluation.metrics.base import Entry, RealBatch, TableMetric, Task
+from cinnema.evaluation.priors import GAUSSIAN, LINEAR
 from cinnema.evaluation.protocol import ClipSet, RealClip, Start
 from cinnema.evaluation.results import FROZEN, MODEL, RECONSTRUCTION, Cells, Column, Row
 from cinnema.evaluation.statistics.bootstrap import Estimate, ratio

@@ -4,14 +4,14 @@ from dataclasses import replace
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Float64
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional
 
 from cinnema.core.errors import UserError
-from cinnema.models.base import VideoModel
+from cinnema.models.base import VideoModel, standard_log_prob
 from cinnema.models.control import DRIFT, ControlSpec, correct_control
 from cinnema.models.nature.flow import KindFlow, KindFlowConfig
 from cinnema.models.nature.kinds import KIND_SIZE, KINDS, KindNetwork, SceneFeatures
@@ -159,6 +159,11 @@ class NatureModel(VideoModel):
         return Z_DIM
 
     @property
+    def flow_dim(self) -> int:
+        """Length of the part of z that the flow maps: all but the churn's numbers."""
+        return MOTION_DIM
+
+    @property
     def fps(self) -> float:
         """Frames a second of the clips."""
         return self.config.fps
@@ -265,6 +270,18 @@ class NatureModel(VideoModel):
         mapped, log_det = mapping(rows, c.view(-1, self.config.condition_dim))
         moved = mapped.view(len(x), MOTION_DIM)
         return torch.cat([moved, x[:, MOTION_DIM:]], 1), log_det.view(len(x), -1).sum(1)
+
+    def blocks(self, c: Float[Tensor, "b c"]) -> Bool[Tensor, "b k"]:
+        """Return which of `KINDS` the photographs show: each is a block of z."""
+        area = c.view(len(c), len(KINDS), -1)[..., self.config.narrow]
+        return area > _ABSENT
+
+    def log_prob(self, z: Float[Tensor, "b z"], c: Float[Tensor, "b c"]) -> Float64[Tensor, " b"]:
+        """Return the log-density of the motion of the kinds that x0 shows, in nats."""
+        rows = z[:, :MOTION_DIM].reshape(-1, KIND_DIM)
+        nu, log_det = self.flow.to_residual(rows, c.view(-1, self.config.condition_dim))
+        each = standard_log_prob(nu) + log_det.double().cpu()
+        return (each.view(len(z), -1) * self.blocks(c).cpu()).sum(1)
 
     def encode(
         self, video: Float[Tensor, "b t1 3 h w"], *, generator: torch.Generator | None = None
