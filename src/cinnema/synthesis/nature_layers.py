@@ -53,8 +53,8 @@ _CERTAIN = 0.25
 _NOISE = 0.03
 """Standard deviation by which colours in [0, 1] of one kind differ anyway."""
 
-_FAMILIAR = (2.0, 3.5)
-"""Distances from the mean colour, in standard deviations, that are surely and surely not alike."""
+_FAMILIAR = (1.5, 2.5)
+"""Distances from the mean colour, in typical ones, that surely are and are not of a kind."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +94,8 @@ def solve_alphas(
             continue
         soft = KINDS[kind] == "falling"  # in front of everything, so it has no edges
         alphas[kind] = _enlarged_share(belief, pixels) if soft else _solve_alpha(belief, pixels)
+        if KINDS[kind] == "sky":
+            alphas[kind] = _without_spires(alphas[kind], belief, pixels)
     if len(alphas) > 1:
         for rows in strips(*pixels.shape[:2]):
             total = np.maximum(sum(alpha[rows] for alpha in alphas.values()), 1)
@@ -159,7 +161,7 @@ def _solve_alpha(belief: np.ndarray, pixels: np.ndarray) -> np.ndarray:
     weight = _UNSURE + (1 - _UNSURE) * sure
     label = np.where(sure > 0.5, (moving > still).astype(np.float32), told)
     guide = np.dstack([small, _BELIEF * told])
-    slopes, offset = _fit(guide, label, weight, window=_window(size, belief.shape))
+    slopes, offset = _fit(guide, label, weight, window=_window(size, belief.shape, _WINDOW))
     fields = np.concatenate([np.moveaxis(slopes, -1, 0), offset[None], told[None]])
     lines = Enlarged(torch.from_numpy(fields), (height, width), mode="bilinear")
     clamps = Enlarged(
@@ -177,11 +179,10 @@ def _solve_alpha(belief: np.ndarray, pixels: np.ndarray) -> np.ndarray:
     return alpha
 
 
-def _window(size: tuple[int, int], cells: tuple[int, ...]) -> tuple[int, int]:
-    """Return width and height of a window of `_WINDOW` cells around a point, in pixels."""
+def _window(size: tuple[int, int], cells: tuple[int, ...], reach: int) -> tuple[int, int]:
+    """Return width and height of a window of `reach` cells around a point, in pixels."""
     height, width = (
-        2 * max(1, round(_WINDOW * side / count)) + 1
-        for side, count in zip(size, cells, strict=True)
+        2 * max(1, round(reach * side / count)) + 1 for side, count in zip(size, cells, strict=True)
     )
     return width, height
 
@@ -212,40 +213,106 @@ def _fit(
     return mean(slopes), mean(offset)
 
 
+class _Palette:
+    """The colours of a kind around each point, as a mean and a covariance.
+
+    Args:
+        pixels: The photograph.
+        inside: 1 in the cells that surely are of the kind, in any of them.
+        reach: Radius of the windows, in cells.
+    """
+
+    def __init__(self, pixels: np.ndarray, inside: np.ndarray, *, reach: int) -> None:
+        size = small_size(pixels, _COARSE)
+        small = cv2.resize(pixels, size[::-1], interpolation=cv2.INTER_AREA) / np.float32(255)
+        known = cv2.resize(inside, size[::-1], interpolation=cv2.INTER_LINEAR)[..., None]
+        window = _window(size, inside.shape, reach)
+
+        def mean(x: np.ndarray) -> np.ndarray:
+            out = np.asarray(cv2.blur(x * known, window, borderType=cv2.BORDER_REFLECT))
+            out = out.reshape(*size, -1)
+            # Where a window holds nothing that is sure, the colours of the whole picture count.
+            whole = (x * known).sum((0, 1)) / known.sum()
+            return np.asarray((out + 1e-4 * whole) / share, np.float32)
+
+        share = cv2.blur(known, window, borderType=cv2.BORDER_REFLECT)[..., None] + 1e-4
+        centre = mean(small)
+        i, j = np.triu_indices(3)
+        covariance = np.empty((*size, 3, 3), np.float32)
+        covariance[..., i, j] = (
+            mean(small[..., i] * small[..., j]) - centre[..., i] * centre[..., j]
+        )
+        covariance[..., j, i] = covariance[..., i, j]
+        precision = np.linalg.inv(covariance + _NOISE**2 * np.eye(3, dtype=np.float32))
+        fields = np.concatenate([centre, precision[..., i, j]], axis=-1)
+        self._small = _distance(small, np.moveaxis(fields, -1, 0))
+        stacked = torch.from_numpy(np.moveaxis(fields, -1, 0).copy())
+        self._fields = Enlarged(stacked, pixels.shape[:2], mode="bilinear")
+        self._pixels = pixels
+
+    @property
+    def small(self) -> Float32[np.ndarray, "i j"]:
+        """Distances of the colours of the small copy, in standard deviations."""
+        return self._small
+
+    def familiar(self, rows: slice) -> Float32[np.ndarray, "r w"]:
+        """Return 1 where colours are like those of the kind, and 0 where they are not."""
+        colours = self._pixels[rows] / np.float32(255)
+        distance = _distance(colours, self._fields.rows(rows))
+        low, high = _FAMILIAR
+        return np.asarray(np.clip((high - distance) / (high - low), 0, 1))
+
+
+def _distance(colours: np.ndarray, fields: np.ndarray) -> np.ndarray:
+    """Return the Mahalanobis distance of colours, divided by its typical value."""
+    x, y, z = np.moveaxis(colours, -1, 0) - fields[:3]
+    xx, xy, xz, yy, yz, zz = fields[3:]
+    square = x * x * xx + y * y * yy + z * z * zz + 2 * (x * y * xy + x * z * xz + y * z * yz)
+    return np.asarray(np.sqrt(np.maximum(square, 0) / 3), np.float32)
+
+
+def _without_spires(alpha: np.ndarray, belief: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+    """Let thin things stand that rise into the sky, and that the network does not see.
+
+    They have other colours than the sky nearby, are thin, and touch what stands still.
+    """
+    inside = _sure(belief)
+    if not inside.any():
+        return alpha
+    palette = _Palette(pixels, inside, reach=2 * _WINDOW)
+    size = palette.small.shape
+    cell = max(1, round(size[0] / belief.shape[0]))
+    odd = (palette.small > _FAMILIAR[1]).astype(np.uint8)
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * cell + 1, 2 * cell + 1))
+    thin = odd & (1 - cv2.dilate(cv2.erode(odd, disc), disc))
+    still = (cv2.resize(alpha, size[::-1], interpolation=cv2.INTER_AREA) < _CERTAIN).astype(
+        np.uint8
+    )
+    _, labels = cv2.connectedComponents(thin | still)
+    rooted = np.isin(labels, np.unique(labels[still > 0])) & (thin > 0)
+    around = cv2.dilate(rooted.astype(np.float32), disc)
+    near = Enlarged(torch.from_numpy(around[None]), alpha.shape, mode="bilinear")
+    out = np.empty_like(alpha)
+    for rows in strips(*alpha.shape):
+        out[rows] = alpha[rows] * (1 - near.rows(rows)[0] * (1 - palette.familiar(rows)))
+    return out
+
+
 def _plate(pixels: np.ndarray, alpha: np.ndarray, inside: np.ndarray) -> np.ndarray:
     """Return the photograph where it is of a kind, with everything else filled in."""
-    height, width = alpha.shape
     if not inside.any():
         return fill_hidden(pixels, np.square(alpha))
-    size = small_size(pixels, _COARSE)
-    small = cv2.resize(pixels, size[::-1], interpolation=cv2.INTER_AREA) / np.float32(255)
-    known = cv2.resize(inside, size[::-1], interpolation=cv2.INTER_LINEAR)[..., None]
-    window = _window(size, inside.shape)
-
-    def mean(x: np.ndarray) -> np.ndarray:
-        out = np.asarray(cv2.blur(x, window, borderType=cv2.BORDER_REFLECT))
-        return out.reshape(*size, -1)
-
-    # Where a window holds nothing that is sure, the colours of the whole picture count.
-    share = mean(known) + np.float32(1e-4)
-    centre = (known * small).sum((0, 1)) / known.sum()
-    spread = (known * np.square(small - centre)).sum((0, 1)) / known.sum()
-    local = (mean(known * small) + 1e-4 * centre) / share
-    square = (mean(known * np.square(small)) + 1e-4 * (spread + np.square(centre))) / share
-    variance = np.maximum(square - np.square(local), 0) + _NOISE**2
-    fields = np.concatenate([np.moveaxis(local, -1, 0), np.moveaxis(variance, -1, 0)])
-    colours = Enlarged(
-        torch.from_numpy(fields.astype(np.float32)), (height, width), mode="bilinear"
-    )
-    certain = Enlarged(torch.from_numpy(inside[None]), (height, width), mode="bilinear")
-    low, high = _FAMILIAR
+    palette = _Palette(pixels, inside, reach=_WINDOW)
+    size = palette.small.shape
+    small = cv2.resize(alpha, size[::-1], interpolation=cv2.INTER_AREA)
+    side = 2 * max(1, round(size[0] / inside.shape[0])) + 1
+    clear = cv2.erode((small > 1 - _CERTAIN).astype(np.float32), np.ones((side, side), np.uint8))
+    known = cv2.resize(inside, size[::-1], interpolation=cv2.INTER_LINEAR) * clear
+    certain = Enlarged(torch.from_numpy(known[None]), alpha.shape, mode="bilinear")
     weight = np.empty_like(alpha)
-    for rows in strips(height, width):
-        stats = colours.rows(rows)
-        away = np.moveaxis(pixels[rows] / np.float32(255), -1, 0) - stats[:3]
-        distance = np.sqrt((np.square(away) / stats[3:]).mean(axis=0))
-        familiar = np.clip((high - distance) / (high - low), 0, 1)
-        weight[rows] = np.maximum(certain.rows(rows)[0], familiar * np.square(alpha[rows]))
+    for rows in strips(*alpha.shape):
+        likely = palette.familiar(rows) * np.square(alpha[rows])
+        weight[rows] = np.maximum(certain.rows(rows)[0], likely)
     return fill_hidden(pixels, weight)
 
 
