@@ -57,6 +57,10 @@ _FAMILIAR = (1.5, 2.5)
 """Distances from the mean colour, in typical ones, that surely are and are not of a kind."""
 
 
+_THIN = 4
+"""Width in cells of the spires, masts and twigs that a network overlooks."""
+
+
 @dataclass(frozen=True, eq=False)
 class NativeLayer:
     """One kind in a photograph.
@@ -218,15 +222,14 @@ class _Palette:
 
     Args:
         pixels: The photograph.
-        inside: 1 in the cells that surely are of the kind, in any of them.
-        reach: Radius of the windows, in cells.
+        inside: 1 in the cells that surely are of the kind.
     """
 
-    def __init__(self, pixels: np.ndarray, inside: np.ndarray, *, reach: int) -> None:
+    def __init__(self, pixels: np.ndarray, inside: np.ndarray) -> None:
         size = small_size(pixels, _COARSE)
         small = cv2.resize(pixels, size[::-1], interpolation=cv2.INTER_AREA) / np.float32(255)
         known = cv2.resize(inside, size[::-1], interpolation=cv2.INTER_LINEAR)[..., None]
-        window = _window(size, inside.shape, reach)
+        window = _window(size, inside.shape, 2 * _WINDOW)
 
         def mean(x: np.ndarray) -> np.ndarray:
             out = np.asarray(cv2.blur(x * known, window, borderType=cv2.BORDER_REFLECT))
@@ -279,15 +282,14 @@ def _without_spires(alpha: np.ndarray, belief: np.ndarray, pixels: np.ndarray) -
     inside = _sure(belief)
     if not inside.any():
         return alpha
-    palette = _Palette(pixels, inside, reach=2 * _WINDOW)
+    palette = _Palette(pixels, inside)
     size = palette.small.shape
-    cell = max(1, round(size[0] / belief.shape[0]))
+    radius = max(1, round(_THIN / 2 * size[0] / belief.shape[0]))
     odd = (palette.small > _FAMILIAR[1]).astype(np.uint8)
-    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * cell + 1, 2 * cell + 1))
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
     thin = odd & (1 - cv2.dilate(cv2.erode(odd, disc), disc))
-    still = (cv2.resize(alpha, size[::-1], interpolation=cv2.INTER_AREA) < _CERTAIN).astype(
-        np.uint8
-    )
+    share = cv2.resize(alpha, size[::-1], interpolation=cv2.INTER_AREA)
+    still = (share < 0.5).astype(np.uint8)
     _, labels = cv2.connectedComponents(thin | still)
     rooted = np.isin(labels, np.unique(labels[still > 0])) & (thin > 0)
     around = cv2.dilate(rooted.astype(np.float32), disc)
@@ -302,10 +304,10 @@ def _plate(pixels: np.ndarray, alpha: np.ndarray, inside: np.ndarray) -> np.ndar
     """Return the photograph where it is of a kind, with everything else filled in."""
     if not inside.any():
         return fill_hidden(pixels, np.square(alpha))
-    palette = _Palette(pixels, inside, reach=_WINDOW)
+    palette = _Palette(pixels, inside)
     size = palette.small.shape
     small = cv2.resize(alpha, size[::-1], interpolation=cv2.INTER_AREA)
-    side = 2 * max(1, round(size[0] / inside.shape[0])) + 1
+    side = 2 * max(1, round(_WINDOW * size[0] / inside.shape[0])) + 1
     clear = cv2.erode((small > 1 - _CERTAIN).astype(np.float32), np.ones((side, side), np.uint8))
     known = cv2.resize(inside, size[::-1], interpolation=cv2.INTER_LINEAR) * clear
     certain = Enlarged(torch.from_numpy(known[None]), alpha.shape, mode="bilinear")
