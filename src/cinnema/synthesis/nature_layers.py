@@ -287,16 +287,21 @@ def _without_spires(alpha: np.ndarray, belief: np.ndarray, pixels: np.ndarray) -
     radius = max(1, round(_THIN / 2 * size[0] / belief.shape[0]))
     odd = (palette.small > _FAMILIAR[1]).astype(np.uint8)
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
-    thin = odd & (1 - cv2.dilate(cv2.erode(odd, disc), disc))
+    thin = ((odd > 0) & (cv2.dilate(cv2.erode(odd, disc), disc) == 0)).astype(np.uint8)
     share = cv2.resize(alpha, size[::-1], interpolation=cv2.INTER_AREA)
     still = (share < 0.5).astype(np.uint8)
-    _, labels = cv2.connectedComponents(thin | still)
-    rooted = np.isin(labels, np.unique(labels[still > 0])) & (thin > 0)
-    around = cv2.dilate(rooted.astype(np.float32), disc)
-    near = Enlarged(torch.from_numpy(around[None]), alpha.shape, mode="bilinear")
+    # Parts with the colours of the sky may lie between: what is near is connected.
+    _, labels = cv2.connectedComponents(cv2.dilate(np.maximum(thin, still), disc))
+    rooted = (np.isin(labels, np.unique(labels[still > 0])) & (thin > 0)).astype(np.uint8)
+    around = cv2.dilate(rooted, disc)
+    gaps = cv2.morphologyEx(np.maximum(rooted, still), cv2.MORPH_CLOSE, disc)
+    gaps = np.minimum(gaps, around)
+    fields = np.stack([around, gaps]).astype(np.float32)
+    near = Enlarged(torch.from_numpy(fields), alpha.shape, mode="bilinear")
     out = np.empty_like(alpha)
     for rows in strips(*alpha.shape):
-        out[rows] = alpha[rows] * (1 - near.rows(rows)[0] * (1 - palette.familiar(rows)))
+        is_near, is_gap = near.rows(rows)
+        out[rows] = alpha[rows] * (1 - is_near * (1 - palette.familiar(rows))) * (1 - is_gap)
     return out
 
 
@@ -310,11 +315,15 @@ def _plate(pixels: np.ndarray, alpha: np.ndarray, inside: np.ndarray) -> np.ndar
     side = 2 * max(1, round(_WINDOW * size[0] / inside.shape[0])) + 1
     clear = cv2.erode((small > 1 - _CERTAIN).astype(np.float32), np.ones((side, side), np.uint8))
     known = cv2.resize(inside, size[::-1], interpolation=cv2.INTER_LINEAR) * clear
-    certain = Enlarged(torch.from_numpy(known[None]), alpha.shape, mode="bilinear")
+    # Colours of an edge are mixed: one cell of it is never shown.
+    cell = max(1, round(size[0] / inside.shape[0]))
+    off_edges = cv2.erode(small, np.ones((2 * cell + 1, 2 * cell + 1), np.uint8))
+    fields = np.stack([known, off_edges])
+    shown = Enlarged(torch.from_numpy(fields), alpha.shape, mode="bilinear")
     weight = np.empty_like(alpha)
     for rows in strips(*alpha.shape):
-        likely = palette.familiar(rows) * np.square(alpha[rows])
-        weight[rows] = np.maximum(certain.rows(rows)[0], likely)
+        certain, likely = shown.rows(rows)
+        weight[rows] = np.maximum(certain, palette.familiar(rows) * np.square(likely))
     return fill_hidden(pixels, weight)
 
 
