@@ -35,6 +35,8 @@ from cinnema.synthesis.hints import Arrow, require_inside
 # size a second.
 _TOLERANCE, _LEAST_TOLERANCE = 0.05, 0.001
 _NUM_EVALUATIONS = 10
+# Length of a step that changes nothing one could see.
+_SMALL_STEP = 1e-3
 # A kind with less than this in the whole picture has no mean velocity.
 _ABSENT = 0.002
 # Share of an arrow's length by which a motion may miss it before a warning says so.
@@ -300,6 +302,8 @@ def _followed(
         best, least = torch.where(better, nu, best), torch.minimum(cost, least)
         step, share = torch.where(better, onward, step), torch.where(better, 1.0, share / 2)
         nu = best + share * step
+        if float((nu - best).norm(dim=1).max()) < _SMALL_STEP:
+            break
     return best
 
 

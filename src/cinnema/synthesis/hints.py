@@ -43,8 +43,8 @@ class Arrow(NamedTuple):
         return ",".join(f"{value:g}" for value in self)
 
 
-Arrows: TypeAlias = Sequence[Arrow | tuple[float, float, float, float]]
-"""Accepted forms of arrows."""
+Arrows: TypeAlias = Sequence[Sequence[float]]
+"""Accepted forms of arrows: each an `Arrow`, or x, y, dx and dy."""
 
 
 def as_arrows(arrows: Arrows) -> tuple[Arrow, ...]:
