@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from cinnema.core.errors import UserError
+from cinnema.models.control import Drift, resolve_control
 from cinnema.models.nature.flow import KindFlowConfig
 from cinnema.models.nature.kinds import KINDS
 from cinnema.models.nature.model import KIND_DIM, MOTION_DIM, NatureModel, NatureModelConfig
@@ -14,9 +15,7 @@ from cinnema.models.nature.motion import KindDynamics, follow, frequencies
 from cinnema.models.nature.reading import velocity_of
 from cinnema.synthesis.arrows import (
     Wanted,
-    current_of,
     follow_arrows,
-    joined,
     velocities,
     wanted_by,
     warn_of_missed,
@@ -79,7 +78,7 @@ def c(model: NatureModel) -> Tensor:
 
 
 def asked(model: NatureModel, share: Tensor, *arrows: tuple[float, ...]) -> list[Wanted]:
-    return wanted_by(as_arrows(arrows), share, model, size=SIZE, rates=RATES)
+    return wanted_by(as_arrows(arrows), None, share, model, size=SIZE, rates=RATES)
 
 
 def found(model: NatureModel, nu: Tensor, c: Tensor, wanted: Wanted) -> Tensor:
@@ -228,18 +227,19 @@ def test_an_arrow_of_other_than_four_finite_numbers_is_refused(arrow: tuple[floa
 def test_a_current_is_the_mean_velocity_of_the_water(
     model: NatureModel, share: Tensor, c: Tensor
 ) -> None:
-    drift = torch.tensor([0.1, -0.02])
-    (wanted,) = current_of(drift, share, model, size=SIZE, rates=RATES)
+    current = Drift(direction=20, speed=1.5)
+    (wanted,) = wanted_by([], current, share, model, size=SIZE, rates=RATES)
     z, _ = model.to_latent(follow_arrows(model, noise(3, model.z_dim), c, [wanted]), c)
     field = velocity_of(model.read_motion(z)[WATER][0]) * DYNAMICS[WATER].gain
     cells = torch.nn.functional.adaptive_avg_pool2d(share[1 + WATER][None], 32)
     mean = (field * cells).sum((2, 3)) / cells.sum() * model.num_frames
+    drift = resolve_control(current, model.control, model="some", size=SIZE)
     assert (mean - drift).norm(dim=1).max() < 0.01
 
 
 def test_a_current_and_an_arrow_on_water_are_one_request(model: NatureModel, share: Tensor) -> None:
-    current = current_of(torch.tensor([0.1, 0.0]), share, model, size=SIZE, rates=RATES)
-    (both,) = joined([*current, *asked(model, share, (300, 250, -15, 4))])
+    arrow, current = Arrow(300, 250, -15, 4), Drift(direction=0)
+    (both,) = wanted_by([arrow], current, share, model, size=SIZE, rates=RATES)
     assert len(both.weights) == len(both.velocity) == len(both.tolerance) == 2
 
 
@@ -247,18 +247,21 @@ def test_a_current_without_water_moves_nothing_and_says_so(model: NatureModel) -
     sky = torch.zeros(1 + len(KINDS), 64, 64)
     sky[1 + SKY] = 1
     with pytest.warns(UserWarning, match="shows no water"):
-        drift = torch.tensor([0.1, 0.0])
-        assert current_of(drift, sky, model, size=SIZE, rates=RATES) == []
+        current = Drift(direction=0)
+        assert wanted_by([], current, sky, model, size=SIZE, rates=RATES) == []
+
+
+def test_a_current_that_is_too_fast_is_refused(model: NatureModel, share: Tensor) -> None:
+    with pytest.raises(UserError, match="current: speed: must be from 0 to"):
+        wanted_by([], Drift(direction=0, speed=50), share, model, size=SIZE, rates=RATES)
 
 
 def test_arrows_that_cannot_all_be_followed_are_told_of(
     model: NatureModel, share: Tensor, c: Tensor
 ) -> None:
-    still = torch.zeros(1, model.z_dim)
     for dy, is_told in ((0, False), (40, True)):
         wanted = asked(model, share, (200, 60, 20, dy), (200, 60, 20, -dy))
-        z, _ = model.to_latent(follow_arrows(model, still, c[:1], wanted), c[:1])
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
-            warn_of_missed(model, z, wanted)
+            warn_of_missed(model, c[:1], wanted)
         assert bool(told) == is_told

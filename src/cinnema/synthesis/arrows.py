@@ -26,7 +26,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from cinnema.core.devices import one_thread
-from cinnema.models.nature.kinds import KINDS, STILL
+from cinnema.core.errors import UserError
+from cinnema.models.control import Drift, resolve_control
+from cinnema.models.nature.kinds import KINDS, STILL, SceneFeatures
 from cinnema.models.nature.model import KIND_DIM, MOTION_DIM, NatureModel
 from cinnema.models.nature.motion import GRID, cosines
 from cinnema.synthesis.hints import Arrow, require_inside
@@ -64,26 +66,46 @@ class Wanted:
 
 def wanted_by(
     arrows: Sequence[Arrow],
+    current: Drift | None,
     share: Float[Tensor, "c h w"],
     model: NatureModel,
     *,
     size: tuple[int, int],
     rates: Sequence[float],
 ) -> list[Wanted]:
-    """Return what arrows ask of each kind; a warning names each arrow that can move nothing.
+    """Return what arrows and a current ask of each kind.
 
-    An arrow acts on the kind that has the largest share of the pixel at its point.
+    An arrow acts on the kind that has the largest share of the pixel at its point, a current on
+    the mean velocity of the water. A warning names what can move nothing.
 
     Args:
         arrows: The arrows.
+        current: Drift of the water; None leaves it open.
         share: Share of each class in each pixel, still first, see `shares`; of any size.
         model: The model.
         size: Height and width of the photograph in pixels.
         rates: Steps a second of each of `KINDS`.
 
+    Returns:
+        One entry for each kind that is to follow.
+
     Raises:
-        UserError: An arrow is outside the photograph or too fast.
+        UserError: An arrow is outside the photograph or too fast, or the current is out of range.
     """
+    asked = [] if not arrows else _by_arrows(arrows, share, model, size=size, rates=rates)
+    if current is not None:
+        asked += _by_current(current, share, model, size=size, rates=rates)
+    return joined(asked)
+
+
+def _by_arrows(
+    arrows: Sequence[Arrow],
+    share: Tensor,
+    model: NatureModel,
+    *,
+    size: tuple[int, int],
+    rates: Sequence[float],
+) -> list[Wanted]:
     require_inside(arrows, size)
     followed: dict[int, list[Arrow]] = {}
     for arrow, found in zip(arrows, _at(share, arrows, size).T, strict=True):
@@ -104,23 +126,18 @@ def wanted_by(
     ]
 
 
-def current_of(
-    drift: Float[Tensor, " 2"],
-    share: Float[Tensor, "c h w"],
+def _by_current(
+    current: Drift,
+    share: Tensor,
     model: NatureModel,
     *,
     size: tuple[int, int],
     rates: Sequence[float],
 ) -> list[Wanted]:
-    """Return what a current asks of the water: its mean velocity; a warning if there is none.
-
-    Args:
-        drift: Mean drift of the water, (right, down) in picture widths and heights a clip.
-        share: As in `wanted_by`.
-        model: As in `wanted_by`.
-        size: As in `wanted_by`.
-        rates: As in `wanted_by`.
-    """
+    try:
+        drift = resolve_control(current, model.control, model=model.name, size=size)
+    except UserError as error:
+        raise UserError(f"current: {error}") from error
     kind = KINDS.index("water")
     mass = functional.adaptive_avg_pool2d(share[None, 1 + kind], GRID)[0]
     if float(mass.mean()) < _ABSENT:
@@ -131,6 +148,29 @@ def current_of(
     pixels = drift.to(mass) * mass.new_tensor([width, height])
     velocity = pixels / model.num_frames * rates[kind]
     return [_wanted(model, kind, weights[None], velocity[None], size=size, rate=rates[kind])]
+
+
+def require_free(
+    model: NatureModel,
+    features: SceneFeatures,
+    wanted: Sequence[Wanted],
+    *,
+    eta: Float[Tensor, " e"] | None,
+) -> None:
+    """Raise a UserError if arrows or a current act on the kind whose drift the control gives.
+
+    Args:
+        model: The model.
+        features: Those of the photograph.
+        wanted: From `wanted_by`.
+        eta: The control; None without one.
+    """
+    kind = model.drifting_kind(features)
+    if eta is not None and kind in {one.kind for one in wanted}:
+        raise UserError(
+            f"arrows: the {KINDS[kind]} has a direction and speed already: leave out those, or the "
+            "arrows on it and the current"
+        )
 
 
 def joined(wanted: Sequence[Wanted]) -> list[Wanted]:
@@ -169,7 +209,7 @@ def follow_arrows(
         model: The model in evaluation mode.
         nu: Drawn residuals, multiplied by the temperature; 0 gives the most likely motion.
         c: Conditions of the flow.
-        wanted: From `wanted_by` and `current_of`.
+        wanted: From `wanted_by`.
     """
     # Tensors of inference mode have no gradients; their copies have.
     nu, c = nu.clone(), c.clone()
@@ -195,7 +235,7 @@ def velocities(
 
 
 def warn_of_missed(
-    model: NatureModel, z: Float[Tensor, "1 z"], wanted: Sequence[Wanted]
+    model: NatureModel, c: Float[Tensor, "1 c"], wanted: Sequence[Wanted]
 ) -> None:
     """Warn if the most likely motion that follows arrows misses one of them by much.
 
@@ -203,9 +243,11 @@ def warn_of_missed(
 
     Args:
         model: The model.
-        z: Latent of that motion.
+        c: Condition of the flow.
         wanted: What was asked.
     """
+    still = torch.zeros(1, model.z_dim, device=c.device)
+    z, _ = model.to_latent(follow_arrows(model, still, c, wanted), c)
     for one in joined(wanted):
         found = velocities(model, z, one)[0]
         missed = (found - one.velocity).norm(dim=1)

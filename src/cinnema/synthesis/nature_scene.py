@@ -17,6 +17,14 @@ from cinnema.media.pictures import resize, resize_for_model, resize_mask, to_ten
 from cinnema.models.nature.kinds import KIND_SIZE, KINDS, STILL, SceneFeatures
 from cinnema.models.nature.model import NatureModel
 from cinnema.models.nature.motion import KindMotion
+from cinnema.models.nature.rendering import shares
+from cinnema.synthesis.arrows import (
+    Wanted,
+    follow_arrows,
+    require_free,
+    wanted_by,
+    warn_of_missed,
+)
 from cinnema.synthesis.moments import looped
 from cinnema.synthesis.nature_layers import cut_layers, solve_alphas
 from cinnema.synthesis.nature_renderer import NatureRenderer
@@ -87,10 +95,43 @@ class NatureScene(Scene):
         if still is not None:
             free = 1 - resize_mask(still, size)
             alphas = {kind: alpha * free for kind, alpha in alphas.items()}
+        self._wanted = self._asked(features, still, size=pixels.shape[:2])
         layers = cut_layers(self.x0, alphas, seen)
         if not layers:
             _warn_of_stillness(is_masked=still is not None)
         self._renderer = NatureRenderer(self.x0, layers)
+
+    def _asked(
+        self, features: SceneFeatures, still: np.ndarray | None, *, size: tuple[int, int]
+    ) -> list[Wanted]:
+        """Return what the request asks of the motion of each kind."""
+        request = self.request
+        if not request.arrows and request.current is None:
+            return []
+        share = shares(features.probabilities)[0].float()
+        if still is not None:
+            kept = torch.from_numpy(resize_mask(still, share.shape[-2:])).to(share)
+            share = share * (1 - kept)
+            share[STILL] += kept
+        wanted = wanted_by(
+            request.arrows, request.current, share, self._model, size=size, rates=self._rates()
+        )
+        if wanted:
+            condition = self._model.describe(features).flatten(1)
+            warn_of_missed(self._model, condition, wanted)
+        return wanted
+
+    def steered(
+        self, nu: Float[Tensor, " z"], eta: Float[Tensor, " e"] | None
+    ) -> Float[Tensor, " z"]:
+        """Return the most likely residual near a given one that follows arrows and current."""
+        if not self._wanted:
+            return nu
+        require_free(self._model, self._features, self._wanted, eta=eta)
+        row = nu[None].to(self._device)
+        # The correction of the control looks at another kind than those that follow arrows.
+        condition = self._condition(row, eta)
+        return follow_arrows(self._model, row, condition, self._wanted)[0].cpu()
 
     def render(
         self, nu: Float[Tensor, " z"], eta: Float[Tensor, " e"] | None, on_frame: OnFrame = ignore
@@ -111,11 +152,7 @@ class NatureScene(Scene):
     @torch.inference_mode()
     def _motions(self, nu: Tensor, eta: Tensor | None) -> tuple[Tensor, list[KindMotion]]:
         model, row = self._model, nu[None].to(self._device)
-        control = None
-        if eta is not None:
-            requested = eta[None].to(self._device)
-            control = model.corrected_control_on(self._features, row, requested)
-        z, _ = model.to_latent(row, model.describe(self._features, control).flatten(1))
+        z, _ = model.to_latent(row, self._condition(row, eta))
         motions = model.motions(
             z.float().cpu(),
             num_steps=tuple(self._steps(self.request.num_frames)),
@@ -124,12 +161,26 @@ class NatureScene(Scene):
         )
         return z[0], motions
 
+    @one_thread()
+    @torch.inference_mode()
+    def _condition(self, row: Tensor, eta: Tensor | None) -> Tensor:
+        """Return the condition of the flow, with the control corrected for this residual."""
+        control = None
+        if eta is not None:
+            requested = eta[None].to(self._device)
+            control = self._model.corrected_control_on(self._features, row, requested)
+        return self._model.describe(self._features, control).flatten(1)
+
+    def _rates(self) -> list[float]:
+        """Return the steps a second of each kind."""
+        if self.request.protocol == "paper":
+            return [self._model.fps] * len(KINDS)
+        return [dynamics.rate for dynamics in self._model.config.dynamics]
+
     def _steps(self, index: int) -> list[float]:
         """Return the time of each kind at a frame, in steps."""
         seconds = index / self.request.fps
-        if self.request.protocol == "paper":
-            return [seconds * self._model.fps] * len(KINDS)
-        return [seconds * dynamics.rate for dynamics in self._model.config.dynamics]
+        return [seconds * rate for rate in self._rates()]
 
     def _rendered(self, plan: list[int], motions: list[KindMotion]) -> Iterator[np.ndarray]:
         """Yield the frames of these numbers; several are computed at once."""

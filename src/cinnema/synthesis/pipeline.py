@@ -129,7 +129,7 @@ class Pipeline:
             options: See `RequestOptions`: num_frames or seconds (4 s with a nature model, 16 frames
                 with others), fps (24 or 8), protocol ("natural"), temperature (1.0),
                 motion_strength (1.0), size ("native"), loop ("none"), extension ("onward"),
-                keep_still (None), move (None).
+                keep_still (None), move (None), arrows (()), current (None).
 
         Returns:
             One video for each sample.
@@ -445,6 +445,12 @@ def _require_no_kinds(model: VideoModel, request: Request) -> None:
             f"move: the weights {model.name} cannot be told what moves: leave the mask out, or use "
             "weights of nature, as landscape"
         )
+    for name, asked in (("arrows", request.arrows), ("current", request.current)):
+        if asked:
+            raise UserError(
+                f"{name}: the weights {model.name} cannot follow them: leave them out, or use the "
+                "weights landscape"
+            )
     if request.loop == "seamless":
         possible = "pingpong or crossfade" if isinstance(model, WarpingModel) else "pingpong"
         raise UserError(

@@ -4,15 +4,17 @@ No heavy module is imported here, so that the command line can refuse an option 
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, Unpack, get_args
 
 from cinnema.core.errors import UserError
 from cinnema.media.formats import MAX_FPS, MAX_PIXELS, MAX_SIDE, MIN_SIDE
+from cinnema.synthesis.hints import Arrow, Arrows, as_arrows
 from cinnema.synthesis.moments import Extension, Loop, looped
 
 if TYPE_CHECKING:
     from cinnema.media.pictures import Mask
+    from cinnema.models.control import Drift
 
 Protocol: TypeAlias = Literal["natural", "paper"]
 """Length, frame rate and speed of the videos.
@@ -72,6 +74,8 @@ class RequestOptions(TypedDict, total=False):
         extension: How the video continues after one clip.
         keep_still: Mask of regions that must not move.
         move: Mask of regions that move, though the model takes them for still.
+        arrows: Velocities of points, see `Arrow`.
+        current: Mean drift of the water.
     """
 
     num_frames: int | None
@@ -86,6 +90,8 @@ class RequestOptions(TypedDict, total=False):
     extension: Extension
     keep_still: "Mask | None"
     move: "Mask | None"
+    arrows: Arrows
+    current: "Drift | None"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -106,6 +112,9 @@ class Request:
             white where nothing may move, or an array (height, width); None if everything may move.
         move: Mask, given like `keep_still`, of regions that move although the model takes them for
             still; only for nature models. Where both masks are white, `keep_still` counts.
+        arrows: Velocities of points, at most 100; only for nature models. Each motion is the most
+            likely one near its sample that follows them; `motion_strength` is a factor on them.
+        current: Mean drift of the water, as a `Drift` of the sky; only for nature models.
 
     Raises:
         UserError: One of them is out of range.
@@ -121,6 +130,8 @@ class Request:
     extension: Extension = "onward"
     keep_still: "Mask | None" = None
     move: "Mask | None" = None
+    arrows: tuple[Arrow, ...] = ()
+    current: "Drift | None" = None
 
     @classmethod
     def of(cls, defaults: Defaults = CLIP, **options: Unpack[RequestOptions]) -> "Request":
@@ -156,6 +167,7 @@ class Request:
         if num_frames is None:
             # A wrong fps is refused below.
             num_frames = max(1, round((seconds or 0) * fps)) if 0 < fps <= MAX_FPS else 1
+        values["arrows"] = as_arrows(values.get("arrows", ()))
         return cls(num_frames=factor * num_frames, fps=fps, **values)
 
     def __post_init__(self) -> None:
@@ -193,6 +205,8 @@ class Request:
             "extension": self.extension,
             "keep_still": self.keep_still is not None,
             "move": self.move is not None,
+            "arrows": [list(arrow) for arrow in self.arrows],
+            "current": None if self.current is None else asdict(self.current),
         }
 
     def frame_size(self, photograph: tuple[int, int], model_size: int) -> tuple[int, int]:

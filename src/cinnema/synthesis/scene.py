@@ -63,6 +63,21 @@ class Scene(ABC):
             The frames after the photograph, and z.
         """
 
+    def steered(
+        self, nu: Float[Tensor, " z"], eta: Float[Tensor, " e"] | None
+    ) -> Float[Tensor, " z"]:
+        """Return the residual near a given one that does what the request asks of the motion.
+
+        Args:
+            nu: The residual, multiplied by the temperature, on the CPU.
+            eta: The control; None without one.
+
+        Raises:
+            UserError: The request and the control contradict each other.
+        """
+        del eta
+        return nu
+
     def video(self, residual: Residual, on_frame: OnFrame = ignore) -> Video:
         """Return the video of one residual.
 
@@ -72,7 +87,7 @@ class Scene(ABC):
         """
         # Tensors of inference mode cannot take part in autograd; copies made outside can.
         with torch.inference_mode(mode=False):
-            nu = residual.nu * self.request.temperature
+            nu = self.steered(residual.nu * self.request.temperature, residual.eta)
             frames, z = self.render(nu, residual.eta, on_frame)
             z = z.float().cpu().clone()
         control = {} if residual.eta is None else {"eta": residual.eta.tolist()}
@@ -117,6 +132,12 @@ class ChainedScene(Scene):
         super().__init__(first.name, request, x0=first.x0, notes=notes)
         self._open, self._clip, self._first = open_scene, clip, first
 
+    def steered(
+        self, nu: Float[Tensor, " z"], eta: Float[Tensor, " e"] | None
+    ) -> Float[Tensor, " z"]:
+        """Return the residual that the photograph needs; later clips use it as it is."""
+        return self._first.steered(nu, eta)
+
     def render(
         self, nu: Float[Tensor, " z"], eta: Float[Tensor, " e"] | None, on_frame: OnFrame = ignore
     ) -> tuple[UInt8[np.ndarray, "t h w 3"], Float[Tensor, " z"]]:
@@ -132,6 +153,7 @@ class ChainedScene(Scene):
             if done == total:
                 return frames, first_z
             part = _part(self.request, min(self._clip, total - done))
+            part = replace(part, arrows=(), current=None)  # nu follows them
             clip, _ = self._open(frames[done - 1], part).render(nu, eta)
 
 

@@ -408,6 +408,16 @@ class NatureModel(VideoModel):
         ]
         return torch.stack(frames, 1).clamp(-1, 1)
 
+    def drifting_kind(self, features: SceneFeatures) -> int:
+        """Return the index in `KINDS` whose drift the control gives in one photograph.
+
+        Args:
+            features: `recognise(x0)` of one photograph.
+        """
+        sky, water = (KINDS.index(name) for name in STEERED)
+        area = shares(features.probabilities)[0, 1 + sky].mean()
+        return sky if float(area) > _ABSENT else water
+
     def drift(self, z: Float[Tensor, "b z"], features: SceneFeatures) -> Float[Tensor, "b 2"]:
         """Return the mean drift of the sky, or of the water where there is no sky, over one clip.
 
