@@ -1,7 +1,7 @@
 """The most likely motion of nature that follows arrows, and stays near a drawn sample.
 
-An arrow says the velocity d_i of a point p_i. A kind's velocity at p is linear in z, and z is a
-smooth function of the kind's own part of nu, z = T(nu; x0, eta). Near a drawn nu_0 the motion is
+An arrow says the velocity d_i of a point p_i. A kind's velocity v is a smooth function of the
+kind's own part of z = T(nu; x0, eta). Near a drawn nu_0 the motion is
 
     nu = argmin |nu - nu_0|^2 / 2 + sum_i |v(p_i; T(nu)) - d_i|^2 / (2 s_i^2),
 
@@ -230,8 +230,8 @@ def velocities(
         z: Latents.
         wanted: What is asked, whose means of the velocity are returned.
     """
-    row = z[:, :MOTION_DIM].view(len(z), len(KINDS), KIND_DIM)[:, wanted.kind]
-    return _velocity(model, row, wanted)
+    coefficients, _ = model.read_motion(z)[wanted.kind]
+    return torch.einsum("bcn,mn->bmc", coefficients, wanted.weights) * wanted.scale
 
 
 def warn_of_missed(
@@ -352,25 +352,28 @@ def _followed(
 def _measured(
     model: NatureModel, nu: Float[Tensor, "b r"], c: Float[Tensor, "b c"], wanted: Wanted
 ) -> tuple[Float[Tensor, "b k"], Float[Tensor, "b k r"]]:
-    """Return what is missing from a motion in units of the tolerance, and the velocities' slope."""
+    """Return what a motion misses in units of the tolerance, and the slope of its velocities."""
     with torch.enable_grad():
         nu = nu.detach().requires_grad_()
         row, _ = model.flow.to_latent(nu, c)
+        coefficients = _coefficients(model, row, wanted.kind)
+        flat = coefficients.flatten(1).sum(dim=0)
         # Rows are independent, so the derivatives of a sum over the batch are those of each row.
-        which = torch.eye(row.shape[1], device=row.device)
-        (slopes,) = torch.autograd.grad(row.sum(dim=0), nu, which, is_grads_batched=True)
-    row, flow_slope = row.detach(), slopes.transpose(0, 1)
-    tolerance = wanted.tolerance[:, None]
-    missed = (wanted.velocity - _velocity(model, row, wanted)) / tolerance
-    # The velocity is linear in z, so its slope is what it gives for each of z's axes.
-    axes = _velocity(model, which, wanted) - _velocity(model, torch.zeros_like(which), wanted)
-    linear = (axes / tolerance).flatten(1).T
-    return missed.flatten(1).double(), (linear @ flow_slope).double()
+        which = torch.eye(len(flat), device=flat.device)
+        (slopes,) = torch.autograd.grad(flat, nu, which, is_grads_batched=True)
+    # A velocity is linear in its coefficients.
+    scale = wanted.scale / wanted.tolerance[:, None]
+    velocity = torch.einsum("bcn,mn->bmc", coefficients.detach(), wanted.weights)
+    missed = wanted.velocity / wanted.tolerance[:, None] - velocity * scale
+    slopes = slopes.unflatten(0, coefficients.shape[1:])
+    slope = torch.einsum("cnbr,mn,mc->bmcr", slopes, wanted.weights, scale)
+    return missed.flatten(1).double(), slope.flatten(1, 2).double()
 
 
-def _velocity(
-    model: NatureModel, row: Float[Tensor, "b r"], wanted: Wanted
-) -> Float[Tensor, "b m 2"]:
-    raw = row * model.z_deviation[wanted.kind] + model.z_mean[wanted.kind]
-    coefficients = raw[:, :-1].unflatten(1, (2, -1))
-    return torch.einsum("bcn,mn->bmc", coefficients, wanted.weights) * wanted.scale
+def _coefficients(
+    model: NatureModel, row: Float[Tensor, "b r"], kind: int
+) -> Float[Tensor, "b 2 n"]:
+    """Return the coefficients of the velocity of one kind, given its part of z."""
+    others = row.new_zeros(len(row), len(KINDS), KIND_DIM)
+    z = torch.cat([others[:, :kind], row[:, None], others[:, kind + 1 :]], dim=1)
+    return model.read_motion(z.flatten(1))[kind][0]
