@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cinnema.models.control import Drift, EndPoint
+    from cinnema.synthesis.hints import Arrow
     from cinnema.synthesis.pipeline import Pipeline
     from cinnema.synthesis.video import Video
 
-__all__ = ["Drift", "EndPoint", "Pipeline", "Video", "__version__"]
+__all__ = ["Arrow", "Drift", "EndPoint", "Pipeline", "Video", "__version__"]
 __version__ = "0.1.0"
 
 _MODULES = {
+    "Arrow": "cinnema.synthesis.hints",
     "Drift": "cinnema.models.control",
     "EndPoint": "cinnema.models.control",
     "Pipeline": "cinnema.synthesis.pipeline",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from cinnema.cli.console import USER_MISTAKE
 from cinnema.cli.jobs import Renderer, find_photos, plan, run_jobs
 from cinnema.cli.options import (
+    ArrowOptions,
     ControlOptions,
     Folder,
     Photos,
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Animate(ControlOptions, RenderingOptions, SamplingOptions):
+class Animate(ArrowOptions, ControlOptions, RenderingOptions, SamplingOptions):
     """Animate photographs: a video for each future, and a grid of all futures of a photograph."""
 
     photos: Photos
@@ -39,7 +40,7 @@ class Animate(ControlOptions, RenderingOptions, SamplingOptions):
         photos, num_failed = find_photos(self.photos)
         if not photos:
             return USER_MISTAKE
-        control = self.control()
+        control, arrows = self.control(), self.arrows()
         seed, samples = self.numbers()
         jobs = plan(photos, folder=self.output, tag=f"s{seed}", samples=samples, options=self)
 
@@ -49,7 +50,7 @@ class Animate(ControlOptions, RenderingOptions, SamplingOptions):
                     check_input_file(photo, kind="a picture"),
                     eta=control,
                     **self.sampling(),
-                    **self.rendering(),
+                    **{**self.rendering(), **arrows},
                 )
 
             return Renderer(videos)

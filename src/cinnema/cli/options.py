@@ -15,6 +15,7 @@ from cinnema.core.bundled import find_weights
 from cinnema.core.errors import UserError
 from cinnema.core.files import check_input_file
 from cinnema.media.formats import MAX_GIF_FPS
+from cinnema.synthesis.hints import as_arrows
 from cinnema.synthesis.request import Request, RequestOptions
 
 if TYPE_CHECKING:
@@ -190,6 +191,34 @@ class ControlOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ArrowOptions:
+    """Hints of how things move, for weights of nature (landscape)."""
+
+    arrow: Annotated[
+        tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="X,Y,DX,DY")
+    ] = ()
+    """Velocity (DX, DY) of the point (X, Y): pixels of the photograph from its upper left corner,
+    and pixels a second to the right and down. What is there moves so, each future in its own way.
+    May be given again for other points."""
+    current: Annotated[str | None, tyro.conf.arg(metavar="DEGREES[,SPEED]")] = None
+    """Mean direction of the water, and its speed as a factor on the typical one, as with
+    --direction and --speed. Write negative values with an equals sign: --current=-45,0.5."""
+
+    def arrows(self) -> RequestOptions:
+        """Return the options under the names of the pipeline's arguments.
+
+        Raises:
+            UserError: A value does not parse.
+        """
+        with named_as_options():
+            arrows = as_arrows([parse_arrow(text) for text in self.arrow])
+        options: RequestOptions = {"arrows": arrows}
+        if self.current is not None:
+            options["current"] = parse_current(self.current)
+        return options
+
+
+@dataclass(frozen=True, kw_only=True)
 class QueryOptions:
     """Options of the clip of a video whose motion is used."""
 
@@ -308,6 +337,53 @@ def parse_direction(text: str) -> float:
             f"--direction must be degrees as in 30 or 30deg (0 right, 90 up), got {text!r}"
         )
     return degrees
+
+
+def parse_current(text: str) -> "Drift":
+    """Parse the value of --current.
+
+    Args:
+        text: Degrees, and after a comma a factor on the typical speed; 1 if left out.
+
+    Raises:
+        UserError: It is not one or two finite numbers, or the speed is negative.
+    """
+    direction, _, speed = text.partition(",")
+    try:
+        degrees, factor = parse_direction(direction), float(speed or 1)
+    except (UserError, ValueError):
+        factor = math.nan
+    if not 0 <= factor < math.inf:
+        raise UserError(
+            f"--current must be degrees and a speed as in 180 or 180,0.5 (0 right, 90 up), got "
+            f"{text!r}"
+        )
+    from cinnema.models.control import Drift
+
+    return Drift(direction=degrees, speed=factor)
+
+
+def parse_arrow(text: str) -> tuple[float, ...]:
+    """Parse a value of --arrow.
+
+    Args:
+        text: x, y, dx and dy, separated by commas.
+
+    Raises:
+        UserError: It is not four numbers.
+
+    Example:
+        >>> parse_arrow("400,300,30,-5")
+        (400.0, 300.0, 30.0, -5.0)
+    """
+    try:
+        x, y, dx, dy = (float(part) for part in text.split(","))
+    except ValueError:
+        raise UserError(
+            "--arrow must be x,y,dx,dy as in 400,300,30,-5 (pixels, and pixels a second to the "
+            f"right and down), got {text!r}"
+        ) from None
+    return x, y, dx, dy
 
 
 def parse_end_point(text: str, *, option: str) -> "EndPoint":
