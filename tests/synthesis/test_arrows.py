@@ -44,11 +44,10 @@ def some_model(*, bend: float = 0.05) -> NatureModel:
     model = NatureModel(
         NatureModelConfig(name="some", dynamics=DYNAMICS, kind_width=16, narrow=2, flow=flow)
     )
-    smooth = 0.006 / (1 + frequencies())
-    model.z_deviation[:, :-1] = smooth.repeat(2)
+    model.z_scale[:] = (0.004 / (1 + frequencies())).repeat(2)
     with torch.no_grad():
         for index, parameter in enumerate(model.flow.parameters()):
-            parameter += bend * noise(*parameter.shape, seed=index)
+            parameter.add_(bend * noise(*parameter.shape, seed=index))
     return model.eval().requires_grad_(requires_grad=False)
 
 
@@ -117,9 +116,7 @@ def test_only_the_motion_of_the_kind_under_the_arrow_changes(
     assert torch.equal(after[:, MOTION_DIM:], nu[:, MOTION_DIM:])
 
 
-def test_what_arrows_leave_open_stays_diverse(
-    model: NatureModel, share: Tensor, c: Tensor
-) -> None:
+def test_what_arrows_leave_open_stays_diverse(model: NatureModel, share: Tensor, c: Tensor) -> None:
     nu = noise(64, model.z_dim)
     c = c[:1].repeat(64, 1)
     (near,) = asked(model, share, (320, 20, 20, 0))
@@ -246,8 +243,8 @@ def test_a_current_and_an_arrow_on_water_are_one_request(model: NatureModel, sha
 def test_a_current_without_water_moves_nothing_and_says_so(model: NatureModel) -> None:
     sky = torch.zeros(1 + len(KINDS), 64, 64)
     sky[1 + SKY] = 1
+    current = Drift(direction=0)
     with pytest.warns(UserWarning, match="shows no water"):
-        current = Drift(direction=0)
         assert wanted_by([], current, sky, model, size=SIZE, rates=RATES) == []
 
 

@@ -161,7 +161,7 @@ def test_arrows_outside_the_picture_are_refused(nature: Pipeline, photo: np.ndar
 def test_other_models_refuse_arrows_and_name_the_weights(
     pipe: Pipeline, photograph: Callable[[int, int], np.ndarray]
 ) -> None:
-    with pytest.raises(UserError, match="arrows: the weights tiny .* weights landscape"):
+    with pytest.raises(UserError, match=r"arrows: the weights tiny .* weights landscape"):
         pipe(photograph(64, 64), arrows=[(5, 5, 1, 1)])
-    with pytest.raises(UserError, match="current: the weights tiny .* weights landscape"):
+    with pytest.raises(UserError, match=r"current: the weights tiny .* weights landscape"):
         pipe(photograph(64, 64), current=Drift(direction=0))

@@ -50,7 +50,8 @@ class Animate(ArrowOptions, ControlOptions, RenderingOptions, SamplingOptions):
                     check_input_file(photo, kind="a picture"),
                     eta=control,
                     **self.sampling(),
-                    **{**self.rendering(), **arrows},
+                    **self.rendering(),
+                    **arrows,
                 )
 
             return Renderer(videos)

@@ -204,7 +204,7 @@ class ArrowOptions:
     """Mean direction of the water, and its speed as a factor on the typical one, as with
     --direction and --speed. Write negative values with an equals sign: --current=-45,0.5."""
 
-    def arrows(self) -> RequestOptions:
+    def arrows(self) -> dict[str, Any]:
         """Return the options under the names of the pipeline's arguments.
 
         Raises:
@@ -212,7 +212,7 @@ class ArrowOptions:
         """
         with named_as_options():
             arrows = as_arrows([parse_arrow(text) for text in self.arrow])
-        options: RequestOptions = {"arrows": arrows}
+        options: dict[str, Any] = {"arrows": arrows}
         if self.current is not None:
             options["current"] = parse_current(self.current)
         return options

@@ -234,9 +234,7 @@ def velocities(
     return torch.einsum("bcn,mn->bmc", coefficients, wanted.weights) * wanted.scale
 
 
-def warn_of_missed(
-    model: NatureModel, c: Float[Tensor, "1 c"], wanted: Sequence[Wanted]
-) -> None:
+def warn_of_missed(model: NatureModel, c: Float[Tensor, "1 c"], wanted: Sequence[Wanted]) -> None:
     """Warn if the most likely motion that follows arrows misses one of them by much.
 
     Arrows that contradict each other are fitted by least squares, so each is missed.
@@ -327,7 +325,8 @@ def _followed(
 
         (J^T J + 1) step = J^T r - (nu - nu_0),   r = (d - v) / s,   J = d v / d nu / s,
 
-    in double precision, as J^T J is large where the tolerance is small. Where a step makes things worse, half of it is tried. The best of all is returned.
+    in double precision, as J^T J is large where the tolerance is small. Where a step makes things
+    worse, half of it is tried. The best of all is returned.
     """
     c = conditions[:, wanted.kind]
     nu = best = start

@@ -110,7 +110,8 @@ class NatureScene(Scene):
             return []
         share = shares(features.probabilities)[0].float()
         if still is not None:
-            kept = torch.from_numpy(resize_mask(still, share.shape[-2:])).to(share)
+            rows, columns = share.shape[-2:]
+            kept = torch.from_numpy(resize_mask(still, (rows, columns))).to(share)
             share = share * (1 - kept)
             share[STILL] += kept
         wanted = wanted_by(
