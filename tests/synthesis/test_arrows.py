@@ -129,6 +129,8 @@ def test_what_arrows_leave_open_stays_diverse(model: NatureModel, share: Tensor,
 
 def test_of_a_linear_flow_it_is_the_update_of_a_gaussian(share: Tensor) -> None:
     model = some_model(bend=0.0)
+    model.z_scale *= 1000  # so that no velocity is bent
+    model.z_deviation[:, :-1] /= 1000
     c = torch.zeros(1, len(KINDS) * model.config.condition_dim)
     (wanted,) = asked(model, share, (200, 60, 12, -20), (500, 100, 5, 5))
     nu = noise(1, model.z_dim)
@@ -165,7 +167,7 @@ def test_arrows_that_contradict_each_other_meet_in_the_middle(
 ) -> None:
     (wanted,) = asked(model, share, (200, 60, 20, 10), (200, 60, 20, -10))
     after = found(model, follow_arrows(model, noise(3, model.z_dim), c, [wanted]), c, wanted)
-    assert (after - torch.tensor([20.0, 0.0])).norm(dim=-1).max() < 1.0
+    assert (after - torch.tensor([20.0, 0.0])).norm(dim=-1).max() < 1.5
 
 
 def test_arrows_on_sky_and_water_move_each_as_it_says(

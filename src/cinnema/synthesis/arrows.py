@@ -9,7 +9,7 @@ the most likely one given nu_0 and measurements of the velocities with standard 
 twentieth of each arrow. So the arrows are followed, and what they leave open differs from sample
 to sample as without arrows; with nu_0 = 0 (temperature 0) it is the most likely motion of all. In
 a linear model this is Matheron's update of a sample of a Gaussian process; the flow is nearly
-linear, and a few steps of the Gauss-Newton method do.
+linear, and a few steps of the method of Levenberg and Marquardt do.
 
 The idea of pokes is that of Blattmann et al., "iPOKE: Poking a Still Image for Controlled
 Stochastic Video Synthesis" (ICCV 2021), who train a network for them.
@@ -36,7 +36,7 @@ from cinnema.synthesis.hints import Arrow, require_inside
 # Standard deviation of an arrow: a share of its length, but no less than a share of the picture's
 # size a second.
 _TOLERANCE, _LEAST_TOLERANCE = 0.05, 0.001
-_NUM_EVALUATIONS = 10
+_NUM_EVALUATIONS = 30
 # Length of a step that changes nothing one could see.
 _SMALL_STEP = 1e-3
 # A kind with less than this in the whole picture has no mean velocity.
@@ -319,33 +319,40 @@ def _followed(
     conditions: Float[Tensor, "b k c"],
     wanted: Wanted,
 ) -> Float[Tensor, "b r"]:
-    """Return the part of nu of one kind, by the Gauss-Newton method.
+    """Return the part of nu of one kind, by the method of Levenberg and Marquardt.
 
     Each step solves
 
-        (J^T J + 1) step = J^T r - (nu - nu_0),   r = (d - v) / s,   J = d v / d nu / s,
+        (J^T J + 1 + m) step = J^T r - (nu - nu_0),   r = (d - v) / s,   J = d v / d nu / s,
 
-    in double precision, as J^T J is large where the tolerance is small. Where a step makes things
-    worse, half of it is tried. The best of all is returned.
+    in double precision, as J^T J is large where the tolerance is small. The damping m is 0 as long
+    as steps make things better, as in the Gauss-Newton method. The search starts at nu_0 and at 0,
+    as some nu_0 are so fast that small changes do nothing. The best of all is returned.
     """
-    c = conditions[:, wanted.kind]
-    nu = best = start
-    least = torch.full_like(start[:, :1], torch.inf, dtype=torch.float64)
-    step, share = torch.zeros_like(start), torch.ones_like(start[:, :1])
-    one = torch.eye(start.shape[1], device=start.device, dtype=torch.float64)
+    c = conditions[:, wanted.kind].repeat(2, 1)
+    drawn = start.repeat(2, 1)
+    nu = best = torch.cat([start, torch.zeros_like(start)])
+    least = torch.full_like(nu[:, :1], torch.inf, dtype=torch.float64)
+    damping = torch.zeros_like(least)
+    one = torch.eye(nu.shape[1], device=nu.device, dtype=torch.float64)
+    normal, pull = one.expand(len(nu), -1, -1), torch.zeros_like(nu, dtype=torch.float64)
     for _ in range(_NUM_EVALUATIONS):
         missed, slope = _measured(model, nu, c, wanted)
-        away = (nu - start).double()
+        away = (nu - drawn).double()
         cost = (missed.square().sum(1) + away.square().sum(1))[:, None]
         better = cost < least
-        pull = torch.einsum("bkr,bk->br", slope, missed) - away
-        onward = torch.linalg.solve(slope.mT @ slope + one, pull).to(start)
         best, least = torch.where(better, nu, best), torch.minimum(cost, least)
-        step, share = torch.where(better, onward, step), torch.where(better, 1.0, share / 2)
-        nu = best + share * step
-        if float((nu - best).norm(dim=1).max()) < _SMALL_STEP:
+        normal = torch.where(better[..., None], slope.mT @ slope + one, normal)
+        uphill = torch.einsum("bkr,bk->br", slope, missed) - away
+        pull = torch.where(better, uphill, pull)
+        softer = torch.where(damping > 1, damping / 10, 0.0)
+        damping = torch.where(better, softer, (10 * damping).clamp_min(1.0))
+        step = torch.linalg.solve(normal + damping[..., None] * one, pull).to(nu)
+        nu = best + step
+        if float(step.norm(dim=1).max()) < _SMALL_STEP:
             break
-    return best
+    first, second = best.chunk(2)
+    return torch.where(torch.le(*least.chunk(2)), first, second)
 
 
 def _measured(
