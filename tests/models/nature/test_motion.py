@@ -126,3 +126,9 @@ def test_videos_of_a_batch_move_independently() -> None:
     for one, other in zip(both.at(4.0), alone.at(4.0), strict=False):
         torch.testing.assert_close(one.displacement[1:], other.displacement)
         torch.testing.assert_close(one.weight[1:], other.weight)
+
+
+def test_a_video_shorter_than_a_textures_life_shows_one_texture() -> None:
+    (warp,) = motion_of(KindDynamics(period=64.0, jitter=0.3), steps=32.0).at(31.0)
+    torch.testing.assert_close(warp.displacement, torch.full((1, 2, GRID, GRID), -0.31))
+    assert len(motion_of(KindDynamics(period=64.0), steps=33.0).at(16.0)) == 2

@@ -61,8 +61,8 @@ class KindDynamics:
 
     Attributes:
         gain: Factor on the measured mean velocity, which underestimates what moves turbulently.
-        period: Steps from birth to birth of one texture; every half of it another is born. 0
-            renews nothing: one texture lasts for ever.
+        period: Steps from birth to birth of one texture; every half of it another is born. Videos
+            of at most half of it show one texture. 0 renews nothing.
         jitter: Standard deviation of birth times over the picture, as a share of half the period.
         churn: Velocity of the churn (root mean square) per measured turbulent velocity.
         correlation: Standard deviation of the churn's blur in space, in 1/128 picture sizes.
@@ -232,7 +232,8 @@ class KindMotion:
         num_steps: float,
         loop: bool = False,
     ) -> None:
-        self._renewed = dynamics.period > 0 or loop
+        # A texture that outlives the video needs no other.
+        self._renewed = loop or 0 < dynamics.period < 2 * num_steps
         half = dynamics.period / 2 if dynamics.period > 0 else num_steps
         churn_period = CHURN_PERIOD
         if loop:
