@@ -34,7 +34,7 @@ class Demo:
         photos = pictures_in(example_folder())
         print(
             f"cinnema: {self.num_samples} futures of {len(photos)} photographs, with the weights "
-            f"{self.weights}; about 10 s each on a CPU",
+            f"{self.weights}; half a minute or more each on a CPU",
             file=sys.stderr,
             flush=True,
         )
