@@ -110,6 +110,10 @@ def test_futures_that_move_half_as_far_have_half_the_motion(motion: MotionByKind
     assert abs(value(cells["down: sky"])) < 2
     assert "motion: sky" not in true
     assert "motion: fire" not in cells
+    faster = MotionByKind(task_of(nature_model()))
+    faster.see_real(real)
+    faster.see(real, futures(MODEL, clips))
+    assert value(faster.changes(MODEL, motion)["motion: sky"]) == pytest.approx(0.5, abs=0.1)
 
 
 def test_a_frozen_picture_moves_nothing_and_stands_where_it_should_move(

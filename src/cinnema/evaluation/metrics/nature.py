@@ -5,11 +5,14 @@ real clips alike, over the pixels that the model's kind network assigns to a kin
 are in pixels of a picture of 128 pixels over a clip.
 """
 
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float64
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -19,7 +22,9 @@ from cinnema.evaluation.metrics.base import Futures, Metric, RealBatch, Task, Vi
 from cinnema.evaluation.results import MODEL, REAL, Cells, Column
 from cinnema.evaluation.statistics.bootstrap import (
     ClusteredSums,
+    Estimate,
     SumStatistic,
+    joint_estimate,
     ratio_of_sums,
 )
 from cinnema.media.pictures import to_tensor
@@ -57,7 +62,32 @@ class _Moved(NamedTuple):
     drift: Float64[np.ndarray, "k 2"]
 
 
-class MotionByKind(Metric):
+class _StatisticsOfSums(Metric):
+    """A metric whose cells are statistics of sums over clips."""
+
+    def statistics(self, row: str) -> Mapping[str, tuple[str, SumStatistic]]:
+        """Return the columns of a row: what is summed, and the statistic of the sums."""
+        raise NotImplementedError
+
+    def cells(self, row: str) -> Cells:
+        """Return the cells of a row."""
+        return {
+            column: self.sums[row, what].estimate(statistic)
+            for column, (what, statistic) in self.statistics(row).items()
+            if (row, what) in self.sums
+        }
+
+    def changes(self, row: str, before: Metric) -> Mapping[str, Estimate]:
+        """Return the paired differences of a row's cells to those of another model."""
+        found = {}
+        for column, (what, statistic) in self.statistics(row).items():
+            if (row, what) in self.sums and (row, what) in before.sums:
+                pair = [before.sums[row, what], self.sums[row, what]]
+                found[column] = joint_estimate(pair, partial(_difference, statistic))
+        return found
+
+
+class MotionByKind(_StatisticsOfSums):
     """How far and where each kind moves, and whether sky and water move independently.
 
     For each kind, with v its static velocity fitted to the optical flow of the frames:
@@ -183,7 +213,7 @@ class MotionByKind(Metric):
                     sums = self.sums.setdefault((MODEL, f"z {kind}"), ClusteredSums(2))
                     sums.add(source, np.array([a, b], np.float64))
 
-    def cells(self, row: str) -> Cells:
+    def statistics(self, row: str) -> Mapping[str, tuple[str, SumStatistic]]:
         """Return the ratios, the directions, and the correlation of sky and water."""
         found: dict[str, tuple[str, SumStatistic]] = {_APART: (_APART, _correlation)}
         for kind in KINDS:
@@ -192,14 +222,10 @@ class MotionByKind(Metric):
             found[f"motion in z: {kind}"] = f"z {kind}", ratio_of_sums
             found[f"right: {kind}"] = kind, lambda s: s[..., 2] / s[..., 4]
             found[f"down: {kind}"] = kind, lambda s: s[..., 3] / s[..., 4]
-        return {
-            column: self.sums[row, what].estimate(statistic)
-            for column, (what, statistic) in found.items()
-            if (row, what) in self.sums
-        }
+        return found
 
 
-class StillAndMoving(Metric):
+class StillAndMoving(_StatisticsOfSums):
     """Share of still pixels that move in futures, and of moving pixels that stand.
 
     The change of a pixel is the mean of |x_t - x_t-1| over the clip and the colours, averaged over
@@ -215,16 +241,16 @@ class StillAndMoving(Metric):
             better="lower",
             digits=3,
             group=_STILL_GROUP,
-            about=f"share of the pixels that change by less than {STILL:g} level of 255 a frame in "
-            f"the real clip and by more than {MOVES:g} in the futures",
+            about=f"of the pixels that change by less than {STILL:g} level of 255 a frame in the "
+            f"real clip, the share that changes by more than {MOVES:g} in the futures",
         ),
         Column(
             name=_MOVING_STANDS,
             better="lower",
             digits=3,
             group=_STILL_GROUP,
-            about=f"share of the pixels that change by more than {MOVING:g} levels a frame in the "
-            f"real clip and by less than {STANDS:g} in the futures",
+            about=f"of the pixels that change by more than {MOVING:g} levels a frame in the real "
+            f"clip, the share that changes by less than {STANDS:g} in the futures",
         ),
     )
 
@@ -241,14 +267,12 @@ class StillAndMoving(Metric):
             sums = self.sums.setdefault((futures.row, "pixels"), ClusteredSums(4))
             sums.add(clip.source, np.array([moved, still.sum(), stood, moving.sum()], np.float64))
 
-    def cells(self, row: str) -> Cells:
+    def statistics(self, row: str) -> Mapping[str, tuple[str, SumStatistic]]:
         """Return both shares."""
-        sums = self.sums.get((row, "pixels"))
-        if sums is None:
-            return {}
+        del row
         return {
-            _STILL_MOVES: sums.estimate(lambda s: ratio_of_sums(s[..., :2])),
-            _MOVING_STANDS: sums.estimate(lambda s: ratio_of_sums(s[..., 2:])),
+            _STILL_MOVES: ("pixels", lambda s: ratio_of_sums(s[..., :2])),
+            _MOVING_STANDS: ("pixels", lambda s: ratio_of_sums(s[..., 2:])),
         }
 
 
@@ -308,3 +332,10 @@ def _length(
 def _correlation(sums: Float64[np.ndarray, "*r 3"]) -> Float64[np.ndarray, "*r"]:
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray(sums[..., 0] / np.sqrt(sums[..., 1] * sums[..., 2]))
+
+
+def _difference(
+    statistic: SumStatistic, sums: Sequence[NDArray[np.float64]]
+) -> NDArray[np.float64]:
+    before, after = map(statistic, sums)
+    return np.asarray(after - before)
