@@ -1,7 +1,7 @@
 """The nature model: what each pixel is, how each kind moves, and the conditional flow between."""
 
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Float64
@@ -46,9 +46,11 @@ Z_DIM = MOTION_DIM + CHURN_DIM
 STEERED = ("sky", "water")
 """Kinds whose drift the control eta gives."""
 
+GEOMETRY_DIM = 4
+"""Numbers that describe the place of a kind: its share, its centre and its height."""
+
 _DRIFT_DIM = 2
 _DEEP_DIM = 112 + 320
-_GEOMETRY = 4
 # Share of the picture below which a kind counts as absent.
 _ABSENT = 0.002
 # Largest drift, in typical sizes: training has seen few that are faster.
@@ -97,7 +99,21 @@ class NatureModelConfig:
     @property
     def condition_dim(self) -> int:
         """Columns of the condition of one kind: look, place, kind, control, whether it is given."""
-        return self.narrow + _GEOMETRY + len(KINDS) + _DRIFT_DIM + 1
+        return self.narrow + GEOMETRY_DIM + len(KINDS) + _DRIFT_DIM + 1
+
+
+class KindSummary(NamedTuple):
+    """What the condition and the control are computed from, for each of `KINDS`.
+
+    Attributes:
+        look: Mean of the deep features over the kind's pixels.
+        geometry: Share of the picture, centre (x, y) and standard deviation of y.
+        cells: Share of the kind in each cell of the velocity's grid.
+    """
+
+    look: Float[Tensor, "b k f"]
+    geometry: Float[Tensor, "b k 4"]
+    cells: Float[Tensor, "b k g g"]
 
 
 class NatureModel(VideoModel):
@@ -205,12 +221,15 @@ class NatureModel(VideoModel):
             features: `recognise(x0)`.
             eta: The control; None leaves it open.
         """
+        return self.describe_summary(self.summarise(features), eta)
+
+    def summarise(self, features: SceneFeatures) -> KindSummary:
+        """Return the look, the place and the cells of each kind."""
         share = shares(features.probabilities)[:, 1:]
-        num = len(share)
         rows, columns = features.deep.shape[-2:]
         pooled = functional.adaptive_avg_pool2d(share, (rows, columns)) + 1e-4
         weight = pooled / pooled.sum((2, 3), keepdim=True)
-        look = torch.einsum("bkij,bfij->bkf", weight, features.deep) - self.look_mean
+        look = torch.einsum("bkij,bfij->bkf", weight, features.deep)
         area = share.mean((2, 3))
         places = (torch.arange(share.shape[-1], device=share.device) + 0.5) / share.shape[-1] - 0.5
         mass = share.sum((2, 3)) + 1e-3
@@ -218,17 +237,23 @@ class NatureModel(VideoModel):
         y = torch.einsum("bkij,i->bk", share, places) / mass
         tall = (torch.einsum("bkij,i->bk", share, places.square()) / mass - y.square()).clamp_min(0)
         geometry = torch.stack([area, x, y, tall.sqrt()], dim=-1)
-        kind = torch.eye(len(KINDS), device=share.device).expand(num, -1, -1)
-        control = share.new_zeros(num, len(KINDS), _DRIFT_DIM + 1)
+        return KindSummary(look, geometry, functional.adaptive_avg_pool2d(share, GRID))
+
+    def describe_summary(
+        self, summary: KindSummary, eta: Float[Tensor, "b e"] | None = None
+    ) -> Float[Tensor, "b k c"]:
+        """Return the condition of each kind from `summarise(features)`; see `describe`."""
+        look, geometry = summary.look - self.look_mean, summary.geometry
+        num = len(look)
+        kind = torch.eye(len(KINDS), device=look.device).expand(num, -1, -1)
+        control = look.new_zeros(num, len(KINDS), _DRIFT_DIM + 1)
         if eta is not None:
             if eta.shape != (num, _DRIFT_DIM):
                 raise UserError(
                     f"eta: the control has {_DRIFT_DIM} numbers for each of {num} pictures, got "
                     f"{tuple(eta.shape)}: give as many"
                 )
-            given = torch.cat(
-                [eta.to(share) / self.config.typical_drift, share.new_ones(num, 1)], 1
-            )
+            given = torch.cat([eta.to(look) / self.config.typical_drift, look.new_ones(num, 1)], 1)
             for name in STEERED:
                 control[:, KINDS.index(name)] = given
         return torch.cat([look @ self.look_projection, geometry, kind, control], dim=-1)
@@ -426,7 +451,12 @@ class NatureModel(VideoModel):
             features: `recognise(x0)`.
         """
         share = shares(features.probabilities)[:, 1:]
-        cells = functional.adaptive_avg_pool2d(share, GRID)
+        return self.drift_in(z, functional.adaptive_avg_pool2d(share, GRID))
+
+    def drift_in(
+        self, z: Float[Tensor, "b z"], cells: Float[Tensor, "b k g g"]
+    ) -> Float[Tensor, "b 2"]:
+        """Return the drift of a picture whose cells are known; see `drift` and `summarise`."""
         motion = self.read_motion(z)
         drifts, areas = [], []
         for name in STEERED:

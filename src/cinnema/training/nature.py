@@ -1,0 +1,643 @@
+"""Training of the nature model: its closed-form parts, and the flow of each kind's motion.
+
+From a pool of measured motion follow, in closed form, the normalisation of z, the projection of a
+kind's look, and a linear-Gaussian layer for each kind. The flow's network starts at the identity
+behind that layer, and is trained by maximum likelihood. Everything is counted by scene: clips of one
+scene predict each other too well.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float64, Int64
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass as config_class
+from torch import Tensor, nn
+
+from cinnema.core.config import config_to_dict
+from cinnema.core.distributed import Ranks
+from cinnema.core.errors import UserError
+from cinnema.core.randomness import generator_for
+from cinnema.models.flow.flow import NormalizingFlow
+from cinnema.models.flow.priors import LinearGaussianPrior
+from cinnema.models.flow.transforms import ActNorm
+from cinnema.models.nature.kinds import KINDS
+from cinnema.models.nature.model import (
+    GEOMETRY_DIM,
+    STEERED,
+    Z_DIM,
+    NatureModel,
+    NatureModelConfig,
+)
+from cinnema.models.nature.motion import NUM_FUNCTIONS, NUM_WAVES
+from cinnema.training.loop import (
+    FitResult,
+    Position,
+    Schedule,
+    Step,
+    fit,
+    require_finite,
+    take_gradients,
+    warmup_cosine,
+)
+from cinnema.training.motion_pool import MotionPool
+from cinnema.training.run import Stateful
+
+# Scale of a velocity's coefficients, in medians of their absolute value.
+_BEND = 1.5
+_LEAST_SCALE, _LEAST_DEVIATION = 1e-5, 1e-3
+_CONTROL_DIM = 3  # last columns of the condition: the drift, and whether it is given
+
+
+@config_class(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class KindFlowTraining:
+    """The training of the flow of each kind's motion.
+
+    Attributes:
+        clips: Rows drawn before the training ends, at most. A row is one kind of one clip.
+        batch_size: Rows a step.
+        learning_rate: Peak learning rate of AdamW.
+        weight_decay: Weight decay of AdamW.
+        noise: Standard deviation of the noise on z.
+        condition_noise: Standard deviation of the noise on look and place, in standard deviations
+            of each number.
+        look_dropout: Share of rows whose look is left out, from 0 to 1.
+        control_share: Share of rows that are conditioned on the control where there is one.
+        least_area: Share of the picture below which a kind in a clip is not used.
+        prior_scenes: Number of scenes that the standard normal prior counts for: with n scenes of
+            a kind, the linear-Gaussian layer has a share of n / (n + prior_scenes).
+        validate_every: Rows between two validations.
+        patience: Validations without a lower negative log-likelihood after which the training ends;
+            None trains on all `clips`.
+        keep: Which weights are kept, those "best" in validation or the "last".
+        seed: Seed of all random draws.
+    """
+
+    clips: int = Field(default=204_800, ge=0)
+    batch_size: int = Field(default=512, ge=2)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=0.1, ge=0)
+    noise: float = Field(default=0.15, ge=0)
+    condition_noise: float = Field(default=0.3, ge=0)
+    look_dropout: float = Field(default=0.15, ge=0, le=1)
+    control_share: float = Field(default=0.4, ge=0, le=1)
+    least_area: float = Field(default=0.02, ge=0, lt=1)
+    prior_scenes: float = Field(default=8.0, ge=0)
+    validate_every: int = Field(default=25_600, ge=1)
+    patience: int | None = Field(default=None, ge=1)
+    keep: Literal["best", "last"] = "last"
+    seed: int = Field(default=0, ge=0)
+
+    def schedule(self) -> Schedule:
+        """Return the schedule of the training; validations fall on whole steps."""
+        steps = -(-self.validate_every // self.batch_size)
+        return Schedule(
+            clips=self.clips,
+            batch_size=self.batch_size,
+            validate_every=steps * self.batch_size,
+            patience=10**9 if self.patience is None and self.keep == "best" else self.patience,
+            keep_best=self.keep == "best",
+            record_every=50,
+        )
+
+
+@dataclass(frozen=True)
+class KindRows:
+    """The motion of one kind in one clip, in each row.
+
+    Attributes:
+        z: Normalised motion.
+        c: Condition without the control.
+        c_given: Condition with the control; equal to `c` for kinds without one.
+        kind: Index in `KINDS`.
+        scene: Index of the scene.
+        mirrored: Whether the row is of the clip's mirror image.
+    """
+
+    z: Float[Tensor, "n z"]
+    c: Float[Tensor, "n c"]
+    c_given: Float[Tensor, "n c"]
+    kind: Int64[Tensor, " n"]
+    scene: Int64[Tensor, " n"]
+    mirrored: Bool[Tensor, " n"]
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.z)
+
+    def where(self, chosen: Bool[Tensor, " n"]) -> "KindRows":
+        """Return some of the rows."""
+        return KindRows(**{name: value[chosen] for name, value in vars(self).items()})
+
+
+def mirrored_motion(raw: Float[Tensor, "*b r"]) -> Float[Tensor, "*b r"]:
+    """Return the measured motion of mirrored clips: cosines change sign with their odd columns."""
+    sign = torch.tensor([1.0, -1.0]).repeat(NUM_FUNCTIONS // 2).to(raw)
+    assert NUM_WAVES % 2 == 0  # the columns of each row of functions begin with an even one
+    out = raw.clone()
+    out[..., :NUM_FUNCTIONS] *= -sign
+    out[..., NUM_FUNCTIONS:-1] *= sign
+    return out
+
+
+def fit_closed_form(
+    model: NatureModel, pool: MotionPool, used: Bool[Tensor, " s"], config: KindFlowTraining
+) -> KindRows:
+    """Fit everything but the networks, and return the rows of all scenes.
+
+    Args:
+        model: Its buffers are set: normalisation of z, look, and linear-Gaussian layers.
+        pool: Measured motion.
+        used: Scenes to fit on.
+        config: Smallest area and weight of the standard normal prior.
+
+    Raises:
+        UserError: No kind is seen in two of the scenes.
+    """
+    seen = pool.area > config.least_area
+    trained = seen & used[pool.scene][:, None]
+    fit_normalisation(model, pool.raw, trained)
+    fit_look(model, pool.look, trained)
+    rows = kind_rows(model, pool, seen)
+    if not fit_linear(model, rows.where(used[rows.scene]), config.prior_scenes):
+        raise UserError(
+            "no kind is seen in 2 or more scenes: give more clips, or train the kind network longer"
+        )
+    return rows
+
+
+@torch.no_grad()
+def fit_normalisation(
+    model: NatureModel, raw: Float[Tensor, "n k r"], used: Bool[Tensor, "n k"]
+) -> None:
+    """Set scale, mean and deviation of each kind's motion from clips and their mirror images.
+
+    Args:
+        model: Its `z_scale`, `z_mean` and `z_deviation` are set; kinds without clips keep theirs.
+        raw: Measured motion.
+        used: Clips of each kind that are fitted to.
+    """
+    for kind in range(len(KINDS)):
+        own = raw[used[:, kind], kind]
+        if len(own) < 2:
+            continue
+        both = torch.cat([own, mirrored_motion(own)])
+        scale = _BEND * both[:, :-1].abs().median(0).values + _LEAST_SCALE
+        bent = torch.cat([(both[:, :-1] / scale).asinh(), both[:, -1:]], 1)
+        model.z_scale[kind] = scale
+        model.z_mean[kind] = bent.mean(0)
+        model.z_deviation[kind] = bent.std(0).clamp_min(_LEAST_DEVIATION)
+
+
+@torch.no_grad()
+def fit_look(model: NatureModel, look: Float[Tensor, "n k f"], used: Bool[Tensor, "n k"]) -> None:
+    """Set the projection of looks: principal components, scaled to deviation 1.
+
+    Args:
+        model: Its `look_mean` and `look_projection` are set.
+        look: Looks of the kinds in the clips.
+        used: Clips of each kind that are fitted to.
+    """
+    rows = look[used].to(model.look_mean)
+    narrow = model.config.narrow
+    model.look_projection.zero_()
+    model.look_mean.copy_(rows.mean(0))
+    _, singular, axes = torch.linalg.svd(rows - rows.mean(0), full_matrices=False)
+    deviation = singular[:narrow] / len(rows) ** 0.5
+    kept = int((deviation > _LEAST_DEVIATION).sum())
+    model.look_projection[:, :kept] = axes[:kept].T / deviation[:kept]
+
+
+@torch.no_grad()
+def kind_rows(model: NatureModel, pool: MotionPool, seen: Bool[Tensor, "n k"]) -> KindRows:
+    """Return a row for each kind that each clip shows, and for its mirror image.
+
+    Args:
+        model: Its normalisation and look are fitted.
+        pool: Measured motion.
+        seen: Kinds that each clip shows.
+    """
+    z = model.normalised(pool.raw)
+    empty = z.new_zeros(len(z), Z_DIM - z[0].numel())
+    eta = model.drift_in(torch.cat([z.flatten(1), empty], 1), pool.cells)
+    c, c_given = (model.describe_summary(pool.summary, control) for control in (None, eta))
+    flipped = model.normalised(mirrored_motion(pool.raw))
+    narrow = model.config.narrow
+    clip, kind = seen.nonzero(as_tuple=True)
+    own = (z, c, c_given)
+    mirror = (flipped, _mirrored(c, narrow), _mirrored(c_given, narrow))
+    columns = [torch.cat([a[seen], b[seen]]) for a, b in zip(own, mirror, strict=True)]
+    is_mirror = torch.arange(2 * len(kind)) >= len(kind)
+    return KindRows(*columns, kind.repeat(2), pool.scene[clip].repeat(2), is_mirror)
+
+
+def fit_linear(model: NatureModel, rows: KindRows, prior_scenes: float) -> int:
+    """Set the linear-Gaussian layer of each kind, without and with the control.
+
+    Without a control, mean, slope and covariance of n scenes are shrunk by n / (n + prior_scenes)
+    towards the standard normal; with one they are not, since the control explains the scale.
+
+    Args:
+        model: Its `flow.linear` is set; kinds of fewer than 2 scenes become standard normal.
+        rows: Rows to fit to.
+        prior_scenes: Number of scenes that the standard normal counts for.
+
+    Returns:
+        Number of kinds that were fitted.
+    """
+    layer, fitted = model.flow.linear, 0
+    described = list(range(model.config.narrow + GEOMETRY_DIM))
+    drift = [rows.c.shape[1] - _CONTROL_DIM, rows.c.shape[1] - _CONTROL_DIM + 1]
+    for kind, name in enumerate(KINDS):
+        own = rows.where(rows.kind == kind)
+        _set_linear(layer, 2 * kind, None, [], 0.0)
+        _set_linear(layer, 2 * kind + 1, None, [], 0.0)
+        num_scenes = len(own.scene.unique())
+        if num_scenes < 2:
+            continue
+        share = num_scenes / (num_scenes + prior_scenes)
+        prior = LinearGaussianPrior.fit(own.z, own.c[:, described], groups=own.scene)
+        _set_linear(layer, 2 * kind, prior, described, share)
+        fitted += 1
+        if name in STEERED:
+            columns = described + drift
+            prior = LinearGaussianPrior.fit(own.z, own.c_given[:, columns], groups=own.scene)
+            _set_linear(layer, 2 * kind + 1, prior, columns, 1.0)
+    return fitted
+
+
+def _set_linear(
+    layer: Any,  # noqa: ANN401 - a LinearGaussian, whose buffers are typed as tensors
+    index: int,
+    prior: LinearGaussianPrior | None,
+    columns: list[int],
+    share: float,
+) -> None:
+    """Set one set of parameters: `share` of a prior, and the rest standard normal."""
+    z_dim = layer.mean.shape[1]
+    layer.mean[index], layer.weight[index] = 0.0, 0.0
+    layer.cholesky[index] = torch.eye(z_dim)
+    if prior is None:
+        return
+    weight = torch.zeros(layer.weight.shape[1:], dtype=torch.float64)
+    weight[columns] = share * prior.weight
+    covariance = share * prior.residual.cholesky @ prior.residual.cholesky.T
+    covariance = covariance + (1 - share) * torch.eye(z_dim, dtype=torch.float64)
+    layer.weight[index] = weight.float()
+    layer.mean[index] = (share * prior.residual.mean - prior.centre @ weight[columns]).float()
+    layer.cholesky[index] = torch.linalg.cholesky(covariance).float()
+
+
+def _mirrored(c: Float[Tensor, "n k c"], narrow: int) -> Float[Tensor, "n k c"]:
+    """Return conditions of mirrored pictures: x of the place and of the drift change sign."""
+    c = c.clone()
+    c[..., narrow + 1] *= -1
+    c[..., -_CONTROL_DIM] *= -1
+    return c
+
+
+@torch.no_grad()
+def negative_log_likelihood(
+    flow: NormalizingFlow | nn.Module, z: Float[Tensor, "n z"], c: Float[Tensor, "n c"]
+) -> Float64[Tensor, " n"]:
+    """Return -log p(z | c) of each row, in nats per dimension.
+
+    Args:
+        flow: A flow, or one of its layers, in evaluation mode.
+        z: Latents.
+        c: Conditions.
+    """
+    nu, log_det = flow.to_residual(z, c)
+    log_prob = log_det.double() - 0.5 * (nu.double().square() + math.log(2 * math.pi)).sum(1)
+    return -log_prob / z.shape[1]
+
+
+def mean_by_scene(values: Float64[Tensor, " n"], rows: KindRows) -> float:
+    """Return the mean over scenes and kinds, each of which counts once; NaN without rows."""
+    key = rows.scene * len(KINDS) + rows.kind
+    means = [float(values[key == k].mean()) for k in key.unique()]
+    return float(np.mean(means)) if means else math.nan
+
+
+def held_out_scores(model: NatureModel, rows: KindRows) -> dict[str, float]:
+    """Return "nll" of the flow and "nll_linear" of its linear-Gaussian layer alone, given x0.
+
+    Args:
+        model: In evaluation mode.
+        rows: Held-out rows; mirror images are left out.
+    """
+    own = rows.where(~rows.mirrored)
+    out = {"nll": _nll(model, own), "nll_linear": _nll(model, own, linear=True)}
+    for kind, name in enumerate(KINDS):
+        part = own.where(own.kind == kind)
+        if len(part):
+            out[f"nll_{name}"] = _nll(model, part)
+    return out
+
+
+def _nll(model: NatureModel, rows: KindRows, *, linear: bool = False) -> float:
+    flow = model.flow.linear if linear else model.flow
+    return mean_by_scene(negative_log_likelihood(flow, rows.z, rows.c), rows)
+
+
+@dataclass(frozen=True)
+class RowBatch:
+    """Rows with noise.
+
+    Attributes:
+        index: Their positions.
+        z: Latents.
+        c: Conditions.
+    """
+
+    index: Int64[Tensor, " b"]
+    z: Float[Tensor, "b z"]
+    c: Float[Tensor, "b c"]
+
+
+class RowBatches:
+    """Endless batches of rows; each depends on the seed and its number alone.
+
+    Scenes of a kind count alike, and a kind with n scenes counts sqrt(n).
+
+    Args:
+        rows: The rows to train on.
+        config: Noise, dropout and seed.
+        narrow: Number of columns of the condition that describe the look.
+
+    Raises:
+        UserError: There are no rows.
+    """
+
+    def __init__(self, rows: KindRows, config: KindFlowTraining, *, narrow: int) -> None:
+        if not len(rows):
+            raise UserError("no clip shows a kind that moves: give clips of nature")
+        self.rows, self.config, self.narrow, self.number = rows, config, narrow, 0
+        self.weights = row_weights(rows)
+        self._described = narrow + GEOMETRY_DIM
+        self._deviation = rows.c[:, : self._described].std(0, correction=0)
+
+    def __next__(self) -> RowBatch:
+        """Return the next batch."""
+        config, rows = self.config, self.rows
+        generator = generator_for(config.seed, self.number)
+        self.number += 1
+        num = config.batch_size
+        index = torch.multinomial(self.weights, num, replacement=True, generator=generator)
+        given = torch.rand(num, 1, generator=generator) < config.control_share
+        noise = torch.randn(num, rows.z.shape[1], generator=generator)
+        blur = torch.randn(num, self._described, generator=generator)
+        dropped = torch.rand(num, generator=generator) < config.look_dropout
+        c = torch.where(given, rows.c_given[index], rows.c[index])
+        c[:, : self._described] += config.condition_noise * self._deviation * blur
+        c[dropped, : self.narrow] = 0
+        return RowBatch(index, rows.z[index] + config.noise * noise, c)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where `state["clips"]` rows have been drawn."""
+        self.number = state["clips"] // self.config.batch_size
+
+    def names(self, batch: RowBatch) -> Sequence[str]:
+        """Return the rows of a batch."""
+        return [f"row {index}" for index in batch.index.tolist()]
+
+    def close(self) -> None:
+        """Do nothing: no process prepares these batches."""
+
+
+def row_weights(rows: KindRows) -> Float[Tensor, " n"]:
+    """Return the chance of each row, up to a factor; see `RowBatches`."""
+    key = rows.scene * len(KINDS) + rows.kind
+    weights = 1 / torch.bincount(key)[key].float()
+    scenes = torch.bincount(rows.kind, weights=weights.double(), minlength=len(KINDS)).float()
+    return weights / scenes[rows.kind].sqrt()
+
+
+class KindFlowStep(Step[RowBatch]):
+    """A step of AdamW on the flow's network; the linear-Gaussian layer stays as it is.
+
+    Args:
+        model: Its flow is trained in place.
+        config: The training.
+        data: What determines the rows, as JSON values.
+    """
+
+    def __init__(self, model: NatureModel, config: KindFlowTraining, *, data: object) -> None:
+        self.config, self.data, self.ranks = config, data, Ranks()
+        self.networks: nn.Module = model.flow.network
+        self._model = model
+        for module in self.networks.modules():
+            if isinstance(module, ActNorm):
+                module.initialised.fill_(True)  # the layer before has normalised already
+        self._trained = list(self.networks.requires_grad_().parameters())
+        self._optimiser = torch.optim.AdamW(self._trained, weight_decay=config.weight_decay)
+
+    def about(self) -> dict[str, Any]:
+        """Return everything that determines the outcome."""
+        flow = config_to_dict(self._model.config.flow)
+        return {"flow": flow, "training": config_to_dict(self.config), "data": self.data}
+
+    def parts(self) -> dict[str, Stateful]:
+        """Return the state that a checkpoint has to hold, by name."""
+        return {"network": self.networks, "optimiser": self._optimiser}
+
+    def take(self, batch: RowBatch, position: Position) -> dict[str, float]:
+        """Take the step."""
+        self.networks.train()
+        with torch.random.fork_rng(devices=[]):
+            seed = generator_for(self.config.seed, position.number).initial_seed()
+            torch.manual_seed(seed)  # seeds dropout
+            log_prob = self._model.flow.log_prob(batch.z, batch.c)
+        losses = {"loss": -log_prob.mean() / batch.z.shape[1]}
+        losses["loss"].backward()
+        numbers = take_gradients(losses, self._trained, ranks=self.ranks, largest=1.0)
+        require_finite(numbers, number=position.number)
+        for group in self._optimiser.param_groups:
+            group["lr"] = self.config.learning_rate * warmup_cosine(position.progress)
+        self._optimiser.step()
+        self._optimiser.zero_grad()
+        return numbers
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Set the network to evaluation mode for the time of a `with` block."""
+        self.networks.eval()
+        try:
+            yield
+        finally:
+            self.networks.train()
+
+
+def fit_flow(
+    model: NatureModel,
+    rows: KindRows,
+    used: Bool[Tensor, " s"],
+    config: KindFlowTraining,
+    *,
+    folder: Path,
+    validated: Bool[Tensor, " s"] | None = None,
+    tensorboard: bool = False,
+) -> FitResult:
+    """Train the flow's network on the rows of some scenes; resumes.
+
+    Args:
+        model: With fitted closed-form parts, on the CPU; its flow is trained in place.
+        rows: From `fit_closed_form`.
+        used: Scenes to train on.
+        config: The training.
+        folder: Folder of the run.
+        validated: Scenes on which the flow is scored; None for none. `config.keep` "best" and
+            `config.patience` need them.
+        tensorboard: Whether the numbers are written for TensorBoard as well.
+
+    Returns:
+        How the training ended; the model is in evaluation mode.
+
+    Raises:
+        UserError: There are no rows, or no scene to choose the best weights by; the folder holds
+            another run or cannot be written to; a loss is not finite.
+    """
+    trained = rows.where(used[rows.scene])
+    held_out = None if validated is None else rows.where(validated[rows.scene])
+    if (config.keep == "best" or config.patience) and not (held_out is not None and len(held_out)):
+        raise UserError(
+            "the best weights and early stopping need held-out scenes that show a kind: hold some "
+            'out, or set keep to "last" and patience to None'
+        )
+    batches = RowBatches(trained, config, narrow=model.config.narrow)
+    data = [used.tolist(), len(trained), round(float(trained.z.double().square().mean()), 9)]
+    result = fit(
+        KindFlowStep(model, config, data=data),
+        batches,
+        config.schedule(),
+        folder=folder,
+        validate=None
+        if held_out is None or not len(held_out)
+        else lambda: held_out_scores(model, held_out),
+        tensorboard=tensorboard,
+    )
+    model.requires_grad_(requires_grad=False)
+    return result
+
+
+@dataclass(frozen=True)
+class NestedScores:
+    """Negative log-likelihoods of held-out scenes, in nats per dimension, given x0.
+
+    Each scene was held out of everything that its numbers depend on, and also of the choice of the
+    number of steps.
+
+    Attributes:
+        flow: Of the flow, for each scene and kind.
+        linear: Of the linear-Gaussian layer alone.
+        scenes: Name of each row's scene.
+        kinds: Kind of each row.
+        clips: Rows that each fold was trained on, as chosen inside it.
+    """
+
+    flow: Float64[np.ndarray, " n"]
+    linear: Float64[np.ndarray, " n"]
+    scenes: tuple[str, ...]
+    kinds: tuple[str, ...]
+    clips: tuple[int, ...]
+
+
+def cross_validate(
+    config: NatureModelConfig,
+    pool: MotionPool,
+    training: KindFlowTraining,
+    *,
+    num_folds: int,
+    folder: Path,
+) -> NestedScores:
+    """Score flow and linear-Gaussian layer by nested cross-validation over scenes.
+
+    In each fold, a further part of the training scenes is held out to choose the number of steps;
+    then both are fitted to all training scenes of the fold. Where no number of steps beats the
+    linear-Gaussian layer, the flow's network stays the identity.
+
+    Args:
+        config: Sizes of the model.
+        pool: Measured motion; scenes that are held out of it are not used.
+        training: The training; `clips` is the largest number of rows.
+        num_folds: Number of folds, at least 3.
+        folder: Folder of the run, with one for each fold.
+
+    Raises:
+        UserError: There are fewer scenes than folds, or fewer than 3 folds; and as `fit_flow`.
+    """
+    fold = fold_of_scenes(pool, num_folds=num_folds, seed=training.seed)
+    parts, clips = [], []
+    for number in range(num_folds):
+        place = folder / f"fold-{number}"
+        outer = (fold >= 0) & (fold != number)
+        inner = outer & (fold != (number + 1) % num_folds)
+        seen = replace(training, keep="best")
+        model, rows = _fitted(config, pool, inner, training)
+        validated = outer & ~inner
+        best = fit_flow(model, rows, inner, seen, folder=place / "inner", validated=validated)
+        chosen = held_out_scores(model, rows.where(validated[rows.scene]))
+        clips.append(best.clips if chosen["nll"] < chosen["nll_linear"] else 0)
+        model, rows = _fitted(config, pool, outer, training)
+        if clips[-1]:
+            fixed = replace(training, clips=clips[-1], keep="last", patience=None)
+            fit_flow(model, rows, outer, fixed, folder=place / "outer")
+        parts.append(_scored(model, rows.where((fold == number)[rows.scene] & ~rows.mirrored)))
+    flow, linear, scene, kind = (torch.cat(column) for column in zip(*parts, strict=True))
+    return NestedScores(
+        flow=flow.numpy(),
+        linear=linear.numpy(),
+        scenes=tuple(pool.scenes[s] for s in scene.tolist()),
+        kinds=tuple(KINDS[k] for k in kind.tolist()),
+        clips=tuple(clips),
+    )
+
+
+def fold_of_scenes(pool: MotionPool, *, num_folds: int, seed: int) -> Int64[Tensor, " s"]:
+    """Return the fold of each scene, at random; -1 for scenes that the pool holds out.
+
+    Raises:
+        UserError: There are fewer scenes than folds, or fewer than 3 folds.
+    """
+    free = (~pool.held_out).nonzero()[:, 0]
+    if not 3 <= num_folds <= len(free):
+        raise UserError(
+            f"nested cross-validation needs from 3 to {len(free)} folds, as many as scenes that "
+            f"are trained on, got {num_folds}: change it, or give more scenes"
+        )
+    order = torch.randperm(len(free), generator=generator_for(seed, 0))
+    fold = torch.full((len(pool.held_out),), -1)
+    fold[free[order]] = torch.arange(len(free)) % num_folds
+    return fold
+
+
+def _fitted(
+    config: NatureModelConfig,
+    pool: MotionPool,
+    used: Bool[Tensor, " s"],
+    training: KindFlowTraining,
+) -> tuple[NatureModel, KindRows]:
+    with torch.random.fork_rng(devices=[]):
+        model = NatureModel(config).eval()
+    return model, fit_closed_form(model, pool, used, training)
+
+
+def _scored(model: NatureModel, rows: KindRows) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the mean over the clips of each scene and kind: flow, linear, scene, kind."""
+    model.eval()
+    flow, linear = (
+        negative_log_likelihood(f, rows.z, rows.c) for f in (model.flow, model.flow.linear)
+    )
+    key = rows.scene * len(KINDS) + rows.kind
+    keys = key.unique()
+    means = [torch.stack([x[key == k].mean() for k in keys]) for x in (flow, linear) if len(keys)]
+    if not means:
+        empty = torch.zeros(0, dtype=torch.float64)
+        return empty, empty, keys, keys
+    return means[0], means[1], keys // len(KINDS), keys % len(KINDS)
