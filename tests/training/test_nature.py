@@ -210,5 +210,5 @@ def test_folds_are_by_scene_and_as_many_as_there_are_scenes_at_most() -> None:
     fold = fold_of_scenes(data, num_folds=3, seed=0)
     assert bool((fold[data.held_out] == -1).all())
     assert sorted(fold[~data.held_out].tolist()) == [0, 0, 0, 1, 1, 1, 2, 2, 2]
-    with pytest.raises(UserError, match="from 3 to 9 folds.*got 10"):
+    with pytest.raises(UserError, match=r"from 3 to 9 folds.*got 10"):
         fold_of_scenes(data, num_folds=10, seed=0)

@@ -6,7 +6,7 @@ picture, if the picture is much longer than high.
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -81,42 +81,55 @@ def load_windows(
     return found
 
 
-def find_duplicates(windows: Sequence[SceneWindows]) -> list[set[str]]:
+def find_duplicates(first_frames: Mapping[str, UInt8[np.ndarray, "_ h w 3"]]) -> list[set[str]]:
     """Return groups of scenes that show the same, by their first frames.
 
-    Two scenes belong together if the first frames of any of their windows, as grey pictures of
-    24 x 24 pixels, correlate by more than `DUPLICATE_CORRELATION`.
+    Two scenes belong together if any of their first frames, as grey pictures of 24 x 24 pixels,
+    correlate by more than `DUPLICATE_CORRELATION`.
 
     Args:
-        windows: Windows of all scenes.
+        first_frames: First frames of one or more windows of each scene, by its name.
 
     Returns:
         The names of the scenes of each group of two or more.
     """
-    rows = [_small_greys(scene.frames[:, 0]) for scene in windows]
-    groups = [{scene.scene.name} for scene in windows]
-    for i, first in enumerate(rows):
-        for j in range(i):
-            is_same = (first @ rows[j].T).max() > DUPLICATE_CORRELATION
-            if is_same and groups[i] is not groups[j]:
-                groups[i] |= groups[j]
-                for name in groups[j]:
-                    groups[_index(windows, name)] = groups[i]
-    joined = {id(group): group for group in groups if len(group) > 1}
+    names = list(first_frames)
+    rows = [_small_greys(first_frames[name]) for name in names]
+    groups = {name: {name} for name in names}
+    for i, one in enumerate(names):
+        for j, other in enumerate(names[:i]):
+            is_same = (rows[i] @ rows[j].T).max() > DUPLICATE_CORRELATION
+            if is_same and groups[one] is not groups[other]:
+                groups[one] |= groups[other]
+                for name in groups[other]:
+                    groups[name] = groups[one]
+    joined = {id(group): group for group in groups.values() if len(group) > 1}
     return list(joined.values())
 
 
-def hold_out(windows: Sequence[SceneWindows], duplicates: Sequence[set[str]]) -> list[bool]:
-    """Return which scenes are held out: those that the data set holds out, and their duplicates."""
-    held_out = {scene.scene.name for scene in windows if scene.scene.held_out}
+def held_out_together(held_out: Iterable[str], duplicates: Iterable[set[str]]) -> set[str]:
+    """Return the scenes that are held out, and those that show the same as one of them."""
+    out = set(held_out)
     for group in duplicates:
-        if group & held_out:
-            held_out |= group
-    return [scene.scene.name in held_out for scene in windows]
+        if group & out:
+            out |= group
+    return out
 
 
-def _index(windows: Sequence[SceneWindows], name: str) -> int:
-    return next(i for i, scene in enumerate(windows) if scene.scene.name == name)
+def natural_stride(dataset: PackedDataset, scene: Scene, fps: float) -> int:
+    """Return the stride at which a scene plays at natural speed, by its manifest or frame rate."""
+    clip = dataset.manifest.clips[scene.clips[0]]
+    return clip.stride or max(1, round(clip.fps / fps))
+
+
+def read_distinct(dataset: PackedDataset, scene: Scene) -> list[NDArray[np.uint8]]:
+    """Return the frames of a scene without those that equal the one before."""
+    kept: list[NDArray[np.uint8]] = []
+    for position in scene.clips:
+        for frame in dataset.read(position).frames:
+            if not kept or cv2.absdiff(frame, kept[-1]).mean() > _SAME_FRAME:
+                kept.append(frame)
+    return kept
 
 
 def _small_greys(pictures: UInt8[np.ndarray, "n h w 3"]) -> NDArray[np.float32]:
@@ -161,7 +174,7 @@ def _cut(
 ) -> NDArray[np.uint8]:
     """Return the windows of a scene; none if it is too short."""
     windows: list[NDArray[np.uint8]] = []
-    video, stride = _distinct(dataset, scene), _stride(dataset, scene, fps)
+    video, stride = read_distinct(dataset, scene), natural_stride(dataset, scene, fps)
     while stride > 1 and steps * stride >= len(video):
         stride -= 1
     span = steps * stride + 1
@@ -175,21 +188,6 @@ def _cut(
     return np.stack(windows)
 
 
-def _stride(dataset: PackedDataset, scene: Scene, fps: float) -> int:
-    clip = dataset.manifest.clips[scene.clips[0]]
-    return clip.stride or max(1, round(clip.fps / fps))
-
-
-def _distinct(dataset: PackedDataset, scene: Scene) -> list[NDArray[np.uint8]]:
-    """Return the frames of a scene without those that equal the one before."""
-    kept: list[NDArray[np.uint8]] = []
-    for position in scene.clips:
-        for frame in dataset.read(position).frames:
-            if not kept or cv2.absdiff(frame, kept[-1]).mean() > _SAME_FRAME:
-                kept.append(frame)
-    return kept
-
-
 def _squares(frames: Sequence[NDArray[Any]], size: int) -> list[NDArray[np.uint8]]:
     height, width = frames[0].shape[:2]
     side, rest = min(height, width), abs(height - width)
@@ -198,6 +196,6 @@ def _squares(frames: Sequence[NDArray[Any]], size: int) -> list[NDArray[np.uint8
     for place in places:
         top, left = (place, 0) if height > width else (0, place)
         cut = [f[top : top + side, left : left + side] for f in frames]
-        shape, area = (size, size), cv2.INTER_AREA
-        out.append(np.stack([cv2.resize(f, shape, interpolation=area) for f in cut]))
+        small = [cv2.resize(f, (size, size), interpolation=cv2.INTER_AREA) for f in cut]
+        out.append(np.stack(small).astype(np.uint8))
     return out

@@ -2,8 +2,8 @@
 
 From a pool of measured motion follow, in closed form, the normalisation of z, the projection of a
 kind's look, and a linear-Gaussian layer for each kind. The flow's network starts at the identity
-behind that layer, and is trained by maximum likelihood. Everything is counted by scene: clips of one
-scene predict each other too well.
+behind that layer, and is trained by maximum likelihood. Everything is counted by scene: clips of
+one scene predict each other too well.
 """
 
 import math
@@ -24,9 +24,8 @@ from cinnema.core.config import config_to_dict
 from cinnema.core.distributed import Ranks
 from cinnema.core.errors import UserError
 from cinnema.core.randomness import generator_for
-from cinnema.models.flow.flow import NormalizingFlow
 from cinnema.models.flow.priors import LinearGaussianPrior
-from cinnema.models.flow.transforms import ActNorm
+from cinnema.models.flow.transforms import ActNorm, Transform
 from cinnema.models.nature.kinds import KINDS
 from cinnema.models.nature.model import (
     GEOMETRY_DIM,
@@ -232,9 +231,15 @@ def kind_rows(model: NatureModel, pool: MotionPool, seen: Bool[Tensor, "n k"]) -
     clip, kind = seen.nonzero(as_tuple=True)
     own = (z, c, c_given)
     mirror = (flipped, _mirrored(c, narrow), _mirrored(c_given, narrow))
-    columns = [torch.cat([a[seen], b[seen]]) for a, b in zip(own, mirror, strict=True)]
-    is_mirror = torch.arange(2 * len(kind)) >= len(kind)
-    return KindRows(*columns, kind.repeat(2), pool.scene[clip].repeat(2), is_mirror)
+    rows = [torch.cat([a[seen], b[seen]]) for a, b in zip(own, mirror, strict=True)]
+    return KindRows(
+        z=rows[0],
+        c=rows[1],
+        c_given=rows[2],
+        kind=kind.repeat(2),
+        scene=pool.scene[clip].repeat(2),
+        mirrored=torch.arange(2 * len(kind)) >= len(kind),
+    )
 
 
 def fit_linear(model: NatureModel, rows: KindRows, prior_scenes: float) -> int:
@@ -304,7 +309,7 @@ def _mirrored(c: Float[Tensor, "n k c"], narrow: int) -> Float[Tensor, "n k c"]:
 
 @torch.no_grad()
 def negative_log_likelihood(
-    flow: NormalizingFlow | nn.Module, z: Float[Tensor, "n z"], c: Float[Tensor, "n c"]
+    flow: Transform, z: Float[Tensor, "n z"], c: Float[Tensor, "n c"]
 ) -> Float64[Tensor, " n"]:
     """Return -log p(z | c) of each row, in nats per dimension.
 

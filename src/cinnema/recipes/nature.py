@@ -1,0 +1,182 @@
+"""The recipe of the nature model, and the clips that it is trained on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from cinnema.core.errors import UserError
+from cinnema.data.crops import Scene, find_scenes
+from cinnema.data.dataset import OpenProgress, PackedDataset, open_dataset
+from cinnema.data.sources.splits import read_splits
+from cinnema.data.windows import SceneWindows, find_duplicates, held_out_together, load_windows
+from cinnema.models.nature.model import NatureModelConfig
+from cinnema.models.nature.motion import KindDynamics
+from cinnema.training.dynamics import DynamicsSearch
+from cinnema.training.nature_recipe import NatureRecipe
+
+
+def nature() -> NatureRecipe:
+    """Return the recipe: sky, water, fire, plants, rain and snow; 128 px, 16 steps."""
+    return NatureRecipe(
+        model=NatureModelConfig(
+            name="nature",
+            # As the search has found them; what it begins with when it is run again.
+            dynamics=(
+                KindDynamics(rate=8.0),
+                KindDynamics(
+                    gain=3.0, period=12.0, jitter=0.25, churn=0.5, correlation=5.0, memory=0.6,
+                    upright=0.4, rate=14.0,
+                ),
+                KindDynamics(
+                    gain=2.0, period=16.0, jitter=0.25, churn=0.25, correlation=5.0, flicker=0.05,
+                    rate=25.0,
+                ),
+                KindDynamics(gain=0.0, churn=0.5, correlation=12.0, rate=14.0),
+                KindDynamics(
+                    gain=4.0, period=16.0, jitter=0.25, churn=1.0, correlation=3.0, rate=12.0
+                ),
+            ),
+        ),
+        search=DynamicsSearch(options={
+            "sky": {
+                "gain": (1.15,), "period": (64.0, 48.0), "jitter": (0.2,), "churn": (0.15, 0.3),
+                "correlation": (12.0,),
+            },
+            "water": {
+                "churn": (0.25, 1.0), "correlation": (3.0, 8.0), "gain": (1.0, 3.0),
+                "period": (12.0, 24.0), "upright": (0.4,), "memory": (0.6, 0.9),
+                "jitter": (0.0, 0.4), "flicker": (0.05,),
+            },
+            "fire": {
+                "churn": (0.25, 1.0), "flicker": (0.0, 0.15), "correlation": (3.0, 8.0),
+                "gain": (1.0, 3.0), "period": (8.0, 24.0), "upright": (1.5,), "memory": (0.6,),
+            },
+            "plants": {
+                "churn": (0.25, 1.0), "correlation": (5.0, 12.0), "memory": (0.5, 0.9),
+                "period": (16.0, 32.0), "gain": (2.0, 0.0), "flicker": (0.03,),
+            },
+            "falling": {
+                "churn": (0.25, 1.0), "correlation": (3.0,), "gain": (1.0, 4.0),
+                "period": (8.0, 24.0),
+            },
+        }),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class NatureClips:
+    """Windows of all scenes, for a nature model.
+
+    Attributes:
+        windows: Windows by scene.
+        held_out: Whether each scene is held out.
+        duplicates: Groups of scenes that show the same, which are on one side.
+    """
+
+    windows: list[SceneWindows]
+    held_out: list[bool]
+    duplicates: list[set[str]]
+
+    @classmethod
+    def open(
+        cls,
+        recipe: NatureRecipe,
+        folders: Sequence[Path],
+        *,
+        splits: Path | None = None,
+        progress: OpenProgress | None = None,
+    ) -> "NatureClips":
+        """Cut the windows of all scenes, or read them from the cache beside each data set.
+
+        Scenes that show the same are held out together.
+
+        Args:
+            recipe: Size, number of frames and frame rate.
+            folders: Packed data sets, or folders of videos.
+            splits: Lists of training and held-out videos, see `read_splits`; others are left out.
+                By default the splits of the data sets are used.
+            progress: Called while videos are packed and windows are cut.
+
+        Raises:
+            UserError: The data or the list cannot be used, two videos have one name, or no scene
+                is left for training or held out.
+        """
+        windows: list[SceneWindows] = []
+        for dataset, scenes in open_scenes(folders, splits=splits, progress=progress):
+            if scenes:
+                windows += load_windows(
+                    dataset,
+                    scenes,
+                    size=recipe.model.size,
+                    num_frames=recipe.model.num_frames,
+                    fps=recipe.model.fps,
+                    starts=recipe.starts,
+                    progress=progress,
+                )
+        names = [part.scene.name for part in windows]
+        duplicates = find_duplicates({part.scene.name: part.frames[:, 0] for part in windows})
+        together = held_out_together(
+            (part.scene.name for part in windows if part.scene.held_out), duplicates
+        )
+        held_out = [name in together for name in names]
+        if all(held_out) or not any(held_out):
+            side = "trained on" if all(held_out) else "held out"
+            raise UserError(f"no scene is {side}: give more scenes, or a list with --splits")
+        return cls(windows, held_out, duplicates)
+
+
+def open_scenes(
+    folders: Sequence[Path], *, splits: Path | None = None, progress: OpenProgress | None = None
+) -> list[tuple[PackedDataset, list[Scene]]]:
+    """Open data sets and list their scenes.
+
+    Args:
+        folders: As in `NatureClips.open`.
+        splits: As in `NatureClips.open`.
+        progress: Called while videos are packed.
+
+    Raises:
+        UserError: The data or the list cannot be used, or two videos have one name.
+    """
+    opened = [open_dataset(folder, progress=progress) for folder in folders]
+    found = [(dataset, find_scenes(dataset)) for dataset in opened]
+    found = found if splits is None else _split(found, splits)
+    names = [scene.name for _, scenes in found for scene in scenes]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise UserError(f"two videos are named {twice[0]}: rename one")
+    return found
+
+
+def _split(
+    found: Sequence[tuple[PackedDataset, list[Scene]]], path: Path
+) -> list[tuple[PackedDataset, list[Scene]]]:
+    """Return the listed scenes, held out as the list says; parts of one video are joined."""
+    videos = [_whole_videos(dataset) for dataset, _ in found]
+    names = [name for part in videos for name in part]
+    listed = read_splits(path, names)
+    return [
+        (
+            dataset,
+            [
+                replace(scene, held_out=listed[name] != "train")
+                for name, scene in part.items()
+                if name in listed
+            ],
+        )
+        for (dataset, _), part in zip(found, videos, strict=True)
+    ]
+
+
+def _whole_videos(dataset: PackedDataset) -> dict[str, Scene]:
+    clips: dict[str, list[int]] = {}
+    for position, clip in enumerate(dataset.manifest.clips):
+        clips.setdefault(clip.source, []).append(position)
+    return {
+        name: Scene(
+            name=str(Path(name).with_suffix("")),
+            texture=dataset.manifest.clips[own[0]].label or "",
+            held_out=False,
+            clips=tuple(own),
+        )
+        for name, own in clips.items()
+    }

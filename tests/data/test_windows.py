@@ -1,0 +1,53 @@
+"""Square windows of scenes, and scenes that show the same."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from cinnema.core.errors import UserError
+from cinnema.data.crops import find_scenes
+from cinnema.data.dataset import open_dataset
+from cinnema.data.windows import find_duplicates, held_out_together, load_windows
+
+Drift = Callable[..., NDArray[np.uint8]]
+
+
+def scene(seed: int) -> NDArray[np.uint8]:
+    """A picture with random blobs."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    return coarse.repeat(8, axis=0).repeat(8, axis=1)[None]
+
+
+def test_windows_are_squares_at_both_ends_and_in_the_middle_at_the_stride_of_the_clip(
+    manifest: Callable[..., Path],
+    drift: Drift,
+    write_clip: Callable[[str, NDArray[np.uint8]], Path],
+    tmp_path: Path,
+) -> None:
+    root = manifest({"path": "sea.png", "texture": "water", "suggested_stride": 2}, "short.png")
+    write_clip("sea.png", drift(12, height=48, width=80))
+    write_clip("short.png", drift(3, height=48, width=80))
+    dataset = open_dataset(root, cache=tmp_path / "cache")
+    options = {"size": 32, "num_frames": 4, "fps": 8.0, "starts": 5}
+    (windows,) = load_windows(dataset, find_scenes(dataset), **options)
+    assert windows.scene.name.startswith("sea")
+    assert windows.frames.shape[1:] == (5, 32, 32, 3)
+    assert len(windows.frames) % 3 == 0
+    again = load_windows(dataset, find_scenes(dataset), **options)
+    assert np.array_equal(again[0].frames, windows.frames)
+    with pytest.raises(UserError, match="no video has 41 distinct frames"):
+        load_windows(dataset, find_scenes(dataset), **{**options, "num_frames": 40})
+
+
+def test_scenes_of_the_same_picture_are_found_at_other_sizes_and_brightness() -> None:
+    sea = scene(1)
+    darker = (0.7 * sea[:, ::2, ::2]).astype(np.uint8)
+    pictures = {"a": sea, "b": scene(2), "c": darker, "d": np.concatenate([scene(3), sea])}
+    assert find_duplicates(pictures) == [{"a", "c", "d"}]
+
+
+def test_duplicates_of_a_held_out_scene_are_held_out() -> None:
+    assert held_out_together(["a"], [{"a", "b"}, {"c", "d"}]) == {"a", "b"}
