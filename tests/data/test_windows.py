@@ -27,9 +27,9 @@ def test_windows_are_squares_at_both_ends_and_in_the_middle_at_the_stride_of_the
     write_clip: Callable[[str, NDArray[np.uint8]], Path],
     tmp_path: Path,
 ) -> None:
-    root = manifest({"path": "sea.png", "texture": "water", "suggested_stride": 2}, "short.png")
-    write_clip("sea.png", drift(12, height=48, width=80))
-    write_clip("short.png", drift(3, height=48, width=80))
+    root = manifest({"path": "sea.npy", "texture": "water", "suggested_stride": 2}, "short.npy")
+    write_clip("sea.npy", drift(12, height=48, width=80))
+    write_clip("short.npy", drift(3, height=48, width=80))
     dataset = open_dataset(root, cache=tmp_path / "cache")
     options = {"size": 32, "num_frames": 4, "fps": 8.0, "starts": 5}
     (windows,) = load_windows(dataset, find_scenes(dataset), **options)

@@ -103,7 +103,7 @@ def write_teachers(folder: Path, code: str = TEACHERS) -> Path:
     folder.mkdir()
     (folder / "networks.py").write_text(code)
     for name in ("sky_u2netp.npz", "ade20k_deeplab_mnv2.npz"):
-        (folder / name).write_bytes(b"")
+        (folder / name).write_bytes(b"weights")
     return folder
 
 
