@@ -108,12 +108,14 @@ def test_constants_need_two_scenes_and_are_written(
     run: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def means(_device: object) -> Callable[[Any], torch.Tensor]:
-        return lambda videos: torch.stack(
-            [torch.from_numpy(v[-1, ::16, ::16]).double().flatten() / 255 for v in videos]
-        )
+    def changes(_device: object) -> Callable[[Any], torch.Tensor]:
+        def of(videos: Any) -> torch.Tensor:
+            steps = np.abs(np.diff(videos.astype(np.float64), axis=1)).mean((2, 3))
+            return torch.from_numpy(steps).flatten(1)
 
-    monkeypatch.setattr("cinnema.cli.train_nature._i3d_logits", means)
+        return of
+
+    monkeypatch.setattr("cinnema.cli.train_nature._i3d_logits", changes)
     options = ["--data", clips, "--splits", clips.parent / "splits.json", "--run", run, *SMALL]
     search = ["--search.clips-per-scene", 1]
     result = cinnema("train", "constants", *options, *search, "--kinds", "sky", "water")

@@ -27,7 +27,9 @@ def test_windows_are_squares_at_both_ends_and_in_the_middle_at_the_stride_of_the
     write_clip: Callable[[str, NDArray[np.uint8]], Path],
     tmp_path: Path,
 ) -> None:
-    root = manifest({"path": "sea.npy", "texture": "water", "suggested_stride": 2}, "short.npy")
+    root = manifest(
+        {"path": "sea.npy", "texture": "water", "suggested_stride": 2}, {"path": "short.npy"}
+    )
     write_clip("sea.npy", drift(12, height=48, width=80))
     write_clip("short.npy", drift(3, height=48, width=80))
     dataset = open_dataset(root, cache=tmp_path / "cache")

@@ -116,6 +116,19 @@ def test_some_pictures_get_rain_or_snow(folder: Path) -> None:
     assert bool(((known == falling) | (known == UNKNOWN)).all())
 
 
+def test_flames_are_laid_over_some_pictures_and_their_rim_is_unknown(folder: Path) -> None:
+    fire = 1 + KINDS.index("fire")
+    flame, labels = labelled(0)
+    flame[:] = (250, 160, 40)
+    save_labelled(folder, "clips/fire/torch", flame, np.full_like(labels, fire))
+    (folder / "groups.json").write_text('{"validation": ["sky0"], "weights": {"clips/fire": 1e-6}}')
+    batch = next(LabelledBatches(opened(folder), batch_size=128, fire=fire))
+    burning = (batch.labels == fire).flatten(1).any(1)
+    assert 0 < burning.float().mean() < 0.2
+    red = batch.x[:, 0] - batch.x[:, 2]
+    assert red[batch.labels == fire].mean() > red[batch.labels == 1].mean() + 0.3
+
+
 def test_unknown_pixels_do_not_count() -> None:
     step = KindStep(network(), CONFIG, device=CPU)
     logits = torch.randn(1, NUM_CLASSES, 8, 8)

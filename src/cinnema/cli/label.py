@@ -23,7 +23,7 @@ MANIFEST = "manifest.jsonl"
 # Weights of the groups in training: how often pictures of a sort are seen, whatever their number.
 _WEIGHTS = {
     "clips/clouds": 5, "clips/aurora": 0.6, "clips/fog": 0.6, "clips/smoke": 1.5,
-    "clips/water": 8, "clips/rain": 5, "clips/snow": 4, "clips/fire": 5, "clips/vegetation": 4,
+    "clips/water": 8, "clips/rain": 5, "clips/snow": 4, "clips/fire": 8, "clips/vegetation": 4,
     "clips/other": 1.5, "stills/people": 4, "stills/animal": 4, "stills/building": 5,
     "stills/object": 4, "stills/city": 3, "stills/interior": 3, "stills/food": 2,
     "stills/mountain": 3, "stills/snow_mountain": 2.5, "stills/snow": 2, "stills/beach_sea": 3,

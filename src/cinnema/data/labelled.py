@@ -44,8 +44,11 @@ _HELD_OUT = 0.2
 _PICTURE = 1  # label of a picture's random stream
 
 # Augmentation: smallest crop, share of whole pictures, of pictures with rain or snow, of pictures
-# at low resolution and of pictures with less colour.
-_SMALLEST, _WHOLE, _FALLING, _COARSE, _PALE = 0.5, 0.25, 0.06, 0.4, 0.15
+# with a flame, of pictures at low resolution and of pictures with less colour.
+_SMALLEST, _WHOLE, _FALLING, _BURNING, _COARSE, _PALE = 0.5, 0.25, 0.06, 0.07, 0.4, 0.15
+# Smallest share of fire in a picture whose fire is laid over others, and brightness from which a
+# flame is perhaps, and surely, seen.
+_FLAMES, _FAINT, _BRIGHT = 0.2, 25, 60
 
 
 @dataclass(frozen=True)
@@ -118,13 +121,15 @@ class LabelledBatches:
     """Endless batches of augmented training pictures; each depends on the seed and its number.
 
     Pictures are drawn by their weight, mirrored, cropped, and changed in colour and resolution.
-    Into some that show none, rain or snow is drawn, and their known pixels get the class `falling`.
+    Into some that show none, rain or snow is drawn, and their known pixels get the class `falling`;
+    over some without fire, the flames of another picture are laid.
 
     Args:
         pictures: The pictures.
         batch_size: Pictures a batch.
         falling: Class of rain and snow in front of a scene; None draws none.
-        vivid: Class that is told by its colour: pictures with it keep their saturation.
+        fire: Class of fire, which glows over what is behind it, and is told by its colour: pictures
+            with it keep their saturation. None lays no flames.
         seed: Seed of all draws.
     """
 
@@ -134,11 +139,14 @@ class LabelledBatches:
         *,
         batch_size: int,
         falling: int | None = None,
-        vivid: int | None = None,
+        fire: int | None = None,
         seed: int = 0,
     ) -> None:
-        self._pictures, self._falling, self._vivid = pictures, falling, vivid
+        self._pictures, self._falling, self._fire = pictures, falling, fire
         self._size = batch_size
+        shares = (pictures.labels == (UNKNOWN if fire is None else fire)).mean((1, 2))
+        burning = (shares > _FLAMES) & (pictures.weights > 0) & (fire is not None)
+        self._flames = np.flatnonzero(burning)
         self._chances = np.cumsum(pictures.weights, dtype=np.float64)
         self._streams = NumberedStreams(seed)
         self._next = 0
@@ -170,10 +178,14 @@ class LabelledBatches:
         chance = rng.random() * self._chances[-1]
         index = int(np.searchsorted(self._chances, chance, side="right"))
         x, y = _cropped(self._pictures.pictures[index], self._pictures.labels[index], rng)
-        falling, keeps_colour = self._falling, self._vivid is not None and self._vivid in y
+        falling, fire = self._falling, self._fire
         if falling is not None and falling not in y and rng.random() < _FALLING:
             x, y = _with_drops(x, rng), np.where(y == UNKNOWN, y, np.uint8(falling))
-        x = _recoloured(_coarsened(x, rng), rng, pale=0.0 if keeps_colour else _PALE)
+        if fire is not None and fire not in y and len(self._flames) and rng.random() < _BURNING:
+            flame = self._pictures.pictures[rng.choice(self._flames)]
+            x, y = _with_flame(x, y, flame, fire, rng)
+        pale = 0.0 if fire is not None and fire in y else _PALE
+        x = _recoloured(_coarsened(x, rng), rng, pale=pale)
         return x, y, self._pictures.names[index]
 
 
@@ -317,6 +329,28 @@ def _with_drops(x: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.ui
     haze = rng.uniform(0, 0.35)
     hazy = x * (1 - haze) + 190 * haze
     return np.asarray((hazy * (1 - share) + 235 * share).clip(0, 255), np.uint8)
+
+
+def _with_flame(
+    x: NDArray[np.uint8],
+    y: NDArray[np.uint8],
+    flame: NDArray[np.uint8],
+    fire: int,
+    rng: np.random.Generator,
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Lay a picture of fire over another as light, at a random place and size."""
+    size, side = len(x), int(len(x) * rng.uniform(0.2, 0.86))
+    ramp = np.minimum(np.arange(side), np.arange(side)[::-1]) / (0.12 * side)
+    edge = np.minimum(1, np.minimum.outer(ramp, ramp))[..., None]
+    small = cv2.resize(flame, (side, side)) * edge
+    place = rng.integers(-side // 4, size - side // 2, 2)
+    shift = np.array([[1, 0, place[0]], [0, 1, place[1]]], np.float32)
+    light = cv2.warpAffine(small.astype(np.float32), shift, (size, size))
+    seen = cv2.GaussianBlur(light.max(-1), (0, 0), 3.0)
+    lit = 255 - (255 - x * rng.uniform(0.25, 1)) * (255 - light) / 255
+    y = np.where(seen > _FAINT, np.uint8(UNKNOWN), y)
+    y = np.where(seen > _BRIGHT, np.uint8(fire), y)
+    return np.asarray(lit.clip(0, 255), np.uint8), y
 
 
 def _coarsened(x: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:

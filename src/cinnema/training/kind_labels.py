@@ -141,12 +141,18 @@ def _add_texture(
     elif texture == "fire":
         warm = is_warm(picture)
         labels[:] = UNKNOWN
-        labels[(change > 4) & warm] = FIRE
-        labels[(change < _STILL_CHANGE) & ~warm] = STILL
-        labels[(seen.plants > 0.6) & (change < 3)] = PLANTS
+        labels[(change > 5) | ((change > 3) & warm)] = FIRE
+        labels[(change < 1.5) & ~warm] = STILL
+        labels[(change < 1.5) & (seen.plants > 0.6)] = PLANTS
     elif texture == "smoke":
         labels[change > 1.5] = FIRE
-    elif texture in ("rain", "snow"):
+    elif texture == "snow":
+        quiet = change < 0.7
+        labels[~quiet] = UNKNOWN
+        labels[quiet] = np.where(seen.plants > 0.5, PLANTS, STILL)[quiet]
+        labels[quiet & sky] = SKY
+        labels[(change > 1.5) & (seen.person < 0.4)] = FALLING
+    elif texture == "rain":
         labels[moves & (np.maximum(seen.plants, seen.water) < 0.5) & (seen.person < 0.4)] = FALLING
         labels[(seen.plants > 0.5) & ~sky] = PLANTS
         labels[(seen.water > 0.5) & ~sky] = WATER

@@ -225,7 +225,7 @@ def train_kinds(
         pictures,
         batch_size=config.batch_size,
         falling=1 + KINDS.index("falling"),
-        vivid=1 + KINDS.index("fire"),
+        fire=1 + KINDS.index("fire"),
         seed=config.seed,
     )
     data = sorted(zip(pictures.names, pictures.weights.tolist(), strict=True))
