@@ -18,7 +18,7 @@ from cinnema.media.videos import write_video
 from cinnema.models.files import load_model
 from cinnema.models.nature.kinds import KINDS, KindNetwork
 from cinnema.models.nature.model import NatureModel
-from cinnema.recipes.nature import nature
+from cinnema.recipes.landscape import landscape
 from cinnema.training.kinds import KINDS_FILE, NUM_CLASSES
 from cinnema.training.nature import NestedScores
 from cinnema.training.nature_recipe import CONSTANTS_FILE, save_constants
@@ -29,7 +29,7 @@ SMALL = [
     "--model.flow.num-blocks", 1, "--model.flow.hidden-dim", 8, "--flow.batch-size", 8,
     "--flow.clips", 16, "--flow.validate-every", 8, "--device", "cpu",
 ]  # fmt: skip
-SPLITS = Path(__file__).parents[2] / "src/cinnema/weights/nature.splits.json"
+SPLITS = Path(__file__).parents[2] / "src/cinnema/weights/landscape.splits.json"
 
 
 def all_sky(width: int = 16) -> KindNetwork:
@@ -73,7 +73,7 @@ def test_a_flow_is_trained_into_a_weights_file_with_the_constants_of_the_run(
     cinnema: Run, clips: Path, run: Path, tmp_path: Path
 ) -> None:
     output, splits = tmp_path / "mine.safetensors", clips.parent / "splits.json"
-    dynamics = list(nature().model.dynamics)
+    dynamics = list(landscape().model.dynamics)
     dynamics[0] = type(dynamics[0])(gain=1.25)
     save_constants(run, tuple(dynamics))
     options = ["--data", clips, "--splits", splits, "--run", run, *SMALL]
@@ -220,6 +220,10 @@ def test_a_mistake_ends_with_2_and_one_line(
     assert result.code == 2
     assert len(result.err) == 1
     assert re.search(message, result.err[0])
+
+
+def test_the_recipe_is_that_of_the_shipped_weights() -> None:
+    assert landscape().model == load_model("landscape").model.config
 
 
 def test_the_shipped_splits_list_each_scene_once() -> None:

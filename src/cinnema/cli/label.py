@@ -89,7 +89,7 @@ class Label:
         import numpy as np
 
         from cinnema.data.windows import find_duplicates, held_out_together
-        from cinnema.recipes.nature import open_scenes
+        from cinnema.recipes.nature_clips import open_scenes
 
         found = open_scenes(self.data, splits=self.splits, progress=bar.report)
         scenes = [(dataset, scene) for dataset, own in found for scene in own]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from cinnema.evaluation.statistics.bootstrap import Estimate
     from cinnema.models.nature.model import NatureModel
-    from cinnema.recipes.nature import NatureClips
+    from cinnema.recipes.nature_clips import NatureClips
     from cinnema.training.dynamics import ChosenClips
     from cinnema.training.motion_pool import MotionPool
     from cinnema.training.nature import NestedScores
@@ -51,10 +51,10 @@ class _NatureTraining:
     def chosen(self) -> "NatureRecipe":
         """Return the recipe with its changes."""
         from cinnema.cli.fields import read_fields, with_fields
-        from cinnema.recipes.nature import nature
+        from cinnema.recipes.landscape import landscape
 
         values = None if self.config is None else read_fields(self.config)
-        return with_fields(nature(), self.fields, values=values)
+        return with_fields(landscape(), self.fields, values=values)
 
     def chosen_device(self) -> "torch.device":
         """Set the number of threads, and return the device."""
@@ -110,7 +110,7 @@ class _WithClips(_NatureTraining):
         self, recipe: "NatureRecipe", device: "torch.device"
     ) -> "tuple[NatureModel, NatureClips, MotionPool]":
         """Return the model with its kind network, the clips, and their measured motion."""
-        from cinnema.recipes.nature import NatureClips
+        from cinnema.recipes.nature_clips import NatureClips
         from cinnema.training.motion_pool import POOL_FILE, load_or_measure
 
         for folder in self.data:

@@ -62,7 +62,7 @@ class KindTraining:
         seed: Seed of all random draws.
     """
 
-    clips: int = Field(default=48_000, ge=1)
+    clips: int = Field(default=20_000, ge=1)
     batch_size: int = Field(default=12, ge=1)
     learning_rate: float = Field(default=2e-3, gt=0)
     backbone_rate: float = Field(default=2.5e-4, gt=0)

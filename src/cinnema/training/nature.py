@@ -78,7 +78,7 @@ class KindFlowTraining:
         seed: Seed of all random draws.
     """
 
-    clips: int = Field(default=102_400, ge=0)
+    clips: int = Field(default=153_600, ge=0)
     batch_size: int = Field(default=512, ge=2)
     learning_rate: float = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=0.1, ge=0)
