@@ -104,12 +104,28 @@ def test_rows_are_of_kinds_that_are_seen_and_mirror_images_change_signs() -> Non
     data, model = pool(), new_model()
     rows = fit_closed_form(model, data, ~data.held_out, TRAINING)
     assert set(rows.kind.tolist()) == {SKY, WATER}
-    assert len(rows) == 2 * 2 * len(data)
-    own, mirror = rows.where(~rows.mirrored), rows.where(rows.mirrored)
+    assert len(rows) == (4 + 2) * len(data)  # the sky backwards as well
+    num = 2 * len(data)
+    assert rows.original.nonzero()[:, 0].tolist() == list(range(num))
+    own, mirror = rows.where(rows.original), rows.where(torch.arange(len(rows)) // num == 1)
     assert torch.equal(own.c[:, 3], -mirror.c[:, 3])
     assert torch.equal(own.c_given[:, -3], -mirror.c_given[:, -3])
     assert torch.equal(own.c_given[:, -2:], mirror.c_given[:, -2:])
     assert bool((rows.c[:, -3:] == 0).all())
+
+
+def test_the_sky_moves_up_as_often_as_down_whatever_the_training_scenes_did() -> None:
+    data, model = pool(), new_model()
+    rows = fit_closed_form(model, data, ~data.held_out, TRAINING)
+    sky = rows.where(rows.kind == SKY)
+    velocity, strength = sky.z[:, :-1], sky.z[:, -1]
+    assert velocity.mean(0).abs().max() < 1e-4
+    backwards = sky.where(torch.arange(len(sky)) >= len(sky) // 2)
+    forwards = sky.where(torch.arange(len(sky)) < len(sky) // 2)
+    torch.testing.assert_close(backwards.z[:, :-1], -forwards.z[:, :-1], atol=1e-4, rtol=1e-4)
+    assert torch.equal(backwards.z[:, -1], forwards.z[:, -1])
+    assert torch.equal(backwards.c_given[:, -3:-1], -forwards.c_given[:, -3:-1])
+    assert strength.isfinite().all()
 
 
 def test_the_linear_layer_is_shrunk_towards_the_standard_normal_by_the_number_of_scenes() -> None:

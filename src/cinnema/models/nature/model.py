@@ -85,7 +85,7 @@ class NatureModelConfig:
     size: int = Field(default=128, ge=64, multiple_of=32)
     num_frames: int = Field(default=16, ge=1)
     fps: float = Field(default=8.0, gt=0)
-    noise: float = Field(default=0.15, ge=0)
+    noise: float = Field(default=0.08, ge=0)
     typical_drift: float = Field(default=0.1, gt=0)
     kind: Literal["nature"] = "nature"
 
