@@ -48,7 +48,8 @@ def seen(**probabilities: float) -> Seen:
         ("rain", GREY, seen(), BUSY, FALLING),
         ("snow", GREY, seen(sky=0.9), BUSY, FALLING),
         ("snow", GREY, seen(sky=0.9), QUIET + 1, UNKNOWN),
-        ("snow", GREY, seen(sky=0.9), QUIET, SKY),
+        ("snow", GREY, seen(sky=0.9, scene_sky=0.9), QUIET, SKY),
+        ("snow", GREY, seen(sky=0.9), QUIET, UNKNOWN),  # perhaps snow on the ground
         ("snow", GREY, seen(plants=0.9), QUIET, PLANTS),
         ("rain", GREY, seen(plants=0.9), BUSY, PLANTS),
         ("vegetation", GREY, seen(), BUSY, PLANTS),

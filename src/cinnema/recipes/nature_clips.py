@@ -40,7 +40,7 @@ class NatureClips:
         Scenes that show the same are held out together.
 
         Args:
-            recipe: Size, number of frames and frame rate.
+            recipe: Size, number of frames, frame rate, and starts of each scene.
             folders: Packed data sets, or folders of videos.
             splits: Lists of training and held-out videos, see `read_splits`; others are left out.
                 By default the splits of the data sets are used.
@@ -59,7 +59,7 @@ class NatureClips:
                     size=recipe.model.size,
                     num_frames=recipe.model.num_frames,
                     fps=recipe.model.fps,
-                    starts=recipe.starts,
+                    starts=recipe.data.starts,
                     progress=progress,
                 )
         names = [part.scene.name for part in windows]

@@ -150,7 +150,8 @@ def _add_texture(
         quiet = change < 0.7
         labels[~quiet] = UNKNOWN
         labels[quiet] = np.where(seen.plants > 0.5, PLANTS, STILL)[quiet]
-        labels[quiet & sky] = SKY
+        # The sky network calls snow on the ground sky.
+        labels[quiet & sky] = np.where(seen.scene_sky > 0.25, SKY, UNKNOWN)[quiet & sky]
         labels[(change > 1.5) & (seen.person < 0.4)] = FALLING
     elif texture == "rain":
         labels[moves & (np.maximum(seen.plants, seen.water) < 0.5) & (seen.person < 0.4)] = FALLING

@@ -23,12 +23,23 @@ CONSTANTS_FILE = "constants.json"
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class NatureData:
+    """The clips of a nature model.
+
+    Attributes:
+        starts: Largest number of starts that are cut from each scene.
+    """
+
+    starts: int = Field(default=5, ge=1)
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class NatureRecipe:
     """The full configuration of a nature model and its training.
 
     Attributes:
         model: Sizes, and the constants that the search begins with.
-        starts: Largest number of starts that are cut from each scene.
+        data: The clips.
         kinds: Training of the kind network.
         search: Search for the constants.
         flow: Training of the flow.
@@ -36,7 +47,7 @@ class NatureRecipe:
 
     model: NatureModelConfig
     search: DynamicsSearch
-    starts: int = Field(default=5, ge=1)
+    data: NatureData = Field(default_factory=NatureData)
     kinds: KindTraining = Field(default_factory=KindTraining)
     flow: KindFlowTraining = Field(default_factory=KindFlowTraining)
 
