@@ -12,7 +12,8 @@ import torch
 
 from cinnema.cli.fields import split_fields, with_fields
 from cinnema.cli.parser import parse
-from cinnema.cli.train import Bundle, TrainStage1, TrainStage2
+from cinnema.cli.train import Bundle, RecipeChoice, TrainStage1, TrainStage2
+from cinnema.cli.train_nature import TrainConstants, TrainFlow, TrainKinds
 from cinnema.cli.train_paper import TrainPaper
 from cinnema.core.config import config_to_dict
 from cinnema.core.errors import UserError
@@ -184,9 +185,10 @@ def test_every_command_of_the_page_on_training_is_accepted(
     Path("discriminators.json").write_text('{"picture": {"discriminators": {"kind": "hinge"}}}')
     kinds: dict[str, type] = {
         "stage1": TrainStage1, "stage2": TrainStage2, "bundle": Bundle, "paper": TrainPaper,
+        "kinds": TrainKinds, "constants": TrainConstants, "flow": TrainFlow,
     }  # fmt: skip
     made: Any = parse(kinds[command[1]], command[2:], prog=" ".join(command[:2]))
-    if not isinstance(made, TrainPaper):
+    if isinstance(made, RecipeChoice):
         assert made.chosen().name in RECIPES
 
 

@@ -350,7 +350,7 @@ def test_every_metric_has_columns_of_its_own_and_says_if_it_cannot_be_computed(
     assert set(found.to_dict()["columns"]) >= {n for row in found.rows for n in row.cells}
 
 
-UNSUITABLE = {  # for a model without a control that does not warp, and data without a hand
+UNSUITABLE = {  # for a model without kinds or a control that does not warp, without a hand
     "end-point", "direction", "edit", "futures", "flow-error", "reconstruction", "samples",
-    "likelihood", "sample-motion",
+    "likelihood", "sample-motion", "kind-motion",
 }  # fmt: skip
