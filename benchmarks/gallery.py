@@ -56,9 +56,10 @@ def main() -> int:
     parser.add_argument("--push", type=Path)
     parser.add_argument("--walk", type=Path)
     options = parser.parse_args()
+    tasks: dict[str, Picture] = {name: (partial(task, *TASKS[name]), _FPS) for name in TASKS}
     pictures = {
         **nature_pictures(options.stills),
-        **{name: (partial(task, *TASKS[name]), _FPS) for name in TASKS},
+        **tasks,
         **body_pictures({"robot": options.push, "person": options.walk}),
     }
     for name, (make, fps) in pictures.items():
