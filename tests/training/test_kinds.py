@@ -129,6 +129,16 @@ def test_flames_are_laid_over_some_pictures_and_their_rim_is_unknown(folder: Pat
     assert red[batch.labels == fire].mean() > red[batch.labels == 1].mean() + 0.3
 
 
+def test_hazy_hills_rise_before_some_skies_and_stand_still(folder: Path) -> None:
+    sky = 1 + KINDS.index("sky")
+    plain = next(LabelledBatches(opened(folder), batch_size=64))
+    hilly = next(LabelledBatches(opened(folder), batch_size=64, sky=sky))
+    covered = ((plain.labels == sky) & (hilly.labels == 0)).flatten(1).any(1)
+    assert 0.05 < covered.float().mean() < 0.5
+    assert not bool(((plain.labels == 0) & (hilly.labels == sky)).any())
+    assert set(hilly.labels.unique().tolist()) <= {0, sky, UNKNOWN}
+
+
 def test_unknown_pixels_do_not_count() -> None:
     step = KindStep(network(), CONFIG, device=CPU)
     logits = torch.randn(1, NUM_CLASSES, 8, 8)

@@ -45,6 +45,12 @@ _PICTURE = 1  # label of a picture's random stream
 
 # Augmentation: smallest crop, share of whole pictures, of pictures with rain or snow, of pictures
 # with a flame, of pictures at low resolution and of pictures with less colour.
+_HILLY, _SNOWY = 0.45, 0.25
+_SNOW = np.array([235.0, 238.0, 245.0])
+STILL = 0
+"""Class of pixels that stand still."""
+# Share of sky above which a picture may get hills, and share of still pixels of their texture.
+_OPEN, _SOLID = 0.4, 0.4
 _SMALLEST, _WHOLE, _FALLING, _BURNING, _COARSE, _PALE = 0.5, 0.25, 0.06, 0.07, 0.4, 0.15
 # Smallest share of fire in a picture whose fire is laid over others, and brightness from which a
 # flame is perhaps, and surely, seen.
@@ -122,7 +128,9 @@ class LabelledBatches:
 
     Pictures are drawn by their weight, mirrored, cropped, and changed in colour and resolution.
     Into some that show none, rain or snow is drawn, and their known pixels get the class `falling`;
-    over some without fire, the flames of another picture are laid.
+    over some without fire, the flames of another picture are laid; and before some skies rise hazy
+    or snowy hills with the texture of a picture that stands still, which are easily taken for
+    clouds.
 
     Args:
         pictures: The pictures.
@@ -130,6 +138,7 @@ class LabelledBatches:
         falling: Class of rain and snow in front of a scene; None draws none.
         fire: Class of fire, which glows over what is behind it, and is told by its colour: pictures
             with it keep their saturation. None lays no flames.
+        sky: Class of the sky; None draws no hills.
         seed: Seed of all draws.
     """
 
@@ -140,9 +149,12 @@ class LabelledBatches:
         batch_size: int,
         falling: int | None = None,
         fire: int | None = None,
+        sky: int | None = None,
         seed: int = 0,
     ) -> None:
-        self._pictures, self._falling, self._fire = pictures, falling, fire
+        self._pictures, self._falling, self._fire, self._sky = pictures, falling, fire, sky
+        solid = (pictures.labels == STILL).mean((1, 2)) > _SOLID
+        self._solid = np.flatnonzero(solid & (pictures.weights > 0))
         self._size = batch_size
         shares = (pictures.labels == (UNKNOWN if fire is None else fire)).mean((1, 2))
         burning = (shares > _FLAMES) & (pictures.weights > 0) & (fire is not None)
@@ -179,6 +191,9 @@ class LabelledBatches:
         index = int(np.searchsorted(self._chances, chance, side="right"))
         x, y = _cropped(self._pictures.pictures[index], self._pictures.labels[index], rng)
         falling, fire = self._falling, self._fire
+        skies = 0.0 if self._sky is None else (y == self._sky).mean()
+        if skies > _OPEN and len(self._solid) and rng.random() < _HILLY:
+            x, y = _with_hills(x, y, self._pictures.pictures[rng.choice(self._solid)], rng)
         if falling is not None and falling not in y and rng.random() < _FALLING:
             x, y = _with_drops(x, rng), np.where(y == UNKNOWN, y, np.uint8(falling))
         if fire is not None and fire not in y and len(self._flames) and rng.random() < _BURNING:
@@ -351,6 +366,36 @@ def _with_flame(
     y = np.where(seen > _FAINT, np.uint8(UNKNOWN), y)
     y = np.where(seen > _BRIGHT, np.uint8(fire), y)
     return np.asarray(lit.clip(0, 255), np.uint8), y
+
+
+def _with_hills(
+    x: NDArray[np.uint8], y: NDArray[np.uint8], texture: NDArray[np.uint8], rng: np.random.Generator
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Let one to three ridges of hills rise in haze of the sky's colour, or under snow."""
+    size = len(x)
+    out, y = x.astype(np.float32), y.copy()
+    foot, across = rng.uniform(0.35, 0.85) * size, np.arange(size) / size
+    for _ in range(int(rng.integers(1, 4))):
+        waves = [
+            rng.normal()
+            / k ** rng.uniform(1.0, 1.6)
+            * np.sin(2 * np.pi * k * rng.uniform(0.4, 0.9) * across + rng.uniform(0, 7))
+            for k in range(1, 7)
+        ]
+        ridge = foot + np.sum(waves, axis=0) * rng.uniform(0.016, 0.1) * size
+        hill = np.arange(size)[:, None] >= ridge
+        behind = out[max(0, int(foot) - size // 10) : max(1, int(foot))].reshape(-1, 3).mean(0)
+        colour, haze = behind * rng.uniform(0.55, 1), rng.uniform(0.3, 0.93)
+        if rng.random() < _SNOWY:
+            colour, haze = _SNOW * rng.uniform(0.7, 1), rng.uniform(0.6, 0.9)
+        drawn = texture * (1 - haze) + colour * haze
+        share = cv2.GaussianBlur(hill.astype(np.float32), (0, 0), float(rng.uniform(0.4, 1.5)))
+        out = out * (1 - share[..., None]) + drawn * share[..., None]
+        y[hill] = STILL
+        foot += rng.uniform(0.05, 0.25) * size
+        if foot > size:
+            break
+    return np.asarray(out.clip(0, 255), np.uint8), y
 
 
 def _coarsened(x: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:

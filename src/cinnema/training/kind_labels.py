@@ -32,6 +32,7 @@ _ADE = {
     "water": [22, 27, 61, 105, 110, 114, 129],
     "plants": [5, 10, 18, 67, 73, 30],
     "person": [13],
+    "ground": [14, 17, 35, 47, 69, 95],  # earth, mountain, rock, sand, hill, land
 }
 _SKY_SIZE, _ADE_SIZE = 384, 513
 
@@ -50,6 +51,7 @@ class Seen(NamedTuple):
         water: Water.
         plants: Plants.
         person: People.
+        ground: Mountains, hills, rocks, sand and earth.
     """
 
     sky: Float32[np.ndarray, "s s"]
@@ -57,6 +59,7 @@ class Seen(NamedTuple):
     water: Float32[np.ndarray, "s s"]
     plants: Float32[np.ndarray, "s s"]
     person: Float32[np.ndarray, "s s"]
+    ground: Float32[np.ndarray, "s s"]
 
 
 class Teachers:
@@ -120,6 +123,8 @@ def label_clip(
     labels[(seen.sky < 0.3) & (seen.water > 0.6)] = WATER
     labels[(seen.sky < 0.3) & (seen.plants > 0.6)] = PLANTS
     labels[sky] = SKY
+    if texture in ("clouds", "aurora"):
+        labels[(seen.ground > 0.6) & (seen.sky < 0.6) & (change < 1.5)] = STILL
     labels[(seen.person > 0.5) & (seen.sky < 0.5)] = STILL
     _add_texture(labels, picture, seen, change, sky=sky, texture=texture)
     return labels
@@ -191,6 +196,9 @@ def label_still(
         around = cv2.dilate(warm.astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
         labels[around] = UNKNOWN
         labels[warm] = FIRE
+    labels[(seen.ground > 0.6) & (seen.sky < 0.85)] = STILL
+    if sort in ("snow", "snow_mountain"):  # which the scene network takes for water
+        labels[labels == WATER] = STILL
     if sort in ("smoke_fog", "rain", "snow"):  # what seems still may be smoke, or behind drops
         labels[labels == STILL] = UNKNOWN
     if sort in ("waterfall", "lake_river", "beach_sea"):

@@ -226,6 +226,7 @@ def train_kinds(
         batch_size=config.batch_size,
         falling=1 + KINDS.index("falling"),
         fire=1 + KINDS.index("fire"),
+        sky=1 + KINDS.index("sky"),
         seed=config.seed,
     )
     data = sorted(zip(pictures.names, pictures.weights.tolist(), strict=True))
