@@ -161,8 +161,8 @@ class ControlOptions:
     counter-clockwise from the right: 0 right, 90 up, 180 left, 270 down. Write negative values
     with an equals sign: --direction=-45."""
     speed: float | None = None
-    """Speed of the drift, as a factor on the typical speed (0.15 picture sizes in a clip of 2
-    seconds with the bundled weights). Needs --direction, unless the direction comes from a
+    """Speed of the drift, as a factor on the typical speed (0.1 picture sizes in 16 steps with
+    the weights landscape, which is 2 seconds of a sky). Needs --direction, unless the direction comes from a
     video."""
     end_point: Annotated[str | None, tyro.conf.arg(metavar="X,Y,Z")] = None
     """Position of the robot's end effector at the last frame, in metres, for weights with an end

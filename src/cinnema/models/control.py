@@ -92,7 +92,7 @@ class Drift:
         direction: In degrees, counter-clockwise from the right: 0 is to the right, 90 up, 180 to
             the left, 270 or -90 down. None keeps the direction of the video, if there is one.
         speed: Factor on the typical speed of the training data (`ControlSpec.typical`, for the
-            bundled weights 0.15 picture sizes in a clip of 2 seconds); 0 stands still. A picture
+            weights landscape 0.1 picture sizes in a clip of 16 steps); 0 stands still. A picture
             size is the side of a square of the picture's area. None keeps the speed of the video,
             and is 1 without a video.
     """
