@@ -162,8 +162,8 @@ class ControlOptions:
     with an equals sign: --direction=-45."""
     speed: float | None = None
     """Speed of the drift, as a factor on the typical speed (0.1 picture sizes in 16 steps with
-    the weights landscape, which is 2 seconds of a sky). Needs --direction, unless the direction comes from a
-    video."""
+    the weights landscape, which is 2 seconds of a sky). Needs --direction, unless the
+    direction comes from a video."""
     end_point: Annotated[str | None, tyro.conf.arg(metavar="X,Y,Z")] = None
     """Position of the robot's end effector at the last frame, in metres, for weights with an end
     point as control (robot)."""
