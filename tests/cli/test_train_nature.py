@@ -20,8 +20,8 @@ from cinnema.models.nature.kinds import KINDS, KindNetwork
 from cinnema.models.nature.model import NatureModel
 from cinnema.recipes.landscape import landscape
 from cinnema.training.kinds import KINDS_FILE, NUM_CLASSES
-from cinnema.training.nature import NestedScores
 from cinnema.training.nature_recipe import CONSTANTS_FILE, save_constants
+from cinnema.training.nature_validation import NestedScores
 
 Run = Callable[..., Any]
 SMALL = [

@@ -16,15 +16,14 @@ from cinnema.training.motion_pool import MotionPool, raw_motion
 from cinnema.training.nature import (
     KindFlowTraining,
     RowBatches,
-    cross_validate,
     fit_closed_form,
     fit_flow,
-    fold_of_scenes,
     held_out_scores,
     mirrored_motion,
     negative_log_likelihood,
     row_weights,
 )
+from cinnema.training.nature_validation import cross_validate, fold_of_scenes
 
 CONFIG = NatureModelConfig(
     name="tiny",

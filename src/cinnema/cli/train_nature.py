@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from cinnema.recipes.nature_clips import NatureClips
     from cinnema.training.dynamics import ChosenClips
     from cinnema.training.motion_pool import MotionPool
-    from cinnema.training.nature import NestedScores
     from cinnema.training.nature_recipe import NatureRecipe
+    from cinnema.training.nature_validation import NestedScores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,7 +193,7 @@ class TrainFlow(_WithClips):
             raise UserError("give either --output for the weights file, or --nested for numbers")
         if self.output is not None and self.output.exists() and not self.overwrite:
             raise UserError(f"{self.output} exists: give another name, or --overwrite")
-        from cinnema.training.nature import cross_validate
+        from cinnema.training.nature_validation import cross_validate
 
         recipe, device = self.chosen(), self.chosen_device()
         model, _, pool = self.opened(recipe, device)
