@@ -15,9 +15,9 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from machine import RSS_UNIT, num_cores
 from PIL import Image
 
+from cinnema.bench.machine import RSS_UNIT, num_cores
 from cinnema.cli.demo import example_folder
 
 _WIDTH, _HEIGHT = 1280, 720

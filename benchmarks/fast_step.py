@@ -22,9 +22,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import torch
-from machine import describe
 from training_steps import Take, own_step, paper_step
 
+from cinnema.bench.machine import describe
 from cinnema.paper.recipes import landscape as paper_landscape
 from cinnema.paper.training.precision import Precision
 from cinnema.recipes import drift, robot

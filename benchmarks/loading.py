@@ -28,12 +28,12 @@ import cv2
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from machine import num_cores
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from cinnema.bench.machine import num_cores
 from cinnema.data.augmentation import PAPER, Augmentation
 from cinnema.data.dataset import PackedDataset
 from cinnema.data.loader import ClipLoader

@@ -19,12 +19,12 @@ import time
 from typing import Any
 
 import torch
-from machine import load
 from rich.console import Console
 from rich.table import Table
 from torch import nn
 from training_steps import own_step
 
+from cinnema.bench.machine import load
 from cinnema.core.devices import choose_device
 from cinnema.core.distributed import Ranks, joined_ranks
 from cinnema.recipes import drift

@@ -40,6 +40,7 @@ COMMANDS = {
     "measure": "measure.Measure",
     "backbones": "backbones.Backbones",
     "compare": "compare.Compare",
+    "bench": "bench.Bench",
 }
 """Class of each command, by the words of the command line."""
 

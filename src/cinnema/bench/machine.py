@@ -25,19 +25,27 @@ def describe() -> str:
     """Name the processor, its fast instructions for bfloat16, the threads, cores and load."""
     import torch
 
+    return (
+        f"{processor()}: {', '.join(instructions()) or 'no fast instructions'}; "
+        f"{torch.get_num_threads()} threads on {num_cores()} cores, load {load():.1f}; "
+        f"torch {torch.__version__}"
+    )
+
+
+def instructions() -> list[str]:
+    """Return the names of the fast instructions of the processor that torch can use."""
+    import torch
+
     supported = {
         "AVX-512": torch.cpu._is_avx512_supported(),
         "bf16 in AVX-512": torch.cpu._is_avx512_bf16_supported(),
         "AMX": torch.cpu._is_amx_tile_supported(),
     }
-    shown = ", ".join(f"{name} {'yes' if value else 'no'}" for name, value in supported.items())
-    return (
-        f"{_processor()}: {shown}; {torch.get_num_threads()} threads on {num_cores()} cores, "
-        f"load {load():.1f}; torch {torch.__version__}"
-    )
+    return [name for name, has in supported.items() if has]
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Return the name of the processor."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

@@ -1,0 +1,26 @@
+"""The sections of the bench, by name.
+
+A section is a function that takes `Settings` and yields rows, see `cinnema.bench.rows`. To add one,
+write its module and name it here. A section imports what it measures, and packages that it compares
+with may be missing: it then yields a row without values whose note says how to get them.
+"""
+
+from importlib import import_module
+
+from cinnema.bench.rows import Section
+
+SECTIONS: dict[str, tuple[str, str]] = {
+    "rendering": ("cinnema.bench.rendering.measure", "Frames a second of the weights landscape"),
+}
+"""Function and title of each section, by its name."""
+
+
+def find_section(name: str) -> Section:
+    """Return the function of a section.
+
+    Args:
+        name: One of `SECTIONS`.
+    """
+    module, _, function = SECTIONS[name][0].rpartition(".")
+    section: Section = getattr(import_module(module), function)
+    return section

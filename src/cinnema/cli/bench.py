@@ -1,0 +1,53 @@
+"""`cinnema bench`: speed and memory on this machine."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from cinnema.bench.sections import SECTIONS
+from cinnema.cli.console import DONE
+from cinnema.cli.options import at_least
+from cinnema.core.errors import UserError, suggestion
+from cinnema.core.files import check_output_folder, write_json
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """Measure speed and memory on this machine: medians of cases that take turns.
+
+    Ratios say how many times as fast a case is as the one before it that has none.
+    """
+
+    sections: Annotated[
+        tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SECTION...")
+    ] = ()
+    """Sections to run, by name; all of them by default. An unknown name lists them."""
+    runs: int = 5
+    """How often each case runs."""
+    quick: bool = False
+    """Run small cases, only to see that they work."""
+    json_file: Annotated[Path | None, tyro.conf.arg(name="json", metavar="FILE")] = None
+    """File to write the results to, replaced if it exists."""
+
+    def run(self) -> int:
+        """Measure, and print the tables."""
+        at_least({"--runs": (self.runs, 1)})
+        for name in self.sections:
+            if name not in SECTIONS:
+                hint = suggestion(name, list(SECTIONS)) or f"use some of {', '.join(SECTIONS)}"
+                raise UserError(f"the bench has no section {name!r}: {hint}")
+        if self.json_file is not None:
+            check_output_folder(self.json_file.parent)
+        from cinnema.bench.report import run_sections
+        from cinnema.bench.rows import Settings
+
+        report = run_sections(
+            self.sections or tuple(SECTIONS),
+            Settings(runs=self.runs, quick=self.quick),
+            show=lambda line: print(line, flush=True),
+        )
+        if self.json_file is not None:
+            write_json(self.json_file, report, overwrite=True)
+        return DONE
