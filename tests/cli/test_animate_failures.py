@@ -1,9 +1,12 @@
 """`cinnema animate` with a mistake: a line of error, an exit code, and nothing half-written."""
 
+import json
+import os
 import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +16,7 @@ from safetensors.torch import save_file
 from cinnema.core.errors import UserError
 from cinnema.core.files import write_json
 from cinnema.core.weights import save_weights
+from cinnema.synthesis.pipeline import Pipeline
 
 from .conftest import Run, files_of, names_in, photograph_at
 
@@ -235,12 +239,55 @@ def test_an_interruption_ends_with_130_and_leaves_no_part(
     assert not out.exists()
 
 
-def test_an_unforeseen_error_keeps_its_traceback(
-    animate: Run, photo: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_unforeseen_error_keeps_its_traceback_and_does_not_stop_the_others(
+    animate: Run, tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def break_down(*_: object, **__: object) -> None:
-        raise ZeroDivisionError("ours to correct")
+    iterate = Pipeline.iterate
 
-    monkeypatch.setattr("cinnema.synthesis.pipeline.Pipeline.iterate", break_down)
-    with pytest.raises(ZeroDivisionError):
-        animate(photo)
+    def break_down(pipeline: Pipeline, photograph: Path, **options: Any) -> object:
+        if photograph.stem == "bad":
+            raise ZeroDivisionError("ours to correct")
+        return iterate(pipeline, photograph, **options)
+
+    monkeypatch.setattr(Pipeline, "iterate", break_down)
+    bad, good = photograph_at(tmp_path / "bad.png"), photograph_at(tmp_path / "good.png")
+    result = animate(bad, good, "-n", 1)
+    assert result.code == 1
+    assert "ZeroDivisionError: ours to correct" in "".join(result.err)
+    assert names_in(out) == files_of("good_s0", 0)
+
+
+STRANGE = {
+    "latin-1": b"m\xe9.png",
+    "long": b"m" * 245 + b".png",
+    "cjk": ("写" * 74).encode() + b".png",
+}
+
+
+@pytest.mark.parametrize("name", STRANGE.values(), ids=STRANGE)
+def test_a_photograph_of_any_name_is_animated(
+    animate: Run, tmp_path: Path, out: Path, name: bytes
+) -> None:
+    folder = tmp_path / "photos"
+    photograph_at(folder / "a.png")
+    photograph_at(folder / os.fsdecode(name))
+    assert animate(folder, "-n", 1).code == 0
+    assert len(names_in(out)) == 8
+    assert files_of("a_s0", 0) <= names_in(out)
+    for path in out.glob("*.json"):
+        assert json.loads(path.read_text(encoding="utf-8"))["source"]["sha256"]
+
+
+def test_links_in_a_loop_and_pipes_do_not_stop_the_others(
+    animate: Run, tmp_path: Path, out: Path
+) -> None:
+    folder = tmp_path / "photos"
+    photograph_at(folder / "a.png")
+    (folder / "loop.png").symlink_to("loop.png")
+    (folder / "gone.png").symlink_to("nowhere.png")
+    os.mkfifo(folder / "pipe.png")
+    result = animate(folder, folder / "loop.png", "-n", 1)
+    assert result.code == 1
+    errors = [line for line in result.err if line.startswith("cinnema: error: ")]
+    assert len(errors) == 4
+    assert names_in(out) == files_of("a_s0", 0)

@@ -1,13 +1,19 @@
 """Errors to exit codes, and progress."""
 
+import errno
+import os
+import signal
 import sys
+import time
 import warnings
-from io import StringIO
+from io import BytesIO, StringIO, TextIOWrapper
+from pathlib import Path
 
 import pytest
 
-from cinnema.cli.console import Progress, exit_code_of
+from cinnema.cli.console import Progress, exit_code_of, note, print_result
 from cinnema.core.errors import UserError
+from cinnema.core.files import atomic_path
 
 
 def raising(error: BaseException) -> int:
@@ -16,7 +22,7 @@ def raising(error: BaseException) -> int:
 
 @pytest.mark.parametrize(
     ("error", "code"),
-    [(UserError("a.png\nis no picture"), 2), (KeyboardInterrupt(), 130), (BrokenPipeError(), 0)],
+    [(UserError("a.png\nis no picture"), 2), (KeyboardInterrupt(), 130), (BrokenPipeError(), 141)],
 )
 def test_what_the_user_can_mend_has_an_exit_code_and_no_traceback(
     capfd: pytest.CaptureFixture[str], error: BaseException, code: int
@@ -73,3 +79,84 @@ def test_skipping_tells_nothing(capfd: pytest.CaptureFixture[str]) -> None:
         progress.begin("b.jpg")
         progress.advance()
     assert capfd.readouterr().err.startswith("b.jpg: 5 of 8")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_ends_a_command_like_an_interruption(
+    tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    def command() -> int:
+        with atomic_path(tmp_path / "out" / "clip.mp4") as partial:
+            partial.write_bytes(b"half")
+            os.kill(os.getpid(), number)
+            time.sleep(60)
+        return 0
+
+    assert exit_code_of(command) == code
+    assert not list(tmp_path.iterdir())
+    assert signal.getsignal(number) == signal.SIG_DFL
+
+
+def test_a_signal_that_is_ignored_as_under_nohup_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert exit_code_of(lambda: os.kill(os.getpid(), signal.SIGHUP) or 0) == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_any_name_can_be_printed_in_any_encoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    for encoding in ("ascii", "cp1252", "utf-8"):
+        pipe = TextIOWrapper(BytesIO(), encoding=encoding)
+        monkeypatch.setattr(sys, "stdout", pipe)
+        assert exit_code_of(lambda: print_result("写\udce9.mp4") or 0) == 0
+        assert pipe.buffer.getvalue().endswith(b"\\udce9.mp4\n")
+
+
+class Full(StringIO):
+    """A stream to a disk that is full, or whose reader has left."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+    def write(self, _: str) -> int:
+        raise OSError(self.number, os.strerror(self.number))
+
+
+@pytest.mark.parametrize(("number", "code"), [(errno.ENOSPC, 2), (errno.EPIPE, 141)])
+def test_results_that_cannot_be_printed_end_a_command(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], number: int, code: int
+) -> None:
+    monkeypatch.setattr(sys, "stdout", Full(number))
+    assert exit_code_of(lambda: print_result("a.mp4") or 0) == code
+    error = capfd.readouterr().err
+    assert error.count("\n") == (code == 2)
+    assert "Traceback" not in error
+
+
+def test_notes_that_cannot_be_printed_are_not_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", Full(errno.ENOSPC))
+    assert exit_code_of(lambda: note("half done") or 0) == 0
+    assert exit_code_of(lambda: raising(UserError("a.png is no picture"))) == 2
+
+
+def test_closed_streams_take_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+
+    def command() -> int:
+        with Progress(total=1) as progress:
+            progress.advance()
+        print_result("a.mp4")
+        return 0
+
+    assert exit_code_of(command) == 0
+
+
+def test_an_error_of_the_system_names_the_file_in_one_line(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    error = OSError(errno.ENAMETOOLONG, "File name too long", "a" * 300)
+    assert exit_code_of(lambda: raising(error)) == 2
+    assert capfd.readouterr().err.startswith(f"cinnema: error: {'a' * 300} cannot be used")

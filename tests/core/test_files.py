@@ -2,6 +2,12 @@
 
 import errno
 import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -10,8 +16,11 @@ from cinnema.core.errors import UserError
 from cinnema.core.files import (
     atomic_folder,
     atomic_path,
+    cache_folder,
     check_input_file,
     check_output_folder,
+    cut_name,
+    readable_name,
     write_json,
 )
 
@@ -159,3 +168,82 @@ def test_json_is_indented_and_keeps_letters(tmp_path: Path) -> None:
     path = write_json(tmp_path / "a.json", {"file": "Îles.jpg"})
     assert json.loads(path.read_text(encoding="utf-8")) == {"file": "Îles.jpg"}
     assert "Îles" in path.read_text(encoding="utf-8")
+
+
+def test_a_name_is_cut_between_letters_and_readable() -> None:
+    assert cut_name("写" * 80, 100) == "写" * 33
+    assert cut_name("m\udce9", 100) == "m\ufffd"
+    assert readable_name(Path("a/m\udce9.png")) == "m\ufffd.png"
+
+
+def test_the_longest_name_that_a_file_system_takes_can_be_written(tmp_path: Path) -> None:
+    for name in ("m" * 245 + ".json", "写" * 83 + ".json", "a." + "b" * 250):
+        with atomic_path(tmp_path / name) as path:
+            path.write_text("all")
+        assert (tmp_path / name).read_text() == "all"
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_name_that_is_not_utf8_survives_json(tmp_path: Path) -> None:
+    path = write_json(tmp_path / "a.json", {"file": "写 m\udce9.png"})
+    assert json.loads(path.read_text(encoding="utf-8")) == {"file": "写 m\udce9.png"}
+    assert "写" in path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("atomic", [atomic_path, atomic_folder])
+def test_what_a_killed_writer_left_is_removed_and_what_a_living_one_writes_is_kept(
+    tmp_path: Path, atomic: Callable[[Path], AbstractContextManager[Path]]
+) -> None:
+    target = tmp_path / "clip.mp4"
+    killed = subprocess.Popen(
+        [sys.executable, "-c", _HALF, str(target), atomic.__name__], stdout=subprocess.PIPE
+    )
+    assert killed.stdout is not None
+    half = Path(killed.stdout.readline().decode().strip())
+    with atomic(target):
+        assert half.exists()
+    shutil.rmtree(target) if target.is_dir() else target.unlink()
+    killed.kill()
+    killed.wait()
+    assert half.exists()
+    with atomic(target):
+        assert not half.exists()
+    assert list(tmp_path.iterdir()) == [target]
+
+
+_HALF = """
+import sys, time
+from pathlib import Path
+from cinnema.core import files
+with getattr(files, sys.argv[2])(Path(sys.argv[1])) as partial:
+    print(partial, flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_pipe_is_no_file_and_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.png")
+    for path in (tmp_path / "a.png", Path("/dev/null")):
+        with pytest.raises(UserError, match="pipe or device, not a file: save a picture"):
+            check_input_file(path, kind="a picture")
+
+
+def test_a_loop_of_links_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.png").symlink_to("a.png")
+    with pytest.raises(UserError, match=r"a\.png cannot be read \(Too many levels"):
+        check_input_file(tmp_path / "a.png", kind="a picture")
+
+
+def test_the_cache_needs_a_home_or_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "/cache")
+    assert cache_folder() == Path("/cache")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", "/home/me")
+    assert cache_folder() == Path("/home/me/.cache")
+
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", homeless)
+    with pytest.raises(UserError, match="set XDG_CACHE_HOME"):
+        cache_folder()

@@ -144,12 +144,13 @@ def test_a_folder_that_nobody_may_write_to_is_respected(
         tmp_path.chmod(0o755)
 
 
-def test_photographs_beside_videos_are_an_error_until_told(videos: Path, drift: Drift) -> None:
+def test_photographs_beside_videos_are_left_out_and_told(videos: Path, drift: Drift) -> None:
     for number, frame in enumerate(drift(3)):
         Image.fromarray(frame).save(videos / "sea" / f"IMG_{number}.png")
+    with pytest.warns(UserWarning, match=r"contains 3 photographs .* left out"):
+        assert len(open_dataset(videos)) == 4
     with pytest.raises(UserError, match="contains 3 photographs"):
-        open_dataset(videos)
-    assert len(open_dataset(videos, photographs="ignore")) == 4
+        open_dataset(videos, photographs="error")
     assert len(open_dataset(videos, photographs="frames")) == 5
 
 

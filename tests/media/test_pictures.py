@@ -1,5 +1,6 @@
 """Photographs from files."""
 
+import base64
 import struct
 import zlib
 from io import BytesIO
@@ -12,7 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, PngImagePlugin
 
 from cinnema.core.errors import UserError
 from cinnema.media.pictures import (
@@ -327,3 +328,139 @@ def test_values_beyond_the_range_are_clamped_and_others_rounded() -> None:
     x = torch.tensor([-3.0, -1.0, 0.0, 0.005, 1.0, 3.0]).reshape(1, 2, 3).expand(3, 2, 3)
     assert to_pixels(x)[..., 0].flatten().tolist() == [0, 0, 128, 128, 255, 255]
     assert to_pixels(x.to(torch.bfloat16).requires_grad_()).dtype == np.uint8
+
+
+def with_chunks(path: Path, pixels: np.ndarray, **chunks: bytes) -> Path:
+    """Save a PNG with more chunks before its pixels."""
+    info = PngImagePlugin.PngInfo()
+    for name, content in chunks.items():
+        info.add(name.encode(), content)
+    Image.fromarray(pixels).save(path, pnginfo=info)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("chunks", "expected"),
+    [
+        ({"gAMA": (100_000).to_bytes(4, "big")}, 168),  # light, as it is
+        ({"gAMA": (45_455).to_bytes(4, "big")}, 100),  # sRGB's
+        ({"gAMA": bytes(4)}, 100),  # no gamma
+        ({"gAMA": (100_000).to_bytes(4, "big"), "sRGB": b"\0"}, 100),
+        ({"gAMA": (100_000).to_bytes(4, "big"), "cHRM": bytes(32)}, 168),
+        ({"cICP": bytes((1, 8, 0, 1))}, 168),
+        ({"gAMA": (100_000).to_bytes(4, "big"), "cICP": bytes((1, 13, 0, 1))}, 100),
+    ],
+)
+@pytest.mark.parametrize("shape", [(16, 16), (16, 16, 3), (16, 16, 4)])
+def test_what_a_png_says_of_its_colours_is_honoured(
+    tmp_path: Path, shape: tuple[int, ...], chunks: dict[str, bytes], expected: int
+) -> None:
+    pixels = np.full(shape, 100, np.uint8)
+    if len(shape) == 3:
+        pixels[..., 3:] = 255
+    path = with_chunks(tmp_path / "a.png", pixels, **chunks)
+    assert (read_photograph(path) == expected).all()
+    with Image.open(path) as image:  # pixels in memory mean the same
+        assert (read_photograph(image) == expected).all()
+
+
+def test_the_primaries_of_a_png_are_honoured(tmp_path: Path) -> None:
+    p3 = (31_270, 32_900, 68_000, 32_000, 26_500, 69_000, 15_000, 6_000)  # white first
+    chunks = {
+        "gAMA": (45_455).to_bytes(4, "big"),
+        "cHRM": b"".join(value.to_bytes(4, "big") for value in p3),
+    }
+    pixels = np.full((16, 16, 3), (153, 77, 26), np.uint8)
+    read = read_photograph(with_chunks(tmp_path / "a.png", pixels, **chunks)).astype(int)
+    assert np.abs(read - [165, 72, 0]).max() <= 3
+    read = read_photograph(with_chunks(tmp_path / "b.png", pixels, cICP=bytes((12, 13, 0, 1))))
+    assert np.abs(read.astype(int) - [165, 72, 0]).max() <= 3
+
+
+GREY_TAGS = (
+    (b"desc", b"desc" + bytes(4) + struct.pack(">I", 5) + b"gray\0" + bytes(80)),
+    (b"wtpt", b"XYZ " + bytes(4) + struct.pack(">3i", 0xF6D6, 0x10000, 0xD32D)),
+    (b"kTRC", b"curv" + bytes(4) + struct.pack(">IH", 1, 256) + bytes(2)),
+    (b"cprt", b"text" + bytes(4) + b"none" + bytes(4)),
+)
+
+
+def grey_profile() -> bytes:
+    """A profile of greys in linear light."""
+    table, data, start = b"", b"", 132 + 12 * len(GREY_TAGS)
+    for name, content in GREY_TAGS:
+        table += name + struct.pack(">II", start + len(data), len(content))
+        data += content + bytes(-len(content) % 4)
+    body = struct.pack(">I", len(GREY_TAGS)) + table + data
+    head = struct.pack(
+        ">I4sI4s4s4s", 128 + len(body), b"lcms", 0x02400000, b"mntr", b"GRAY", b"XYZ "
+    )
+    head += struct.pack(">6H4s", 2020, 1, 1, 0, 0, 0, b"acsp").ljust(28 + 4, b"\0")
+    white = struct.pack(">3I", 0xF6D6, 0x10000, 0xD32D)
+    return head.ljust(68, b"\0") + white.ljust(60, b"\0") + body
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "1"])
+def test_a_profile_of_greys_is_applied(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / "a.png"
+    level = 255 if mode == "1" else 100
+    Image.new("L", (16, 16), level).convert(mode).save(path, icc_profile=grey_profile())
+    assert np.abs(read_photograph(path).astype(int) - (255 if mode == "1" else 168)).max() <= 1
+
+
+def test_a_palette_and_a_grey_with_a_profile_of_colours_are_read(tmp_path: Path) -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for mode in ("P", "L"):
+        path = tmp_path / f"{mode}.png"
+        Image.new("L", (16, 16), 100).convert(mode).save(path, icc_profile=profile)
+        assert np.abs(read_photograph(path).astype(int) - 100).max() <= 1
+
+
+def test_a_bitmap_whose_alpha_is_all_zero_is_opaque(tmp_path: Path) -> None:
+    path = tmp_path / "a.bmp"
+    Image.new("RGBA", (16, 16), (200, 100, 50, 7)).save(path)
+    content = path.read_bytes()
+    offset = int.from_bytes(content[10:14], "little")
+    masks = struct.pack("<4I", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    header = (
+        struct.pack("<IiiHHIIiiII", 108, 16, 16, 1, 32, 3, 1024, 0, 0, 0, 0) + masks + bytes(52)
+    )
+    for alpha, expected in ((0, [200, 100, 50]), (255, [200, 100, 50])):
+        pixels = bytes((50, 100, 200, alpha)) * 256
+        head = struct.pack("<2sIHHI", b"BM", 14 + len(header) + 1024, 0, 0, 14 + len(header))
+        path.write_bytes(head + header + pixels)
+        assert (read_photograph(path) == expected).all()
+    assert offset > 0
+
+
+HEIC = base64.b64decode(
+    "AAAAHGZ0eXBoZWljAAAAAG1pZjFoZWljbWlhZgAAAXxtZXRhAAAAAAAAACFoZGxyAAAAAAAAAABwaWN0AAAAAAAAAAAA"
+    "AAAAAAAAACJpbG9jAAAAAERAAAEAAQAAAAABoAABAAAAAAAAACsAAAAjaWluZgAAAAAAAQAAABVpbmZlAgAAAAABAABo"
+    "dmMxAAAAAA5waXRtAAAAAAABAAAA/GlwcnAAAADcaXBjbwAAAHVodmNDAQNwAAAAkAAAAAAAHvAA/P34+AAADwNgAAEA"
+    "GEABDAH//wNwAAADAJAAAAMAAAMAHroCQGEAAQApQgEBA3AAAAMAkAAAAwAAAwAeoCCBBZbqrprm4YGgwIAAAAyAAAAD"
+    "AIRiAAEABkQBwXPBiQAAABNjb2xybmNseAAMAA0ABoAAAAAUaXNwZQAAAAAAAABAAAAAQAAAAChjbGFwAAAAIAAAAAEA"
+    "AAAQAAAAAf///+AAAAAC////0AAAAAIAAAAQcGl4aQAAAAADCAgIAAAAGGlwbWEAAAAAAAAAAQABBYECAwWEAAAAM21k"
+    "YXQAAAAnKAGvUhYFJOb86r//Wa//zMOQ5deTIlR6pEpbLaqAllpuq1CLS2yz"
+)
+"""32x16 pixels of (161, 79, 13) in Display P3"""
+
+
+def test_what_iphones_take_is_read_in_its_colours(tmp_path: Path) -> None:
+    path = tmp_path / "IMG_0001.HEIC"
+    path.write_bytes(HEIC)
+    read = read_photograph(path)
+    assert read.shape == (16, 32, 3)
+    assert np.abs(read.astype(int) - [174, 73, 0]).max() <= 4
+    path.write_bytes(HEIC[:-20])
+    with pytest.raises(UserError, match="damaged or cut short"):
+        read_photograph(path)
+
+
+def test_avif_is_read_in_its_colours(tmp_path: Path) -> None:
+    path = tmp_path / "a.avif"
+    Image.new("RGB", (32, 16), (153, 77, 26)).save(path, quality=100)
+    assert np.abs(read_photograph(path).astype(int) - [153, 77, 26]).max() <= 4
+    content = path.read_bytes()
+    at = content.index(b"colrnclx") + 8
+    path.write_bytes(content[:at] + struct.pack(">H", 12) + content[at + 2 :])  # Display P3
+    assert np.abs(read_photograph(path).astype(int) - [165, 72, 0]).max() <= 6

@@ -232,3 +232,28 @@ def test_another_length_rate_and_size_of_a_video_give_nearly_the_same_motion(
     write_video(tmp_path / "fast.mp4", doubled, fps=16)
     fast = pipe.read_motion(tmp_path / "fast.mp4")
     assert float(torch.nn.functional.cosine_similarity(slow.z, fast.z, dim=0)) > 0.9
+
+
+def test_a_video_with_one_frame_in_a_clip_is_refused_with_the_way_out(pipe: Pipeline) -> None:
+    lapse = numbered(20, fps=0.1)
+    with pytest.raises(UserError, match=r"shows one frame .*--query-fps 8"):
+        read_query(lapse, pipe.model)
+    assert numbers(read_query(lapse, pipe.model, fps=8)) == [0, 1, 2, 3, 4]
+
+
+def test_repeated_frames_and_a_still_video_are_told(pipe: Pipeline) -> None:
+    with pytest.warns(UserWarning, match="3 different frames fill the 5 of a clip"):
+        read_query(numbered(9, fps=4), pipe.model)
+    still = VideoFile(frames=np.zeros((9, 20, 30, 3), np.uint8), fps=8, path=Path("still.mp4"))
+    with pytest.warns(UserWarning, match="nothing moves in this clip"):
+        read_query(still, pipe.model)
+
+
+def test_frames_of_a_variable_rate_are_taken_by_their_times(pipe: Pipeline, tmp_path: Path) -> None:
+    pages = [Image.fromarray(frame) for frame in numbered(13, fps=1).frames]
+    path = tmp_path / "a.webp"
+    durations = [25] * 10 + [125] * 3  # milliseconds; a clip takes one frame every 125
+    pages[0].save(path, save_all=True, append_images=pages[1:], duration=durations, lossless=True)
+    query = read_query(path, pipe.model)
+    assert numbers(query) == [0, 5, 10, 11, 12]
+    assert (query.about["first_frame"], query.about["last_frame"]) == (0, 12)

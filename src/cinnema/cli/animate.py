@@ -27,7 +27,7 @@ class Animate(ArrowOptions, ControlOptions, RenderingOptions, SamplingOptions):
     """Animate photographs: a video for each future, and a grid of all futures of a photograph."""
 
     photos: Photos
-    """Photographs (JPEG, PNG, WebP, BMP, TIFF), or folders of them."""
+    """Photographs (JPEG, HEIC, PNG, WebP, AVIF, BMP, TIFF), or folders of them."""
     output: Folder = Path("animated")
     """Folder to write to, created if missing. For sky.jpg and seed 0 these are the video
     sky_s0_00.mp4, its settings sky_s0_00.json, its motion sky_s0_00.nu.safetensors (for --nu), the

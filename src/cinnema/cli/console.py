@@ -4,12 +4,15 @@ Results (paths, tables) go to standard output, everything else to standard error
 """
 
 import os
+import signal
 import sys
 import time
+import traceback
 import warnings
-from collections.abc import Callable
-from contextlib import suppress
-from types import TracebackType
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType, TracebackType
 
 from cinnema.core.errors import UserError
 
@@ -18,8 +21,26 @@ SOME_FAILED = 1
 """Exit code if some of several inputs failed; the same as Python's after an exception."""
 USER_MISTAKE = 2
 INTERRUPTED = 130
+"""Exit code after Ctrl-C; as in shells, 128 and the number of the signal."""
+PIPE_CLOSED = 141
 
 _SECONDS_BETWEEN_LINES = 10.0
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM or SIGHUP, which end a command like Ctrl-C: what is half done is removed.
+
+    Attributes:
+        signal: Number of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.signal = number
+
+
+class OutputLostError(Exception):
+    """Standard output takes no more: its reader has left, or its disk is full."""
 
 
 def exit_code_of(command: Callable[[], int]) -> int:
@@ -29,34 +50,115 @@ def exit_code_of(command: Callable[[], int]) -> int:
         command: Returns its own exit code.
 
     Returns:
-        What `command` returned; 2 after a `UserError`, which is printed as one line; 130 after an
-        interruption. Other exceptions propagate, so that Python prints a traceback and exits with
-        1.
+        What `command` returned; 2 after a `UserError` or an error of the system, which are printed
+        as one line; 130 after an interruption, 143 and 129 after SIGTERM and SIGHUP, 141 if the
+        reader of standard output has left. Other exceptions propagate, so that Python prints a
+        traceback and exits with 1.
     """
+    _prepare_streams()
     warnings.showwarning = _report_warning
-    try:
-        return command()
-    except UserError as error:
-        report_error(error)
-        return USER_MISTAKE
-    except KeyboardInterrupt:
-        print("cinnema: interrupted", file=sys.stderr)
-        return INTERRUPTED
-    except BrokenPipeError:
-        # The reader (`head`, a pager) has closed the pipe, which is not an error.
-        with suppress(OSError):
+    with _ended_by_signals():
+        try:
+            code = command()
+            sys.stdout.flush()
+        except UserError as error:
+            report_error(error)
+            return USER_MISTAKE
+        except KeyboardInterrupt as stop:
+            note("cinnema: interrupted")
+            return 128 + stop.signal if isinstance(stop, Terminated) else INTERRUPTED
+        except (OutputLostError, OSError) as error:
+            return _code_of_system_error(error)
+        return code
+
+
+def _code_of_system_error(error: Exception) -> int:
+    """Report an error of the system and return the exit code."""
+    cause = error.__cause__ if isinstance(error, OutputLostError) else error
+    if isinstance(error, OutputLostError | BrokenPipeError):
+        with suppress(OSError, ValueError):  # so that Python does not flush it again
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
+    if isinstance(cause, BrokenPipeError):  # `head` and pagers leave early, without an error
+        return PIPE_CLOSED
+    assert isinstance(cause, OSError)
+    what = cause.filename or "standard output, or a file,"
+    reason = cause.strerror or str(cause) or type(cause).__name__
+    report_error(UserError(f"{what} cannot be used ({reason}): mend that, and run this again"))
+    return USER_MISTAKE
+
+
+def _prepare_streams() -> None:
+    """Let any text be printed, whatever the encoding, and also if a stream is closed."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Raise `Terminated` in this process when SIGTERM or SIGHUP arrives, unless it ignores them."""
+    process = os.getpid()
+
+    def end(number: int, _: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_IGN if os.getpid() == process else signal.SIG_DFL)
+        if os.getpid() == process:
+            raise Terminated(number)
+        os.kill(os.getpid(), number)  # a worker, which has nothing to clean up
+
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {}
+    with suppress(ValueError):  # not in the main thread
+        for number in numbers:
+            if signal.getsignal(number) == signal.SIG_DFL:
+                before[number] = signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def print_result(result: object) -> None:
+    """Print a line to standard output.
+
+    Raises:
+        OutputLostError: It cannot be written.
+    """
+    try:
+        print(result, flush=True)
+    except OSError as error:
+        raise OutputLostError from error
+
+
+def note(text: str) -> None:
+    """Print a line to standard error, where that is possible."""
+    with suppress(OSError, ValueError):
+        print(text, file=sys.stderr, flush=True)
 
 
 def report_error(error: UserError) -> None:
     """Print an error as one line on standard error."""
-    print(f"cinnema: error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+    note(f"cinnema: error: {' '.join(str(error).split())}")
+
+
+def report_failure(item: Path, error: Exception) -> None:
+    """Print why one of several inputs failed; of what is unforeseen, with a traceback."""
+    if isinstance(error, UserError):
+        report_error(error)
+    elif isinstance(error, OSError):
+        reason = error.strerror or str(error)
+        report_error(UserError(f"{item}: {error.filename or 'a file'} cannot be used ({reason})"))
+    else:
+        note("".join(traceback.format_exception(error)).rstrip())
+        report_error(UserError(f"{item}: unforeseen {type(error).__name__}, please report it"))
 
 
 def _report_warning(message: Warning | str, *_: object, **__: object) -> None:
     """Print a warning as one line, without its source location."""
-    print(f"cinnema: warning: {' '.join(str(message).split())}", file=sys.stderr, flush=True)
+    note(f"cinnema: warning: {' '.join(str(message).split())}")
 
 
 class Progress:
@@ -132,17 +234,13 @@ class Progress:
     def _print_line(self) -> None:
         self._last_line = time.monotonic()
         seconds = self._last_line - self._start
-        print(
-            f"{self._description}: {self.count} of {self._total}, {seconds:.1f} s",
-            file=sys.stderr,
-            flush=True,
-        )
+        note(f"{self._description}: {self.count} of {self._total}, {seconds:.1f} s")
 
     def finish(self) -> None:
         """Print the total duration."""
         self._bar.stop()
         seconds = time.monotonic() - self._start
-        print(f"cinnema: finished in {seconds:.1f} s", file=sys.stderr, flush=True)
+        note(f"cinnema: finished in {seconds:.1f} s")
 
     def skip_to(self, count: int) -> None:
         """Set the count to that after steps that failed, without printing a line."""

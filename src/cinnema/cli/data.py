@@ -116,8 +116,8 @@ class Prepare(_Packing):
     stride: int | None = None
     """folder only: pack every N-th frame; defaults to the stride in a manifest.json, or 1."""
     photographs: Literal["error", "frames", "ignore"] | None = None
-    """folder only: treat numbered pictures beside videos as an error (the default), as the frames
-    of one more video, or ignore them."""
+    """folder only: ignore numbered pictures beside videos (the default; said in a warning), treat
+    them as the frames of one more video, or as an error."""
     splits: Path | None = None
     """folder only: JSON file {"train": [...], "validation": [...], "test": [...]} of video
     names; others are left out."""

@@ -15,7 +15,7 @@ from cinnema.cli.data import open_data
 from cinnema.cli.options import Device, Weights, at_least
 from cinnema.core.bundled import find_weights
 from cinnema.core.errors import UserError
-from cinnema.core.files import check_output_folder, write_json
+from cinnema.core.files import cache_folder, check_output_folder, write_json
 from cinnema.evaluation import MetricName
 
 if TYPE_CHECKING:
@@ -206,7 +206,6 @@ class Evaluate(ClipOptions):
         from cinnema.models.files import load_model
 
         loaded = load_model(self.weights)
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         with Progress(total=0) as bar:
             progress = bar.report
             dataset = ranks.first_then_all(lambda: open_data(self.data, progress))
@@ -222,7 +221,7 @@ class Evaluate(ClipOptions):
                 batch_size=self.batch_size,
                 parts=self.parts,
                 backbones=self.backbones,
-                cache=FeatureCache(self.cache or Path(base) / "cinnema"),
+                cache=FeatureCache(self.cache or cache_folder() / "cinnema"),
                 device=device,
                 ranks=ranks,
             )

@@ -21,7 +21,7 @@ class Interpolate(ControlOptions, RenderingOptions):
     """Animate one photograph with motions interpolated between two."""
 
     photo: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="PHOTO")]
-    """A photograph (JPEG, PNG, WebP, BMP, TIFF)."""
+    """A photograph (JPEG, HEIC, PNG, WebP, AVIF, BMP, TIFF)."""
     start: Annotated[str, tyro.conf.arg(metavar="NUMBER|FILE")] = "0"
     """First motion: the index of a sample of the seed, from 0, or a nu file of an earlier call."""
     end: Annotated[str, tyro.conf.arg(metavar="NUMBER|FILE")] = "1"

@@ -5,7 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cinnema.cli.console import DONE, SOME_FAILED, USER_MISTAKE, Progress, report_error
+from cinnema.cli.console import (
+    DONE,
+    SOME_FAILED,
+    USER_MISTAKE,
+    OutputLostError,
+    Progress,
+    print_result,
+    report_failure,
+)
 from cinnema.cli.options import RenderingOptions
 from cinnema.cli.outputs import (
     Outputs,
@@ -57,11 +65,17 @@ def find_photos(inputs: Sequence[Path]) -> tuple[list[Path], int]:
     num_failed = 0
     for path in inputs:
         try:
-            for photo in find_pictures([path]):
-                found.setdefault(check_photo(photo).resolve(), photo)
-        except UserError as error:
-            report_error(error)
+            photos = find_pictures([path])
+        except (UserError, OSError) as error:
+            report_failure(path, error)
             num_failed += 1
+            continue
+        for photo in photos:
+            try:
+                found.setdefault(check_photo(photo).resolve(), photo)
+            except (UserError, OSError, RuntimeError) as error:  # RuntimeError: a loop of links
+                report_failure(photo, error)
+                num_failed += 1
     return list(found.values()), num_failed
 
 
@@ -142,8 +156,10 @@ def run_jobs(
             end = progress.count + len(job.samples)
             try:
                 _run(options, job, pipeline, renderer, files=files, progress=progress)
-            except UserError as error:
-                report_error(error)
+            except OutputLostError:
+                raise
+            except Exception as error:  # whatever is wrong with one, the others are made
+                report_failure(job.source, error)
                 num_failed += 1
             progress.skip_to(end)
         if num_failed < num_inputs:
@@ -181,10 +197,10 @@ def _run(
         grid.add(animation.frames)
         fps = animation.fps
         progress.advance()
-        print(video, flush=True)
+        print_result(video)
     if grid is not None:
         write_video(job.grid, grid.frames(), fps=fps, overwrite=options.overwrite)
-        print(job.grid, flush=True)
+        print_result(job.grid)
 
 
 def _query_frames(

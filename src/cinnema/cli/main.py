@@ -54,7 +54,7 @@ options:
   -V, --version    print the version
 
 exit codes: 0 done; 1 some of several inputs failed; 2 invalid options or files, or all
-inputs failed; 130 interrupted
+inputs failed; 130, 143 and 129 interrupted; 141 the reader of the output has left
 """
 
 
@@ -65,8 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Arguments after the program's name; those of this process if None.
 
     Returns:
-        The exit code: 0 done; 1 some of several inputs failed; 2 invalid options or files; 130
-        interrupted.
+        The exit code: 0 done; 1 some of several inputs failed; 2 invalid options or files; 130,
+        143 and 129 interrupted; 141 the reader of standard output has left.
 
     Raises:
         SystemExit: The help of a command was printed.

@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from cinnema import __version__
 from cinnema.core.errors import UserError
-from cinnema.core.files import sha256_of, write_json
+from cinnema.core.files import cut_name, readable_name, sha256_of, write_json
 
 if TYPE_CHECKING:
     from cinnema.synthesis.pipeline import Pipeline
     from cinnema.synthesis.video import Video
 
+_NAME_LENGTH = 160
+"""Greatest length of an input's part of file names, in bytes: all of a name has to be below 256."""
 _GRID_FORMATS = ("mp4", "gif", "webp")  # formats that players support
 
 
@@ -81,7 +83,8 @@ class Outputs:
 def distinct_names(photos: Sequence[Path]) -> list[str]:
     """Return a short name for each photograph, all different.
 
-    It is the file's name without its suffix. If several files share it, the folder's name is
+    It is the file's name without its suffix, cut where it is longer than 160 bytes, and with U+FFFD
+    for bytes that are not UTF-8. If several files share it, the folder's name is
     prepended, then the suffix appended, then a number. Names that differ only in case count as
     equal, as some file systems do not distinguish them.
 
@@ -110,7 +113,7 @@ def distinct_names(photos: Sequence[Path]) -> list[str]:
             choice[level] if count[name.lower()] > 1 else name
             for name, choice in zip(names, choices, strict=True)
         ]
-    return _numbered(names)
+    return _numbered([cut_name(name, _NAME_LENGTH) for name in names])
 
 
 def _numbered(names: Sequence[str]) -> list[str]:
@@ -235,5 +238,5 @@ def _describe_output(job: Outputs, animation: "Video") -> dict[str, Any]:
 
 def _describe_file(path: Path) -> dict[str, str]:
     if path.is_dir():  # of frames
-        return {"folder": path.absolute().name}
-    return {"file": path.name, "sha256": sha256_of(path)}
+        return {"folder": readable_name(path.absolute())}
+    return {"file": readable_name(path), "sha256": sha256_of(path)}

@@ -12,7 +12,7 @@ from cinnema.cli.console import USER_MISTAKE
 from cinnema.cli.jobs import Renderer, find_photos, plan, run_jobs
 from cinnema.cli.options import ControlOptions, Folder, Photos, QueryOptions, RenderingOptions
 from cinnema.core.errors import UserError
-from cinnema.core.files import check_input_file
+from cinnema.core.files import check_input_file, cut_name
 
 if TYPE_CHECKING:
     from cinnema.synthesis.pipeline import Pipeline
@@ -24,7 +24,7 @@ class Transfer(ControlOptions, RenderingOptions, QueryOptions):
     """Transfer the motion of a video to photographs."""
 
     photos: Photos
-    """Photographs (JPEG, PNG, WebP, BMP, TIFF), or folders of them."""
+    """Photographs (JPEG, HEIC, PNG, WebP, AVIF, BMP, TIFF), or folders of them."""
     motion: Annotated[Path, tyro.conf.arg(metavar="VIDEO")]
     """Video whose motion is transferred: a file or a folder of frames, of any size and frame rate,
     at least half a clip long."""
@@ -78,4 +78,4 @@ def tag_of(video: Path) -> str:
     name = re.sub(r"[^\w.-]+", "-", video.absolute().stem).strip("-.")
     if not name:
         raise UserError(f"{video} has no name that other files can be named after: rename it")
-    return name
+    return cut_name(name, 60)

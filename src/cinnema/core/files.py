@@ -9,6 +9,7 @@ import json
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from hashlib import file_digest
@@ -16,6 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from cinnema.core.errors import UserError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+_MARK = ".partial-"
 
 # EFBIG: the limit of the file system or of ulimit; to the user it is the same lack of space.
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -26,7 +34,8 @@ def atomic_path(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Yield a temporary path that is renamed to `path` when the block ends without an error.
 
     The temporary file exists (empty), in the same folder and with the same suffix. If the block
-    raises, it is removed. Missing parent folders are made, and removed again after an error.
+    raises, it is removed; if the process is killed, the next that writes `path` removes it. Missing
+    parent folders are made, and removed again after an error.
 
     Args:
         path: The file to write.
@@ -50,12 +59,14 @@ def atomic_path(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
     partial = _partial_name(path)
     with _disk_errors(path), _parents(path):
         with _permission_errors(path):
+            _remove_abandoned(path)
             partial.touch(exist_ok=False)
         try:
-            yield partial
-            _flush(partial)
-            _refuse_existing(path, overwrite=overwrite)
-            partial.replace(path)
+            with _held(partial):
+                yield partial
+                _flush(partial)
+                _refuse_existing(path, overwrite=overwrite)
+                partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
         _flush(path.parent)
@@ -86,15 +97,17 @@ def atomic_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path
     partial, old = _partial_name(path), _partial_name(path)
     with _disk_errors(path), _parents(path):
         with _permission_errors(path):
+            _remove_abandoned(path)
             partial.mkdir()
         try:
-            yield partial
-            for file in sorted(partial.rglob("*")):
-                _flush(file)
-            _refuse_existing(path, overwrite=overwrite)
-            if path.exists():
-                path.rename(old)
-            partial.rename(path)
+            with _held(partial):
+                yield partial
+                for file in sorted(partial.rglob("*")):
+                    _flush(file)
+                _refuse_existing(path, overwrite=overwrite)
+                if path.exists():
+                    path.rename(old)
+                partial.rename(path)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
             if old.exists() and not path.exists():
@@ -119,8 +132,37 @@ def write_json(path: str | Path, values: dict[str, Any], *, overwrite: bool = Fa
     """
     text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
     with atomic_path(path, overwrite=overwrite) as partial:
-        partial.write_text(text, encoding="utf-8")
+        # A name that is not UTF-8 has surrogates, which in JSON are escaped as in Python.
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace")
     return Path(path)
+
+
+def readable_name(path: Path) -> str:
+    """Return the name of a file as text, with U+FFFD for bytes that are not UTF-8."""
+    return os.fsencode(path.name).decode("utf-8", errors="replace")
+
+
+def cut_name(name: str, length: int) -> str:
+    """Return the beginning of a name, of at most `length` bytes, which file systems take.
+
+    What is not UTF-8 in it is replaced, as some file systems, players and JSON refuse it.
+    """
+    text = os.fsencode(name).decode("utf-8", errors="replace")
+    return os.fsdecode(
+        text.encode("utf-8")[:length].decode("utf-8", errors="ignore").encode("utf-8")
+    )
+
+
+def cache_folder() -> Path:
+    """Return the folder of the user's caches: $XDG_CACHE_HOME, or else ~/.cache.
+
+    Raises:
+        UserError: Neither that variable nor a home directory exists.
+    """
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:
+        raise UserError("there is no home directory: set XDG_CACHE_HOME to a folder") from None
 
 
 def sha256_of(path: Path) -> str:
@@ -139,16 +181,13 @@ def locked(path: Path) -> Iterator[None]:
     Args:
         path: The file or folder that is worked on; it need not exist.
     """
-    lock = path.with_name(f".{path.name[:100]}.lock")
+    lock = path.with_name(f".{cut_name(path.name, 100)}.lock")
     with ExitStack() as stack:
-        try:
-            import fcntl  # not on Windows
-
+        with suppress(OSError):
             lock.parent.mkdir(parents=True, exist_ok=True)
             file = stack.enter_context(lock.open("a"))
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except (ImportError, OSError):
-            pass
+            if fcntl:
+                fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
@@ -163,12 +202,15 @@ def check_input_file(path: str | Path, *, kind: str) -> Path:
         `path` as a `Path`.
 
     Raises:
-        UserError: It is missing, a folder, empty, or cannot be read.
+        UserError: It is missing, a folder, a pipe or device, empty, or cannot be read.
     """
     path = Path(path)
-    if path.is_dir():
-        raise UserError(f"{path} is a folder, not {kind}: name a file in it")
     try:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise UserError(f"{path} is a folder, not {kind}: name a file in it")
+        if not stat.S_ISREG(mode):  # opening a pipe would wait, and it can be read only once
+            raise UserError(f"{path} is a pipe or device, not a file: save {kind} to a file first")
         with path.open("rb") as file:
             empty = not file.read(1)
     except (FileNotFoundError, NotADirectoryError):
@@ -227,7 +269,51 @@ def _refuse_existing(path: Path, *, overwrite: bool) -> None:
 
 def _partial_name(path: Path) -> Path:
     """A free hidden name beside `path`, with its suffix, as writers choose the format by it."""
-    return path.with_name(f".{path.stem[:100]}.partial-{secrets.token_hex(4)}{path.suffix}")
+    stem, suffix = _partial_parts(path)
+    return path.with_name(f"{stem}{secrets.token_hex(4)}{suffix}")
+
+
+def _partial_parts(path: Path) -> tuple[str, str]:
+    """What the names of all temporary files of `path` begin and end with."""
+    suffix = path.suffix if len(path.suffix) < 20 else ""
+    return f".{cut_name(path.stem, 100)}{_MARK}", suffix
+
+
+@contextmanager
+def _held(partial: Path) -> Iterator[None]:
+    """Lock a temporary file or folder, which tells others that its writer is alive."""
+    descriptor = os.open(partial, os.O_RDONLY) if fcntl else None
+    try:
+        if descriptor is not None:
+            with suppress(OSError):  # a disk without locks
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove what killed writers of `path` have left, unless it is not known that they ended."""
+    if not fcntl:
+        return
+    stem, suffix = _partial_parts(path)
+    for name in os.listdir(path.parent):  # noqa: PTH208 - the quickest in a large folder
+        if name.startswith(stem) and name.endswith(suffix):
+            with suppress(OSError):
+                _remove_unlocked(path.with_name(name))
+
+
+def _remove_unlocked(partial: Path) -> None:
+    descriptor = os.open(partial, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if partial.is_dir():
+            shutil.rmtree(partial)
+        else:
+            partial.unlink()
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float32, Int64, UInt8
 from numpy.typing import NDArray
 
 from cinnema.core.errors import UserError
-from cinnema.core.files import locked
+from cinnema.core.files import cache_folder, locked
 from cinnema.data.manifest import (
     MANIFEST,
     SHARD_NAME,
@@ -206,7 +206,7 @@ def open_dataset(
     path: str | Path,
     *,
     size: int | None = None,
-    photographs: Photographs = "error",
+    photographs: Photographs = "ignore",
     cache: Path | None = None,
     progress: OpenProgress | None = None,
 ) -> PackedDataset:
@@ -322,7 +322,7 @@ def _find_cache(path: Path, digest: str, cache: Path | None) -> Path:
 def _user_cache() -> Path:
     if "CINNEMA_CACHE" in os.environ:
         return Path(os.environ["CINNEMA_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "cinnema"
+    return cache_folder() / "cinnema"
 
 
 def _is_writable(folder: Path) -> bool:

@@ -9,7 +9,10 @@ from pathlib import Path
 
 from cinnema.core.errors import UserError
 
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+PICTURE_SUFFIXES = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".heic",
+    ".heif", ".hif",
+)  # fmt: skip
 """The suffixes of the pictures that are taken from a folder, in lower case."""
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")
@@ -88,7 +91,7 @@ def pictures_in(folder: Path) -> list[Path]:
     pictures = [
         path
         for path in entries
-        if path.suffix.lower() in PICTURE_SUFFIXES and path.name[0] != "." and path.is_file()
+        if path.suffix.lower() in PICTURE_SUFFIXES and path.name[0] != "." and not path.is_dir()
     ]
     if not pictures:
         kinds = ", ".join(PICTURE_SUFFIXES)

@@ -1,15 +1,17 @@
 """Photographs and masks: read from files, scaled, converted between pixels and tensors."""
 
+import os
 import re
 import struct
 import warnings
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 import cv2
 import numpy as np
+import pi_heif
 import torch
 from jaxtyping import Float, Float32, UInt8
 from PIL import Image, ImageCms, ImageOps
@@ -17,13 +19,19 @@ from torch import Tensor
 
 from cinnema.core.errors import UserError
 from cinnema.core.files import check_input_file
+from cinnema.media.colour import ColourSpace, are_primaries, colour_space, to_srgb
 from cinnema.media.formats import MAX_PIXELS, MIN_SIDE, check_size
 
 # JPEG covers the MPO that phones write. Formats that run code (EPS) are left out.
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "AVIF", "HEIF")
 # What Pillow raises for a damaged file depends on the format.
 _DAMAGE = (OSError, SyntaxError, ValueError, IndexError, TypeError, EOFError, struct.error)
 
+_SRGB_GAMMA = 0.45455
+_PNG = b"\x89PNG\r\n\x1a\n"
+_AVIF_HEAD = 1 << 16  # bytes in which boxes about the picture lie
+
+pi_heif.register_heif_opener()  # what iPhones write; Pillow reads the rest itself
 
 Photograph: TypeAlias = str | Path | Image.Image | np.ndarray | Tensor
 """A file, a PIL image, uint8 (height, width, 3), or a float tensor (3, height, width) in [-1, 1]"""
@@ -39,12 +47,13 @@ def read_photograph(
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Return the pixels of a photograph.
 
-    Files and PIL images: the EXIF orientation is applied, an embedded colour profile is converted
-    to sRGB, 16-bit greys are scaled to 8 bits, transparent parts are laid over **white**, as a
-    page would show them. Of an animation the first frame is taken.
+    Files and PIL images: the EXIF orientation is applied; colours are converted to sRGB by the
+    profile, or what else the file says of them (cICP, gAMA and cHRM of PNG, code points of AVIF and
+    HEIC); 16-bit greys are scaled to 8 bits; transparent parts are laid over **white**, as a page
+    would show them. Of an animation the first frame is taken.
 
     Args:
-        photograph: A file (JPEG, PNG, WebP, BMP, TIFF); a PIL image; uint8 of shape
+        photograph: A file (JPEG, PNG, WebP, BMP, TIFF, AVIF, HEIC); a PIL image; uint8 of shape
             (height, width, 3); or a floating tensor (3, height, width) in [-1, 1] on any device.
         min_side: Least height and width, in pixels.
 
@@ -62,10 +71,10 @@ def read_photograph(
     """
     if isinstance(photograph, str | Path):
         path = Path(photograph)
-        return _colours(_load(path, kind="a picture", min_side=min_side), path)
+        return srgb_of(_load(path, kind="a picture", min_side=min_side), path)
     if isinstance(photograph, Image.Image):
         check_size(photograph.width, photograph.height, _NAME, min_side=min_side)
-        return _colours(ImageOps.exif_transpose(photograph), _NAME)
+        return srgb_of(_decode(photograph, _NAME), _NAME)
     pixels = _from_tensor(photograph) if isinstance(photograph, Tensor) else _from_array(photograph)
     check_size(pixels.shape[1], pixels.shape[0], _NAME, min_side=min_side)
     return pixels
@@ -99,7 +108,7 @@ def read_mask(
         )
     image = _to_8_bits(image, path)
     if image.has_transparency_data:
-        image = _over(image, "black")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image.convert("RGBA"))
     return np.asarray(image.convert("L")).astype(np.float32) / np.float32(255)
 
 
@@ -188,7 +197,8 @@ def open_picture(path: Path, *, kind: str) -> Image.Image:
         ) from None
     except _DAMAGE:
         raise UserError(
-            f"{path} is not {kind} that can be read: use a JPEG, PNG, WebP, BMP or TIFF file"
+            f"{path} is not {kind} that can be read: use a JPEG, PNG, WebP, BMP, TIFF, AVIF or "
+            "HEIC file"
         ) from None
     try:
         check_size(image.width, image.height, path)
@@ -210,21 +220,102 @@ def _load(path: Path, *, kind: str, min_side: int) -> Image.Image:
     """Open, check, decode and turn upright."""
     with open_picture(path, kind=kind) as image:
         check_size(image.width, image.height, path, min_side=min_side)
-        try:
-            image.load()
-        except _DAMAGE as error:
-            raise damaged(path, error) from error
-        with suppress(*_DAMAGE):  # a damaged EXIF block is no reason to refuse the photograph
-            return ImageOps.exif_transpose(image)
-        return image.copy()
+        return _decode(image, path)
 
 
-def _colours(image: Image.Image, path: Path) -> np.ndarray:
-    """Return sRGB pixels of 8 bits, with transparent parts over white."""
+def _decode(image: Image.Image, path: Path) -> Image.Image:
+    """Decode and turn upright; what the file says of its colours goes into `info`."""
+    try:
+        image.load()
+    except _DAMAGE as error:
+        raise damaged(path, error) from error
+    points = _code_points(image)
+    if points and (image.format == "PNG" or not image.info.get("icc_profile")):
+        image.info["code_points"] = points
+    if image.format == "BMP" and image.mode == "RGBA" and image.getchannel("A").getbbox() is None:
+        image = image.convert("RGB")  # the fourth byte is unused, as most programs leave it 0
+    with suppress(*_DAMAGE):  # a damaged EXIF block is no reason to refuse the photograph
+        return ImageOps.exif_transpose(image)
+    return image.copy()
+
+
+def _code_points(image: Image.Image) -> tuple[int, int] | None:
+    """Return primaries and transfer by H.273, if the file states them; Pillow reads only HEIC's."""
+    if image.format == "HEIF":
+        nclx = image.info.get("nclx_profile") or {}
+        return nclx.get("color_primaries", 2), nclx.get("transfer_characteristics", 2)
+    path = getattr(image, "filename", "")
+    if image.format not in ("PNG", "AVIF") or not os.path.isfile(path):  # noqa: PTH113 - or bytes
+        return None
+    with open(path, "rb") as file:  # noqa: PTH123
+        return _cicp(file) if image.format == "PNG" else _colr(file)
+
+
+def is_animated(path: Path) -> bool:
+    """Return whether a PNG or WebP file has more than one frame; only its header is read.
+
+    Raises:
+        UserError: It is none of these.
+        OSError: It cannot be read.
+    """
+    with path.open("rb") as file:
+        head = file.read(21)
+        if head[:8] == _PNG:
+            return _png_chunk(file, b"acTL") is not None
+        if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+            return head[12:16] == b"VP8X" and bool(head[20] & 2)
+    raise UserError(f"{path} is neither a PNG nor a WebP file: use another file")
+
+
+def _cicp(file: BinaryIO) -> tuple[int, int] | None:
+    """Return primaries and transfer of a PNG's cICP chunk."""
+    content = _png_chunk(file, b"cICP")
+    return (content[0], content[1]) if content and len(content) > 1 else None
+
+
+def _png_chunk(file: BinaryIO, kind: bytes) -> bytes | None:
+    """Return the first bytes of a chunk before the pixels; None if there is none."""
+    file.seek(len(_PNG))
+    while len(head := file.read(8)) == 8 and head[4:] != b"IDAT":
+        if head[4:] == kind:
+            return file.read(4)
+        file.seek(int.from_bytes(head[:4], "big") + 4, os.SEEK_CUR)
+    return None
+
+
+def _colr(file: BinaryIO) -> tuple[int, int] | None:
+    """Return primaries and transfer of an AVIF's colour box."""
+    _, _, box = file.read(_AVIF_HEAD).partition(b"colrnclx")
+    return struct.unpack_from(">2H", box) if len(box) >= 4 else None
+
+
+def srgb_of(image: Image.Image, path: Path) -> UInt8[np.ndarray, "h w 3"]:
+    """Return sRGB pixels of 8 bits, with transparent parts over white.
+
+    Args:
+        image: A decoded picture.
+        path: Its file, for messages.
+    """
     image = _to_8_bits(image, path)
-    if image.has_transparency_data:
-        image = _over(image, "white")
-    return np.array(_to_srgb(image))
+    if not image.has_transparency_data:
+        return _to_srgb(image)
+    layers = image.convert("RGBA")
+    colours = image.convert("L") if image.mode == "LA" else layers.convert("RGB")
+    colours.info = image.info
+    return over_white(_to_srgb(colours), np.asarray(layers.getchannel("A")))
+
+
+def over_white(
+    colours: UInt8[np.ndarray, "h w 3"], alpha: UInt8[np.ndarray, "h w"]
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Lay a picture over white.
+
+    Args:
+        colours: Not multiplied by `alpha`.
+        alpha: Opacity, up to 255.
+    """
+    opacity = alpha[..., None].astype(np.uint16)
+    return ((colours * opacity + 255 * (255 - opacity) + 127) // 255).astype(np.uint8)
 
 
 def _to_8_bits(image: Image.Image, path: Path) -> Image.Image:
@@ -237,25 +328,42 @@ def _to_8_bits(image: Image.Image, path: Path) -> Image.Image:
     return Image.fromarray(np.round(levels / 257.0).astype(np.uint8))
 
 
-def _over(image: Image.Image, background: str) -> Image.Image:
-    """Lay a picture with transparent parts over one colour."""
-    colours = image.convert("RGBA")
-    paper = Image.new("RGBA", image.size, background)
-    flat = Image.alpha_composite(paper, colours).convert("RGB")
-    flat.info = {key: image.info[key] for key in ("icc_profile",) if key in image.info}
-    return flat
+def _to_srgb(image: Image.Image) -> np.ndarray:
+    """Convert by what the file says of its colours: code points, a profile, or PNG's gAMA, cHRM."""
+    info = image.info
+    space = _png_space(info)
+    if "code_points" in info:
+        space = colour_space(*info["code_points"])
+    elif info.get("icc_profile"):
+        image, space = _by_profile(image), ColourSpace()
+    rgb = np.array(image.convert("RGB"))
+    return rgb if space.is_srgb else to_srgb(rgb * np.uint16(257), space)
 
 
-def _to_srgb(image: Image.Image) -> Image.Image:
-    """Convert to sRGB by the embedded profile (phones: Display P3; print: CMYK), if it has one."""
-    profile = image.info.get("icc_profile")
-    if profile and image.mode in ("RGB", "CMYK"):
-        with suppress(ImageCms.PyCMSError, OSError):  # a profile that does not fit is ignored
-            source = ImageCms.ImageCmsProfile(BytesIO(profile))
-            target = ImageCms.createProfile("sRGB")
-            converted = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
-            return converted if converted is not None else image.convert("RGB")
-    return image.convert("RGB")
+def _by_profile(image: Image.Image) -> Image.Image:
+    """Convert by the embedded profile (phones: Display P3; print: CMYK; scans: grey)."""
+    with suppress(ImageCms.PyCMSError, OSError, ValueError):  # one that does not fit is ignored
+        source = ImageCms.ImageCmsProfile(BytesIO(image.info["icc_profile"]))
+        if source.profile.xcolor_space.strip() == "RGB" and image.mode != "RGB":
+            image = image.convert("RGB")  # of a palette, or stored as grey
+        target = ImageCms.createProfile("sRGB")
+        converted = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
+        return converted if converted is not None else image
+    return image
+
+
+def _png_space(info: dict[Any, Any]) -> ColourSpace:
+    """Return the colour space of a PNG's gAMA and cHRM chunks."""
+    gamma = info.get("gamma")
+    if not isinstance(gamma, float) or "srgb" in info or not 0.1 < gamma < 10:
+        return ColourSpace()
+    points = tuple(info.get("chromaticity", ()))
+    xy = (*points[2:], *points[:2])  # white comes first in the file
+    if len(xy) != 8 or not are_primaries(xy):
+        xy = ColourSpace().chromaticities
+    if abs(gamma - _SRGB_GAMMA) < 0.01:
+        return ColourSpace(xy)
+    return ColourSpace(xy, 1 / gamma, is_exponent=True)
 
 
 def _from_tensor(x0: Tensor) -> np.ndarray:

@@ -5,48 +5,33 @@ from animated pictures, folders of frames and npy arrays; they are written in `V
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import av
 import numpy as np
-from av.video.reformatter import (
-    ColorPrimaries,
-    ColorRange,
-    Colorspace,
-    ColorTrc,
-    Interpolation,
-)
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 from jaxtyping import UInt8
 from PIL import Image, ImageSequence
 
 from cinnema.core.errors import UserError
 from cinnema.core.files import atomic_folder, atomic_path, check_input_file
+from cinnema.media.decoding import EXACT, TimedFrame, at_constant_rate, open_video, usual_rate
 from cinnema.media.formats import (
     DEFAULT_FPS,
     MAX_FPS,
     MAX_GIF_FPS,
     VIDEO_FORMATS,
-    check_size,
     pictures_in,
 )
-from cinnema.media.pictures import damaged, open_picture, read_photograph
-
-# FFmpeg's fast conversions darken by one level and keep colours in blocks of two pixels; with
-# these flags a sixth of that error remains.
-_EXACT = int(
-    Interpolation.BICUBIC
-    | Interpolation.FULL_CHR_H_INT
-    | Interpolation.FULL_CHR_H_INP
-    | Interpolation.ACCURATE_RND
-)
+from cinnema.media.pictures import damaged, open_picture, read_photograph, srgb_of
 
 Frame = UInt8[np.ndarray, "_ _ 3"]  # of any size: a UserError says if sizes differ
 Frames = UInt8[np.ndarray, "t h w 3"]
+_Any = TypeVar("_Any")
 
 
 @dataclass(frozen=True)
@@ -75,7 +60,8 @@ def read_video(path: str | Path, *, max_frames: int | None = None, stride: int =
         stride: Read every `stride`-th frame, from the first on.
 
     Returns:
-        The video.
+        The video. Of a file with a variable frame rate these are the frames nearest in time at its
+        usual rate (`cinnema.media.decoding.usual_rate`).
 
     Raises:
         UserError: The file is missing, empty, damaged, or not a video; frames differ in size.
@@ -84,15 +70,16 @@ def read_video(path: str | Path, *, max_frames: int | None = None, stride: int =
         >>> video = read_video("waves.mp4", max_frames=17)
         >>> x = to_tensor(video.frames)
     """
-    fps, frames = _open(Path(path))
+    source = open_frames(path)
+    frames = at_constant_rate(source.frames, source.fps)
     taken = np.stack(list(_take(frames, max_frames, stride)))
-    return VideoFile(frames=taken, fps=fps / stride, path=Path(path))
+    return VideoFile(frames=taken, fps=source.fps / stride, path=Path(path))
 
 
 def iterate_frames(
     path: str | Path, *, max_frames: int | None = None, stride: int = 1
 ) -> Iterator[Frame]:
-    """Read a video frame by frame, holding one frame in memory.
+    """Read a video frame by frame, holding two frames in memory.
 
     Args:
         path: As in `read_video`, like the others.
@@ -100,14 +87,49 @@ def iterate_frames(
         stride: Read every `stride`-th frame.
 
     Returns:
-        An iterator over the frames.
+        An iterator over the frames that `read_video` returns.
 
     Raises:
         UserError: As in `read_video`. A file that is missing or not a video raises at once, damage
             further in when the iterator reaches it.
     """
-    _, frames = _open(Path(path))
-    return _take(frames, max_frames, stride)
+    source = open_frames(path)
+    return _take(at_constant_rate(source.frames, source.fps), max_frames, stride)
+
+
+@dataclass(frozen=True)
+class FrameSource:
+    """The frames that a file stores, as they come.
+
+    Attributes:
+        fps: The usual number of frames per second.
+        has_times: Whether the file says when each is shown; folders of frames and arrays do not.
+        frames: Times in seconds from the first frame on, and frames.
+    """
+
+    fps: float
+    has_times: bool
+    frames: Iterator[TimedFrame]
+
+
+def open_frames(path: str | Path) -> FrameSource:
+    """Open a video, for a reader that needs the time of each frame.
+
+    Args:
+        path: As in `read_video`.
+
+    Raises:
+        UserError: As in `iterate_frames`.
+    """
+    path = Path(path)
+    if path.is_dir():
+        has_times, (fps, frames) = False, _untimed(_folder_frames(pictures_in(path)))
+    else:
+        check_input_file(path, kind="a video")
+        suffix = path.suffix.lower()
+        has_times = suffix != ".npy"
+        fps, frames = _SOURCES.get(suffix, open_video)(path)
+    return FrameSource(fps, has_times, _at_least_one(_timed_of_one_size(frames, path), path))
 
 
 def write_video(
@@ -157,17 +179,6 @@ def write_video(
     return path
 
 
-def _open(path: Path) -> tuple[float, Iterator[Frame]]:
-    """Return the frame rate, and the frames, which raise a UserError if their sizes differ."""
-    if path.is_dir():
-        fps, frames = DEFAULT_FPS, _folder_frames(pictures_in(path))
-    else:
-        check_input_file(path, kind="a video")
-        source = _SOURCES.get(path.suffix.lower(), _open_video)
-        fps, frames = source(path)
-    return fps, _at_least_one(_of_one_size(frames, path), path)
-
-
 def _take(frames: Iterator[Frame], max_frames: int | None, stride: int) -> Iterator[Frame]:
     if stride < 1:
         raise UserError(f"stride must be at least 1, got {stride}")
@@ -181,7 +192,11 @@ def _folder_frames(paths: list[Path]) -> Iterator[Frame]:
     return (read_photograph(path, min_side=1) for path in paths)
 
 
-def _open_array(path: Path) -> tuple[float, Iterator[Frame]]:
+def _untimed(frames: Iterable[Frame]) -> tuple[float, Iterator[TimedFrame]]:
+    return DEFAULT_FPS, ((index / DEFAULT_FPS, frame) for index, frame in enumerate(frames))
+
+
+def _open_array(path: Path) -> tuple[float, Iterator[TimedFrame]]:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
@@ -191,85 +206,68 @@ def _open_array(path: Path) -> tuple[float, Iterator[Frame]]:
         raise UserError(
             f"{path} holds {found}: save the video as uint8 of shape (frames, height, width, 3)"
         )
-    return DEFAULT_FPS, (np.array(frame) for frame in array)
+    return _untimed(np.array(frame) for frame in array)
 
 
-def _open_animation(path: Path) -> tuple[float, Iterator[Frame]]:
+def _open_animation(path: Path) -> tuple[float, Iterator[TimedFrame]]:
     """Read with Pillow: FFmpeg does not read animated WebP, nor compose the pages of a GIF."""
     image = open_picture(path, kind="a video")
     try:
-        milliseconds = [_duration(page) for page in ImageSequence.Iterator(image)]
+        durations = [_duration(page) for page in ImageSequence.Iterator(image)]
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise damaged(path, error) from error
-    total = sum(milliseconds)
-    return 1000 * len(milliseconds) / total if total else DEFAULT_FPS, _pages(image, path)
+    if not any(durations):
+        return _untimed(_pages(image, path))
+    ends = np.cumsum([duration or 0.1 for duration in durations])  # as browsers show them
+    begins = [0.0, *ends.tolist()]
+    return usual_rate(begins, []), zip(begins, _pages(image, path), strict=False)
 
 
 def _duration(page: Image.Image) -> float:
+    """Seconds for which a page is shown; 0 if it does not say."""
     page.load()  # of a WebP, the duration is known only then
-    return float(page.info.get("duration", 0))
+    return max(float(page.info.get("duration", 0)), 0) / 1000
 
 
 def _pages(image: Image.Image, path: Path) -> Iterator[Frame]:
-    paper = Image.new("RGBA", image.size, "white")
     with image:
         try:
             for page in ImageSequence.Iterator(image):
-                flat = Image.alpha_composite(paper, page.convert("RGBA"))
-                yield np.array(flat.convert("RGB"))
+                yield srgb_of(page, path)
         except (OSError, SyntaxError, ValueError, EOFError) as error:
-            raise damaged(path, error) from error
-
-
-def _open_video(path: Path) -> tuple[float, Iterator[Frame]]:
-    try:
-        # Absolute, as FFmpeg would take a colon in a relative name for a protocol.
-        container = av.open(str(path.absolute()))
-    except av.FFmpegError:
-        raise UserError(
-            f"{path} is not a video that can be read: use mp4, mov, avi, webm, gif, webp, npy or "
-            "a folder of frames"
-        ) from None
-    if not container.streams.video:
-        container.close()
-        raise UserError(f"{path} has no video in it: name another file")
-    stream = container.streams.video[0]
-    check_size(stream.width, stream.height, path)
-    fps = stream.average_rate or stream.guessed_rate
-    return float(fps) if fps else DEFAULT_FPS, _decode(container, path)
-
-
-def _decode(container: av.container.InputContainer, path: Path) -> Iterator[Frame]:
-    stream = container.streams.video[0]
-    stream.thread_type = "AUTO"
-    with closing(container):
-        try:
-            for frame in container.decode(stream):
-                # Phones store turned frames and the angle (counterclockwise) beside them.
-                pixels = frame.to_ndarray(format="rgb24", interpolation=_EXACT)
-                yield np.ascontiguousarray(np.rot90(pixels, k=frame.rotation // 90))
-        except av.FFmpegError as error:
             raise damaged(path, error) from error
 
 
 def _of_one_size(frames: Iterator[Frame], path: Path) -> Iterator[Frame]:
     first = None
     for index, frame in enumerate(frames):
-        first = frame.shape if first is None else first
-        if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
-            raise UserError(
-                f"{path}: frame {index} is {frame.dtype} {frame.shape}, "
-                "not uint8 (height, width, 3): convert it with to_pixels"
-            )
-        if frame.shape != first:
-            raise UserError(
-                f"{path}: frame {index} is {frame.shape[1]}x{frame.shape[0]} pixels, the first "
-                f"{first[1]}x{first[0]}: give all frames one size"
-            )
+        first = frame if first is None else first
+        _check_frame(frame, index, first, path)
         yield frame
 
 
-def _at_least_one(frames: Iterator[Frame], path: Path) -> Iterator[Frame]:
+def _timed_of_one_size(frames: Iterator[TimedFrame], path: Path) -> Iterator[TimedFrame]:
+    first = None
+    for index, (time, frame) in enumerate(frames):
+        first = frame if first is None else first
+        _check_frame(frame, index, first, path)
+        yield time, frame
+
+
+def _check_frame(frame: np.ndarray, index: int, first: np.ndarray, path: Path) -> None:
+    if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+        raise UserError(
+            f"{path}: frame {index} is {frame.dtype} {frame.shape}, "
+            "not uint8 (height, width, 3): convert it with to_pixels"
+        )
+    if frame.shape != first.shape:
+        raise UserError(
+            f"{path}: frame {index} is {frame.shape[1]}x{frame.shape[0]} pixels, the first "
+            f"{first.shape[1]}x{first.shape[0]}: give all frames one size"
+        )
+
+
+def _at_least_one(frames: Iterator[_Any], path: Path) -> Iterator[_Any]:
     """Return the same frames, the first of them fetched at once, so that errors come early."""
     for first in frames:
         return chain([first], frames)
@@ -302,7 +300,7 @@ def _to_yuv(frame: Frame, height: int, width: int) -> av.VideoFrame:
         format="yuv420p",
         dst_colorspace=Colorspace.ITU709,
         dst_color_range=ColorRange.MPEG,
-        interpolation=_EXACT,
+        interpolation=EXACT,
     )
 
 
@@ -375,7 +373,7 @@ def _is_frame(path: Path) -> bool:
     return path.suffix == ".png" and path.stem.isdigit()
 
 
-_SOURCES: dict[str, Callable[[Path], tuple[float, Iterator[Frame]]]] = {
+_SOURCES: dict[str, Callable[[Path], tuple[float, Iterator[TimedFrame]]]] = {
     ".npy": _open_array,
     ".gif": _open_animation,
     ".webp": _open_animation,

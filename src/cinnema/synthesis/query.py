@@ -1,8 +1,8 @@
 """Query videos: one clip of a video, converted to the length, frame rate and size of a model."""
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -12,9 +12,10 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from cinnema.core.errors import UserError
+from cinnema.core.files import readable_name
 from cinnema.media.formats import MAX_FPS
 from cinnema.media.pictures import resize, resize_for_model, to_tensor
-from cinnema.media.videos import VideoFile, iterate_frames, read_video
+from cinnema.media.videos import VideoFile, open_frames
 from cinnema.models.base import VideoModel
 
 QueryVideo: TypeAlias = str | Path | VideoFile
@@ -22,6 +23,9 @@ QueryVideo: TypeAlias = str | Path | VideoFile
 
 _LEAST_SHARE = 0.5
 """Smallest length of a video, in clips; a video is slowed down by at most the inverse."""
+
+_TIE = 1e-6
+"""Times in seconds, or steps of a clip, that differ by less are equal."""
 
 _SHOWN = 640
 """Longest side of the frames that are kept for display, in pixels."""
@@ -70,74 +74,129 @@ def read_query(
         raise UserError(f"start: must be finite and at least 0 seconds, got {start}: try 0")
     if fps is not None and not 0 < fps <= MAX_FPS:
         raise UserError(f"query_fps: must be above 0 and at most {MAX_FPS:g}, got {fps}: omit it")
-    path, rate = _rate_of(video, fps)
-    step = 1.0 if rate is None or model.fps is None else rate / model.fps
-    first = round(start * (rate or model.fps or 1.0))
-    wanted = [first + round(t * step) for t in range(model.num_frames + 1)]
-    frames, num_seen = _pick(video, wanted)
+    clip_fps = model.fps
+    opened = _open(video, fps, clip_fps)
+    if clip_fps is None:  # time is counted in frames
+        start = round(start * (opened.fps or 1.0))
+    wanted = start + np.arange(model.num_frames + 1) / (clip_fps or 1.0)
+    chosen, end = _nearest(opened, wanted)
     slowed = 1.0
-    if num_seen <= wanted[-1]:
-        left = num_seen - 1 - first
-        shorter = left / model.num_frames
-        _require_long_enough(path, left=left, least=_LEAST_SHARE * model.num_frames * step)
-        slowed, step = step / shorter, shorter
-        wanted = [first + round(t * step) for t in range(model.num_frames + 1)]
-        frames, _ = _pick(video, wanted)
-    return _query_of(frames, wanted, model, path=path, rate=rate, step=step, slowed=slowed)
+    if wanted[-1] > end + 0.5 / opened.rate + _TIE:
+        slowed = _slowed(opened, end - start, wanted[-1] - start)
+        wanted = start + (wanted - start) / slowed
+        chosen, _ = _nearest(_open(video, fps, clip_fps), wanted)
+    return _query_of(chosen, model, opened, slowed=slowed)
 
 
-def _rate_of(video: QueryVideo, fps: float | None) -> tuple[Path, float | None]:
-    """Return the path, and the frames per second; None if they are unknown."""
+@dataclass(frozen=True)
+class _Opened:
+    """The frames of a video.
+
+    Attributes:
+        path: The file.
+        fps: Usual frames per second; None if unknown.
+        rate: Usual frames for each unit of time, which is a second, or a step of the clip if the
+            frame rate is unknown.
+        frames: Times, and frames.
+    """
+
+    path: Path
+    fps: float | None
+    rate: float
+    frames: Iterator[tuple[float, np.ndarray]]
+
+
+def _open(video: QueryVideo, fps: float | None, clip_fps: float | None) -> _Opened:
+    frames: Iterator[tuple[float, np.ndarray]]
+    own: float | None
     if isinstance(video, VideoFile):
-        return video.path, fps or video.fps
-    path = Path(video)
-    own = read_video(path, max_frames=1).fps
-    has_rate = not path.is_dir() and path.suffix.lower() != ".npy"
-    return path, fps or (own if has_rate else None)
+        path, own = video.path, video.fps
+        frames = ((index / video.fps, frame) for index, frame in enumerate(video.frames))
+    else:
+        source = open_frames(video)
+        path, frames = Path(video), source.frames
+        own = source.fps if source.has_times else None
+    known = fps or own
+    rate = known if known and clip_fps else clip_fps or 1.0
+    if fps is not None or own is None or clip_fps is None:  # by number
+        frames = ((index / rate, frame) for index, (_, frame) in enumerate(frames))
+    return _Opened(path, known, rate, frames)
 
 
-def _pick(video: QueryVideo, wanted: list[int]) -> tuple[dict[int, np.ndarray], int]:
-    """Return the existing frames of these numbers, and the number of frames that were read."""
-    frames: Iterator[np.ndarray]
-    frames = iter(video.frames) if isinstance(video, VideoFile) else iterate_frames(video)
-    chosen, kept, num = set(wanted), {}, 0
-    for num, frame in enumerate(islice(frames, wanted[-1] + 1), start=1):
-        if num - 1 in chosen:
-            kept[num - 1] = np.array(frame)
-    return kept, num
+def _nearest(opened: _Opened, wanted: np.ndarray) -> tuple[list[tuple[int, np.ndarray]], float]:
+    """Return number and content of the frames nearest to these times, and when the last frame is.
+
+    The video is read as far as needed. Between two frames, the even one is taken.
+    """
+    chosen: list[tuple[int, np.ndarray]] = []
+    last, count, before = 0.0, 0, None
+    for index, (time, frame) in enumerate(opened.frames):
+        if before is not None:
+            middle = (last + time) / 2 + (_TIE if index % 2 else -_TIE)
+            while len(chosen) < len(wanted) and wanted[len(chosen)] < middle:
+                chosen.append((index - 1, before))
+        if len(chosen) == len(wanted):
+            return chosen, time
+        last, count, before = time, index, np.array(frame)
+    assert before is not None  # a video has a frame
+    chosen += [(count, before)] * (len(wanted) - len(chosen))
+    return chosen, last
 
 
-def _require_long_enough(path: Path, *, left: int, least: float) -> None:
-    if left < max(least, 1):
+def _slowed(opened: _Opened, left: float, length: float) -> float:
+    """Return the factor by which what is left of a video has to be slowed down to fill a clip.
+
+    Raises:
+        UserError: It is less than half of a clip.
+    """
+    if left < max(_LEAST_SHARE * length, 1 / opened.rate) - _TIE:
         raise UserError(
-            f"{path} is too short: {max(left, 0)} frames follow the start, and half of a clip "
-            f"takes {max(least, 1):.3g}: give a longer video, an earlier start, or the true frame "
-            "rate"
+            f"{opened.path} is too short: {max(round(left * opened.rate), 0)} frames follow the "
+            f"start, and half of a clip takes {max(_LEAST_SHARE * length * opened.rate, 1):.3g}: "
+            "give a longer video, an earlier start, or the true frame rate"
+        )
+    return length / left
+
+
+def _require_motion(
+    numbers: list[int], opened: _Opened, model: VideoModel, *, slowed: float
+) -> None:
+    """Raise a UserError if a clip is one and the same frame, and warn if frames are repeated."""
+    num = len(set(numbers))
+    if num == 1:
+        raise UserError(
+            f"{opened.path} shows one frame for a whole clip of the model, at "
+            f"{opened.rate:.3g} frames per second: to take each frame as it comes, add query_fps "
+            f"(--query-fps {model.fps or 1:g})"
+        )
+    if num < len(numbers) and slowed == 1:
+        warnings.warn(
+            f"{opened.path}: {num} different frames fill the {len(numbers)} of a clip, as the "
+            "video has fewer frames per second than the model",
+            stacklevel=4,
         )
 
 
 def _query_of(
-    frames: dict[int, np.ndarray],
-    wanted: list[int],
-    model: VideoModel,
-    *,
-    path: Path,
-    rate: float | None,
-    step: float,
-    slowed: float,
+    chosen: list[tuple[int, np.ndarray]], model: VideoModel, opened: _Opened, *, slowed: float
 ) -> Query:
-    x0 = frames[wanted[0]]
+    numbers, frames = [number for number, _ in chosen], [frame for _, frame in chosen]
+    _require_motion(numbers, opened, model, slowed=slowed)
+    path, x0 = opened.path, frames[0]
     height, width, _ = x0.shape
     scale = min(1.0, _SHOWN / max(height, width))
     shown_size = (max(1, round(height * scale)), max(1, round(width * scale)))
-    seen = np.stack([resize_for_model(frames[i], model.size) for i in wanted])
+    step = opened.rate / (model.fps or 1.0) / slowed
+    if all(np.array_equal(frame, x0) for frame in frames):
+        warnings.warn(f"{path}: nothing moves in this clip, so nothing will", stacklevel=3)
+    seen = np.stack([resize_for_model(frame, model.size) for frame in frames])
     about = {
-        "file": path.name,
-        "first_frame": wanted[0],
-        "last_frame": wanted[-1],
-        "frames": len(wanted),
+        "file": readable_name(path),
+        "first_frame": numbers[0],
+        "last_frame": numbers[-1],
+        "frames": len(numbers),
         "frame_step": round(step, 4),
-        "fps": rate,
+        "fps": opened.fps,
         "model_fps": model.fps,
         "slowed_by": round(slowed, 4),
         "size": [width, height],
@@ -146,10 +205,10 @@ def _query_of(
     pace = "every frame" if step == 1 else f"one every {step:.3g}"
     slower = "" if slowed == 1 else f", slowed down by {slowed:.3g} to fill a clip"
     summary = (
-        f"{path.name}: {len(wanted)} frames from number {wanted[0]} to {wanted[-1]}, {pace}"
-        f"{slower}; {width}x{height} pixels resized to {model.size}x{model.size}"
+        f"{readable_name(path)}: {len(frames)} frames from number {numbers[0]} to {numbers[-1]}, "
+        f"{pace}{slower}; {width}x{height} pixels resized to {model.size}x{model.size}"
     )
-    shown = np.stack([resize(frames[i], shown_size) for i in wanted])
+    shown = np.stack([resize(frame, shown_size) for frame in frames])
     return Query(clip=to_tensor(seen), x0=x0, shown=shown, about=about, summary=summary)
 
 

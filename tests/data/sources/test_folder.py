@@ -209,14 +209,14 @@ def test_without_a_size_frames_keep_their_shape_and_strides_are_noted(
     }
 
 
-def test_photographs_beside_videos_are_asked_about(tmp_path: Path, put: Make) -> None:
+def test_photographs_beside_videos_are_left_out_and_told(tmp_path: Path, put: Make) -> None:
     put("DCIM/VID_1.mp4")
     put("DCIM")  # pictures 0.png, 1.png, ...
-    with pytest.raises(
-        UserError, match=r"DCIM contains 18 photographs \(0\.png.* beside videos \(VID_1\.mp4\)"
-    ):
-        names(Folder(tmp_path))
-    assert names(Folder(tmp_path, photographs="ignore")) == ["DCIM/VID_1.mp4"]
+    found = r"DCIM contains 18 photographs \(0\.png.* beside videos \(VID_1\.mp4\)"
+    with pytest.warns(UserWarning, match=found):
+        assert names(Folder(tmp_path)) == ["DCIM/VID_1.mp4"]
+    with pytest.raises(UserError, match=found):
+        names(Folder(tmp_path, photographs="error"))
     assert names(Folder(tmp_path, photographs="frames")) == ["DCIM", "DCIM/VID_1.mp4"]
 
 

@@ -3,9 +3,11 @@
 import hashlib
 import json
 import os
+import warnings
 import zipfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -31,7 +33,7 @@ from cinnema.data.sources.frames import (
 )
 from cinnema.data.sources.splits import read_splits, split_by_label
 from cinnema.media.formats import DEFAULT_FPS, check_size, pictures_in
-from cinnema.media.pictures import open_picture
+from cinnema.media.pictures import is_animated
 
 VIDEO_SUFFIXES = (
     ".mp4", ".m4v", ".mov", ".3gp", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv",
@@ -40,7 +42,7 @@ VIDEO_SUFFIXES = (
 """Suffixes of videos, in lower case; webp and png count as videos if they are animated."""
 
 Photographs: TypeAlias = Literal["error", "frames", "ignore"]
-"""Handling of numbered pictures beside videos: an error, frames of one video, or ignored."""
+"""Handling of numbered pictures beside videos: an error, frames of one video, or left out."""
 
 _ARRAYS = (".npy", ".npz")
 _NPY = ".npy"
@@ -94,8 +96,8 @@ class Folder:
         min_frames: Smallest number of frames of a clip, T + 1.
         max_frames: Largest number of frames of a clip.
         splits: A JSON file that lists videos, see `cinnema.data.sources.splits.read_splits`.
-        photographs: What to do with numbered pictures that are in one folder with videos: report
-            an error, take them as the frames of one more video, or ignore them.
+        photographs: What to do with numbered pictures that are in one folder with videos: ignore
+            them with a warning, take them as the frames of one more video, or report an error.
 
     Example:
         >>> source = Folder(Path("holidays"), size=128, fit="crop")
@@ -110,7 +112,7 @@ class Folder:
     min_frames: int = 17
     max_frames: int = 300
     splits: Path | None = None
-    photographs: Photographs = "error"
+    photographs: Photographs = "ignore"
 
     def __post_init__(self) -> None:
         """Check the options."""
@@ -249,7 +251,11 @@ def _find_videos(root: Path, photographs: Photographs) -> list[str]:
         seen.add(here)
         subfolders[:] = sorted(name for name in subfolders if name[0] != ".")
         visible = sorted(name for name in files if name[0] != ".")
-        found += [below(path, root) for path in _videos_in(Path(folder), visible, photographs)]
+        for path in _videos_in(Path(folder), visible, photographs):
+            try:
+                found.append(below(path, root))
+            except UserError as error:  # its name cannot be stored
+                warnings.warn(f"{error}; it is left out", stacklevel=2)
     return found
 
 
@@ -263,15 +269,21 @@ def _videos_in(folder: Path, names: list[str], photographs: Photographs) -> list
     """Return the videos among a folder's files, and the folder itself if it is one."""
     videos = _files_in(folder, names)
     frames = _numbered(names, videos)
-    if len(frames) < 2 or (videos and photographs == "ignore"):
-        return videos
-    if videos and photographs == "error":
-        raise UserError(
-            f"{folder} contains {len(frames)} photographs ({list_names(frames[:3])}, ...) beside "
-            f"videos ({list_names([path.name for path in videos[:3]])}): move them to another "
-            "folder; or pack the folder with `cinnema data prepare folder` and "
-            "`--photographs ignore`, or `--photographs frames` if they are the frames of a video"
+    if len(frames) < 2 or not videos:
+        return [folder] if len(frames) > 1 else videos
+    found = (
+        f"{folder} contains {len(frames)} photographs ({list_names(frames[:3])}, ...) beside "
+        f"videos ({list_names([path.name for path in videos[:3]])})"
+    )
+    if photographs == "error":
+        raise UserError(f"{found}: move them to another folder, or choose `ignore` or `frames`")
+    if photographs == "ignore":
+        warnings.warn(
+            f"{found}, which are left out: if they are the frames of a video, move them to another "
+            "folder, or pack it with `cinnema data prepare folder` and `--photographs frames`",
+            stacklevel=2,
         )
+        return videos
     return [*videos, folder]
 
 
@@ -283,23 +295,19 @@ def _files_in(folder: Path, names: list[str]) -> list[Path]:
     videos = [path for suffix in VIDEO_SUFFIXES for path in paths[suffix]]
     videos += [path for suffix in _ARRAYS for path in paths[suffix] if _holds_clips(path)]
     for suffix, otherwise in _PERHAPS_ANIMATED.items():
-        videos += paths[suffix] if _are_animated(paths[suffix], otherwise=otherwise) else []
+        videos += _animated(paths[suffix], otherwise=otherwise)
     return videos
 
 
-def _are_animated(paths: Iterable[Path], *, otherwise: bool) -> bool:
-    """Return whether pictures are animated; the first that opens decides for all.
-
-    They are in one folder and of one kind; if they are frames, there may be very many. `otherwise`
-    is returned if none opens.
-    """
+def _animated(paths: Sequence[Path], *, otherwise: bool) -> list[Path]:
+    """Return the animated ones of pictures; if none opens, all of them if `otherwise`."""
+    animated, num_opened = [], 0
     for path in paths:
-        try:
-            with open_picture(path, kind="a picture") as image:
-                return bool(getattr(image, "is_animated", False))
-        except Exception:  # damaged; reported when it is read
-            continue
-    return otherwise
+        with suppress(Exception):  # damaged; reported when it is read
+            if is_animated(path):
+                animated.append(path)
+            num_opened += 1
+    return animated if num_opened or not otherwise else list(paths)
 
 
 def _numbered(names: Iterable[str], videos: Iterable[Path]) -> list[str]:
