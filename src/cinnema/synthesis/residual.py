@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -48,8 +49,10 @@ class Residual:
     z: Float[Tensor, " z"] | None = None
 
 
-Motions: TypeAlias = Float[Tensor, " z"] | Float[Tensor, "n z"] | Residual | Video | str | Path
-"""Accepted forms of residuals: a tensor, a residual, a generated video, or a motion file."""
+Motions: TypeAlias = (
+    Float[Tensor, " z"] | Float[Tensor, "n z"] | Residual | Sequence[Residual] | Video | str | Path
+)
+"""A tensor, one or several residuals, a generated video, or a motion file."""
 
 
 def draw(
@@ -103,7 +106,7 @@ def given(model: VideoModel, nu: Motions, *, eta: Tensor | None, weights: str) -
 
     Args:
         model: The model that is to use them.
-        nu: One residual, or several as the rows of a tensor.
+        nu: One residual, or several.
         eta: Control of all residuals. Defaults to the control that is stored with `nu`.
         weights: SHA-256 of the model's file; a warning is issued if `nu` belongs to other weights.
 
@@ -111,6 +114,8 @@ def given(model: VideoModel, nu: Motions, *, eta: Tensor | None, weights: str) -
         UserError: nu has the wrong length or is not finite, a control that the model needs is
             missing, or the file cannot be read.
     """
+    if isinstance(nu, Sequence) and not isinstance(nu, str):
+        return [one for each in nu for one in given(model, each, eta=eta, weights=weights)]
     if isinstance(nu, str | Path):
         nu = load_motion(nu)
     elif isinstance(nu, Video):
