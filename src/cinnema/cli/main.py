@@ -20,6 +20,7 @@ COMMANDS = {
     "edit": "edit.Edit",
     "interpolate": "interpolate.Interpolate",
     "demo": "demo.Demo",
+    "app": "app.App",
     "info": "info.Info",
     "data prepare": "data.Prepare",
     "data simulate": "data.Simulate",

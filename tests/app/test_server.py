@@ -1,0 +1,172 @@
+"""The page is safe by default: who reaches it, what can be read, and how much is taken."""
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from gradio_client import Client, handle_file
+from gradio_client.client import Job
+from gradio_client.utils import QueueError
+
+from cinnema.app.limits import Limits
+from cinnema.app.server import Running, serving
+from cinnema.core.errors import UserError
+from cinnema.synthesis.pipeline import Pipeline
+from visitor import LIMITS, WISH
+
+
+@pytest.fixture(scope="module")
+def running(nature: Pipeline) -> Iterator[Running]:
+    with serving(nature, limits=LIMITS) as page:
+        yield page
+
+
+@pytest.fixture
+def coast_file(picture_at: Callable[..., Path], tmp_path: Path) -> Path:
+    return picture_at(tmp_path / "coast.png")
+
+
+def status_of(url: str, *, data: bytes | None = None, kind: str = "application/json") -> int:
+    request = urllib.request.Request(url, data=data, headers={"Content-Type": kind})
+    try:
+        with urllib.request.urlopen(request) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return int(error.code)
+
+
+def sent_as_upload(url: str, content: bytes) -> tuple[int, list[str]]:
+    body = (
+        b'--cut\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n'
+        b"Content-Type: image/png\r\n\r\n" + content + b"\r\n--cut--\r\n"
+    )
+    kind = "multipart/form-data; boundary=cut"
+    request = urllib.request.Request(
+        f"{url}gradio_api/upload", data=body, headers={"Content-Type": kind}
+    )
+    try:
+        with urllib.request.urlopen(request) as answer:
+            return answer.status, json.loads(answer.read())
+    except urllib.error.HTTPError as error:
+        return error.code, []
+
+
+def test_the_page_listens_to_this_machine_alone(running: Running) -> None:
+    assert running.url.startswith("http://127.0.0.1:")
+    assert running.shared is None
+    assert status_of(running.url) == 200
+
+
+@pytest.mark.parametrize("options", [{"share": True}, {"host": "0.0.0.0"}, {"host": "192.0.2.1"}])
+def test_others_reach_it_only_with_a_password(nature: Pipeline, options: dict[str, object]) -> None:
+    with pytest.raises(UserError, match="without a password"), serving(nature, **options):  # type: ignore[arg-type]
+        pass
+
+
+def test_with_a_password_nothing_is_shown_without_it(nature: Pipeline, coast_file: Path) -> None:
+    with serving(nature, limits=LIMITS, password="a secret") as page:
+        assert status_of(f"{page.url}config") == 401
+        assert sent_as_upload(page.url, coast_file.read_bytes())[0] == 401
+        Client(page.url, auth=("cinnema", "a secret"), verbose=False)
+        with pytest.raises(Exception, match=r"(?i)login|credentials|auth"):
+            Client(page.url, auth=("cinnema", "a guess"), verbose=False)
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "/etc/../etc/passwd", "~/.bashrc", "//etc/passwd"])
+def test_files_outside_its_folder_cannot_be_read(running: Running, path: str) -> None:
+    assert status_of(f"{running.url}gradio_api/file={path}") in (403, 404)
+
+
+def test_the_source_and_the_weights_cannot_be_read(running: Running) -> None:
+    import cinnema
+
+    package = Path(cinnema.__file__).parent
+    for path in (package / "__init__.py", package / "weights" / "landscape.safetensors"):
+        assert path.exists()
+        assert status_of(f"{running.url}gradio_api/file={path}") in (403, 404)
+
+
+def test_a_picture_that_was_not_uploaded_is_not_opened(running: Running, coast_file: Path) -> None:
+    """The path of a file on the server is no upload, wherever it comes from."""
+    client = Client(running.url, verbose=False)
+    by_name = {"path": str(coast_file), "meta": {"_type": "gradio.FileData"}}
+    body = {"data": [by_name, *WISH], "session_hash": "somebody", "fn_index": _draw(client)}
+    status_of(f"{running.url}gradio_api/queue/join", data=json.dumps(body).encode())
+    with urllib.request.urlopen(
+        f"{running.url}gradio_api/queue/data?session_hash=somebody"
+    ) as answer:
+        told = answer.read().decode()
+    assert '"success":false' in told
+    assert "video/mp4" not in told
+
+
+def _draw(client: Client) -> int:
+    return next(
+        int(dependency["id"])
+        for dependency in client.config["dependencies"]
+        if dependency["api_name"] == "draw"
+    )
+
+
+def test_too_large_an_upload_is_refused_before_it_is_stored(running: Running) -> None:
+    code, stored = sent_as_upload(running.url, bytes(2_200_000))
+    assert code == 413
+    assert stored == []
+    code, stored = sent_as_upload(running.url, bytes(1000))
+    assert code == 200
+    assert len(stored) == 1
+
+
+def draw(url: str, path: Path) -> int:
+    """Return the number of different videos that the page shows for a picture."""
+    job = Client(url, verbose=False).submit(handle_file(str(path)), *WISH, api_name="/draw")
+    job.result(timeout=300)
+    values = (str(value) for update in job.outputs() for value in update)
+    return len({value for value in values if "data:video/mp4" in value})
+
+
+def test_many_at_once_are_all_answered(running: Running, coast_file: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: draw(running.url, coast_file), range(8)))
+    assert answers == [4] * 8
+
+
+def test_a_longer_queue_than_is_allowed_is_refused(nature: Pipeline, coast_file: Path) -> None:
+    limits = Limits(max_queue=1, max_seconds=4)
+    with serving(nature, limits=limits) as page:
+        clients = [Client(page.url, verbose=False) for _ in range(5)]
+        wish = (WISH[0], 4.0, *WISH[2:])
+        jobs = [
+            client.submit(handle_file(str(coast_file)), *wish, api_name="/draw")
+            for client in clients
+        ]
+        outcomes = [_outcome(job) for job in jobs]
+    assert "answered" in outcomes
+    assert any("queue is full" in outcome.lower() for outcome in outcomes), outcomes
+
+
+def _outcome(job: Job) -> str:
+    try:
+        job.result(timeout=120)
+    except QueueError as error:
+        return str(error)
+    return "answered"
+
+
+def test_files_are_gone_when_the_page_ends(nature: Pipeline, coast_file: Path) -> None:
+    with serving(nature, limits=LIMITS) as page:
+        draw(page.url, coast_file)
+        (key,) = page.sessions.keys()
+        folder = page.sessions.get(key).folder
+        assert folder.is_dir()
+    assert not folder.parent.exists()
+
+
+def test_a_port_that_is_taken_is_told(nature: Pipeline, running: Running) -> None:
+    port = int(running.url.rstrip("/").rpartition(":")[2])
+    with pytest.raises(UserError, match=f"port {port} cannot be used"), serving(nature, port=port):
+        pass
