@@ -15,9 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from gradio_client import Client, handle_file
-from machine import num_cores
 from PIL import Image
 
+from cinnema.bench.machine import num_cores
 from cinnema.cli.demo import example_folder
 
 _SIZE = (4000, 3000)

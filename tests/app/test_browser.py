@@ -177,9 +177,13 @@ def test_a_video_moves_the_picture_side_by_side_and_in_step(
 
     assert visitor.wait(in_step)
     visitor.shoot("transfer")
-    visitor.press("edit")
+    dial = visitor.find("#direction svg")
+    dial.send_keys(Keys.ARROW_UP, Keys.ARROW_UP)
+    assert dial.get_attribute("aria-valuetext") == "10 degrees, right"
     visitor.videos("edited", 2)
-    visitor.says("now to 0 degrees")
+    visitor.says("now to 10 degrees")
+    ActionChains(visitor.browser).move_to_element_with_offset(dial, 0, -30).click().perform()
+    visitor.says("now to 90 degrees")
     visitor.shoot("edit")
 
 
@@ -244,6 +248,9 @@ def test_a_saved_future_plays_and_comes_back_from_its_json(
     assert looks_the_same(visitor.content(visitor.videos("tile0")[0]), shown, tmp_path)
     assert not looks_the_same(visitor.content(visitor.videos("tile1")[0]), first, tmp_path)
     assert visitor.find("#pin0 input").is_selected()
+    first_of_one = session().futures[0]
+    assert first_of_one is not None
+    assert (first_of_one.residual.seed, first_of_one.residual.sample) == (0, 1)
 
 
 def test_a_broken_file_is_told_by_its_name_and_what_to_do(visitor: Visitor, tmp_path: Path) -> None:
@@ -344,10 +351,37 @@ def test_futures_and_arrows_are_made_with_the_keyboard_alone(
     visitor.wait(lambda: not session().shown["steered"].wish.hints.arrows)
 
 
+def test_saved_arrows_are_drawn_again_and_followed_by_further_futures(
+    visitor: Visitor, session: Callable[[], Session], coast_file: Path, tmp_path: Path
+) -> None:
+    visitor.drop(coast_file)
+    visitor.futures()
+    visitor.show("Steer")
+    drag(visitor, (0.1, 0.1), (0.3, 0.2))
+    visitor.videos("steered")
+    visitor.press("save-steered")
+    visitor.says("The files are below")
+    (sidecar,) = session().folder.glob("*.json")
+    saved = tmp_path / sidecar.name
+    saved.write_bytes(sidecar.read_bytes())
+    visitor.find("#editor [data-part=clear]").click()
+    visitor.wait(lambda: not session().shown["steered"].wish.hints.arrows)
+    visitor.show("Futures")
+    visitor.drop(saved, where="saved")
+    visitor.says("is Future 1 again")
+    visitor.press("roll")
+    visitor.wait(lambda: session().seed != 0 and session().futures[3] is not None)
+    future = session().futures[3]
+    assert future is not None
+    (arrow,) = future.wish.hints.arrows
+    assert arrow == pytest.approx((0.1, 0.1, 0.2, 0.1), abs=0.01)
+
+
 def test_controls_have_names_for_screen_readers(visitor: Visitor) -> None:
     names = """
         const shown = (node) => node.offsetParent !== null;
-        return [...document.querySelectorAll('button, input:not([type=file]), [role=application]')]
+        return [...document.querySelectorAll(
+          'button, input:not([type=file]), [role=application], [role=slider]')]
           .filter(shown)
           .filter((node) => !(node.innerText || node.title || node.getAttribute('aria-label')
             || node.getAttribute('aria-labelledby') || (node.labels && node.labels.length

@@ -14,6 +14,8 @@ from gradio_client.utils import QueueError
 
 from cinnema.app.limits import Limits
 from cinnema.app.server import Running, serving
+from cinnema.app.sessions import Sessions
+from cinnema.app.studio import Studio
 from cinnema.core.errors import UserError
 from cinnema.synthesis.pipeline import Pipeline
 from visitor import LIMITS, WISH
@@ -155,6 +157,26 @@ def _outcome(job: Job) -> str:
     except QueueError as error:
         return str(error)
     return "answered"
+
+
+@pytest.mark.parametrize(
+    ("weights", "parts"),
+    [
+        ("landscape", {"editor", "direction", "example-video"}),
+        ("robot", {"editor"}),
+        ("person", set()),
+    ],
+)
+def test_the_page_offers_what_the_weights_can_do(
+    tmp_path: Path, weights: str, parts: set[str]
+) -> None:
+    from cinnema.app.page import Page
+
+    studio = Studio(Pipeline.from_pretrained(weights), LIMITS)
+    page = Page(studio, Sessions(tmp_path, most=1)).build()
+    shown = {component["props"].get("elem_id") for component in page.config["components"]}
+    assert shown & {"editor", "direction", "example-video"} == parts
+    assert {"tile0", "tile3", "transfer", "between", "files", "stop"} <= shown
 
 
 def test_files_are_gone_when_the_page_ends(nature: Pipeline, coast_file: Path) -> None:

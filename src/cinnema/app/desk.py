@@ -63,7 +63,7 @@ class Desk:
             progress: Called after each frame.
         """
         session.futures, session.shown = [None] * NUM_FUTURES, {}
-        session.picture = None
+        session.picture = session.certainty = None
         places = (*(f"tile{i}" for i in range(NUM_FUTURES)), "steered", "transferred", "between")
         yield {**dict.fromkeys(places), "editor": None}
         if file is None:
@@ -114,12 +114,11 @@ class Desk:
         """
         picture, wish = session.require_picture(), read_wish(*values)
         (future,) = self._studio.draw(picture, wish, seed=session.seed, samples=[0])
-        certainty = self._studio.certainty(picture)
         for video, notes in _noticed(lambda: self._studio.previews([future], progress)):
             session.shown["steered"] = future
             told = "The picture follows your drawing." if wish.hints.arrows else "As drawn."
             yield {
-                "steered": _player([_clip(video, "Steered", _likelihood(certainty, video))]),
+                "steered": _player([_clip(video, "Steered", self._likelihood(session, video))]),
                 "status": " ".join([told, *notes]),
             }
 
@@ -181,7 +180,7 @@ class Desk:
                 path, picture, wish, start=self._start(start), progress=progress
             )
         session.shown["transferred"] = future
-        note = _likelihood(self._studio.certainty(picture), video)
+        note = self._likelihood(session, video)
         yield {
             "transferred": _player(
                 [_query(motion, video, name), _clip(video, "Your picture", note)]
@@ -215,7 +214,7 @@ class Desk:
             future, motion, video = self._studio.edit(
                 path,
                 name,
-                Drift(direction=direction, speed=speed),
+                Drift(direction=float(direction), speed=float(speed)),
                 wish,
                 start=self._start(start),
                 progress=progress,
@@ -316,12 +315,11 @@ class Desk:
         picture, studio = session.require_picture(), self._studio
         kind = uploads.saved_kind(path, name, studio.limits)
         future = read_future(path, name, kind, picture, studio.pipeline)
-        certainty = studio.certainty(picture)
         for video, notes in _noticed(lambda: studio.previews([future], progress)):
             session.futures[0] = future
             wish = future.wish
             yield {
-                "tile0": _player([_clip(video, "Future 1", _likelihood(certainty, video))]),
+                "tile0": _player([_clip(video, "Future 1", self._likelihood(session, video))]),
                 "pin0": True,
                 "seconds": wish.seconds,
                 "speed": wish.speed,
@@ -336,7 +334,6 @@ class Desk:
     ) -> Iterator[Values]:
         picture = session.require_picture()
         futures = self._studio.draw(picture, wish, seed=session.seed, samples=list(places))
-        certainty = self._studio.certainty(picture)
         for place in places:
             session.futures[place] = None
         told: list[str] = []
@@ -344,11 +341,11 @@ class Desk:
         for place, future, (video, notes) in zip(places, futures, videos, strict=True):
             session.futures[place] = future
             told += [note for note in notes if note not in told]
-            clip = _clip(video, f"Future {place + 1}", _likelihood(certainty, video))
+            clip = _clip(video, f"Future {place + 1}", self._likelihood(session, video))
             yield {
                 f"tile{place}": _player([clip]),
                 f"pin{place}": False,
-                "status": " ".join([_about(picture, certainty), *told]),
+                "status": " ".join([_about(picture, self._certainty(session)), *told]),
             }
 
     def _editor(self, picture: Picture, hints: Hints) -> Values:
@@ -374,6 +371,19 @@ class Desk:
             "hints": hints.as_json(),
             "mode": "point" if self._studio.has_end_point else mode,
         }
+
+    def _certainty(self, session: Session) -> Certainty:
+        if session.certainty is None:
+            session.certainty = self._studio.certainty(session.require_picture())
+        return session.certainty
+
+    def _likelihood(self, session: Session, video: Video) -> str:
+        rank = self._certainty(session).rank(video.z, video.eta)
+        if rank < 0.005:
+            return "(a motion that the model would hardly ever draw here)"
+        words = "a typical motion" if rank >= 0.25 else "a less usual motion"
+        words = "a rare motion" if rank < 0.05 else words
+        return f"({words}: likelier than {rank:.0%} of what the model would draw here)"
 
     def _start(self, seconds: float) -> float:
         if not 0 <= seconds <= self._studio.limits.max_seconds:
@@ -426,15 +436,6 @@ def _about(picture: Picture, certainty: Certainty) -> str:
     if certainty.is_familiar is False:
         told += " I have not seen such a picture in training: what moves, and how, may be wrong."
     return told
-
-
-def _likelihood(certainty: Certainty, video: Video) -> str:
-    rank = certainty.rank(video.z, video.eta)
-    words = "a typical motion" if rank >= 0.25 else "a less usual motion"
-    words = "a rare motion" if rank < 0.05 else words
-    if rank < 0.005:
-        return "(a motion that the model would hardly ever draw here)"
-    return f"({words}: likelier than {rank:.0%} of what the model would draw here)"
 
 
 def _noticed(begin: Callable[[], Iterator[T]]) -> Iterator[tuple[T, list[str]]]:

@@ -192,8 +192,8 @@ class Page:
 
     def _wind(self) -> None:
         gr.Markdown("### Turn the wind of the video")
-        label = "Wind in degrees: 0 to the right, 90 up, 180 to the left, 270 down"
-        self._add("direction", gr.Slider, 0, 359, value=0, step=1, label=label)
+        page = {"html_template": "<div></div>", "js_on_load": web("dial.js")}
+        self._add("direction", gr.HTML, 0, apply_default_css=False, **page)
         label = "Its speed, a factor on the typical one"
         self._add("wind", gr.Slider, 0, 2.5, value=1, step=0.1, label=label)
         self._add("edit", gr.Button, "Turn the wind", variant="primary")
@@ -244,7 +244,9 @@ class Page:
         self._on("video", "change", desk.drop_video, ["video"], [])
         self._on("transfer", "click", desk.transfer, ["start", *wish], ["transferred"])
         if "edit" in parts:
-            self._on("edit", "click", desk.edit, ["start", "direction", "wind", *wish], ["edited"])
+            dial = ["start", "direction", "wind", *wish]
+            self._on("edit", "click", desk.edit, dial, ["edited"])
+            self._on("direction", "turned", desk.edit, dial, ["edited"])
         if "example_video" in parts:
             self._on("example_video", "click", desk.example_video, [], [])
         self._on("walk", "click", desk.between, ["first", "last", *wish], ["between"])

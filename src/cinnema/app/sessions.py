@@ -10,6 +10,7 @@ from pathlib import Path
 from cinnema.app.studio import Future
 from cinnema.app.uploads import Picture
 from cinnema.core.errors import UserError
+from cinnema.synthesis.certainty import Certainty
 
 NUM_FUTURES = 4
 """Number of futures that are shown at once."""
@@ -26,6 +27,7 @@ class Session:
     Attributes:
         folder: Folder of its files.
         picture: The picture, once there is one.
+        certainty: What the model knows about it, once that is computed.
         futures: What the tiles show.
         video: The video whose motion is used, by its path and the name that its owner gave it.
         shown: Further videos on the page, by the name of their place.
@@ -36,6 +38,7 @@ class Session:
 
     folder: Path
     picture: Picture | None = None
+    certainty: Certainty | None = None
     futures: list[Future | None] = field(default_factory=lambda: [None] * NUM_FUTURES)
     video: tuple[Path, str] | None = None
     shown: dict[str, Future] = field(default_factory=dict)

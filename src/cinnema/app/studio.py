@@ -31,13 +31,13 @@ from cinnema.synthesis.scene import Progress, ignore
 from cinnema.synthesis.transfer import Motion
 from cinnema.synthesis.video import Video
 
-PREVIEW_SIDE = 384
+PREVIEW_SIDE = 320
 """Longest side of a preview, in pixels."""
 
 NUM_STEPS = 5
 """Number of videos from one future to another, both included."""
 
-_PREVIEW_FPS = 12.0
+_PREVIEW_FPS = 10.0
 # How high above the tray's floor a hand should end, in metres.
 _HEIGHT = 0.05
 # Parts of the settings that say where a motion comes from.
@@ -254,7 +254,8 @@ class Studio:
         if not isinstance(self._model, NatureModel):
             return None
         with torch.inference_mode():
-            x0 = self._small(picture, KIND_SIZE)
+            small = to_tensor(resize_for_model(picture.pixels, KIND_SIZE))
+            x0 = small[None].to(self.pipeline.device)
             moving = 1 - shares(self._model.recognise(x0).probabilities)[0, 0]
         return np.asarray((255 * moving).round().to("cpu", torch.uint8))
 
@@ -264,10 +265,7 @@ class Studio:
         Args:
             picture: The picture.
         """
-        return Certainty(self._model, self._small(picture, self._model.size)[0])
-
-    def _small(self, picture: Picture, size: int) -> torch.Tensor:
-        return to_tensor(resize_for_model(picture.pixels, size))[None].to(self.pipeline.device)
+        return Certainty(self._model, picture.pixels)
 
     def _options(
         self, picture: Picture, wish: Wish, *, is_small: bool, side: float = PREVIEW_SIDE

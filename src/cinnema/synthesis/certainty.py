@@ -1,16 +1,20 @@
 """How sure a model is: whether it has seen such a photograph, and how likely a motion of it is."""
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from cinnema.core.devices import one_thread
 from cinnema.core.randomness import generator_for
+from cinnema.media.pictures import resize_for_model, to_tensor
 from cinnema.models.base import VideoModel
+from cinnema.models.nature.kinds import KIND_SIZE
 from cinnema.models.nature.model import NatureModel
 
-FAMILIAR = 3.0
-"""Distance of a photograph from the training's beyond which it counts as unlike them."""
+FAMILIAR = 19.0
+"""Distance of a photograph from the training clips beyond which it counts as unlike them, for the
+features of the kind network; see `benchmarks/familiar.py`."""
 
 _NUM_DRAWS = 200
 
@@ -20,18 +24,21 @@ class Certainty:
 
     Args:
         model: The model, in evaluation mode.
-        x0: The photograph in [-1, 1], at the model's size.
+        pixels: The photograph.
 
     Example:
-        >>> certainty = Certainty(pipe.model, x0)
+        >>> certainty = Certainty(pipe.model, read_photograph("beach.jpg"))
         >>> certainty.rank(video.z)
         0.35
     """
 
     @one_thread()
     @torch.inference_mode()
-    def __init__(self, model: VideoModel, x0: Float[Tensor, "3 h w"]) -> None:
-        self._model, self._x0 = model, x0[None]
+    def __init__(self, model: VideoModel, pixels: UInt8[np.ndarray, "h w 3"]) -> None:
+        size = KIND_SIZE if isinstance(model, NatureModel) else model.size
+        device = next(model.parameters()).device
+        self._model = model
+        self._x0 = to_tensor(resize_for_model(pixels, size))[None].to(device)
         self._draws: dict[tuple[float, ...] | None, tuple[Tensor, Tensor]] = {}
         self.distance = _distance(model, self._x0)
 
@@ -70,18 +77,17 @@ class Certainty:
 
 
 def _distance(model: VideoModel, x0: Tensor) -> float | None:
-    """Return how far the looks of a photograph's kinds are from those of the training clips.
+    """Return how far the look of what moves is from the mean of the training clips.
 
-    The looks that condition the flow have mean 0 and standard deviation 1 over the training clips;
-    the distance is their root mean square over all kinds that are shown, weighted by their areas.
+    It is the distance of the kinds' deep features, of which the flow sees a few directions only;
+    squares are averaged over all kinds that are shown, weighted by their areas.
     """
     if not isinstance(model, NatureModel):
         return None
     summary = model.summarise(model.recognise(x0))
-    looks = (summary.look - model.look_mean) @ model.look_projection
     shown = model.blocks(model.describe_summary(summary).flatten(1))[0]
-    area = torch.where(shown, summary.geometry[0, :, 0], 0)
     if not bool(shown.any()):
         return None
-    square = (looks[0].square().mean(1) * area).sum() / area.sum()
-    return float(square.sqrt())
+    area = torch.where(shown, summary.geometry[0, :, 0], 0)
+    square = (summary.look[0] - model.look_mean).square().sum(1)
+    return float(((square * area).sum() / area.sum()).sqrt())

@@ -43,6 +43,7 @@ function load() {
   chosen = -1;
   use(mode === "point" ? "point" : "arrow");
   draw();
+  props.value = drawn(); // the picture need not travel back
 }
 
 function bytes(text) {
@@ -61,16 +62,20 @@ function take(paint) {
   }
 }
 
+function drawn() {
+  const painted = cells && cells.some((cell) => cell > 0);
+  const data = painted ? btoa(Array.from(cells, (cell) => String.fromCharCode(cell)).join("")) : "";
+  return {
+    arrows: arrows.map((arrow) => arrow.map((value) => +value.toFixed(5))),
+    paint: painted ? { width: canvas.width, height: canvas.height, data } : null,
+    point,
+  };
+}
+
 function send() {
   clearTimeout(later);
   later = setTimeout(() => {
-    const painted = cells && cells.some((cell) => cell > 0);
-    const data = painted ? btoa(Array.from(cells, (cell) => String.fromCharCode(cell)).join("")) : "";
-    props.value = {
-      arrows: arrows.map((arrow) => arrow.map((value) => +value.toFixed(5))),
-      paint: painted ? { width: canvas.width, height: canvas.height, data } : null,
-      point,
-    };
+    props.value = drawn();
     trigger("edited");
   }, 120);
 }
