@@ -92,3 +92,16 @@ def test_a_mask_for_weights_that_know_no_kinds_is_refused(
     Image.fromarray(np.zeros((64, 96), np.uint8)).save(tmp_path / "mask.png")
     result = cinnema("animate", photo, "--move", tmp_path / "mask.png", "--weights", tiny_weights)
     assert result.is_mistake("move")
+
+
+def test_html_writes_a_page_for_each_future_and_one_with_a_slider_through_all(
+    natural: Run, cinnema: Run, sea: Path, tiny_weights: Path, tmp_path: Path
+) -> None:
+    result = natural("animate", sea, "--format", "html", "-o", tmp_path / "one")
+    assert [Path(path).name for path in result.out] == ["sea_s0_00.html"]
+    options = ["--format", "html", "--weights", tiny_weights, "-o", tmp_path / "two"]
+    between = cinnema("interpolate", sea, "--steps", 3, *options)
+    names = [Path(path).name for path in between.out]
+    assert names == [f"sea_between_{n}.html" for n in ("00", "01", "02", "grid")]
+    assert '"numFutures":3' in Path(between.out[-1]).read_text("utf-8")
+    assert cinnema("interpolate", sea, "--steps", 3, *options).is_mistake("exists", "--overwrite")

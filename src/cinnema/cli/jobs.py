@@ -30,6 +30,7 @@ from cinnema.media.formats import VIDEO_SUFFIXES, find_pictures
 if TYPE_CHECKING:
     import numpy as np
 
+    from cinnema.media.grids import VideoGrid
     from cinnema.synthesis.pipeline import Pipeline
     from cinnema.synthesis.transfer import Motion
     from cinnema.synthesis.video import Video
@@ -179,28 +180,75 @@ def _run(
     progress: Progress,
 ) -> None:
     """Write all samples of one input, holding one video in memory at a time, and their grid."""
-    from cinnema.media.grids import VideoGrid
-    from cinnema.media.videos import write_video
-
     videos = renderer.videos(job.source)
     progress.begin(str(job.source))
     masks = {"keep_still": options.keep_still, "move": options.move}
     about = describe_call(job, pipeline, {**files, **masks})
-    motion, grid, fps = renderer.motion, None, 1.0
+    grid = (_Pages if job.format == "html" else _Grid)(job, renderer.motion, pipeline)
     for animation in videos:
-        if grid is None:
-            shown = 0 if motion is None else 1
-            grid = VideoGrid(animation.x0, num_videos=len(job.samples) + shown)
-            if motion is not None:
-                grid.add(_query_frames(motion, animation, clip_fps=pipeline.model.fps))
         video = write_sample(job, animation, about, overwrite=options.overwrite)
-        grid.add(animation.frames)
-        fps = animation.fps
+        grid.add(animation)
         progress.advance()
         print_result(video)
-    if grid is not None:
-        write_video(job.grid, grid.frames(), fps=fps, overwrite=options.overwrite)
-        print_result(job.grid)
+    written = grid.write(overwrite=options.overwrite)
+    if written is not None:
+        print_result(written)
+
+
+class _Grid:
+    """The video that shows all samples of one input beside it, and the transferred motion.
+
+    Args:
+        job: The input.
+        motion: The transferred motion, if any.
+        pipeline: The pipeline that animates it.
+    """
+
+    def __init__(self, job: Outputs, motion: "Motion | None", pipeline: "Pipeline") -> None:
+        self._job, self._motion, self._clip_fps = job, motion, pipeline.model.fps
+        self._grid: VideoGrid | None = None
+        self._fps = 1.0
+
+    def add(self, animation: "Video") -> None:
+        """Add a sample, of which a small copy is held."""
+        from cinnema.media.grids import VideoGrid
+
+        motion = self._motion
+        if self._grid is None:
+            shown = 0 if motion is None else 1
+            self._grid = VideoGrid(animation.x0, num_videos=len(self._job.samples) + shown)
+            if motion is not None:
+                self._grid.add(_query_frames(motion, animation, clip_fps=self._clip_fps))
+        self._grid.add(animation.frames)
+        self._fps = animation.fps
+
+    def write(self, *, overwrite: bool) -> Path | None:
+        """Write the grid, and return its path; None if there is no sample."""
+        from cinnema.media.videos import write_video
+
+        if self._grid is None:
+            return None
+        return write_video(self._job.grid, self._grid.frames(), fps=self._fps, overwrite=overwrite)
+
+
+class _Pages:
+    """The page with a slider from each sample of one input to the next; see `_Grid`."""
+
+    def __init__(self, job: Outputs, motion: "Motion | None", pipeline: "Pipeline") -> None:
+        del motion, pipeline
+        self._job, self._videos = job, list["Video"]()
+
+    def add(self, animation: "Video") -> None:
+        """Add a sample."""
+        self._videos.append(animation)
+
+    def write(self, *, overwrite: bool) -> Path | None:
+        """Write the page, and return its path; None if it would hold a single video."""
+        from cinnema.synthesis.player import write_player
+
+        if len(self._videos) < 2:
+            return None
+        return write_player(self._job.grid, self._videos, overwrite=overwrite)
 
 
 def _query_frames(

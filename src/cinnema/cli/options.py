@@ -62,9 +62,10 @@ class RenderingOptions:
     move: Annotated[Path | None, tyro.conf.arg(metavar="MASK.png")] = None
     """Picture of the photograph's size, white where things move although the weights take them for
     still (weights of nature). They move as the kind that is most probable there, or as water."""
-    format: Literal["mp4", "gif", "webp", "png", "npy"] = "mp4"
+    format: Literal["mp4", "gif", "webp", "png", "npy", "html"] = "mp4"
     """File format of the videos; png writes a folder of frames. With png and npy the grid is an
-    mp4."""
+    mp4. html writes pages that play the motion in any browser, without an end (weights of nature)
+    or as a small video; the grid is a page with a slider from one video to the next."""
     weights: Weights = "landscape"
     """Weights to use: the name of bundled ones (landscape, robot, person) or a file."""
     overwrite: bool = False
@@ -105,6 +106,7 @@ class RenderingOptions:
             "size": parse_size(self.size),
             "keep_still": self.keep_still,
             "move": self.move,
+            "render": self.format != "html",
         }
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _NAME_LENGTH = 160
 """Greatest length of an input's part of file names, in bytes: all of a name has to be below 256."""
-_GRID_FORMATS = ("mp4", "gif", "webp")  # formats that players support
+_GRID_FORMATS = ("mp4", "gif", "webp", "html")  # formats that players support
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Outputs:
         source: The photograph or video.
         name: First part of the names, different for all inputs of a call.
         folder: Folder of the files.
-        format: Format of the videos: mp4, gif, webp, png or npy.
+        format: Format of the videos: mp4, gif, webp, png, npy or html.
         tag: Next part of the names, such as s0 for seed 0.
         samples: Indices of the samples, the last part of the names.
     """
@@ -47,11 +47,11 @@ class Outputs:
     samples: tuple[int, ...]
 
     def video(self, sample: int) -> Path:
-        """Return the path that `write_video` takes for a sample."""
+        """Return the path that `Video.save` takes for a sample."""
         return self._beside(sample, f".{self.format}")
 
     def written_video(self, sample: int) -> Path:
-        """Return the path that `write_video` writes to: with png, a folder."""
+        """Return the path that `Video.save` writes to: with png, a folder."""
         return self._beside(sample, "" if self.format == "png" else f".{self.format}")
 
     def sidecar(self, sample: int) -> Path:
@@ -64,7 +64,7 @@ class Outputs:
 
     @property
     def grid(self) -> Path:
-        """Path of the video that shows all samples beside the photograph."""
+        """Path of the video that shows all samples beside the photograph, or of their page."""
         suffix = self.format if self.format in _GRID_FORMATS else "mp4"
         return self.folder / f"{self.name}_{self.tag}_grid.{suffix}"
 
@@ -74,7 +74,8 @@ class Outputs:
             yield self.written_video(sample)
             yield self.sidecar(sample)
             yield self.nu(sample)
-        yield self.grid
+        if self.format != "html" or len(self.samples) > 1:
+            yield self.grid
 
     def _beside(self, sample: int, suffix: str) -> Path:
         return self.folder / f"{self.name}_{self.tag}_{sample:02d}{suffix}"
@@ -202,13 +203,11 @@ def write_sample(
     Raises:
         UserError: A file exists or cannot be written, or the disk is full.
     """
-    from cinnema.media.videos import write_video
     from cinnema.synthesis.residual import save_motion
 
     sample = animation.sample
     with all_or_none(job.folder) as written:
-        frames, path = animation.frames, job.video(sample)
-        video = write_video(path, frames, fps=animation.fps, overwrite=overwrite)
+        video = animation.save(job.video(sample), overwrite=overwrite)
         written.append(video)
         save_motion(job.nu(sample), animation, overwrite=overwrite)
         written.append(job.nu(sample))
@@ -224,14 +223,14 @@ def write_sample(
 
 
 def _describe_output(job: Outputs, animation: "Video") -> dict[str, Any]:
-    num_frames, height, width, _ = animation.frames.shape
+    height, width, _ = animation.x0.shape
     return {
         "video": job.written_video(animation.sample).name,
         "nu": job.nu(animation.sample).name,
         "format": job.format,
         "width": width,
         "height": height,
-        "num_frames": num_frames,
+        "num_frames": len(animation.frames),
         "fps": animation.fps,
     }
 

@@ -33,10 +33,13 @@ class NatureRenderer:
     Args:
         pixels: The photograph at the frames' size.
         layers: Its layers.
+
+    Attributes:
+        layers: Its layers.
     """
 
     def __init__(self, pixels: UInt8[np.ndarray, "h w 3"], layers: list[NativeLayer]) -> None:
-        self._x0, self._layers = pixels, layers
+        self._x0, self.layers = pixels, layers
         self._small = [
             to_tensor(cv2.resize(layer.plate, (_SMALL, _SMALL), interpolation=cv2.INTER_AREA))[None]
             for layer in layers
@@ -52,7 +55,7 @@ class NatureRenderer:
         out = self._x0.copy()
         drawn = [
             _Drawn(layer, small, motions[layer.kind], times[layer.kind], self._x0.shape[:2])
-            for layer, small in zip(self._layers, self._small, strict=True)
+            for layer, small in zip(self.layers, self._small, strict=True)
         ]
         for rows in strips(*self._x0.shape[:2]):
             changes = [one.change(rows) for one in drawn if one.is_in(rows)]

@@ -26,7 +26,7 @@ from cinnema.synthesis.arrows import (
     warn_of_missed,
 )
 from cinnema.synthesis.moments import looped
-from cinnema.synthesis.nature_layers import cut_layers, solve_alphas
+from cinnema.synthesis.nature_layers import NativeLayer, cut_layers, solve_alphas
 from cinnema.synthesis.nature_renderer import NatureRenderer
 from cinnema.synthesis.request import Request
 from cinnema.synthesis.scene import OnFrame, Scene, ignore
@@ -78,7 +78,7 @@ class NatureScene(Scene):
             )
         size = request.frame_size(pixels.shape[:2], model.size)
         super().__init__(model.name, request, x0=resize(pixels, size))
-        self._model, self._device = model, next(model.parameters()).device
+        self.model, self._device = model, next(model.parameters()).device
         small = to_tensor(resize_for_model(pixels, KIND_SIZE))[None].to(self._device)
         features = model.recognise(small)
         seen = features.probabilities[0].float().cpu().numpy()
@@ -115,11 +115,11 @@ class NatureScene(Scene):
             share = share * (1 - kept)
             share[STILL] += kept
         wanted = wanted_by(
-            request.arrows, request.current, share, self._model, size=size, rates=self._rates()
+            request.arrows, request.current, share, self.model, size=size, rates=self.rates
         )
         if wanted:
-            condition = self._model.describe(features).flatten(1)
-            warn_of_missed(self._model, condition, wanted)
+            condition = self.model.describe(features).flatten(1)
+            warn_of_missed(self.model, condition, wanted)
         return wanted
 
     def steered(
@@ -128,16 +128,18 @@ class NatureScene(Scene):
         """Return the most likely residual near a given one that follows arrows and current."""
         if not self._wanted:
             return nu
-        require_free(self._model, self._features, self._wanted, eta=eta)
+        require_free(self.model, self._features, self._wanted, eta=eta)
         row = nu[None].to(self._device)
         # The correction of the control looks at another kind than those that follow arrows.
         condition = self._condition(row, eta)
-        return follow_arrows(self._model, row, condition, self._wanted)[0].cpu()
+        return follow_arrows(self.model, row, condition, self._wanted)[0].cpu()
 
     def render(
         self, nu: Float[Tensor, " z"], eta: Float[Tensor, " e"] | None, on_frame: OnFrame = ignore
     ) -> tuple[UInt8[np.ndarray, "t h w 3"], Float[Tensor, " z"]]:
         """Render the frames of one motion, see `Scene.render`."""
+        if not self.request.render:
+            return np.empty((0, *self.x0.shape), np.uint8), self.latent(nu, eta)
         z, motions = self._motions(nu, eta)
         plan = [round(mix[0].time) for mix in looped(self.request.loop, self.request.num_frames)]
         frames = np.empty((len(plan), *self.x0.shape), np.uint8)
@@ -149,18 +151,44 @@ class NatureScene(Scene):
             on_frame(index + 1, len(plan))
         return frames, z
 
+    @property
+    def layers(self) -> list[NativeLayer]:
+        """The layers of the photograph at the frames' size."""
+        return self._renderer.layers
+
+    @property
+    def rates(self) -> list[float]:
+        """Steps a second of each kind."""
+        if self.request.protocol == "paper":
+            return [self.model.fps] * len(KINDS)
+        return [dynamics.rate for dynamics in self.model.config.dynamics]
+
+    def steps(self, index: int) -> list[float]:
+        """Return the time of each kind at a frame, in steps."""
+        seconds = index / self.request.fps
+        return [seconds * rate for rate in self.rates]
+
+    @one_thread()
+    @torch.inference_mode()
+    def latent(
+        self, nu: Float[Tensor, " z"], eta: Float[Tensor, " e"] | None
+    ) -> Float[Tensor, " z"]:
+        """Return z of a residual, on the CPU."""
+        row = nu[None].to(self._device)
+        z, _ = self.model.to_latent(row, self._condition(row, eta))
+        return z[0].float().cpu()
+
     @one_thread()
     @torch.inference_mode()
     def _motions(self, nu: Tensor, eta: Tensor | None) -> tuple[Tensor, list[KindMotion]]:
-        model, row = self._model, nu[None].to(self._device)
-        z, _ = model.to_latent(row, self._condition(row, eta))
-        motions = model.motions(
-            z.float().cpu(),
-            num_steps=tuple(self._steps(self.request.num_frames)),
+        z = self.latent(nu, eta)
+        motions = self.model.motions(
+            z[None],
+            num_steps=tuple(self.steps(self.request.num_frames)),
             loop=self.request.loop == "seamless",
             strength=self.request.motion_strength,
         )
-        return z[0], motions
+        return z, motions
 
     @one_thread()
     @torch.inference_mode()
@@ -169,19 +197,8 @@ class NatureScene(Scene):
         control = None
         if eta is not None:
             requested = eta[None].to(self._device)
-            control = self._model.corrected_control_on(self._features, row, requested)
-        return self._model.describe(self._features, control).flatten(1)
-
-    def _rates(self) -> list[float]:
-        """Return the steps a second of each kind."""
-        if self.request.protocol == "paper":
-            return [self._model.fps] * len(KINDS)
-        return [dynamics.rate for dynamics in self._model.config.dynamics]
-
-    def _steps(self, index: int) -> list[float]:
-        """Return the time of each kind at a frame, in steps."""
-        seconds = index / self.request.fps
-        return [seconds * rate for rate in self._rates()]
+            control = self.model.corrected_control_on(self._features, row, requested)
+        return self.model.describe(self._features, control).flatten(1)
 
     def _rendered(self, plan: list[int], motions: list[KindMotion]) -> Iterator[np.ndarray]:
         """Yield the frames of these numbers; several are computed at once."""
@@ -190,7 +207,7 @@ class NatureScene(Scene):
             if self.request.loop == "seamless" and index == self.request.num_frames:
                 return self.x0
             with torch.inference_mode():  # which holds for one thread
-                return self._renderer.frame(motions, self._steps(index))
+                return self._renderer.frame(motions, self.steps(index))
 
         num = min(_MAX_WORKERS, os.cpu_count() or 1, len(plan))
         with ThreadPoolExecutor(num, initializer=torch.set_num_threads, initargs=(1,)) as pool:

@@ -76,6 +76,7 @@ class RequestOptions(TypedDict, total=False):
         move: Mask of regions that move, though the model takes them for still.
         arrows: Velocities of points, see `Arrow`.
         current: Mean drift of the water.
+        render: Whether to render the frames.
     """
 
     num_frames: int | None
@@ -92,6 +93,7 @@ class RequestOptions(TypedDict, total=False):
     move: "Mask | None"
     arrows: Arrows
     current: "Drift | None"
+    render: bool
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -115,6 +117,7 @@ class Request:
         arrows: Velocities of points, at most 100; only for nature models. Each motion is the most
             likely one near its sample that follows them; `motion_strength` is a factor on them.
         current: Mean drift of the water, as a `Drift` of the sky; only for nature models.
+        render: Whether a nature model renders frames; a page that plays the motion needs none.
 
     Raises:
         UserError: One of them is out of range.
@@ -132,6 +135,7 @@ class Request:
     move: "Mask | None" = None
     arrows: tuple[Arrow, ...] = ()
     current: "Drift | None" = None
+    render: bool = True
 
     @classmethod
     def of(cls, defaults: Defaults = CLIP, **options: Unpack[RequestOptions]) -> "Request":

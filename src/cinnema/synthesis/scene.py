@@ -102,6 +102,7 @@ class Scene(ABC):
             fps=self.request.fps,
             settings={**self.request.as_dict(), **about},
             weights=residual.weights,
+            scene=self,
         )
 
 
@@ -158,4 +159,4 @@ class ChainedScene(Scene):
 
 
 def _part(request: Request, num_frames: int) -> Request:
-    return replace(request, num_frames=num_frames, extension="onward")
+    return replace(request, num_frames=num_frames, extension="onward", render=True)

@@ -4,7 +4,7 @@ from base64 import b64encode
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,8 +14,11 @@ from torch import Tensor
 from cinnema.media.pictures import resize, to_tensor
 from cinnema.media.videos import write_video
 
-# Longest side of a video that is shown in a notebook, in pixels.
-_NOTEBOOK_SIDE = 640
+if TYPE_CHECKING:
+    from cinnema.synthesis.scene import Scene
+
+# Longest side of a video that is shown in a notebook or a page, in pixels.
+_PAGE_SIDE = 640
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -23,7 +26,8 @@ class Video:
     """One generated video.
 
     Attributes:
-        frames: The frames that follow the photograph, sRGB, uint8, (t, height, width, 3).
+        frames: The frames that follow the photograph, sRGB, uint8, (t, height, width, 3); t is 0
+            for a video of a nature model that was made with `render=False`.
         x0: The photograph at the frames' size, uint8, (height, width, 3).
         z: Latent of the video: `flow.to_latent(nu, c)`.
         nu: Residual, multiplied by the temperature. `pipe.animate(photo, nu=video)` animates
@@ -33,6 +37,7 @@ class Video:
         fps: Frames per second.
         settings: Settings of the video, as JSON values.
         weights: SHA-256 of the weights file, 64 hexadecimal digits; empty for a model from memory.
+        scene: What the video was rendered from, for a page that plays it.
 
     Example:
         >>> video = pipe("beach.jpg", num_samples=1)[0]
@@ -48,6 +53,7 @@ class Video:
     fps: float
     settings: dict[str, Any]
     weights: str
+    scene: "Scene"
 
     @property
     def tensor(self) -> Float[Tensor, "t 3 h w"]:
@@ -64,8 +70,8 @@ class Video:
         """Write the video to a file, in the format given by its suffix.
 
         Args:
-            path: A file ending in .mp4, .gif, .webp or .npy, or in .png for a folder of frames
-                named without the suffix.
+            path: A file ending in .mp4, .gif, .webp or .npy; in .png for a folder of frames named
+                without the suffix; in .html for a page that plays the motion, see `write_player`.
             overwrite: Whether an existing file may be replaced.
 
         Returns:
@@ -74,6 +80,10 @@ class Video:
         Raises:
             UserError: The suffix is not supported, or the file exists or cannot be written.
         """
+        if Path(path).suffix.lower() == ".html":
+            from cinnema.synthesis.player import write_player
+
+            return write_player(path, [self], overwrite=overwrite)
         return write_video(path, self.frames, fps=self.fps, overwrite=overwrite)
 
     def __repr__(self) -> str:
@@ -84,17 +94,25 @@ class Video:
             f"{source}, weights {self.settings.get('model', '?')})"
         )
 
-    def _repr_html_(self) -> str:
-        """Return a player with the video inside, for notebooks."""
-        scale = min(1.0, _NOTEBOOK_SIDE / max(self.frames.shape[1:3]))
-        height, width = (max(1, round(side * scale)) for side in self.frames.shape[1:3])
+    def as_uri(self) -> str:
+        """Return the video as the URI of a small mp4, for a page."""
+        height, width = self._page_size()
         shown = (resize(frame, (height, width)) for frame in self.frames)
         with TemporaryDirectory() as folder:
             path = write_video(Path(folder, "video.mp4"), shown, fps=self.fps)
-            content = b64encode(path.read_bytes()).decode("ascii")
+            return "data:video/mp4;base64," + b64encode(path.read_bytes()).decode("ascii")
+
+    def _page_size(self) -> tuple[int, int]:
+        scale = min(1.0, _PAGE_SIDE / max(self.frames.shape[1:3]))
+        height, width = (max(1, round(side * scale)) for side in self.frames.shape[1:3])
+        return height, width
+
+    def _repr_html_(self) -> str:
+        """Return a player with the video inside, for notebooks."""
+        height, width = self._page_size()
         return (
             f'<video width="{width}" height="{height}" controls autoplay loop muted playsinline '
-            f'src="data:video/mp4;base64,{content}">{self!r}</video>'
+            f'src="{self.as_uri()}">{self!r}</video>'
         )
 
     def _repr_mimebundle_(self, **_: object) -> dict[str, str]:

@@ -51,8 +51,8 @@ CHURN_DIM = math.prod(CHURN_SHAPE)
 """Number of the churn's random numbers."""
 
 _REFERENCE = 128
-# Times between which a birth may be moved, as a share of half the period.
-_MAX_JITTER = 1.5
+MAX_JITTER = 1.5
+"""Deviations between which a birth time may lie."""
 
 
 @dataclass(frozen=True)
@@ -210,6 +210,41 @@ class Churn:
         return torch.einsum("bkm...,km->b...", waves, torch.stack([angle.cos(), angle.sin()]))
 
 
+class Renewal(NamedTuple):
+    """When the textures of one kind are born, and when its churn repeats; in steps.
+
+    Attributes:
+        is_on: Whether textures are renewed.
+        half: Time from one birth to the next.
+        longest: Greatest age of a texture.
+        churn_period: Time after which the churn repeats.
+    """
+
+    is_on: bool
+    half: float
+    longest: float
+    churn_period: float
+
+
+def renewal_of(dynamics: KindDynamics, *, num_steps: float, loop: bool = False) -> Renewal:
+    """Return when the textures of a video are born.
+
+    Args:
+        dynamics: Constants of the kind.
+        num_steps: Length of the video in steps; infinite for one that never ends.
+        loop: Whether the video repeats after `num_steps` steps.
+    """
+    # A texture that outlives the video needs no other.
+    is_on = loop or 0 < dynamics.period < 2 * num_steps
+    half = dynamics.period / 2 if dynamics.period > 0 else num_steps
+    churn_period = CHURN_PERIOD
+    if loop:
+        half = num_steps / max(1, round(num_steps / half))
+        churn_period = num_steps / max(1, round(num_steps / churn_period))
+    longest = half * (1 + MAX_JITTER * dynamics.jitter) if is_on else num_steps
+    return Renewal(is_on, half, longest, churn_period)
+
+
 class KindMotion:
     """The warps of one kind at any time.
 
@@ -232,19 +267,15 @@ class KindMotion:
         num_steps: float,
         loop: bool = False,
     ) -> None:
-        # A texture that outlives the video needs no other.
-        self._renewed = loop or 0 < dynamics.period < 2 * num_steps
-        half = dynamics.period / 2 if dynamics.period > 0 else num_steps
-        churn_period = CHURN_PERIOD
-        if loop:
-            half = num_steps / max(1, round(num_steps / half))
-            churn_period = num_steps / max(1, round(num_steps / churn_period))
-        self.churn = Churn(numbers, strength * dynamics.churn, dynamics, period=churn_period)
+        renewal = renewal_of(dynamics, num_steps=num_steps, loop=loop)
+        self._renewed = renewal.is_on
+        self.churn = Churn(
+            numbers, strength * dynamics.churn, dynamics, period=renewal.churn_period
+        )
         moved = velocity * dynamics.gain
-        longest = half * (1 + _MAX_JITTER * dynamics.jitter) if self._renewed else num_steps
-        count = math.ceil(longest) + 1
+        count = math.ceil(renewal.longest) + 1
         self._onward, self._back = follow(moved, count), follow(-moved, count)
-        self._births = self._plan_births(half, dynamics.jitter, num_steps, loop=loop)
+        self._births = self._plan_births(renewal.half, dynamics.jitter, num_steps, loop=loop)
         self._earliest = [float(birth.min()) for birth in self._births]
         self._latest = [float(birth.max()) for birth in self._births]
 
@@ -255,7 +286,7 @@ class KindMotion:
         zero = torch.zeros_like(phases)
         if not self._renewed:
             return [zero]
-        offset = phases.clamp(-_MAX_JITTER, _MAX_JITTER) * jitter * half
+        offset = phases.clamp(-MAX_JITTER, MAX_JITTER) * jitter * half
         last = round(num_steps / half) if loop else math.ceil(num_steps / half) + 2
         births = [zero, *(zero + half * n + offset for n in range(1, last))]
         births.append(zero + half * last + (0 if loop else offset))
