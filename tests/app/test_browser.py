@@ -1,5 +1,6 @@
 """The page in a real browser: headless Chromium, as Debian packages it."""
 
+import base64
 import json
 import shutil
 import urllib.request
@@ -199,6 +200,8 @@ def test_a_slider_leads_from_one_future_to_another(visitor: Visitor, coast_file:
         slider.send_keys(Keys.ARROW_RIGHT)
         caption = f"{25 * step}% of the way"
         visitor.wait(lambda words=caption: words in visitor.find("#between .cinnema-player").text)
+        (video,) = visitor.all("#between figure:not([hidden]) video")
+        assert visitor.plays(video)
     visitor.shoot("between")
 
 
@@ -251,6 +254,36 @@ def test_a_saved_future_plays_and_comes_back_from_its_json(
     first_of_one = session().futures[0]
     assert first_of_one is not None
     assert (first_of_one.residual.seed, first_of_one.residual.sample) == (0, 1)
+
+
+def test_an_example_is_animated_at_a_press(visitor: Visitor, nature: Pipeline) -> None:
+    names = {"Evening glow", "Picos de europa", "Storm"}
+    examples = [button for button in visitor.all("button") if button.text in names]
+    assert len(examples) == 3
+    shown = "return arguments[0].querySelector('img').naturalWidth"
+    assert [visitor.script(shown, button) for button in examples] == [48, 48, 48]
+    examples[2].click()
+    visitor.says("storm.jpg, 1280x854 pixels")
+    assert visitor.plays(visitor.futures()[0])
+
+
+def test_a_pasted_picture_takes_the_place_of_another(
+    visitor: Visitor, session: Callable[[], Session], coast_file: Path
+) -> None:
+    paste = """
+        const bytes = Uint8Array.from(atob(arguments[0]), (letter) => letter.charCodeAt(0));
+        const data = new DataTransfer();
+        data.items.add(new File([bytes], "pasted.png", {type: "image/png"}));
+        document.body.dispatchEvent(
+          new ClipboardEvent("paste", {clipboardData: data, bubbles: true, cancelable: true}));
+    """
+    visitor.drop(coast_file)
+    visitor.futures()
+    visitor.script(paste, base64.b64encode(coast_file.read_bytes()).decode())
+    visitor.says("pasted.png, 96x64 pixels")
+    picture = session().picture
+    assert picture is not None
+    assert picture.name == "pasted.png"
 
 
 def test_a_broken_file_is_told_by_its_name_and_what_to_do(visitor: Visitor, tmp_path: Path) -> None:

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any, no_type_check
 
 import gradio as gr
+from PIL import Image
 
 from cinnema.app.desk import Desk, Handler
 from cinnema.app.sessions import NUM_FUTURES, Cancelled, Sessions
 from cinnema.app.studio import NUM_STEPS, Studio
 from cinnema.core.errors import UserError
 from cinnema.media.formats import pictures_in
+from cinnema.media.pictures import read_photograph, resize
 
 _WEB = files("cinnema.app") / "web"
 _ENDS = [f"Future {i + 1}" for i in range(NUM_FUTURES)]
@@ -103,6 +105,7 @@ class Page:
             placeholder=f"Drop a picture here, paste one, or click\n{room}",
             alt_text="The picture that is animated",
         )
+        gr.HTML("", js_on_load=web("paste.js"), visible="hidden")
         if self._studio.is_nature:
             self._examples()
         line = say("Drop a picture to begin.")
@@ -113,7 +116,10 @@ class Page:
         with gr.Row():
             for path in pictures_in(Path(str(files("cinnema") / "examples"))):
                 name = path.stem.replace("_", " ").capitalize()
-                example = gr.Button(name, icon=path, size="sm", min_width=90)
+                # Not the file itself, which goes away with a visitor who drops the same.
+                icon = self._sessions.folder / f"{path.stem}.png"
+                Image.fromarray(resize(read_photograph(path), (32, 48))).save(icon)
+                example = gr.Button(name, icon=icon, size="sm", min_width=90)
                 example.click(
                     partial(str, path),
                     None,

@@ -72,7 +72,7 @@ class Sessions:
     """
 
     def __init__(self, folder: Path, *, most: int, grace: float = 30.0) -> None:
-        self._folder, self._most, self._grace = folder, most, grace
+        self.folder, self._most, self._grace = folder, most, grace
         self._sessions: OrderedDict[str, Session] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -93,7 +93,7 @@ class Sessions:
         with self._lock:
             if key not in self._sessions:
                 # Nobody can guess the folder, so nobody can ask for another visitor's files.
-                folder = self._folder / secrets.token_urlsafe(16)
+                folder = self.folder / secrets.token_urlsafe(16)
                 folder.mkdir(parents=True)
                 self._sessions[key] = Session(folder)
             self._sessions.move_to_end(key)

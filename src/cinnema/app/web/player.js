@@ -54,9 +54,15 @@ function keepInStep(clips) {
   follow();
 }
 
+// Shows one video, which goes on where the one before was. Browsers pause those that are hidden.
 function choose(number) {
+  const boxes = [...root.children], clips = boxes.map((box) => box.querySelector("video"));
+  const before = clips[shown], after = clips[number];
+  if (!after) return;
+  if (before && before !== after) after.currentTime = before.currentTime;
+  boxes.forEach((box, index) => (box.hidden = index !== number));
+  if (after.autoplay) after.play();
   shown = number;
-  [...root.children].forEach((box, index) => (box.hidden = index !== number));
 }
 
 function show() {
@@ -67,8 +73,8 @@ function show() {
   if (!value || !value.videos.length) return;
   root.append(...value.videos.map(figure));
   root.style.setProperty("--videos", value.choose ? 1 : value.videos.length);
-  keepInStep([...root.querySelectorAll("video")]);
   if (value.choose) choose(Math.min(shown, value.videos.length - 1));
+  else keepInStep([...root.querySelectorAll("video")]);
 }
 
 element.addEventListener("choose", (event) => choose(event.detail));
