@@ -13,6 +13,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 
+from browser import PATIENCE
 from cinnema.app.limits import Limits
 from cinnema.media.videos import read_video
 
@@ -23,7 +24,6 @@ WISH = (None, 0.5, 1.0, 1.0, True)
 
 SCREENSHOTS = Path(__file__).parents[1] / "build" / "screenshots"
 
-_PATIENCE = 120.0
 T = TypeVar("T")
 
 
@@ -73,7 +73,7 @@ class Visitor:
 
     def wait(self, condition: Callable[[], T]) -> T:
         """Return what a condition returns as soon as that is true."""
-        end, found = time.monotonic() + _PATIENCE, None
+        end, found = time.monotonic() + PATIENCE, None
         while time.monotonic() < end:
             try:
                 found = condition()
@@ -143,10 +143,10 @@ class Visitor:
         return [self.videos(f"tile{i}")[0] for i in range(4)]
 
     def plays(self, video: WebElement) -> bool:
-        """Whether a video moves on."""
-        clock = "return [arguments[0].currentTime, arguments[0].paused]"
-        first, paused = self.script(clock, video)
-        return not paused and bool(self.wait(lambda: self.script(clock, video)[0] != first))
+        """Wait until a video moves on."""
+        clock = "return arguments[0].paused ? -1 : arguments[0].currentTime"
+        first = self.wait(lambda: self.script(clock, video) + 1) - 1
+        return bool(self.wait(lambda: self.script(clock, video) not in (-1, first)))
 
     def content(self, video: WebElement) -> bytes:
         """Return the file that a video plays."""

@@ -2,26 +2,22 @@
 
 import base64
 import json
-import shutil
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from selenium.webdriver import ActionChains, Chrome, ChromeOptions
-from selenium.webdriver.chrome.service import Service
+from selenium.webdriver import ActionChains, Chrome
 from selenium.webdriver.common.keys import Keys
 
+from browser import Browsers
 from cinnema.app.server import Running, serving
 from cinnema.app.sessions import Session
 from cinnema.app.studio import Studio
 from cinnema.media.videos import read_video
 from cinnema.synthesis.pipeline import Pipeline
 from visitor import LIMITS, Visitor, looks_the_same
-
-_DRIVER = shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(_DRIVER is None, reason="there is no chromedriver to open a page")
 
 SHAPES = [(96, 64), (64, 96), (320, 80), (80, 320), (600, 600)]
 """Width and height of pictures of five sizes and shapes."""
@@ -34,15 +30,10 @@ def running(nature: Pipeline) -> Iterator[Running]:
 
 
 @pytest.fixture(scope="module")
-def chromium() -> Iterator[Chrome]:
-    options = ChromeOptions()
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    options.add_argument("--window-size=1280,1000")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    browser = Chrome(options=options, service=Service(_DRIVER))
-    yield browser
-    browser.quit()
+def chromium(browsers: Browsers) -> Chrome:
+    browser = browsers()
+    browser.set_window_size(1280, 1000)
+    return browser
 
 
 @pytest.fixture

@@ -196,13 +196,24 @@ def test_a_future_is_saved_at_the_pictures_size(
     assert about["source"]["file"] == "coast.png"
 
 
+def test_a_future_is_saved_as_a_page_that_plays_it(
+    desk: Desk, session: Session, answer: Answer, dropped: dict[str, Any]
+) -> None:
+    saved = answer(desk.save, "tile0", session, "html", 16_384.0)
+    page = Path(saved["files"][0])
+    assert page.name == "coast_s0_00.html"
+    text = page.read_text("utf-8")
+    assert text.startswith("<!doctype html>")
+    assert 'dataset.state = "playing"' in text
+
+
 def test_saving_what_is_not_there_or_in_an_odd_format_is_refused(
     desk: Desk, session: Session, answer: Answer, dropped: dict[str, Any]
 ) -> None:
     for place in ("tile9", "tilex", "transferred", "../tile0"):
         with pytest.raises(UserError, match="there is no video here"):
             answer(desk.save, place, session, "mp4", 64.0)
-    with pytest.raises(UserError, match="format: must be mp4, gif or webp"):
+    with pytest.raises(UserError, match="format: must be one of mp4, gif, webp, html"):
         answer(desk.save, "tile0", session, "npy", 64.0)
 
 

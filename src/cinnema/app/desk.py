@@ -273,7 +273,7 @@ class Desk:
         Args:
             place: Where it is shown: "tile0" or another.
             session: The visitor.
-            format_: mp4, gif or webp.
+            format_: One of `Studio.formats`.
             side: Greatest width and height in pixels.
             step: Which of several futures in this place.
             progress: Called after each frame.
@@ -281,8 +281,9 @@ class Desk:
         if step is not None:
             place = f"{place}{int(step)}"
         future = _future_at(session, place)
-        if format_ not in ("mp4", "gif", "webp"):
-            raise UserError(f"format: must be mp4, gif or webp, got {format_!r}: choose one")
+        formats = self._studio.formats
+        if format_ not in formats:
+            raise UserError(f"format: must be one of {', '.join(formats)}, got {format_!r}")
         video = self._studio.render(future, side=side, progress=progress)
         stem = re.sub(r"[^\w-]+", "-", Path(future.picture.name).stem)[:40] or "picture"
         origin = f"s{video.seed}_{video.sample:02d}" if video.seed is not None else place

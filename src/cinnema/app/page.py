@@ -224,7 +224,7 @@ class Page:
 
     def _downloads(self) -> None:
         with gr.Row():
-            self._add("format", gr.Radio, ["mp4", "gif", "webp"], value="mp4", label="Save as")
+            self._add("format", gr.Radio, list(self._studio.formats), value="mp4", label="Save as")
             sizes = list(_SIZES.items())
             self._add("side", gr.Dropdown, sizes, value=sizes[0][1], label="Longest side")
         label = "Saved files: the video, its motion, and the JSON"

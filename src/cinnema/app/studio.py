@@ -81,6 +81,11 @@ class Studio:
         return isinstance(self._model, NatureModel)
 
     @property
+    def formats(self) -> tuple[str, ...]:
+        """Formats in which a video can be saved; html is a page that plays it without an end."""
+        return ("mp4", "gif", "webp", "html") if self.is_nature else ("mp4", "gif", "webp")
+
+    @property
     def has_drift(self) -> bool:
         """Whether the model's control is a direction and speed."""
         return self._model.control is not None and self._model.control.name == DRIFT
