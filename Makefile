@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 QUICK := tests/core tests/media tests/models/flow tests/cli/test_animate.py
 
-.PHONY: demo app check test lint format clean
+.PHONY: demo app check test lint docs format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/cinnema demo
@@ -28,12 +28,21 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+	@echo "make docs: open site/index.html"
+
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
 clean:
+	rm -rf site
 	rm -rf $(VENV)
+
+$(VENV)/.installed-docs: requirements-docs.txt $(VENV)/.installed
+	@$(PIP) install -r requirements-docs.txt
+	@touch $@
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "cinnema needs Python 3.11 or newer; name one: make PYTHON=/usr/bin/python3.12")'
