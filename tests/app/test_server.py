@@ -5,7 +5,11 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from gradio_client import Client, handle_file
@@ -92,18 +96,40 @@ def test_the_source_and_the_weights_cannot_be_read(running: Running) -> None:
         assert status_of(f"{running.url}gradio_api/file={path}") in (403, 404)
 
 
+@contextmanager
+def website(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """Serve a folder, and yield its address and a list of what was asked for."""
+    asked: list[str] = []
+
+    class Handler(SimpleHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            super().do_GET()
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder))) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", asked
+        server.shutdown()
+
+
+def told_of(url: str, path: str) -> str:
+    """Ask for the futures of a picture by its path, as no browser would."""
+    by_name = {"path": path, "meta": {"_type": "gradio.FileData"}}
+    function = _draw(Client(url, verbose=False))
+    body = {"data": [by_name, *WISH], "session_hash": "somebody", "fn_index": function}
+    status_of(f"{url}gradio_api/queue/join", data=json.dumps(body).encode())
+    with urllib.request.urlopen(f"{url}gradio_api/queue/data?session_hash=somebody") as answer:
+        return str(answer.read().decode())
+
+
 def test_a_picture_that_was_not_uploaded_is_not_opened(running: Running, coast_file: Path) -> None:
-    """The path of a file on the server is no upload, wherever it comes from."""
-    client = Client(running.url, verbose=False)
-    by_name = {"path": str(coast_file), "meta": {"_type": "gradio.FileData"}}
-    body = {"data": [by_name, *WISH], "session_hash": "somebody", "fn_index": _draw(client)}
-    status_of(f"{running.url}gradio_api/queue/join", data=json.dumps(body).encode())
-    with urllib.request.urlopen(
-        f"{running.url}gradio_api/queue/data?session_hash=somebody"
-    ) as answer:
-        told = answer.read().decode()
-    assert '"success":false' in told
-    assert "video/mp4" not in told
+    """The path of a file on the server is no upload, nor is an address."""
+    with website(coast_file.parent) as (address, asked):
+        for path in (str(coast_file), f"{address}/coast.png"):
+            told = told_of(running.url, path)
+            assert '"success":false' in told
+            assert "video/mp4" not in told
+        assert asked == []
 
 
 def _draw(client: Client) -> int:
