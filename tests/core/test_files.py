@@ -20,6 +20,7 @@ from cinnema.core.files import (
     check_input_file,
     check_output_folder,
     cut_name,
+    path_inside,
     readable_name,
     write_json,
 )
@@ -247,3 +248,10 @@ def test_the_cache_needs_a_home_or_a_variable(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(Path, "home", homeless)
     with pytest.raises(UserError, match="set XDG_CACHE_HOME"):
         cache_folder()
+
+
+@pytest.mark.parametrize("name", ["../a", "a/../../b", "/etc/passwd", "..\\a", "C:\\a", ""])
+def test_a_name_that_leads_out_of_its_folder_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match="leads out of this folder"):
+        path_inside(tmp_path, name)
+    assert path_inside(tmp_path, "a/b.npz") == tmp_path / "a" / "b.npz"

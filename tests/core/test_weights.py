@@ -78,3 +78,31 @@ def test_a_wrong_file_is_named_in_one_line(saved: Path, tmp_path: Path) -> None:
             load_weights(tmp_path / name)
         assert str(tmp_path / name) in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+def test_a_file_is_not_read_that_is_larger_than_weights_are(tmp_path: Path) -> None:
+    with (tmp_path / "huge").open("wb") as file:
+        file.truncate(5 << 30)  # takes no space
+    with pytest.raises(UserError, match=r"huge has 5\.0 GB, and weights files at most 4"):
+        load_weights(tmp_path / "huge")
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"x": {"dtype": "F32", "shape": [1 << 40], "data_offsets": [0, 1 << 42]}},
+        {"x": {"dtype": "F32", "shape": [1 << 33, 1 << 33], "data_offsets": [0, 4]}},
+        {"x": {"dtype": "F32", "shape": [1], "data_offsets": [8, 4]}},
+        {"__metadata__": {"cinnema": "[" * 5000}},
+    ],
+)
+def test_headers_that_promise_more_than_the_file_holds_are_refused(
+    tmp_path: Path, header: dict[str, object]
+) -> None:
+    text = json.dumps(header).encode()
+    (tmp_path / "a").write_bytes(len(text).to_bytes(8, "little") + text + bytes(4))
+    with pytest.raises(UserError, match="safetensors"):
+        load_weights(tmp_path / "a")
+    (tmp_path / "a").write_bytes((1 << 62).to_bytes(8, "little") + text)
+    with pytest.raises(UserError, match="safetensors"):
+        load_weights(tmp_path / "a")

@@ -229,3 +229,31 @@ def test_frames_beyond_the_greatest_size_are_refused_before_they_are_converted(
     write(path, [wide] * 2, [0, 0.1], codec="libx264", pixel_format="yuv420p", tags=tags)
     with pytest.raises(UserError, match="20480x16 pixels, more than 16384"):
         read_video(path)
+
+
+def test_a_title_that_is_not_utf8_does_not_matter(tmp_path: Path) -> None:
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as container:
+        container.metadata["title"] = "TITLETITLE"
+        stream = container.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 32, 16, "bgr0"
+        frame = av.VideoFrame.from_ndarray(GREY, format="rgb24").reformat(format="bgr0")
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    path.write_bytes(path.read_bytes().replace(b"TITLETITLE", b"caf\xe9 caf\xe9 "))
+    assert len(read_video(path).frames) == 1
+
+
+def test_a_codec_without_a_decoder_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.mkv", [GREY], [0])
+    path.write_bytes(path.read_bytes().replace(b"V_FFV1", b"V_XXXX"))
+    with pytest.raises(UserError, match="no decoder for"):
+        read_video(path)
+
+
+def test_an_array_whose_header_is_cut_short_is_damaged(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.zeros((2, 4, 4, 3), np.uint8))
+    content = (tmp_path / "a.npy").read_bytes()
+    (tmp_path / "a.npy").write_bytes(content.replace(b"}", b" "))
+    with pytest.raises(UserError, match="damaged or cut short"):
+        read_video(tmp_path / "a.npy")

@@ -464,3 +464,13 @@ def test_avif_is_read_in_its_colours(tmp_path: Path) -> None:
     at = content.index(b"colrnclx") + 8
     path.write_bytes(content[:at] + struct.pack(">H", 12) + content[at + 2 :])  # Display P3
     assert np.abs(read_photograph(path).astype(int) - [165, 72, 0]).max() <= 6
+
+
+def test_a_damaged_avif_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.avif"
+    Image.effect_noise((64, 64), 80).convert("RGB").save(path)
+    content = path.read_bytes()
+    at = content.index(b"mdat") + 4
+    path.write_bytes(content[:at] + bytes(len(content) - at))
+    with pytest.raises(UserError, match="damaged or cut short"):
+        read_photograph(path)

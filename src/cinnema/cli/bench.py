@@ -8,7 +8,7 @@ import tyro
 
 from cinnema.bench.sections import SECTIONS
 from cinnema.cli.console import DONE
-from cinnema.cli.options import at_least
+from cinnema.cli.ranges import Range
 from cinnema.core.errors import UserError, suggestion
 from cinnema.core.files import check_output_folder, write_json
 
@@ -24,7 +24,7 @@ class Bench:
         tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SECTION...")
     ] = ()
     """Sections to run, by name; all of them by default. An unknown name lists them."""
-    runs: int = 5
+    runs: Annotated[int, Range(1, 1000)] = 5
     """How often each case runs."""
     quick: bool = False
     """Run small cases, only to see that they work."""
@@ -33,7 +33,6 @@ class Bench:
 
     def run(self) -> int:
         """Measure, and print the tables."""
-        at_least({"--runs": (self.runs, 1)})
         for name in self.sections:
             if name not in SECTIONS:
                 hint = suggestion(name, list(SECTIONS)) or f"use some of {', '.join(SECTIONS)}"

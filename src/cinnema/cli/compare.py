@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from cinnema.cli.console import DONE
+from cinnema.cli.ranges import Range, Seed
 from cinnema.core.errors import UserError
 
 
@@ -29,11 +30,11 @@ class Compare:
     """File of the answers."""
     question: str = "Which looks more real?"
     """The question that is asked."""
-    pairs: int | None = None
+    pairs: Annotated[int | None, Range(1, 10**9)] = None
     """Largest number of pairs, chosen at random; by default all."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the order of the pairs, and of which video is on the left."""
-    port: int = 0
+    port: Annotated[int, Range(0, 65_535)] = 0
     """Port of the local server; 0 chooses a free one."""
     summary: Annotated[Path | None, tyro.conf.arg(metavar="CSV")] = None
     """Only print a summary of the answers in this file."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from cinnema.cli.console import DONE, Progress
+from cinnema.cli.ranges import Range, Seed
 from cinnema.core.errors import UserError
 from cinnema.core.files import check_input_folder
 
@@ -29,7 +30,7 @@ _STARTS_FOR_ONE = 10  # of ten starts, every split has at least one
 class _Packing:
     """Options of packing clips from any source."""
 
-    size: int | None = None
+    size: Annotated[int | None, Range(1, 4096)] = None
     """Width and height of the frames, in pixels; by default that of the data set in the
     literature."""
     encoding: Literal["png", "jpeg", "webp", "raw"] = "png"
@@ -37,9 +38,9 @@ class _Packing:
     fastest."""
     split: Literal["train", "validation", "test"] | None = None
     """Pack only this split; by default all."""
-    workers: int = 1
+    workers: Annotated[int, Range(1, 1024)] = 1
     """Number of processes on this machine."""
-    clips_per_shard: int = 64
+    clips_per_shard: Annotated[int, Range(1, 1_000_000)] = 64
     """Largest number of clips in a file. Files are divided among processes: start the command with
     torchrun to use several machines."""
 
@@ -113,7 +114,7 @@ class Prepare(_Packing):
     """bair only: the camera; by default aux1, as in the paper."""
     fit: Literal["stretch", "crop"] | None = None
     """folder only: stretch (the default) or crop frames to squares."""
-    stride: int | None = None
+    stride: Annotated[int | None, Range(1, 10_000)] = None
     """folder only: pack every N-th frame; defaults to the stride in a manifest.json, or 1."""
     photographs: Literal["error", "frames", "ignore"] | None = None
     """folder only: ignore numbered pictures beside videos (the default; said in a warning), treat
@@ -193,11 +194,13 @@ class Simulate(_Packing):
     """push: a robot arm among objects; walk: a walking person; sky: clouds that drift."""
     destination: Annotated[Path, tyro.conf.Positional]
     """Folder of the packed data set."""
-    num_starts: Annotated[int, tyro.conf.arg(name="num-starts", aliases=["-n"])]
+    num_starts: Annotated[
+        int, Range(1, 10_000_000), tyro.conf.arg(name="num-starts", aliases=["-n"])
+    ]
     """Number of start states; with --split, of that split."""
-    futures: int = 1
+    futures: Annotated[int, Range(1, 10_000)] = 1
     """Number of clips that share a start state and continue differently."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of all random numbers."""
     foregrounds: Path | None = None
     """sky only: folder of photographs without motion, for the ground."""
@@ -260,7 +263,7 @@ class Show:
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
     """The sheet to write (.png); the animated one has the same name with .gif. By default
     sheet.png in the folder of the data set."""
-    num_clips: Annotated[int, tyro.conf.arg(name="num-clips", aliases=["-n"])] = 12
+    num_clips: Annotated[int, Range(1, 1000), tyro.conf.arg(name="num-clips", aliases=["-n"])] = 12
     """Number of clips, spread over the data set."""
     split: Literal["train", "validation", "test"] | None = None
     """Show only clips of this split; by default of all."""

@@ -11,6 +11,7 @@ import tyro
 from cinnema.cli.animate import Animate
 from cinnema.cli.console import DONE
 from cinnema.cli.options import Device, Folder, Weights
+from cinnema.cli.ranges import NumSamples, Seed
 from cinnema.media.formats import pictures_in
 
 
@@ -20,9 +21,9 @@ class Demo:
 
     output: Folder = Path("demo")
     """Folder for the videos; those of an earlier demo are replaced."""
-    num_samples: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 4
+    num_samples: Annotated[NumSamples, tyro.conf.arg(aliases=["-n"])] = 4
     """Number of futures of each photograph."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the futures, at least 0."""
     weights: Weights = "landscape"
     """Weights to use: the name of bundled ones or a file."""

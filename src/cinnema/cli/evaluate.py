@@ -12,7 +12,8 @@ import tyro
 
 from cinnema.cli.console import DONE, Progress
 from cinnema.cli.data import open_data
-from cinnema.cli.options import Device, Weights, at_least
+from cinnema.cli.options import Device, Weights
+from cinnema.cli.ranges import BatchSize, Range, Seed, Threads
 from cinnema.core.bundled import find_weights
 from cinnema.core.errors import UserError
 from cinnema.core.files import cache_folder, check_output_folder, write_json
@@ -42,10 +43,10 @@ class ClipOptions:
     split: Literal["train", "validation", "test"] | None = None
     """Split that is evaluated; default: test, else validation, else train, whichever has a clip
     that is long enough."""
-    stride: int | None = None
+    stride: Annotated[int | None, Range(1, 10_000)] = None
     """Distance between two frames of a clip; default: natural speed where the data say so, else
     1."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of all draws."""
     training: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """Data set whose training split is used to fit baselines and the reader of end points; default:
@@ -63,9 +64,6 @@ class ClipOptions:
     def check_clips(self, weights: str, data: Path) -> None:
         """Raise a UserError for the first invalid option, before torch is imported."""
         find_weights(weights)
-        at_least(
-            {"--seed": (self.seed, 0), "--stride": (1 if self.stride is None else self.stride, 1)}
-        )
         for folder in (data, self.training):
             if folder is not None and not folder.is_dir():
                 raise UserError(
@@ -156,9 +154,11 @@ class Evaluate(ClipOptions):
     """Other weights: differences to them on the same clips are printed, with paired intervals."""
     protocol: Literal["aligned", "paper"] = "aligned"
     """paper: the published pairing of frames, clip lengths and counts."""
-    num_samples: Annotated[int | None, tyro.conf.arg(aliases=["-n", "--samples"])] = None
+    num_samples: Annotated[
+        int | None, Range(1, 1000), tyro.conf.arg(aliases=["-n", "--samples"])
+    ] = None
     """K, number of futures of each start; default: 2, or 5 with --protocol paper."""
-    clips: int | None = None
+    clips: Annotated[int | None, Range(2, 10**9)] = None
     """Largest number of clips, chosen by a hash; default: all, or the paper's number."""
     parts: bool = False
     """Also report each label and source video, for metrics that keep single clips."""
@@ -168,9 +168,9 @@ class Evaluate(ClipOptions):
     """Folder for features, kept between runs; default: cinnema in the user's cache folder."""
     report: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """Folder for a page with tables, plots and animations; replaced if it exists."""
-    threads: int | None = None
+    threads: Threads = None
     """CPU threads; default: one for each core."""
-    batch_size: int = 1
+    batch_size: BatchSize = 1
     """Number of clips per batch: more are faster on a GPU, and change numbers by rounding."""
 
     def run(self) -> int:
@@ -193,11 +193,6 @@ class Evaluate(ClipOptions):
         self.check_clips(self.weights, self.data)
         if self.against is not None:
             find_weights(self.against)
-        at_least({
-            "--num-samples": (1 if self.num_samples is None else self.num_samples, 1),
-            "--clips": (2 if self.clips is None else self.clips, 2),
-            "--batch-size": (self.batch_size, 1),
-        })  # fmt: skip
         if self.report is not None:
             require_report()
 

@@ -10,6 +10,7 @@ import tyro
 
 from cinnema.cli.console import DONE, Progress
 from cinnema.cli.options import Device, Weights
+from cinnema.cli.ranges import Range, Seed, Threads
 from cinnema.cli.train import warping_validation
 from cinnema.core.bundled import find_weights
 from cinnema.core.errors import UserError
@@ -38,20 +39,20 @@ class Finetune:
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="MINE.safetensors")]
     """The weights file to write, with numbers (.json), pictures (.png) and a card (.md) in the same
     folder."""
-    minutes: float = 20.0
+    minutes: Annotated[float, Range(0.001, 1e6)] = 20.0
     """Minutes of training; preparing the clips and measuring before and after come on top."""
-    slow_motion: float = 1.0
+    slow_motion: Annotated[float, Range(0.25, 1000)] = 1.0
     """Factor by which videos are slowed down: 1 as filmed, 4 for fast motion such as flames."""
-    sky_share: float = 0.25
+    sky_share: Annotated[float, Range(0, 0.999)] = 0.25
     """Share of synthetic skies in each batch, to prevent forgetting, from 0 to below 1."""
-    clips_seen: int | None = None
+    clips_seen: Annotated[int | None, Range(1, 10**12)] = None
     """Clips seen in training, instead of --minutes, for reproducible runs."""
     config: Path | None = None
     """JSON or YAML file of fields of `Finetuning` to change; nested fields are options as well,
     such as --motion.learning-rate 1e-4."""
     fields: tyro.conf.Suppress[tuple[str, ...]] = ()
     """Options that are fields of `Finetuning`."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the positions of the clips, and of what is measured."""
     run_folder: Annotated[
         Path | None, tyro.conf.arg(name="run", aliases=["--run-folder"], metavar="DIR")
@@ -62,7 +63,7 @@ class Finetune:
     """Replace existing files."""
     device: Device = "auto"
     """Device to compute on; auto takes a GPU if there is one."""
-    threads: int | None = None
+    threads: Threads = None
     """Threads on the CPU; by default as many as there are cores."""
 
     renamed: ClassVar[dict[str, str]] = {

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from cinnema.cli.jobs import Renderer, check_photo, plan, run_jobs
-from cinnema.cli.options import ControlOptions, Folder, RenderingOptions, at_least
+from cinnema.cli.options import ControlOptions, Folder, RenderingOptions
+from cinnema.cli.ranges import Range, Seed, Temperature
 from cinnema.core.files import check_input_file
 
 if TYPE_CHECKING:
@@ -26,11 +27,11 @@ class Interpolate(ControlOptions, RenderingOptions):
     """First motion: the index of a sample of the seed, from 0, or a nu file of an earlier call."""
     end: Annotated[str, tyro.conf.arg(metavar="NUMBER|FILE")] = "1"
     """Last motion, given like --start."""
-    steps: int = 5
+    steps: Annotated[int, Range(2, 100)] = 5
     """Number of videos, including both ends, from 2 to 100."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of ends that are indices, at least 0."""
-    temperature: float = 1.0
+    temperature: Temperature = 1.0
     """Factor on ends that are indices, at least 0."""
     output: Folder = Path("interpolated")
     """Folder to write to, created if missing. For sky.jpg these are the videos sky_between_00.mp4
@@ -38,11 +39,6 @@ class Interpolate(ControlOptions, RenderingOptions):
 
     def run(self) -> int:
         """Render all steps, print the paths of the videos, and return the exit code."""
-        at_least({
-            "--steps": (self.steps, 2),
-            "--seed": (self.seed, 0),
-            "--temperature": (self.temperature, 0),
-        })  # fmt: skip
         self.check_rendering()
         check_photo(self.photo)
         start, end = _end(self.start), _end(self.end)

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cinnema.cli.console import DONE, Progress
+from cinnema.cli.ranges import Threads
 from cinnema.core.errors import UserError
-from cinnema.core.files import atomic_path, check_input_file, check_input_folder
+from cinnema.core.files import atomic_path, check_input_file, check_input_folder, path_inside
 
 if TYPE_CHECKING:
     from cinnema.data.crops import Scene
@@ -54,7 +55,7 @@ class Label:
     """JSON file {"train": [...], "validation": [...]} of video names; others are left out."""
     stills: Path | None = None
     """Folder of photographs, listed in manifest.jsonl: {"file": "a.jpg", "sort": "interior"}."""
-    threads: int | None = None
+    threads: Threads = None
     """Threads on the CPU; by default as many as there are cores."""
 
     def run(self) -> int:
@@ -125,8 +126,8 @@ def read_stills(folder: Path) -> list[tuple[Path, str]]:
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         try:
             values = json.loads(line)
-            file, sort = folder / values["file"], str(values["sort"])
-        except (ValueError, KeyError, TypeError) as error:
+            file, sort = path_inside(folder, values["file"]), str(values["sort"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(
                 f'{path}, line {number}: must be an object with "file" and "sort" ({error}): '
                 "correct it"
@@ -158,7 +159,7 @@ def label_scene(
         labels = label_clip(
             picture, teachers.see(frames[0]), change_over_time(frames), scene.texture
         )
-        name = f"clips/{scene.texture or 'other'}/{_flat(Path(scene.name))}@{start}"
+        name = f"clips/{_flat(Path(scene.texture or 'other'))}/{_flat(Path(scene.name))}@{start}"
         save_labelled(output, name, picture, labels)
         yield name, picture[None]
 

@@ -10,7 +10,8 @@ import tyro
 from cinnema.cli.console import DONE, Progress, report_error
 from cinnema.cli.data import open_data
 from cinnema.cli.evaluate import ClipOptions
-from cinnema.cli.options import Weights, at_least
+from cinnema.cli.options import Weights
+from cinnema.cli.ranges import BatchSize, Range
 from cinnema.core.errors import UserError
 from cinnema.core.files import sha256_of, write_json
 
@@ -44,15 +45,14 @@ class Measure(ClipOptions):
     """Weights to measure: the name of bundled ones or a file."""
     data: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
     """Folder of packed clips with known ground truth, from `cinnema data simulate`."""
-    clips: int = 128
+    clips: Annotated[int, Range(2, 10**9)] = 128
     """Largest number of clips (for futures: of first frames), chosen by a hash."""
-    batch_size: int = 8
+    batch_size: BatchSize = 8
     """Number of clips per batch."""
 
     def run(self) -> int:
         """Measure, print the table, and write the file."""
         self.check_clips(self.weights, self.data)
-        at_least({"--clips": (self.clips, 2), "--batch-size": (self.batch_size, 1)})
         from cinnema.core.devices import choose_device, one_thread
         from cinnema.evaluation.results import as_text
         from cinnema.models.files import load_model

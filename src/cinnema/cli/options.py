@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import tyro
 
+from cinnema.cli.ranges import NumSamples, Range, Seed, Temperature
 from cinnema.core.bundled import find_weights
 from cinnema.core.errors import UserError
 from cinnema.core.files import check_input_file
-from cinnema.media.formats import MAX_GIF_FPS
+from cinnema.media.formats import MAX_FPS, MAX_GIF_FPS
 from cinnema.synthesis.hints import as_arrows
 from cinnema.synthesis.request import Request, RequestOptions
 
@@ -33,12 +34,12 @@ Device = Annotated[str, tyro.conf.arg(metavar="{auto,cpu,cuda,cuda:N,mps}")]
 class RenderingOptions:
     """Options of rendering and writing videos."""
 
-    num_frames: Annotated[int | None, tyro.conf.arg(aliases=["--frames"])] = None
+    num_frames: Annotated[int | None, Range(1, 10_000), tyro.conf.arg(aliases=["--frames"])] = None
     """Frames of a video; a pingpong loop shows them forwards, then backwards. Default: 4 seconds
     with weights of nature (landscape), 16 frames with others."""
-    seconds: float | None = None
+    seconds: Annotated[float | None, Range(0.001, 10_000)] = None
     """Length of a video in seconds, instead of --num-frames."""
-    fps: float | None = None
+    fps: Annotated[float | None, Range(0.01, MAX_FPS)] = None
     """Frames per second. Default: 24 with weights of nature, 8 with others."""
     protocol: Literal["natural", "paper"] = "natural"
     """natural: with weights of nature, everything moves at the speed that it has in nature. paper:
@@ -52,7 +53,7 @@ class RenderingOptions:
     weights). onward: the motion continues. continuous: nothing drifts away, as no warp of the
     photograph is older than 1.5 clips; with weights of nature, which renew what they show, the same
     as onward. paper: decoded again from each clip's last frame with the same nu."""
-    motion_strength: float = 1.0
+    motion_strength: Annotated[float, Range(0, 100)] = 1.0
     """Factor on all displacements: 0 gives a still video, 1 the motion of the training data."""
     size: Annotated[str, tyro.conf.arg(metavar="{native,model,WxH}")] = "native"
     """Size of the frames: native (the photograph's), model (the networks'), or width and height in
@@ -114,11 +115,11 @@ class RenderingOptions:
 class SamplingOptions:
     """Options of drawing futures."""
 
-    num_samples: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 4
+    num_samples: Annotated[NumSamples, tyro.conf.arg(aliases=["-n"])] = 4
     """Number of futures of each photograph. The first n are the same for any larger number."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the futures, at least 0."""
-    temperature: float = 1.0
+    temperature: Temperature = 1.0
     """Standard deviation of the residuals, at least 0: 0 gives the most typical future, 1 varies as
     in training."""
     nu: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
@@ -126,12 +127,7 @@ class SamplingOptions:
     drawing samples: one video for each photograph. --seed and --num-samples are then ignored."""
 
     def check_sampling(self) -> None:
-        """Raise a UserError for the first option that is out of range."""
-        at_least({
-            "--num-samples": (self.num_samples, 1),
-            "--seed": (self.seed, 0),
-            "--temperature": (self.temperature, 0),
-        })  # fmt: skip
+        """Raise a UserError if the nu file cannot be read."""
         if self.nu is not None:
             check_input_file(self.nu, kind="a nu file")
 
@@ -162,7 +158,7 @@ class ControlOptions:
     """Direction of the drift, for weights with a drift as control (landscape): degrees
     counter-clockwise from the right: 0 right, 90 up, 180 left, 270 down. Write negative values
     with an equals sign: --direction=-45."""
-    speed: float | None = None
+    speed: Annotated[float | None, Range(0, 1000)] = None
     """Speed of the drift, as a factor on the typical speed (0.1 picture sizes in 16 steps with
     the weights landscape, which is 2 seconds of a sky). Needs --direction, unless the
     direction comes from a video."""
@@ -224,9 +220,9 @@ class ArrowOptions:
 class QueryOptions:
     """Options of the clip of a video whose motion is used."""
 
-    start: Annotated[float, tyro.conf.arg(metavar="SECONDS")] = 0.0
+    start: Annotated[float, Range(0, 1e6), tyro.conf.arg(metavar="SECONDS")] = 0.0
     """Time in the video at which the clip begins."""
-    query_fps: float | None = None
+    query_fps: Annotated[float | None, Range(0.001, MAX_FPS)] = None
     """Frames per second of the video, if its file states none (a folder of frames or an array, of
     which otherwise every frame is used) or a wrong one."""
     query_end_point: Annotated[str | None, tyro.conf.arg(metavar="X,Y,Z")] = None
@@ -234,8 +230,7 @@ class QueryOptions:
     with an end point as control (robot)."""
 
     def check_query(self, video: Path) -> None:
-        """Raise a UserError if an option is out of range, or the video is not a file or folder."""
-        at_least({"--start": (self.start, 0)})
+        """Raise a UserError if an option is not valid, or the video is not a file or folder."""
         if video.suffix.lower() in (".jpg", ".jpeg", ".bmp", ".tif", ".tiff"):
             raise UserError(
                 f"{video} is a photograph, and this takes a video: to animate it, "
@@ -275,17 +270,6 @@ def named_as_options() -> Iterator[None]:
 
 def _option(name: str) -> str:
     return f"--{name.replace('_', '-')}"
-
-
-def at_least(limits: dict[str, tuple[float, float]]) -> None:
-    """Raise a UserError for the first option that is below its minimum, or not finite.
-
-    Args:
-        limits: Value and minimum of each option, by the option's name.
-    """
-    for name, (value, least) in limits.items():
-        if not least <= value < math.inf:
-            raise UserError(f"{name} must be at least {least}, got {value}")
 
 
 def parse_size(text: str) -> Literal["native", "model"] | tuple[int, int]:

@@ -21,6 +21,7 @@ from tyro.constructors import (
 )
 
 from cinnema.cli.fields import split_fields
+from cinnema.cli.ranges import check_ranges
 from cinnema.core.errors import UserError, suggestion
 
 _Command = TypeVar("_Command")
@@ -62,6 +63,7 @@ def parse(kind: type[_Command], arguments: Sequence[str], *, prog: str) -> _Comm
     _refuse_unknown(kind, unknown, prog=prog)
     if unknown:
         raise UserError(f"{prog} does not take {unknown[0]!r} as well: see {prog} --help")
+    check_ranges(command)
     return dataclasses.replace(command, fields=fields) if fields else command  # type: ignore[type-var]
 
 

@@ -12,6 +12,7 @@ import tyro
 
 from cinnema.cli.console import DONE, Progress
 from cinnema.cli.options import Device
+from cinnema.cli.ranges import Threads
 from cinnema.core.errors import UserError
 from cinnema.core.files import check_input_folder
 
@@ -72,7 +73,7 @@ class _Training(RecipeChoice):
     device: Device = "auto"
     """Device to compute on; auto takes a GPU if there is one. Under torchrun each process gets a
     separate GPU."""
-    threads: int | None = None
+    threads: Threads = None
     """Threads on the CPU; by default as many as there are cores."""
 
     def run(self) -> int:

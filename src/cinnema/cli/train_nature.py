@@ -13,6 +13,7 @@ import tyro
 
 from cinnema.cli.console import DONE, Progress
 from cinnema.cli.options import Device
+from cinnema.cli.ranges import Range, Threads
 from cinnema.core.errors import UserError
 from cinnema.core.files import check_input_file, check_input_folder
 from cinnema.core.text import plural
@@ -45,7 +46,7 @@ class _NatureTraining:
     """Write the numbers for TensorBoard as well, into each training's folder."""
     device: Device = "auto"
     """Device to compute on; auto takes a GPU if there is one."""
-    threads: int | None = None
+    threads: Threads = None
     """Threads on the CPU; by default as many as there are cores."""
 
     def chosen(self) -> "NatureRecipe":
@@ -182,7 +183,7 @@ class TrainFlow(_WithClips):
 
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
     """The weights file to write (.safetensors); needed without --nested."""
-    nested: int | None = None
+    nested: Annotated[int | None, Range(2, 1000)] = None
     """Number of folds of a nested cross-validation."""
     overwrite: bool = False
     """Replace an existing file."""

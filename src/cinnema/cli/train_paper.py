@@ -8,6 +8,7 @@ import tyro
 
 from cinnema.cli.console import DONE
 from cinnema.cli.options import Device
+from cinnema.cli.ranges import Range, Threads
 from cinnema.core.errors import UserError
 from cinnema.core.files import check_input_folder
 
@@ -48,12 +49,12 @@ class TrainPaper:
     device."""
     tensorboard: bool = False
     """Write the numbers for TensorBoard as well, into each training's folder."""
-    workers: int = 1
+    workers: Annotated[int, Range(0, 1024)] = 1
     """Number of processes that prepare batches."""
     device: Device = "auto"
     """Device to compute on; auto takes a GPU if there is one. Under torchrun each process gets a
     separate GPU."""
-    threads: int | None = None
+    threads: Threads = None
     """Threads on the CPU; by default as many as there are cores."""
 
     def run(self) -> int:

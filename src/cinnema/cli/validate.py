@@ -9,6 +9,7 @@ import tyro
 from cinnema.cli.console import DONE, Progress
 from cinnema.cli.evaluate import Json
 from cinnema.cli.options import Weights
+from cinnema.cli.ranges import Threads
 from cinnema.core.bundled import find_weights
 from cinnema.core.errors import UserError
 from cinnema.core.files import check_output_folder, write_json
@@ -27,7 +28,7 @@ class Validate:
     """Weights to measure: the name of bundled ones or a file."""
     data: Annotated[Path, tyro.conf.arg(metavar="FOLDER")]
     """Folder of packed clips or of videos, which are packed on first use."""
-    threads: int | None = None
+    threads: Threads = None
     """CPU threads; default: one for each core."""
     json_file: Json = None
     """JSON file for the numbers; replaced if it exists."""

@@ -8,7 +8,7 @@ from cinnema.core.errors import UserError, suggestion
 _BUNDLED = Path(__file__).parents[1] / "weights"
 _SUFFIX = ".safetensors"
 _HUB_FILE = "model.safetensors"
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[\w.-]+)(?:@([\w.-]+))?")
 
 
 def bundled_names() -> list[str]:
@@ -25,8 +25,9 @@ def find_weights(name_or_path: str | Path) -> Path:
     """Return the path of a weights file, without opening it.
 
     Args:
-        name_or_path: One of `bundled_names`, a file, or a hub id "owner/name" (needs the extra
-            `hub`), whose model.safetensors is downloaded. A file of that name takes precedence.
+        name_or_path: One of `bundled_names`, a file, or a hub id "owner/name@revision" (needs
+            the extra `hub`), whose model.safetensors is downloaded; without a revision, which is a
+            commit or tag, its newest. A file of that name takes precedence.
 
     Returns:
         The path; of a path that was given, it may not exist.
@@ -44,8 +45,8 @@ def find_weights(name_or_path: str | Path) -> Path:
     if name in bundled_names():
         return _BUNDLED / f"{name}{_SUFFIX}"
     if isinstance(name_or_path, str) and path.suffix != _SUFFIX and not path.exists():
-        if _HUB_ID.fullmatch(name):
-            return _from_hub(name)
+        if hub := _HUB_ID.fullmatch(name):
+            return _from_hub(hub[1], hub[2])
         if "/" not in name and "\\" not in name:
             known = bundled_names()
             hint = suggestion(name, known) or "name one of these or a file"
@@ -56,7 +57,7 @@ def find_weights(name_or_path: str | Path) -> Path:
     return path
 
 
-def _from_hub(hub_id: str) -> Path:
+def _from_hub(hub_id: str, revision: str | None) -> Path:
     try:
         from huggingface_hub import hf_hub_download
     except ImportError:
@@ -65,7 +66,7 @@ def _from_hub(hub_id: str) -> Path:
             "pip install 'cinnema[hub]', or name a file"
         ) from None
     try:
-        return Path(hf_hub_download(hub_id, _HUB_FILE))
+        return Path(hf_hub_download(hub_id, _HUB_FILE, revision=revision))
     except Exception as error:  # of many types: network, access rights, unknown name
         reason = str(error).strip().splitlines()
         raise UserError(

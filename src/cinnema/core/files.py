@@ -13,7 +13,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from hashlib import file_digest
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from cinnema.core.errors import UserError
@@ -151,6 +151,22 @@ def cut_name(name: str, length: int) -> str:
     return os.fsdecode(
         text.encode("utf-8")[:length].decode("utf-8", errors="ignore").encode("utf-8")
     )
+
+
+def path_inside(folder: Path, name: str) -> Path:
+    """Return the path of a file that a document names, which has to lie in a folder.
+
+    Args:
+        folder: The folder.
+        name: A name relative to it.
+
+    Raises:
+        UserError: The name leads out of the folder.
+    """
+    parts = PurePath(name.replace("\\", "/"))
+    if not parts.parts or parts.is_absolute() or ".." in parts.parts or ":" in parts.parts[0]:
+        raise UserError(f"{folder}: the name {name!r} leads out of this folder: correct it")
+    return folder / name
 
 
 def cache_folder() -> Path:

@@ -17,6 +17,7 @@ from cinnema.core.files import atomic_path, check_input_file
 
 _KEY = "cinnema"  # our entry in the file's metadata
 _FORMAT = 1
+_MAX_BYTES = 4 << 30
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,12 @@ def load_weights(path: str | Path) -> WeightsFile:
             of a newer version.
     """
     path = check_input_file(path, kind="a weights file")
+    size = path.stat().st_size
+    if size > _MAX_BYTES:
+        raise UserError(
+            f"{path} has {size / 2**30:.1f} GB, and weights files at most {_MAX_BYTES >> 30}: "
+            "name another file"
+        )
     content = path.read_bytes()
     try:
         state = load(content)
@@ -106,11 +113,11 @@ def _loaded(tensor: Tensor) -> Tensor:
 
 def _config(content: bytes, path: Path) -> dict[str, Any]:
     """Read the configuration from the header: 8 bytes of length, then JSON."""
-    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     try:
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
         about = json.loads(header["__metadata__"][_KEY])
         version, config = about["format"], about["config"]
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         raise UserError(
             f"{path} is a safetensors file but not one of cinnema's (its metadata has no "
             f"'{_KEY}' entry): name a file that cinnema wrote"

@@ -14,12 +14,12 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import AfterValidator, TypeAdapter, ValidationError
 
 from cinnema.core.errors import UserError
-from cinnema.core.files import check_input_file
+from cinnema.core.files import check_input_file, path_inside
 from cinnema.data.records import Control, Item, Split
 
 Encoding: TypeAlias = Literal["png", "jpeg", "webp", "raw"]
@@ -110,6 +110,15 @@ class Document:
         check_input_file(path, kind=f"a {cls.FORMAT} document")
         return cls.from_json(path.read_bytes(), source=path)
 
+
+def _plain(name: str) -> str:
+    """Return the name of a file in the document's own folder."""
+    if len(path_inside(Path(), name).parts) != 1:
+        raise ValueError(f"{name!r} is not the name of a file in this folder")
+    return name
+
+
+FileName: TypeAlias = Annotated[str, AfterValidator(_plain)]
 
 _adapters: dict[type, TypeAdapter[Any]] = {}
 
@@ -213,7 +222,7 @@ class ShardEntry:
         clips: Number of clips in it.
     """
 
-    file: str
+    file: FileName
     sha256: str
     bytes: int
     clips: int
@@ -234,7 +243,7 @@ class ShardPlan:
         items: The source's items in this shard, in order; all of one split.
     """
 
-    file: str
+    file: FileName
     name: str
     size: int | None = None
     encoding: Encoding

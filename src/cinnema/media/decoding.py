@@ -62,6 +62,9 @@ def open_video(path: Path) -> tuple[float, Iterator[TimedFrame]]:
     if not isinstance(stream, av.VideoStream):
         container.close()
         raise UserError(f"{path} has no video in it: name another file")
+    if stream.codec_context is None:
+        container.close()
+        raise UserError(f"{path} has video that FFmpeg has no decoder for: convert it to mp4")
     check_size(stream.width, stream.height, path)
     declared = [float(rate) for rate in (stream.average_rate, stream.guessed_rate) if rate]
     fps = usual_rate(_packet_times(path, stream.index), declared)
@@ -109,7 +112,8 @@ def at_constant_rate(frames: Iterable[TimedFrame], fps: float) -> Iterator[Frame
 def _container(path: Path) -> av.container.InputContainer:
     try:
         # Absolute, as FFmpeg would take a colon in a relative name for a protocol.
-        return av.open(str(path.absolute()))
+        # Old files have titles that are not UTF-8.
+        return av.open(str(path.absolute()), metadata_errors="replace")
     except av.FFmpegError:
         raise UserError(
             f"{path} is not a video that can be read: use mp4, mov, avi, webm, gif, webp, npy or "

@@ -25,7 +25,9 @@ from cinnema.media.formats import MAX_PIXELS, MIN_SIDE, check_size
 # JPEG covers the MPO that phones write. Formats that run code (EPS) are left out.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "AVIF", "HEIF")
 # What Pillow raises for a damaged file depends on the format.
-_DAMAGE = (OSError, SyntaxError, ValueError, IndexError, TypeError, EOFError, struct.error)
+DAMAGE = (
+    OSError, SyntaxError, ValueError, IndexError, TypeError, EOFError, RuntimeError, struct.error,
+)  # fmt: skip
 
 _SRGB_GAMMA = 0.45455
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -195,7 +197,7 @@ def open_picture(path: Path, *, kind: str) -> Image.Image:
         raise UserError(
             f"{path} has {megapixels} megapixels, over {MAX_PIXELS // 10**6}: scale it down first"
         ) from None
-    except _DAMAGE:
+    except DAMAGE:
         raise UserError(
             f"{path} is not {kind} that can be read: use a JPEG, PNG, WebP, BMP, TIFF, AVIF or "
             "HEIC file"
@@ -227,14 +229,14 @@ def _decode(image: Image.Image, path: Path) -> Image.Image:
     """Decode and turn upright; what the file says of its colours goes into `info`."""
     try:
         image.load()
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise damaged(path, error) from error
     points = _code_points(image)
     if points and (image.format == "PNG" or not image.info.get("icc_profile")):
         image.info["code_points"] = points
     if image.format == "BMP" and image.mode == "RGBA" and image.getchannel("A").getbbox() is None:
         image = image.convert("RGB")  # the fourth byte is unused, as most programs leave it 0
-    with suppress(*_DAMAGE):  # a damaged EXIF block is no reason to refuse the photograph
+    with suppress(*DAMAGE):  # a damaged EXIF block is no reason to refuse the photograph
         return ImageOps.exif_transpose(image)
     return image.copy()
 

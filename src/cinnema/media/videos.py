@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain, islice
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, TypeVar
 
 import av
@@ -27,7 +28,7 @@ from cinnema.media.formats import (
     VIDEO_FORMATS,
     pictures_in,
 )
-from cinnema.media.pictures import damaged, open_picture, read_photograph, srgb_of
+from cinnema.media.pictures import DAMAGE, damaged, open_picture, read_photograph, srgb_of
 
 Frame = UInt8[np.ndarray, "_ _ 3"]  # of any size: a UserError says if sizes differ
 Frames = UInt8[np.ndarray, "t h w 3"]
@@ -199,7 +200,7 @@ def _untimed(frames: Iterable[Frame]) -> tuple[float, Iterator[TimedFrame]]:
 def _open_array(path: Path) -> tuple[float, Iterator[TimedFrame]]:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+    except (*DAMAGE, TokenError) as error:
         raise damaged(path, error) from error
     if not isinstance(array, np.ndarray) or array.dtype != np.uint8 or array.shape[3:] != (3,):
         found = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else "an archive"
@@ -214,7 +215,7 @@ def _open_animation(path: Path) -> tuple[float, Iterator[TimedFrame]]:
     image = open_picture(path, kind="a video")
     try:
         durations = [_duration(page) for page in ImageSequence.Iterator(image)]
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+    except DAMAGE as error:
         raise damaged(path, error) from error
     if not any(durations):
         return _untimed(_pages(image, path))
@@ -234,7 +235,7 @@ def _pages(image: Image.Image, path: Path) -> Iterator[Frame]:
         try:
             for page in ImageSequence.Iterator(image):
                 yield srgb_of(page, path)
-        except (OSError, SyntaxError, ValueError, EOFError) as error:
+        except DAMAGE as error:
             raise damaged(path, error) from error
 
 

@@ -1,10 +1,14 @@
 """Weights files: one safetensors file holds one model, with its configuration as metadata."""
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
 from pydantic import ValidationError
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from cinnema.core.bundled import bundled_name, find_weights
 from cinnema.core.config import config_from_dict, config_to_dict
@@ -13,6 +17,11 @@ from cinnema.core.errors import UserError
 from cinnema.core.weights import WeightsFile, load_weights, save_weights
 from cinnema.models.base import VideoModel
 from cinnema.models.warping.model import WarpingModel
+
+_MAX_NUMBER = 4096  # in a configuration, unless a tensor has a larger side
+_MAX_DEPTH = 8
+_MAX_VALUES = 10_000
+_SHARED = 2  # parameters that several modules share are counted for each
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,12 +130,59 @@ def _build(file: WeightsFile, path: Path) -> VideoModel:
     model_type: type[VideoModel] = getattr(module, model_name)
     name = bundled_name(path)
     values = file.config if name is None else {**file.config, "name": name}
+    _check_numbers(values, file.state, path)
     config: object = config_from_dict(getattr(module, config_name), values, source=str(path))
     try:
-        return model_type.with_weights(config, file.state)
+        with _no_larger_than(file.state):
+            return model_type.with_weights(config, file.state)
     except (RuntimeError, ValidationError) as error:
         first = str(error).split("\n\t")[1:2]
         raise UserError(
             f"{path} does not hold the weights that its configuration describes "
             f"({first[0].strip()[:200] if first else error}): name another file or save it again"
         ) from error
+
+
+def _check_numbers(values: object, state: Mapping[str, Tensor], path: Path) -> None:
+    """Raise a UserError for a number in a configuration that no model of these weights needs.
+
+    Widths are not larger than the largest side of a tensor, and counts not larger than the number
+    of tensors; sizes and lengths of videos have room to spare.
+    """
+    sides = (side for tensor in state.values() for side in tensor.shape)
+    limit = max(_MAX_NUMBER, len(state), *sides)
+    stack: list[tuple[str, object, int]] = [("", values, 0)]
+    num_values = 0
+    while stack:
+        name, value, depth = stack.pop()
+        num_values += 1
+        number = value if isinstance(value, int | float) and name != "seed" else 0
+        if depth > _MAX_DEPTH or not -limit <= number <= limit:  # true of NaN, too
+            raise UserError(
+                f"{path}: {name} is {str(value)[:40]} in its configuration, which no model of its "
+                "tensors needs: name another file"
+            )
+        if isinstance(value, dict):
+            stack += [(str(key), item, depth + 1) for key, item in value.items()]
+        elif isinstance(value, list):
+            stack += [(name, item, depth + 1) for item in value]
+    if num_values > _MAX_VALUES:
+        raise UserError(f"{path}: its configuration has {num_values} values: name another file")
+
+
+@contextmanager
+def _no_larger_than(state: Mapping[str, Tensor]) -> Iterator[None]:
+    """Raise a RuntimeError as soon as a model has more parameters than a file can fill."""
+    left = _SHARED * sum(tensor.numel() for tensor in state.values())
+
+    def count(_: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal left
+        left -= 0 if parameter is None else parameter.numel()
+        if left < 0:
+            raise RuntimeError(f"at {name}, it has more parameters than the file")
+
+    handle = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        handle.remove()

@@ -31,6 +31,7 @@ MAX_VIDEO_BYTES = 4 << 30
 """Maximum size of the frames of one video in memory."""
 
 _MAX_FRAMES = 10_000
+_MAX_FACTOR = 100.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,8 +106,8 @@ class Request:
             them forwards, then backwards.
         fps: Frames per second, above 0 and at most 240.
         protocol: How fast a nature model's kinds move: "natural" or "paper", see `Protocol`.
-        temperature: Factor on nu, at least 0; 0 gives the same motion for all seeds.
-        motion_strength: Factor on the flow, at least 0; 1 moves as in the training data.
+        temperature: Factor on nu, from 0 to 100; 0 gives the same motion for all seeds.
+        motion_strength: Factor on the flow, from 0 to 100; 1 moves as in the training data.
         size: Size of the frames: "native", "model", or (width, height) in pixels.
         loop: How the video repeats, see `Loop`.
         extension: How the video continues after one clip, see `Extension`; not with a loop.
@@ -184,9 +185,9 @@ class Request:
             raise UserError(f"fps: must be above 0 and at most {MAX_FPS:g}, got {self.fps}: try 8")
         for name in ("temperature", "motion_strength"):
             value = getattr(self, name)
-            if not 0 <= value < math.inf:
+            if not 0 <= value <= _MAX_FACTOR:
                 raise UserError(
-                    f"{name}: must be finite and at least 0, got {value}; 1 is as in the training"
+                    f"{name}: must be from 0 to {_MAX_FACTOR:g}, got {value}; 1 is as in training"
                 )
         if self.protocol not in get_args(Protocol):
             raise UserError(
@@ -195,6 +196,8 @@ class Request:
         looped(self.loop, self.num_frames)
         _require_extension(self.extension, self.loop)
         _require_size(self.size)
+        if not isinstance(self.size, str):
+            self._require_memory(*self.size)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the request as JSON values."""
@@ -226,15 +229,18 @@ class Request:
         if self.size == "model":
             return (model_size, model_size)
         height, width = photograph if isinstance(self.size, str) else self.size[::-1]
+        self._require_memory(width, height)
+        return height, width
+
+    def _require_memory(self, width: int, height: int) -> None:
         count = len(looped(self.loop, self.num_frames))
         if 3 * count * height * width > MAX_VIDEO_BYTES:
             raise UserError(
-                f"{count} frames of {width}x{height} pixels take "
+                f"size: {count} frames of {width}x{height} pixels take "
                 f"{3 * count * height * width / 2**30:.1f} GB, more than "
                 f"{MAX_VIDEO_BYTES >> 30}: ask for fewer frames or a smaller size "
                 "(--size 1920x1080)"
             )
-        return height, width
 
 
 def _require_extension(extension: Extension, loop: Loop) -> None:

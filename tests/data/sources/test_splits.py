@@ -93,6 +93,7 @@ def test_a_file_of_splits_names_videos_by_the_end_of_their_paths(tmp_path: Path)
         ("{", "not valid JSON"),
         ([], "must be an object of lists"),
         ({"training": ["sky"]}, "must be an object of lists"),
+        ({"train": 3}, "must be an object of lists"),
         ({"train": ["sea"]}, "'sea' is called so 2 times"),
         ({"train": ["moon"]}, "'moon' is not among the videos"),
         ({"train": [7]}, "7 is not among the videos"),

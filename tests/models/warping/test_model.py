@@ -1,15 +1,18 @@
 """Models and residuals on disk."""
 
 import builtins
+import resource
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from cinnema.core.bundled import bundled_names
+from cinnema.core.bundled import bundled_names, find_weights
 from cinnema.core.config import config_to_dict
 from cinnema.core.errors import UserError
 from cinnema.core.weights import save_weights
@@ -128,3 +131,53 @@ def test_files_of_something_else_hold_no_nu(weights: Path, tmp_path: Path) -> No
     for path in (weights, tmp_path / "text.safetensors"):
         with pytest.raises(UserError, match=f"{path.name} is not a motion file"):
             load_motion(path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("num_blocks", 10**6),
+        ("num_blocks", 4000),
+        ("hidden_dim", 10**12),
+        ("hidden_dim", 4096),
+        ("depth", 10**9),
+        ("log_scale_bound", float("inf")),
+        ("log_scale_bound", float("nan")),
+    ],
+)
+def test_a_configuration_larger_than_its_tensors_is_refused_before_it_is_built(
+    model: WarpingModel, tmp_path: Path, field: str, value: float
+) -> None:
+    config = config_to_dict(model.config)
+    config["flow"][field] = value
+    save_weights(tmp_path / "a.safetensors", dict(model.state_dict()), config)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(UserError, match=r"a\.safetensors"):
+        load_model(tmp_path / "a.safetensors")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # KB
+
+
+def test_a_deep_or_endless_configuration_is_refused(model: WarpingModel, tmp_path: Path) -> None:
+    deep: dict[str, Any] = {}
+    for _ in range(50):
+        deep = {"name": deep}
+    for number, extra in enumerate((deep, {"name": [0] * 20_000})):
+        path = tmp_path / f"{number}.safetensors"
+        save_weights(path, dict(model.state_dict()), {**config_to_dict(model.config), **extra})
+        with pytest.raises(UserError, match=r"\.safetensors.*name another file"):
+            load_model(path)
+
+
+def test_a_hub_id_can_name_a_revision(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def download(*arguments: str, revision: str | None) -> str:
+        asked.append((*arguments, revision))
+        return "model.safetensors"
+
+    hub = ModuleType("huggingface_hub")
+    hub.hf_hub_download = download  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+    for name in ("somebody/sky", "somebody/sky@v1.2"):
+        assert find_weights(name) == Path("model.safetensors")
+    assert [revision for *_, revision in asked] == [None, "v1.2"]

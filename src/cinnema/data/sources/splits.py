@@ -167,7 +167,8 @@ def read_splits(path: Path, names: Sequence[str]) -> dict[str, Split]:
         listed = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"{path}: not valid JSON ({error}); repair it") from error
-    if not isinstance(listed, dict) or not listed.keys() <= set(SPLITS) or not listed:
+    are_lists = isinstance(listed, dict) and all(isinstance(v, list) for v in listed.values())
+    if not are_lists or not listed.keys() <= set(SPLITS) or not listed:
         raise UserError(
             f'{path}: must be an object of lists named {", ".join(SPLITS)}, as {{"test": ["sea"]}}'
         )
