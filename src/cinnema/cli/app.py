@@ -6,10 +6,12 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
+from typing import Annotated
 
 from cinnema.app.limits import Limits
 from cinnema.cli.console import DONE
 from cinnema.cli.options import Device, Weights
+from cinnema.cli.ranges import Range
 from cinnema.core.bundled import find_weights
 from cinnema.core.errors import UserError
 
@@ -29,7 +31,7 @@ class App:
     """Weights to use: the name of bundled ones (landscape, robot, person) or a file."""
     device: Device = "auto"
     """Device to compute on; auto uses a GPU if available."""
-    port: int = 0
+    port: Annotated[int, Range(0, 65_535)] = 0
     """Port of the page; 0 chooses a free one."""
     browser: bool = True
     """Open the page in a browser."""
@@ -42,18 +44,18 @@ class App:
     password: str | None = None
     """Password of the user "cinnema", asked by the page; with --public and --share one is made up
     if none is given."""
-    max_megabytes: float = Limits.max_megabytes
+    max_megabytes: Annotated[float, Range(0.01, 100_000)] = Limits.max_megabytes
     """Largest file that can be uploaded."""
-    max_megapixels: float = Limits.max_megapixels
+    max_megapixels: Annotated[float, Range(0.001, 100)] = Limits.max_megapixels
     """Largest picture, and largest frame of a video, that can be uploaded."""
-    max_video_megapixels: float = Limits.max_video_megapixels
+    max_video_megapixels: Annotated[float, Range(0.001, 100)] = Limits.max_video_megapixels
     """Largest frame of a video that is saved, to which larger pictures are scaled down; 1920x1080
     pixels are 2.1."""
-    max_seconds: float = Limits.max_seconds
+    max_seconds: Annotated[float, Range(0.01, 10_000)] = Limits.max_seconds
     """Longest video, and latest start within an uploaded one."""
-    max_queue: int = Limits.max_queue
+    max_queue: Annotated[int, Range(1, 1_000_000)] = Limits.max_queue
     """Number of requests that wait; one is computed at a time, further ones are refused."""
-    max_sessions: int = Limits.max_sessions
+    max_sessions: Annotated[int, Range(1, 1_000_000)] = Limits.max_sessions
     """Number of visitors whose files are kept; beyond it those of the longest idle one go."""
 
     def run(self) -> int:
