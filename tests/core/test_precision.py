@@ -23,18 +23,35 @@ def step(network: nn.Linear, master: MasterWeights, optimiser: torch.optim.Optim
     master.publish()
 
 
-def test_a_cpu_computes_in_bfloat16_only_where_its_hardware_multiplies_it(
+@pytest.mark.parametrize(
+    ("instructions", "speed", "expected"),
+    [
+        (("amx_tile", "avx512_bf16"), 0.5, torch.bfloat16),
+        (("avx512_bf16",), 2.0, torch.bfloat16),
+        (("avx512_bf16",), 0.5, torch.float32),
+        ((), 2.0, torch.float32),
+    ],
+)
+def test_a_cpu_computes_in_bfloat16_only_where_its_hardware_multiplies_it_faster(
+    instructions: tuple[str, ...],
+    speed: float,
+    expected: torch.dtype,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for has_tiles, has_avx, expected in (
-        (True, False, torch.bfloat16),
-        (False, True, torch.bfloat16),
-        (False, False, torch.float32),
-    ):
-        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda has=has_tiles: has)
-        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda has=has_avx: has)
-        assert fast_dtype(torch.device("cpu")) == expected
+    for name in ("amx_tile", "avx512_bf16"):
+        has = name in instructions
+        monkeypatch.setattr(torch.cpu, f"_is_{name}_supported", lambda has=has: has)
+    monkeypatch.setattr(precision, "_bf16_speed", lambda: speed)
+    assert fast_dtype(torch.device("cpu")) == expected
     assert fast_dtype(torch.device("mps")) == torch.float32
+
+
+def test_the_speed_of_bfloat16_is_measured_once_and_leaves_the_threads_as_they_are() -> None:
+    threads = torch.get_num_threads()
+    speed = precision._bf16_speed()
+    assert speed > 0
+    assert precision._bf16_speed() == speed
+    assert torch.get_num_threads() == threads
 
 
 def test_masters_of_a_float32_network_are_its_own_parameters() -> None:

@@ -45,7 +45,7 @@ class Arithmetic:
         device: The device of the networks.
 
     Raises:
-        UserError: The device does not multiply bf16 in hardware.
+        UserError: The device does not multiply bf16 faster than float32.
 
     Example:
         >>> network = nn.Conv2d(3, 8, 3)
@@ -58,7 +58,7 @@ class Arithmetic:
         if precision != "float32" and fast_dtype(device) == torch.float32:
             raise UserError(
                 f'precision "{precision}" computes in bf16, which this {device.type} does not '
-                'multiply in hardware: use "float32", which is faster here'
+                'multiply faster: use "float32"'
             )
         self._compiles = precision == "compiled" and _has_compiler()
         self._copies: dict[nn.Module, _Copy] = {}
