@@ -78,6 +78,7 @@ class Finetune:
             raise UserError(f"--output must end in .safetensors, got {self.output}: rename it")
         check_input_folder(self.data, kind="videos")
         find_weights(self.weights)
+        from cinnema.core.allocator import keep_freed_memory
         from cinnema.core.devices import choose_device, use_threads
         from cinnema.evaluation.before_after import draw_grid
         from cinnema.models.files import load_model, load_warping_model
@@ -91,6 +92,7 @@ class Finetune:
 
         refuse_files(finetuned_files(self.output), overwrite=self.overwrite)
         use_threads(self.threads)
+        keep_freed_memory()
         config, device = self._config(), choose_device(self.device)
         base = load_warping_model(self.weights, purpose="`cinnema finetune`")
         run = self.run_folder or self.output.with_suffix(".run")

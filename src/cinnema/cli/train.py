@@ -79,11 +79,13 @@ class _Training(RecipeChoice):
     def run(self) -> int:
         """Train, or estimate the cost; print the path of the weights."""
         check_input_folder(self.data, kind="clips")
+        from cinnema.core.allocator import keep_freed_memory
         from cinnema.core.devices import choose_device, use_threads
         from cinnema.core.distributed import joined_ranks
 
         recipe = self.chosen()
         use_threads(self.threads)
+        keep_freed_memory()
         device = choose_device(self.device)
         with joined_ranks(device) as ranks:
             clips = self._clips(recipe, ranks)

@@ -59,9 +59,11 @@ class _NatureTraining:
 
     def chosen_device(self) -> "torch.device":
         """Set the number of threads, and return the device."""
+        from cinnema.core.allocator import keep_freed_memory
         from cinnema.core.devices import choose_device, use_threads
 
         use_threads(self.threads)
+        keep_freed_memory()
         return choose_device(self.device)
 
 

@@ -60,11 +60,13 @@ class TrainPaper:
     def run(self) -> int:
         """Train, and print the path of the weights file."""
         check_input_folder(self.data, kind="packed clips")
+        from cinnema.core.allocator import keep_freed_memory
         from cinnema.core.devices import choose_device, use_threads
         from cinnema.core.distributed import joined_ranks
 
         recipe = self.chosen()
         use_threads(self.threads)
+        keep_freed_memory()
         device = choose_device(self.device)
         if self.dry_run:
             from cinnema.cli.costs import print_costs
