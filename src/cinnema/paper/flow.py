@@ -13,6 +13,7 @@ from cinnema.models.flow.couplings import AffineCoupling, Half
 from cinnema.models.flow.flow import NormalizingFlow
 from cinnema.models.flow.transforms import Compose, LeakyReLU, Permutation
 from cinnema.paper.actnorm import ActNorm
+from cinnema.paper.fast_flow import FastFlow
 
 # With a control, the couplings of every fourth block depend on the latent too.
 _FULL_EVERY = 4
@@ -65,6 +66,9 @@ class PaperFlow(NormalizingFlow):
     `state_dict` and `load_state_dict` use the published keys. First weights are drawn from torch's
     global generator. Before training call `initialise` once; nothing else changes its state.
 
+    In evaluation mode without gradients both directions are those of a `FastFlow`, which is made at
+    the first call and after each change of weights. It holds the weights a second time.
+
     Source: Dorkenwald et al., "Stochastic Image-to-Video Synthesis using cINNs", 2021, section 3.2.
 
     Example:
@@ -94,9 +98,51 @@ class PaperFlow(NormalizingFlow):
             Compose(blocks), z_dim=config.in_channels, condition_dim=config.embedding_dim
         )
         self.config = config
+        self._fast: tuple[tuple[int, ...], FastFlow] | None = None
         self.register_state_dict_post_hook(_to_published)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_pre_hook(_from_published)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_post_hook(_name_as_published)  # type: ignore[no-untyped-call]
+
+    def to_residual(
+        self, z: Float[Tensor, "b z"], c: Float[Tensor, "b c"]
+    ) -> tuple[Float[Tensor, "b z"], Float[Tensor, " b"]]:
+        """Map latents to residuals; see `NormalizingFlow.to_residual`."""
+        if self._is_differentiated(z, c):
+            return super().to_residual(z, c)
+        self._require_shapes(z, c)
+        return self._packed().to_residual(z, c)
+
+    def to_latent(
+        self, nu: Float[Tensor, "b z"], c: Float[Tensor, "b c"]
+    ) -> tuple[Float[Tensor, "b z"], Float[Tensor, " b"]]:
+        """Map residuals to latents; see `NormalizingFlow.to_latent`."""
+        if self._is_differentiated(nu, c):
+            return super().to_latent(nu, c)
+        self._require_shapes(nu, c)
+        return self._packed().to_latent(nu, c)
+
+    def _is_differentiated(self, z: Tensor, c: Tensor) -> bool:
+        return self.training or (
+            torch.is_grad_enabled()
+            and (
+                z.requires_grad
+                or c.requires_grad
+                or any(value.requires_grad for value in self.parameters())
+            )
+        )
+
+    @torch.no_grad()
+    def _packed(self) -> FastFlow:
+        """Return the flow for its present weights, made anew if these have changed."""
+        state = tuple(
+            number
+            for value in (*self.parameters(), *self.buffers())
+            for number in (value.data_ptr(), 0 if value.is_inference() else value._version)
+        )
+        if self._fast is None or self._fast[0] != state:
+            counts_slope = self.config.log_det == "exact"
+            self._fast = state, FastFlow(self.transform.parts, counts_slope=counts_slope)
+        return self._fast[1]
 
 
 def _block(config: PaperFlowConfig, *, sees_latent: bool) -> Compose:
