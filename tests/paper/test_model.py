@@ -41,7 +41,7 @@ def controlled() -> PaperModel:
 
 @pytest.fixture(scope="module")
 def painting(painter: PaperModel) -> Pipeline:
-    return Pipeline(painter)
+    return Pipeline(painter, precision="float32")
 
 
 def video(rows: int = 2) -> Tensor:

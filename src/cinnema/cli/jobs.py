@@ -151,7 +151,9 @@ def run_jobs(
         from cinnema.core.devices import choose_device
         from cinnema.synthesis.pipeline import Pipeline
 
-        pipeline = Pipeline.from_pretrained(weights, device=choose_device(options.device))
+        pipeline = Pipeline.from_pretrained(
+            weights, device=choose_device(options.device), precision=options.precision
+        )
         renderer = prepare(pipeline)
         for job in jobs:
             end = progress.count + len(job.samples)

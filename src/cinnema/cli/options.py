@@ -73,6 +73,10 @@ class RenderingOptions:
     """Replace existing files."""
     device: Device = "auto"
     """Device to compute on; auto uses a GPU if available."""
+    precision: Literal["fast", "float32"] = "fast"
+    """How an imported model decodes its frames. fast: with fewer operations, and in bf16 if the
+    device multiplies it faster; frames differ by less than a grey level in float32, by one to two
+    in bf16. float32: exactly as in training. Other weights are in float32 anyway."""
 
     is_long: ClassVar[bool] = False
     bare: ClassVar[dict[str, tuple[str, ...]]] = {

@@ -169,6 +169,13 @@ class VideoModel(nn.Module, ABC):
         del x0, nu
         return eta
 
+    def accelerated(self) -> "VideoModel":
+        """Return a model that computes the same faster, but for rounding; itself by default.
+
+        It shares the weights of this one, which must not change afterwards, nor their device.
+        """
+        return self
+
     @abstractmethod
     def encode(
         self, video: Float[Tensor, "b t1 3 h w"], *, generator: torch.Generator | None = None

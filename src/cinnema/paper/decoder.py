@@ -124,16 +124,26 @@ class Decoder(nn.Module):
         Raises:
             UserError: A shape does not match the config.
         """
-        self._require_shapes(x0, z)
+        self.require_shapes(x0, z)
         h = self.fc(z).unflatten(1, (-1, 1, _START, _START))
-        for name, factors in zip(_BLOCKS, (None, *self.config.upsampling), strict=True):
+        for block, factors in zip(self.blocks(), (None, *self.config.upsampling), strict=True):
             if factors is not None:
                 h = functional.interpolate(h, scale_factor=factors)
-            h = self.get_submodule(name)(h, x0, z)
+            h = block(h, x0, z)
         video: Tensor = self.conv_img(functional.leaky_relu(h, _SLOPE)).tanh()
         return video.transpose(1, 2)
 
-    def _require_shapes(self, x0: Tensor, z: Tensor) -> None:
+    def blocks(self) -> "list[DecoderBlock]":
+        """Return the blocks, in the order of the forward pass."""
+        return [getattr(self, name) for name in _BLOCKS]
+
+    def require_shapes(self, x0: Float[Tensor, "_ _ h w"], z: Float[Tensor, "_ _"]) -> None:
+        """Raise a UserError unless first frames have colours, and each has a latent.
+
+        Args:
+            x0: First frames.
+            z: Latents.
+        """
         if x0.shape[1] != 3:
             raise UserError(f"x0: needs shape (b, 3, h, w), got {tuple(x0.shape)}")
         if z.shape != (len(x0), self.config.z_dim):
@@ -219,11 +229,22 @@ class Spade(nn.Module):
         self, x: Float[Tensor, "b c t h w"], x0: Float[Tensor, "b 3 height width"]
     ) -> Float[Tensor, "b c t h w"]:
         """Modulate x by x0."""
-        image = functional.interpolate(x0, size=x.shape[-2:], mode="bilinear", align_corners=True)
-        hidden = functional.leaky_relu(self.conv(image), _SLOPE)
-        gamma, beta = self.conv_gamma(hidden), self.conv_beta(hidden)
+        gamma, beta = self.gamma_and_beta(x0, size=(x.shape[-2], x.shape[-1]))
         modulated: Tensor = self.norm(x) * (1 + gamma[:, :, None]) + beta[:, :, None]
         return modulated
+
+    def gamma_and_beta(
+        self, x0: Float[Tensor, "b 3 height width"], *, size: tuple[int, int]
+    ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b c h w"]]:
+        """Return gamma(x0) and beta(x0).
+
+        Args:
+            x0: First frames in [-1, 1].
+            size: Height and width of the result.
+        """
+        image = functional.interpolate(x0, size=size, mode="bilinear", align_corners=True)
+        hidden = functional.leaky_relu(self.conv(image), _SLOPE)
+        return self.conv_gamma(hidden), self.conv_beta(hidden)
 
 
 class AdaIN(nn.Module):

@@ -10,8 +10,10 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
+from cinnema.core.allocator import keep_freed_memory
 from cinnema.core.config import config_from_dict, config_to_dict
 from cinnema.core.errors import UserError
+from cinnema.core.precision import fast_dtype
 from cinnema.models.base import VideoModel
 from cinnema.models.control import END_POINT, ControlSpec
 from cinnema.paper.control import (
@@ -22,6 +24,7 @@ from cinnema.paper.control import (
     end_point_one_hots,
 )
 from cinnema.paper.decoder import Decoder, DecoderConfig
+from cinnema.paper.fast_decoder import FastDecoder
 from cinnema.paper.flow import PaperFlow, PaperFlowConfig
 from cinnema.paper.image_encoder import ImageEncoder, ImageEncoderConfig
 from cinnema.paper.spectral import fold_spectral_norm
@@ -129,6 +132,7 @@ class PaperModel(VideoModel):
         self.video_encoder = VideoEncoder(config.video_encoder)
         self.image_encoder = ImageEncoder(config.image_encoder)
         self.flow = PaperFlow(config.flow)
+        self._fast_decoder: FastDecoder | None = None
 
     @classmethod
     def of_networks(
@@ -191,6 +195,19 @@ class PaperModel(VideoModel):
             model = cls(config)
         model.load_state_dict(state, assign=True)
         return model.eval().requires_grad_(requires_grad=False)
+
+    def accelerated(self) -> "PaperModel":
+        """Return the model with a `FastDecoder` in the format that its device is fastest in.
+
+        In float32, frames agree with those of the model itself to 80 dB, in bf16 to 40 (to 57 at
+        the published width).
+        """
+        model = copy.copy(self)
+        device = next(self.parameters()).device
+        if device.type == "cpu":
+            keep_freed_memory()
+        model._fast_decoder = FastDecoder(self.decoder, dtype=fast_dtype(device))
+        return model
 
     @property
     def name(self) -> str:
@@ -277,7 +294,7 @@ class PaperModel(VideoModel):
             x0: First frames in [-1, 1], at the model's size.
             z: Latents.
         """
-        video: Tensor = self.decoder(x0, z)
+        video: Tensor = (self._fast_decoder or self.decoder)(x0, z)
         return video
 
     def to_latent(

@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Unpack
+from typing import Literal, Unpack
 
 import numpy as np
 import torch
@@ -52,19 +52,31 @@ class Pipeline:
         loaded: The model, or a loaded model with its file.
         device: Device of the networks. Defaults to that of the model. Frames are rendered on the
             CPU.
+        precision: "fast" lets a model that decodes its frames compute them in the format that the
+            device is fastest in, rounded to at least 40 dB; "float32" computes them exactly as in
+            training. Other models are in float32 anyway.
     """
 
     def __init__(
-        self, loaded: LoadedModel | VideoModel, *, device: torch.device | str | None = None
+        self,
+        loaded: LoadedModel | VideoModel,
+        *,
+        device: torch.device | str | None = None,
+        precision: Literal["fast", "float32"] = "fast",
     ) -> None:
         self._loaded = loaded if isinstance(loaded, LoadedModel) else LoadedModel(loaded)
         model = self._loaded.model.eval()
-        self.model = model if device is None else model.to(device)
+        model = model if device is None else model.to(device)
+        self.model = model.accelerated() if precision == "fast" else model
         self.device = next(self.model.parameters()).device
 
     @classmethod
     def from_pretrained(
-        cls, name_or_path: str | Path = "landscape", *, device: torch.device | str | None = None
+        cls,
+        name_or_path: str | Path = "landscape",
+        *,
+        device: torch.device | str | None = None,
+        precision: Literal["fast", "float32"] = "fast",
     ) -> "Pipeline":
         """Load a model, see `cinnema.models.files.load_model`.
 
@@ -72,11 +84,12 @@ class Pipeline:
             name_or_path: Name of bundled weights (landscape, robot, person), a weights file, or
                 (extra `hub`) a hub id.
             device: Device of the networks, such as "cpu" or "cuda". Defaults to the CPU.
+            precision: See `Pipeline`.
 
         Raises:
             UserError: The model does not exist, or the file is not a weights file.
         """
-        return cls(load_model(name_or_path), device=device)
+        return cls(load_model(name_or_path), device=device, precision=precision)
 
     def __repr__(self) -> str:
         model = self.model
