@@ -1,15 +1,14 @@
-"""Speed of training steps in bfloat16, and compiled, compared with float32.
+"""Speed of training steps in bfloat16, compared with float32.
 
-Stage 1 (encoder and decoder against both discriminators) and stage 2 (the cINN and its encoders) of
-the published Landscape configuration, and stage 1 of two recipes of our own, on random clips:
+Stage 1 of two recipes of our own, on random clips (`cinnema bench published` has those of the
+paper):
 
-    python benchmarks/fast_step.py [stage1 stage2 sky robot] [--precisions float32 fast compiled]
-        [--batch-size N] [--rounds 2]
+    python benchmarks/fast_step.py [sky robot] [--batch-size N] [--rounds 2]
 
 The precisions take turns in one process, so other programs on the machine affect all of them.
 Speeds are clips per second of wall-clock time, and clips per second of processor time. The latter
 depends little on other programs but is reliable with OMP_NUM_THREADS=1 only, because waiting
-threads use processor time. The first step, which compiles, is shown separately.
+threads use processor time. The first step is shown separately.
 """
 
 import argparse
@@ -22,17 +21,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import torch
-from training_steps import Take, own_step, paper_step
+from training_steps import own_step
 
 from cinnema.bench.machine import describe
-from cinnema.paper.recipes import landscape as paper_landscape
+from cinnema.bench.paper_steps import Take
 from cinnema.paper.training.precision import Precision
 from cinnema.recipes import drift, robot
 from cinnema.training import video_step
 from cinnema.training.recipe import Recipe
 
-PRECISIONS: tuple[Precision, ...] = ("float32", "fast", "compiled")
-DEFAULT_BATCH = {"stage1": 2, "stage2": 8, "sky": 16, "robot": 16}
+PRECISIONS: tuple[Precision, ...] = ("float32", "fast")
+DEFAULT_BATCH = {"sky": 16, "robot": 16}
 
 
 @dataclass
@@ -59,7 +58,6 @@ class Times:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("trainings", nargs="*", help=f"of {', '.join(MAKERS)}; default: all")
-    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS)
     parser.add_argument("--batch-size", type=int, help="default: each training's own")
     parser.add_argument("--rounds", type=int, default=2, help="number of measured steps")
     options = parser.parse_args()
@@ -71,18 +69,15 @@ def main() -> int:
     print(f"{header}      clips/s  times  clips/CPU s  times", flush=True)
     for name in names:
         batch_size = options.batch_size or DEFAULT_BATCH[name]
-        measure(name, options.precisions, batch_size=batch_size, rounds=options.rounds)
+        measure(name, batch_size=batch_size, rounds=options.rounds)
         gc.collect()
     return 0
 
 
-def measure(name: str, precisions: list[Precision], *, batch_size: int, rounds: int) -> None:
+def measure(name: str, *, batch_size: int, rounds: int) -> None:
     """Let precisions take turns, and print a line for each."""
-    is_of_paper = name in ("stage1", "stage2")
     found: dict[str, Times] = {}
-    for precision in precisions:
-        if not is_of_paper and precision == "compiled":
-            continue  # our own recipes have no such option
+    for precision in PRECISIONS:
         found[precision] = Times(MAKERS[name](precision, batch_size))
         found[precision].step(0)
     for number in range(1, rounds + 1):
@@ -96,13 +91,6 @@ def measure(name: str, precisions: list[Precision], *, batch_size: int, rounds: 
             factor = statistics.median(getattr(base, kind)) / seconds if base else float("nan")
             row += f"  {batch_size / seconds:11.3f}  {factor:5.2f}"
         print(row, flush=True)
-
-
-def paper_landscape_step(training: str) -> Callable[[Precision, int], Take]:
-    def make(precision: Precision, batch_size: int) -> Take:
-        return paper_step(paper_landscape(), training, batch_size=batch_size, precision=precision)
-
-    return make
 
 
 def own_picture_step(new_recipe: Callable[[], Recipe]) -> Callable[[Precision, int], Take]:
@@ -128,8 +116,6 @@ def computing_in(precision: Precision) -> Iterator[None]:
 
 
 MAKERS: dict[str, Callable[[Precision, int], Take]] = {
-    "stage1": paper_landscape_step("autoencoding"),
-    "stage2": paper_landscape_step("flow"),
     "sky": own_picture_step(drift),
     "robot": own_picture_step(robot),
 }

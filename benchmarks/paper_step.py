@@ -16,9 +16,9 @@ import time
 from collections.abc import Callable
 
 import torch
-from training_steps import TRAININGS, paper_step
 
 from cinnema.bench.machine import RSS_UNIT, num_cores
+from cinnema.bench.paper_steps import TRAININGS, paper_step
 from cinnema.paper.recipes import PaperRecipe, bair, dtdb, iper, landscape
 
 RECIPES: dict[str, Callable[[], PaperRecipe]] = {

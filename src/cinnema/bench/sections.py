@@ -11,6 +11,11 @@ from cinnema.bench.rows import Section
 
 SECTIONS: dict[str, tuple[str, str]] = {
     "rendering": ("cinnema.bench.rendering.measure", "Frames a second of the weights landscape"),
+    "published": (
+        "cinnema.bench.published.measure",
+        "The paper's networks, published size",
+    ),
+    "flow": ("cinnema.bench.flows.measure", "The cINN against others of equal size, one thread"),
 }
 """Function and title of each section, by its name."""
 

@@ -89,10 +89,11 @@ class FastDecoder:
         """Return tanh(conv_img(h))."""
         products = functional.conv3d(h, self._taps, padding=(0, 1, 1)).float()
         before, video, after = products.unflatten(1, (3, 3)).unbind(1)
-        video = video + _column(self.decoder.conv_img.bias)
+        video = video + _column(_bias(self.decoder.conv_img))
         video[:, :, 1:] += before[:, :, :-1]
         video[:, :, :-1] += after[:, :, 1:]
-        return video.tanh_().transpose(1, 2).contiguous()
+        frames: Tensor = video.tanh_().transpose(1, 2).contiguous()
+        return frames
 
 
 class _FastBlock:
@@ -128,13 +129,14 @@ class _FastBlock:
         self.conv_0: ClipConv = new(filters, length=length)
         self.conv_1: ClipConv = new([_weight(block.conv_1)], length=length * self.repeats)
         self.weight: Tensor | None = None
-        self.bias = block.conv_1.bias
+        bias = _bias(block.conv_1)
         if block.conv_s is not None and block.norm_s is not None:
             norm, weight = block.norm_s["bn"], _weight(block.conv_s).flatten(1)
+            assert isinstance(norm, nn.GroupNorm)
             # conv(weight * normalised + bias), with the groups of the norm of `norm_0`
             self.weight = (weight * norm.weight).to(dtype)
-            self.bias = self.bias + weight @ norm.bias
-        self.bias = self.bias.to(dtype)
+            bias = bias + weight @ norm.bias
+        self.bias = bias.to(dtype)
 
     def modulation(self, x0: Tensor) -> Modulation:
         """Return 1 + gamma and beta at the size of the result."""
@@ -181,6 +183,11 @@ def _weight(conv: nn.Conv3d) -> Tensor:
     """Return the weight of a convolution, with spectral norm folded in."""
     plain = conv.folded() if isinstance(conv, SpectralWeight) else conv
     return plain.weight.detach()
+
+
+def _bias(conv: nn.Conv3d) -> Tensor:
+    assert conv.bias is not None
+    return conv.bias.detach()
 
 
 def _column(bias: Tensor) -> Tensor:

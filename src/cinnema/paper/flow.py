@@ -140,6 +140,7 @@ class PaperFlow(NormalizingFlow):
             for number in (value.data_ptr(), 0 if value.is_inference() else value._version)
         )
         if self._fast is None or self._fast[0] != state:
+            assert isinstance(self.transform, Compose)
             counts_slope = self.config.log_det == "exact"
             self._fast = state, FastFlow(self.transform.parts, counts_slope=counts_slope)
         return self._fast[1]
