@@ -33,7 +33,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for inside, place in PLACES.items():
         path = ROOT / inside
         for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-            if place and file.suffix in SHOWN:
+            if place and (file == path or file.suffix in SHOWN):
                 name = str(Path(place, file.relative_to(path))) if path.is_dir() else place
                 files.append(File.generated(config, name, abs_src_path=str(file)))
     return files
