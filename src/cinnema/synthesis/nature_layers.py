@@ -12,7 +12,11 @@ Source of the fit: He, Sun and Tang, "Guided Image Filtering", 2010, with colour
 He and Sun, "Fast Guided Filter", 2015; we weight the pixels that are sure.
 """
 
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -21,7 +25,11 @@ from jaxtyping import Float32, UInt8
 
 from cinnema.models.nature.kinds import KINDS
 from cinnema.models.nature.rendering import STREAK
-from cinnema.synthesis.native import Enlarged, fill_hidden, small_size, strips
+from cinnema.synthesis.enlarging import Enlarged
+from cinnema.synthesis.native import fill_hidden, small_size, strips
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 _COARSE = 1 << 18
 """Maximum pixels of the copy on which lines are fitted; they are smooth."""
@@ -70,16 +78,12 @@ class NativeLayer:
         alpha: Its share in each pixel.
         plate: What is warped.
         base: What is under the warped plate, for things that fall in front of a scene; else None.
-        rows: The rows in which alpha is not 0.
-        columns: The columns in which alpha is not 0.
     """
 
     kind: int
     alpha: Float32[np.ndarray, "h w"]
     plate: UInt8[np.ndarray, "h w 3"]
     base: UInt8[np.ndarray, "h w 3"] | None
-    rows: slice
-    columns: slice
 
 
 def solve_alphas(
@@ -91,15 +95,20 @@ def solve_alphas(
         probabilities: Of all classes, still first.
         pixels: The photograph.
     """
-    alphas = {}
-    for kind in range(len(KINDS)):
+    present = [
+        kind
+        for kind in range(len(KINDS))
+        if np.clip((probabilities[kind + 1] - 0.3) / 0.4, 0, 1).mean() >= _ABSENT
+    ]
+
+    def solve(kind: int) -> np.ndarray:
         belief = probabilities[kind + 1]
-        if np.clip((belief - 0.3) / 0.4, 0, 1).mean() < _ABSENT:
-            continue
-        soft = KINDS[kind] == "falling"  # in front of everything, so it has no edges
-        alphas[kind] = _enlarged_share(belief, pixels) if soft else _solve_alpha(belief, pixels)
-        if KINDS[kind] == "sky":
-            alphas[kind] = _without_spires(alphas[kind], belief, pixels)
+        if KINDS[kind] == "falling":  # in front of everything, so it has no edges
+            return _enlarged_share(belief, pixels)
+        alpha = _solve_alpha(belief, pixels)
+        return _without_spires(alpha, belief, pixels) if KINDS[kind] == "sky" else alpha
+
+    alphas = dict(zip(present, _in_threads(solve, present), strict=True))
     if len(alphas) > 1:
         for rows in strips(*pixels.shape[:2]):
             total = np.maximum(sum(alpha[rows] for alpha in alphas.values()), 1)
@@ -120,23 +129,24 @@ def cut_layers(
         alphas: Share of each kind.
         probabilities: Of all classes, still first.
     """
-    layers = []
-    for kind, alpha in alphas.items():
-        rows, columns = _extent(alpha.max(axis=1)), _extent(alpha.max(axis=0))
-        if rows.stop == 0:
-            continue
+
+    def cut(kind: int) -> NativeLayer:
+        alpha = alphas[kind]
         if KINDS[kind] == "falling":
             base = _opened(pixels)
-            layers.append(NativeLayer(kind, alpha, pixels - base, base, rows, columns))
-        else:
-            plate = _plate(pixels, alpha, _sure(probabilities[kind + 1]))
-            layers.append(NativeLayer(kind, alpha, plate, None, rows, columns))
-    return layers
+            return NativeLayer(kind, alpha, pixels - base, base)
+        return NativeLayer(kind, alpha, _plate(pixels, alpha, _sure(probabilities[kind + 1])), None)
+
+    return _in_threads(cut, [kind for kind, alpha in alphas.items() if alpha.any()])
 
 
-def _extent(most: np.ndarray) -> slice:
-    used = np.flatnonzero(most > 0)
-    return slice(int(used[0]), int(used[-1]) + 1) if len(used) else slice(0, 0)
+def _in_threads(function: Callable[[_Item], _Result], items: list[_Item]) -> list[_Result]:
+    """Return the function of each item, computed at once; results do not depend on it."""
+    if len(items) < 2:
+        return [function(item) for item in items]
+    num = min(len(items), os.cpu_count() or 1)
+    with ThreadPoolExecutor(num, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        return list(pool.map(function, items))
 
 
 def _sure(belief: np.ndarray) -> np.ndarray:
@@ -164,21 +174,21 @@ def _solve_alpha(belief: np.ndarray, pixels: np.ndarray) -> np.ndarray:
     sure = np.maximum(moving, still)
     weight = _UNSURE + (1 - _UNSURE) * sure
     label = np.where(sure > 0.5, (moving > still).astype(np.float32), told)
-    guide = np.dstack([small, _BELIEF * told])
-    slopes, offset = _fit(guide, label, weight, window=_window(size, belief.shape, _WINDOW))
-    fields = np.concatenate([np.moveaxis(slopes, -1, 0), offset[None], told[None]])
-    lines = Enlarged(torch.from_numpy(fields), (height, width), mode="bilinear")
-    clamps = Enlarged(
-        torch.from_numpy(np.stack([inside, outside])), (height, width), mode="bilinear"
-    )
+    guide = np.stack([*cv2.split(small), np.float32(_BELIEF) * told])
+    line = _fit(guide, label, weight, window=_window(size, belief.shape, _WINDOW))
+    lines = Enlarged(np.stack([*line, told]), (height, width))
+    clamps = Enlarged(np.stack([inside, outside]), (height, width))
     alpha = np.empty((height, width), np.float32)
     for rows in strips(height, width):
+        surely, never = clamps.rows(rows)
+        alpha[rows] = surely
+        if ((surely == 1) | (never == 1)).all():
+            continue
         *slope, on_belief, at_0, trust = lines.rows(rows)
         share = at_0 + np.float32(_BELIEF) * on_belief * trust
-        for channel, factor in enumerate(slope):
-            share += factor * (pixels[rows, :, channel] / np.float32(255))
+        for colour, factor in zip(cv2.split(pixels[rows]), slope, strict=True):
+            share += factor * (colour / np.float32(255))
         share = np.clip((share - _CERTAIN) / (1 - 2 * _CERTAIN), 0, 1)
-        surely, never = clamps.rows(rows)
         alpha[rows] = np.maximum(share, surely) * (1 - never)
     return alpha
 
@@ -193,28 +203,51 @@ def _window(size: tuple[int, int], cells: tuple[int, ...], reach: int) -> tuple[
 
 def _fit(
     guide: np.ndarray, label: np.ndarray, weight: np.ndarray, *, window: tuple[int, int]
-) -> tuple[np.ndarray, np.ndarray]:
+) -> list[np.ndarray]:
     """Return slopes and offset of a ridge regression of the label in a window around each point."""
 
     def mean(x: np.ndarray) -> np.ndarray:
         return np.asarray(cv2.blur(x, window, borderType=cv2.BORDER_REFLECT))
 
-    num = guide.shape[-1]
-    total = mean(weight)
-    centre = mean(guide * weight[..., None]) / total[..., None]
-    level = mean(label * weight) / total
-    moment = mean(guide * (label * weight)[..., None]) / total[..., None]
-    right = moment - centre * level[..., None]
-    matrix = np.empty((*label.shape, num, num), np.float32)
+    share = 1 / mean(weight)
+    weighted = [x * weight for x in guide]
+    centre = [mean(x) * share for x in weighted]
+    level = mean(label * weight) * share
+    right = [mean(x * label) * share - c * level for x, c in zip(weighted, centre, strict=True)]
+    num = len(guide)
+    matrix = {
+        (i, j): mean(weighted[i] * guide[j]) * share - centre[i] * centre[j]
+        for i in range(num)
+        for j in range(i + 1)
+    }
     for i in range(num):
-        product = mean(guide[..., i:] * (guide[..., i] * weight)[..., None])
-        product = product.reshape(*label.shape, num - i) / total[..., None]
-        matrix[..., i, i:] = product - centre[..., i:] * centre[..., i, None]
-        matrix[..., i:, i] = matrix[..., i, i:]
-        matrix[..., i, i] += _EPS
-    slopes = np.linalg.solve(matrix, right[..., None])[..., 0].astype(np.float32)
-    offset = level - (slopes * centre).sum(axis=-1)
-    return mean(slopes), mean(offset)
+        matrix[i, i] += np.float32(_EPS)
+    slopes = _solved(matrix, right)
+    offset = level - sum(slope * c for slope, c in zip(slopes, centre, strict=True))
+    return [mean(x) for x in (*slopes, offset)]
+
+
+def _solved(matrix: dict[tuple[int, int], np.ndarray], right: list[np.ndarray]) -> list[np.ndarray]:
+    """Solve positive definite equations at each point, by A = L D L^T.
+
+    Args:
+        matrix: A_ij for i >= j.
+        right: The right side.
+    """
+    num = len(right)
+    low: dict[tuple[int, int], np.ndarray] = {}
+    scale: list[np.ndarray] = []
+    solved = list(right)
+    for i in range(num):
+        for j in range(i):
+            # Here, low[i, j] is L_ij D_j.
+            low[i, j] = matrix[i, j] - sum(low[i, k] * low[j, k] * scale[k] for k in range(j))
+        scale.append(1 / (matrix[i, i] - sum(low[i, k] ** 2 * scale[k] for k in range(i))))
+        solved[i] = right[i] - sum(low[i, k] * solved[k] * scale[k] for k in range(i))
+    for i in reversed(range(num)):
+        rest = sum(low[k, i] * solved[k] for k in range(i + 1, num))
+        solved[i] = (solved[i] - rest) * scale[i]
+    return solved
 
 
 class _Palette:
@@ -228,29 +261,24 @@ class _Palette:
     def __init__(self, pixels: np.ndarray, inside: np.ndarray) -> None:
         size = small_size(pixels, _COARSE)
         small = cv2.resize(pixels, size[::-1], interpolation=cv2.INTER_AREA) / np.float32(255)
-        known = cv2.resize(inside, size[::-1], interpolation=cv2.INTER_LINEAR)[..., None]
+        known = cv2.resize(inside, size[::-1], interpolation=cv2.INTER_LINEAR)
         window = _window(size, inside.shape, 2 * _WINDOW)
+        share = cv2.blur(known, window, borderType=cv2.BORDER_REFLECT) + np.float32(1e-4)
+        total = known.sum()
 
         def mean(x: np.ndarray) -> np.ndarray:
-            out = np.asarray(cv2.blur(x * known, window, borderType=cv2.BORDER_REFLECT))
-            out = out.reshape(*size, -1)
+            x = x * known
             # Where a window holds nothing that is sure, the colours of the whole picture count.
-            whole = (x * known).sum((0, 1)) / known.sum()
-            return np.asarray((out + 1e-4 * whole) / share, np.float32)
+            whole = np.float32(1e-4 * x.sum() / total)
+            blurred = cv2.blur(x, window, borderType=cv2.BORDER_REFLECT)
+            return np.asarray((blurred + whole) / share)
 
-        share = cv2.blur(known, window, borderType=cv2.BORDER_REFLECT)[..., None] + 1e-4
-        centre = mean(small)
-        i, j = np.triu_indices(3)
-        covariance = np.empty((*size, 3, 3), np.float32)
-        covariance[..., i, j] = (
-            mean(small[..., i] * small[..., j]) - centre[..., i] * centre[..., j]
-        )
-        covariance[..., j, i] = covariance[..., i, j]
-        precision = np.linalg.inv(covariance + _NOISE**2 * np.eye(3, dtype=np.float32))
-        fields = np.concatenate([centre, precision[..., i, j]], axis=-1)
-        self._small = _distance(small, np.moveaxis(fields, -1, 0))
-        stacked = torch.from_numpy(np.moveaxis(fields, -1, 0).copy())
-        self._fields = Enlarged(stacked, pixels.shape[:2], mode="bilinear")
+        colours = cv2.split(small)
+        centre = [mean(x) for x in colours]
+        covariance = [mean(colours[i] * colours[j]) - centre[i] * centre[j] for i, j in _PAIRS]
+        fields = np.stack([*centre, *_precision(covariance)])
+        self._small = _distance(colours, fields)
+        self._fields = Enlarged(fields, pixels.shape[:2])
         self._pixels = pixels
 
     @property
@@ -260,18 +288,33 @@ class _Palette:
 
     def familiar(self, rows: slice) -> Float32[np.ndarray, "r w"]:
         """Return 1 where colours are like those of the kind, and 0 where they are not."""
-        colours = self._pixels[rows] / np.float32(255)
+        colours = [x / np.float32(255) for x in cv2.split(self._pixels[rows])]
         distance = _distance(colours, self._fields.rows(rows))
         low, high = _FAMILIAR
         return np.asarray(np.clip((high - distance) / (high - low), 0, 1))
 
 
-def _distance(colours: np.ndarray, fields: np.ndarray) -> np.ndarray:
+_PAIRS = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
+"""Entries of a symmetric 3x3 matrix."""
+
+
+def _precision(covariance: list[np.ndarray]) -> list[np.ndarray]:
+    """Return the entries of the inverse of symmetric 3x3 matrices, after adding the noise."""
+    noise = np.float32(_NOISE**2)
+    xx, xy, xz, yy, yz, zz = covariance
+    xx, yy, zz = xx + noise, yy + noise, zz + noise
+    a, b, c = yy * zz - yz * yz, xz * yz - xy * zz, xy * yz - xz * yy
+    factor = 1 / (xx * a + xy * b + xz * c)
+    rest = (xx * zz - xz * xz, xy * xz - xx * yz, xx * yy - xy * xy)
+    return [x * factor for x in (a, b, c, *rest)]
+
+
+def _distance(colours: Sequence[np.ndarray], fields: np.ndarray) -> np.ndarray:
     """Return the Mahalanobis distance of colours, divided by its typical value."""
-    x, y, z = np.moveaxis(colours, -1, 0) - fields[:3]
+    x, y, z = (colour - mean for colour, mean in zip(colours, fields[:3], strict=True))
     xx, xy, xz, yy, yz, zz = fields[3:]
-    square = x * x * xx + y * y * yy + z * z * zz + 2 * (x * y * xy + x * z * xz + y * z * yz)
-    return np.asarray(np.sqrt(np.maximum(square, 0) / 3), np.float32)
+    square = x * (x * xx + 2 * (y * xy + z * xz)) + y * (y * yy + 2 * z * yz) + z * z * zz
+    return np.asarray(np.sqrt(np.maximum(square, 0) / np.float32(3)), np.float32)
 
 
 def _without_spires(alpha: np.ndarray, belief: np.ndarray, pixels: np.ndarray) -> np.ndarray:
@@ -297,11 +340,12 @@ def _without_spires(alpha: np.ndarray, belief: np.ndarray, pixels: np.ndarray) -
     gaps = cv2.morphologyEx(np.maximum(rooted, still), cv2.MORPH_CLOSE, disc)
     gaps = np.minimum(gaps, around)
     fields = np.stack([around, gaps]).astype(np.float32)
-    near = Enlarged(torch.from_numpy(fields), alpha.shape, mode="bilinear")
-    out = np.empty_like(alpha)
+    near = Enlarged(fields, alpha.shape)
+    out = alpha.copy()
     for rows in strips(*alpha.shape):
         is_near, is_gap = near.rows(rows)
-        out[rows] = alpha[rows] * (1 - is_near * (1 - palette.familiar(rows))) * (1 - is_gap)
+        if is_near.any() or is_gap.any():
+            out[rows] = alpha[rows] * (1 - is_near * (1 - palette.familiar(rows))) * (1 - is_gap)
     return out
 
 
@@ -319,11 +363,13 @@ def _plate(pixels: np.ndarray, alpha: np.ndarray, inside: np.ndarray) -> np.ndar
     cell = max(1, round(size[0] / inside.shape[0]))
     off_edges = cv2.erode(small, np.ones((2 * cell + 1, 2 * cell + 1), np.uint8))
     fields = np.stack([known, off_edges])
-    shown = Enlarged(torch.from_numpy(fields), alpha.shape, mode="bilinear")
+    shown = Enlarged(fields, alpha.shape)
     weight = np.empty_like(alpha)
     for rows in strips(*alpha.shape):
         certain, likely = shown.rows(rows)
-        weight[rows] = np.maximum(certain, palette.familiar(rows) * np.square(likely))
+        weight[rows] = certain
+        if ((certain < 1) & (likely > 0)).any():
+            weight[rows] = np.maximum(certain, palette.familiar(rows) * np.square(likely))
     return fill_hidden(pixels, weight)
 
 

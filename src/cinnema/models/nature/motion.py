@@ -278,6 +278,7 @@ class KindMotion:
         self._births = self._plan_births(renewal.half, dynamics.jitter, num_steps, loop=loop)
         self._earliest = [float(birth.min()) for birth in self._births]
         self._latest = [float(birth.max()) for birth in self._births]
+        self._born: dict[int, Tensor] = {}
 
     def _plan_births(
         self, half: float, jitter: float, num_steps: float, *, loop: bool
@@ -311,8 +312,16 @@ class KindMotion:
             weight = weight.clamp(0, 1)
             if bool((weight > 0).any()):
                 path = torch.where(age >= 0, _at(self._onward, age), _at(self._back, -age))
-                warps.append(Warp(path + now - self._churn_at(birth), weight))
+                warps.append(Warp(path + now - self._churn_at_birth(n), weight))
         return warps
+
+    def _churn_at_birth(self, n: int) -> Float[Tensor, "b 2 g g"]:
+        """Return the churn where and when a texture is born, kept as long as it may be needed."""
+        born = self._born.get(n)
+        if born is None:
+            self._born.pop(n - 3, None)  # threads that render frames share this
+            born = self._born[n] = self._churn_at(self._births[n])
+        return born
 
     def _churn_at(self, birth: Float[Tensor, "b 1 g g"]) -> Float[Tensor, "b 2 g g"]:
         low, high = float(birth.min()), float(birth.max())
