@@ -206,6 +206,7 @@ def skies(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             "run `cinnema train kinds` first",
         ),
         (["train", "kinds", "--pictures", ".", "--run", "r", "--kinds.clip", "1"], "no field"),
+        (["train", "kinds", "--pictures", ".", "--run", "r", "--blend", "0.5"], "only with --w"),
         (["data", "label", "--teachers", ".", "--output", "out"], "--data.*--stills"),
     ],
 )

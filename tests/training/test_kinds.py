@@ -16,11 +16,13 @@ from cinnema.data.labelled import (
     save_labelled,
     scene_of,
 )
+from cinnema.models.files import load_model
 from cinnema.models.nature.kinds import KINDS, KindNetwork
 from cinnema.training.kinds import (
     NUM_CLASSES,
     KindStep,
     KindTraining,
+    kind_network_of,
     kind_scores,
     load_kinds,
     scores_of_table,
@@ -137,6 +139,24 @@ def test_hazy_hills_rise_before_some_skies_and_stand_still(folder: Path) -> None
     assert 0 < covered.float().mean() < 0.5
     assert not bool(((plain.labels == 0) & (hilly.labels == sky)).any())
     assert set(hilly.labels.unique().tolist()) <= {0, sky, UNKNOWN}
+
+
+def test_snow_lies_on_some_things_that_stand_still_and_they_stay_still(folder: Path) -> None:
+    plain = next(LabelledBatches(opened(folder), batch_size=128))
+    snowy = next(LabelledBatches(opened(folder), batch_size=128, sky=1))
+    same = (plain.labels == snowy.labels).flatten(1).all(1)
+    brighter = (snowy.x - plain.x).mean((1, 2, 3)) > 0.2
+    assert 0 < (same & brighter).float().mean() < 0.2
+
+
+def test_the_kind_network_of_weights_can_be_trained_further() -> None:
+    width = load_model("landscape").model.config.kind_width
+    network = kind_network_of("landscape", width=width)
+    assert network.leave.in_channels == width
+    with pytest.raises(UserError, match="holds no kind network of width 16"):
+        kind_network_of("landscape", width=16)
+    with pytest.raises(UserError, match="holds no kind network"):
+        kind_network_of("robot", width=width)
 
 
 def test_unknown_pixels_do_not_count() -> None:

@@ -73,28 +73,47 @@ class TrainKinds(_NatureTraining):
 
     pictures: Path
     """Folder of photographs with labels: the output of `cinnema data label`."""
+    weights: str | None = None
+    """Begin with the kind network of these weights, a name or a file; by default with a backbone
+    trained on ImageNet."""
+    blend: float = 1.0
+    """With --weights, the share of the trained weights in the result; the rest are those of
+    --weights, so that less of what they know is lost."""
 
     def run(self) -> int:
         """Train, and print the path of the weights."""
         check_input_folder(self.pictures, kind="labelled pictures")
+        if not 0 < self.blend <= 1 or (self.blend < 1 and self.weights is None):
+            raise UserError(
+                f"--blend must be above 0 and at most 1, and below 1 only with --weights, got "
+                f"{self.blend:g}: change it"
+            )
         from cinnema.data.labelled import LabelledPictures
         from cinnema.training.kinds import (
             KINDS_FILE,
             NUM_CLASSES,
+            kind_network_of,
             new_kind_network,
             train_kinds,
         )
 
         recipe, device = self.chosen(), self.chosen_device()
+        width = recipe.model.kind_width
+        network = (
+            new_kind_network(width=width, seed=recipe.kinds.seed)
+            if self.weights is None
+            else kind_network_of(self.weights, width=width)
+        )
         pictures = LabelledPictures.open(
             self.pictures, size=recipe.kinds.size, num_classes=NUM_CLASSES
         )
         train_kinds(
-            new_kind_network(width=recipe.model.kind_width, seed=recipe.kinds.seed),
+            network,
             pictures,
             recipe.kinds,
             run=self.run_folder,
             device=device,
+            blend=self.blend,
             tensorboard=self.tensorboard,
         )
         print(self.run_folder / KINDS_FILE, flush=True)

@@ -46,6 +46,9 @@ _PICTURE = 1  # label of a picture's random stream
 # Augmentation: smallest crop, share of whole pictures, of pictures with rain or snow, of pictures
 # with a flame, of pictures at low resolution and of pictures with less colour.
 _HILLY, _SNOWY = 0.45, 0.25
+# Share of hills that are behind all but the sky, and of those whose foot is lost in mist; how much
+# of a hill must be seen; share of pictures of solid things with snow on them.
+_BEHIND, _MISTY, _CLEAR, _WHITE = 0.5, 0.3, 0.3, 0.12
 _SNOW = np.array([235.0, 238.0, 245.0])
 STILL = 0
 """Class of pixels that stand still."""
@@ -130,7 +133,7 @@ class LabelledBatches:
     Into some that show none, rain or snow is drawn, and their known pixels get the class `falling`;
     over some without fire, the flames of another picture are laid; and before some skies rise hazy
     or snowy hills with the texture of a picture that stands still, which are easily taken for
-    clouds.
+    clouds. On some things that stand still lies snow.
 
     Args:
         pictures: The pictures.
@@ -193,7 +196,10 @@ class LabelledBatches:
         falling, fire = self._falling, self._fire
         skies = 0.0 if self._sky is None else (y == self._sky).mean()
         if skies > _OPEN and len(self._solid) and rng.random() < _HILLY:
-            x, y = _with_hills(x, y, self._pictures.pictures[rng.choice(self._solid)], rng)
+            texture = self._pictures.pictures[rng.choice(self._solid)]
+            x, y = _with_hills(x, y, texture, rng, sky=self._sky or 0)
+        elif (y == STILL).mean() > _SOLID and rng.random() < _WHITE:
+            x = _under_snow(x, y, rng)
         if falling is not None and falling not in y and rng.random() < _FALLING:
             x, y = _with_drops(x, rng), np.where(y == UNKNOWN, y, np.uint8(falling))
         if fire is not None and fire not in y and len(self._flames) and rng.random() < _BURNING:
@@ -369,33 +375,68 @@ def _with_flame(
 
 
 def _with_hills(
-    x: NDArray[np.uint8], y: NDArray[np.uint8], texture: NDArray[np.uint8], rng: np.random.Generator
+    x: NDArray[np.uint8],
+    y: NDArray[np.uint8],
+    texture: NDArray[np.uint8],
+    rng: np.random.Generator,
+    *,
+    sky: int,
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Let one to three ridges of hills rise in haze of the sky's colour, or under snow."""
+    """Let one to three ridges of hills rise in haze of the sky's colour, or under snow.
+
+    Half of the time they rise behind all that is not sky, like a headland at the horizon.
+    """
     size = len(x)
-    out, y = x.astype(np.float32), y.copy()
-    foot, across = rng.uniform(0.35, 0.85) * size, np.arange(size) / size
+    out, labels = x.astype(np.float32), y.copy()
+    is_behind = rng.random() < _BEHIND
+    free = y == sky if is_behind else np.ones(y.shape, bool)
+    horizon = np.flatnonzero((y == sky).mean(1) > 0.5).max(initial=0) + 1
+    foot = rng.uniform(0.35, 0.85) * size
+    if is_behind:
+        foot = horizon - rng.uniform(0, 0.15) * size
     for _ in range(int(rng.integers(1, 4))):
-        waves = [
-            rng.normal()
-            / k ** rng.uniform(1.0, 1.6)
-            * np.sin(2 * np.pi * k * rng.uniform(0.4, 0.9) * across + rng.uniform(0, 7))
-            for k in range(1, 7)
-        ]
-        ridge = foot + np.sum(waves, axis=0) * rng.uniform(0.016, 0.1) * size
-        hill = np.arange(size)[:, None] >= ridge
+        ridge = foot + _ridge(size, rng) * (rng.uniform(0.1, 0.7) if is_behind else 1)
+        below = np.arange(size)[:, None] - ridge
         behind = out[max(0, int(foot) - size // 10) : max(1, int(foot))].reshape(-1, 3).mean(0)
         colour, haze = behind * rng.uniform(0.55, 1), rng.uniform(0.3, 0.93)
         if rng.random() < _SNOWY:
             colour, haze = _SNOW * rng.uniform(0.7, 1), rng.uniform(0.6, 0.9)
         drawn = texture * (1 - haze) + colour * haze
-        share = cv2.GaussianBlur(hill.astype(np.float32), (0, 0), float(rng.uniform(0.4, 1.5)))
+        share = np.where(free, below >= 0, 0).astype(np.float32)
+        share = cv2.GaussianBlur(share, (0, 0), float(rng.uniform(0.4, 1.5)))
+        if rng.random() < _MISTY:  # the hill's foot is lost in mist
+            share = share * np.exp(-below.clip(0) / (rng.uniform(0.05, 0.3) * size))
         out = out * (1 - share[..., None]) + drawn * share[..., None]
-        y[hill] = STILL
+        seen = free & (below >= 0)
+        labels[seen] = np.where(share[seen] > _CLEAR, STILL, UNKNOWN)
         foot += rng.uniform(0.05, 0.25) * size
         if foot > size:
             break
-    return np.asarray(out.clip(0, 255), np.uint8), y
+    return np.asarray(out.clip(0, 255), np.uint8), labels
+
+
+def _ridge(size: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Draw the height of a ridge over its width, in pixels around 0."""
+    across = np.arange(size) / size
+    waves = [
+        rng.normal()
+        / k ** rng.uniform(1.0, 1.6)
+        * np.sin(2 * np.pi * k * rng.uniform(0.4, 0.9) * across + rng.uniform(0, 7))
+        for k in range(1, 7)
+    ]
+    return np.asarray(np.sum(waves, axis=0) * rng.uniform(0.016, 0.1) * size)
+
+
+def _under_snow(
+    x: NDArray[np.uint8], y: NDArray[np.uint8], rng: np.random.Generator
+) -> NDArray[np.uint8]:
+    """Lay snow on what stands still, which is easily taken for water then."""
+    ground = cv2.GaussianBlur((y == STILL).astype(np.float32), (0, 0), 1.5)[..., None]
+    grey = x.mean(-1, keepdims=True)
+    relief = 1 + rng.uniform(0.2, 0.6) * (grey - grey.mean()) / 128
+    white = (_SNOW * rng.uniform(0.6, 1) * relief).clip(0, 255)
+    share = ground * rng.uniform(0.6, 0.95) * (0.4 + 0.6 * grey / 255)
+    return np.asarray((x * (1 - share) + white * share).clip(0, 255), np.uint8)
 
 
 def _coarsened(x: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:

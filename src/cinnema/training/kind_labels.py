@@ -99,7 +99,7 @@ def change_over_time(frames: Sequence[UInt8[np.ndarray, "h w 3"]]) -> Float32[np
     steps = np.abs(np.diff(np.stack(small).astype(np.float32), axis=0)).mean((0, 3))
     coarse = cv2.resize(steps, (64, 64), interpolation=cv2.INTER_AREA)
     square = cv2.resize(coarse, (KIND_SIZE, KIND_SIZE), interpolation=cv2.INTER_NEAREST)
-    return np.asarray(cv2.GaussianBlur(square, (0, 0), 4.0), np.float32)
+    return np.asarray(cv2.GaussianBlur(square, (0, 0), KIND_SIZE / 64), np.float32)
 
 
 def label_clip(

@@ -20,7 +20,9 @@ from cinnema.core.errors import UserError
 from cinnema.core.weights import load_weights, save_weights
 from cinnema.data.labelled import UNKNOWN, LabelledBatch, LabelledBatches, LabelledPictures
 from cinnema.media.pictures import to_tensor
-from cinnema.models.nature.kinds import KIND_SIZE, KINDS, STILL, KindNetwork
+from cinnema.models.files import load_model
+from cinnema.models.nature.kinds import KINDS, STILL, KindNetwork
+from cinnema.models.nature.model import NatureModel
 from cinnema.training.loop import (
     FitResult,
     Position,
@@ -57,7 +59,8 @@ class KindTraining:
         frozen_blocks: Number of first blocks of the backbone that keep their ImageNet weights,
             as the stem does.
         label_smoothing: Probability that is spread over all classes, from 0 to below 1.
-        size: Width and height of the pictures in pixels, a multiple of 32.
+        size: Width and height of the pictures in pixels, a multiple of 32. Crops are enlarged to
+            it, so that what they show is as large as in a whole picture at `KIND_SIZE`.
         validate_every: Pictures between two validations.
         seed: Seed of all random draws.
     """
@@ -69,7 +72,7 @@ class KindTraining:
     weight_decay: float = Field(default=0.02, ge=0)
     frozen_blocks: int = Field(default=5, ge=0, le=16)
     label_smoothing: float = Field(default=0.02, ge=0, lt=1)
-    size: int = Field(default=KIND_SIZE, ge=32, multiple_of=32)
+    size: int = Field(default=320, ge=32, multiple_of=32)
     validate_every: int = Field(default=3_000, ge=1)
     seed: int = Field(default=0, ge=0)
 
@@ -105,6 +108,8 @@ class KindStep(Step[LabelledBatch]):
         self.config, self.device, self.data, self.ranks = config, device, data, Ranks()
         self.networks = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         freeze(network, num_blocks=config.frozen_blocks)
+        # Without AMX a CPU computes this network's depthwise convolutions faster in float32.
+        self._autocast = device.type != "cpu" or torch.cpu._is_amx_tile_supported()
         self._weights = torch.ones(NUM_CLASSES, device=device)
         for index, weight in _CLASS_WEIGHTS.items():
             self._weights[index] = weight
@@ -125,10 +130,10 @@ class KindStep(Step[LabelledBatch]):
         return {"network": self.networks, "optimiser": self._optimiser}
 
     def take(self, batch: LabelledBatch, position: Position) -> dict[str, float]:
-        """Take the step; the network computes in bfloat16, its loss in float32."""
+        """Take the step; the loss is computed in float32."""
         self.networks.train()
         x = batch.x.to(self.device, memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast):
             logits = self.networks(x).logits
         losses = {"loss": self.loss(logits.float(), batch.labels.to(self.device))}
         losses["loss"].backward()
@@ -196,6 +201,25 @@ def new_kind_network(*, width: int, seed: int = 0) -> KindNetwork:
     return network
 
 
+def kind_network_of(weights: str, *, width: int) -> KindNetwork:
+    """Return the kind network of weights, to be trained further.
+
+    Args:
+        weights: Name or file of a nature model.
+        width: Channels of its pyramid.
+
+    Raises:
+        UserError: They are of another kind of model or of another width.
+    """
+    model = load_model(weights).model
+    if not isinstance(model, NatureModel) or model.config.kind_width != width:
+        raise UserError(
+            f"--weights {weights} holds no kind network of width {width}: give weights of a nature "
+            "model such as landscape, with the same kind_width"
+        )
+    return model.kinds
+
+
 def train_kinds(
     network: KindNetwork,
     pictures: LabelledPictures,
@@ -203,9 +227,13 @@ def train_kinds(
     *,
     run: Path,
     device: torch.device,
+    blend: float = 1.0,
     tensorboard: bool = False,
 ) -> FitResult:
     """Train the kind network, or resume the run, and write its weights.
+
+    A network that was trained before keeps more of what it knew if its weights are averaged with
+    the new ones (Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022).
 
     Args:
         network: Trained in place.
@@ -213,6 +241,8 @@ def train_kinds(
         config: The training.
         run: Folder of the run; the weights are `KINDS_FILE` in it.
         device: Device to compute on.
+        blend: Share of the trained weights in the result, from 0 to 1; the rest is what the network
+            came with.
         tensorboard: Whether the numbers are written for TensorBoard as well.
 
     Returns:
@@ -221,6 +251,7 @@ def train_kinds(
     Raises:
         UserError: The folder holds another run or cannot be written to; a loss is not finite.
     """
+    first = {name: value.clone() for name, value in network.state_dict().items()}
     batches = LabelledBatches(
         pictures,
         batch_size=config.batch_size,
@@ -237,6 +268,10 @@ def train_kinds(
         folder=run / "kinds",
         validate=lambda: kind_scores(network, pictures),
         tensorboard=tensorboard,
+    )
+    trained = network.state_dict()
+    network.load_state_dict(
+        {name: torch.lerp(value, trained[name].cpu(), blend) for name, value in first.items()}
     )
     about = {"width": network.leave.in_channels}
     save_weights(run / KINDS_FILE, network.state_dict(), about, dtype=torch.float32, overwrite=True)

@@ -16,7 +16,7 @@ KINDS = ("sky", "water", "fire", "plants", "falling")
 STILL = 0
 """Class of pixels that stand still; class k + 1 is `KINDS[k]`."""
 
-KIND_SIZE = 256
+KIND_SIZE = 384
 """Width and height in pixels of the pictures in which kinds are recognised."""
 
 # Standard deviations of the backbone's five feature maps on photographs.
@@ -61,8 +61,8 @@ class KindNetwork(nn.Module):
 
     Example:
         >>> network = KindNetwork(width=48).eval()
-        >>> network(torch.zeros(1, 3, 256, 256)).logits.shape
-        torch.Size([1, 6, 128, 128])
+        >>> network(torch.zeros(1, 3, 384, 384)).logits.shape
+        torch.Size([1, 6, 192, 192])
     """
 
     def __init__(self, *, width: int) -> None:
@@ -77,7 +77,7 @@ class KindNetwork(nn.Module):
         """Classify each pixel.
 
         Args:
-            x0: Pictures in [-1, 1], height and width multiples of 32; trained at `KIND_SIZE`.
+            x0: Pictures in [-1, 1], height and width multiples of 32.
         """
         maps = [
             feature / deviation
