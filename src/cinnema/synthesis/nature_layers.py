@@ -1,8 +1,9 @@
 """The layers of a photograph at its own size: the share of each kind in each pixel, and its plate.
 
-The networks answer at 128x128. Where they are sure, and two cells further in, shares are 0 and 1.
+The network answers at 192x192. Where it is sure, and two cells further in, shares are 0 and 1.
 In the rim between, the colours of the photograph decide: around each point, a line is fitted to
-the sure pixels of both sides, and the share of a pixel is its place on that line.
+the sure pixels of both sides, and the share of a pixel is its place on that line. What the network
+doubts to be sky stands, whatever its colours.
 
 What is warped, the plate, shows the photograph where it surely is of the kind; elsewhere only
 where its colour is one of those nearby that surely are. The rest is filled in, so no peak, roof or
@@ -64,6 +65,8 @@ _NOISE = 0.03
 _FAMILIAR = (1.5, 2.5)
 """Distances from the mean colour, in typical ones, that surely are and are not of a kind."""
 
+_DOUBT = (0.95, 0.75)
+"""Probabilities above which the sky moves, and below which it stands."""
 
 _THIN = 4
 """Width in cells of the spires, masts and twigs that a network overlooks."""
@@ -318,9 +321,10 @@ def _distance(colours: Sequence[np.ndarray], fields: np.ndarray) -> np.ndarray:
 
 
 def _without_spires(alpha: np.ndarray, belief: np.ndarray, pixels: np.ndarray) -> np.ndarray:
-    """Let thin things stand that rise into the sky, and that the network does not see.
+    """Let things stand that are easily taken for sky.
 
-    They have other colours than the sky nearby, are thin, and touch what stands still.
+    The network doubts of some; of others it is sure that they are sky, but they are thin, rise into
+    the sky and touch what stands still.
     """
     inside = _sure(belief)
     if not inside.any():
@@ -339,7 +343,10 @@ def _without_spires(alpha: np.ndarray, belief: np.ndarray, pixels: np.ndarray) -
     around = cv2.dilate(rooted, disc)
     gaps = cv2.morphologyEx(np.maximum(rooted, still), cv2.MORPH_CLOSE, disc)
     gaps = np.minimum(gaps, around)
-    fields = np.stack([around, gaps]).astype(np.float32)
+    sure, unsure = _DOUBT
+    doubt = np.clip((sure - belief) / (sure - unsure), 0, 1)
+    doubt = np.asarray(cv2.resize(doubt, size[::-1], interpolation=cv2.INTER_LINEAR))
+    fields = np.stack([around, np.maximum(gaps, doubt)]).astype(np.float32)
     near = Enlarged(fields, alpha.shape)
     out = alpha.copy()
     for rows in strips(*alpha.shape):
@@ -362,6 +369,7 @@ def _plate(pixels: np.ndarray, alpha: np.ndarray, inside: np.ndarray) -> np.ndar
     # Colours of an edge are mixed: one cell of it is never shown.
     cell = max(1, round(size[0] / inside.shape[0]))
     off_edges = cv2.erode(small, np.ones((2 * cell + 1, 2 * cell + 1), np.uint8))
+    off_edges = np.clip(2 * off_edges - 1, 0, 1)
     fields = np.stack([known, off_edges])
     shown = Enlarged(fields, alpha.shape)
     weight = np.empty_like(alpha)
