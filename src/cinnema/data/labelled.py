@@ -403,7 +403,7 @@ def _with_hills(
             colour, haze = _SNOW * rng.uniform(0.7, 1), rng.uniform(0.6, 0.9)
         drawn = texture * (1 - haze) + colour * haze
         share = np.where(free, below >= 0, 0).astype(np.float32)
-        share = cv2.GaussianBlur(share, (0, 0), float(rng.uniform(0.4, 1.5)))
+        share = np.asarray(cv2.GaussianBlur(share, (0, 0), float(rng.uniform(0.4, 1.5))))
         if rng.random() < _MISTY:  # the hill's foot is lost in mist
             share = share * np.exp(-below.clip(0) / (rng.uniform(0.05, 0.3) * size))
         out = out * (1 - share[..., None]) + drawn * share[..., None]
