@@ -13,6 +13,10 @@ from golden.record import GROUPS, compute
 from golden.store import Golden, fingerprint
 
 
+NEARLY = ("imported",)
+"""Groups that are since computed by fewer operations: their last bits differ on all machines."""
+
+
 @pytest.fixture(scope="module")
 def golden() -> Golden:
     return Golden()
@@ -25,6 +29,7 @@ def test_values_are_as_they_were_recorded(name: str, golden: Golden, tmp_path: P
     if name == "training_bfloat16" and not (is_same_machine and entry.has_bf16()):
         pytest.skip("bfloat16 is compared where it was recorded only")
     record = compute(name, tmp_path)
-    found = golden.differences(record, exactly=is_same_machine, within=GROUPS[name][1])
-    kind = "to the bit" if is_same_machine else "nearly, on another machine"
+    exactly = is_same_machine and name not in NEARLY
+    found = golden.differences(record, exactly=exactly, within=GROUPS[name][1])
+    kind = "to the bit" if exactly else "nearly"
     assert not found, f"{len(found)} values are not as recorded ({kind}):\n" + "\n".join(found[:40])
