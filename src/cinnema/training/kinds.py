@@ -17,6 +17,7 @@ from cinnema.backbones.efficientnet import EfficientNetLite0
 from cinnema.core.config import config_to_dict
 from cinnema.core.distributed import Ranks
 from cinnema.core.errors import UserError
+from cinnema.core.precision import fast_dtype
 from cinnema.core.weights import load_weights, save_weights
 from cinnema.data.labelled import UNKNOWN, LabelledBatch, LabelledBatches, LabelledPictures
 from cinnema.media.pictures import to_tensor
@@ -108,8 +109,7 @@ class KindStep(Step[LabelledBatch]):
         self.config, self.device, self.data, self.ranks = config, device, data, Ranks()
         self.networks = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         freeze(network, num_blocks=config.frozen_blocks)
-        # Without AMX a CPU computes this network's depthwise convolutions faster in float32.
-        self._autocast = device.type != "cpu" or torch.cpu._is_amx_tile_supported()
+        self._autocast = fast_dtype(device) == torch.bfloat16
         self._weights = torch.ones(NUM_CLASSES, device=device)
         for index, weight in _CLASS_WEIGHTS.items():
             self._weights[index] = weight
