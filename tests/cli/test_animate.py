@@ -15,7 +15,19 @@ from cinnema.synthesis.residual import load_motion
 
 from .conftest import Result, Run, files_of, names_in, photograph_at, run_command
 
-OPTIONS = ["--seed", 5, "--temperature", 0.5, "--loop", "crossfade", "--fps", 10, "--format", "npy"]
+OPTIONS = [
+    "--seed",
+    5,
+    "--grid",
+    "--temperature",
+    0.5,
+    "--loop",
+    "crossfade",
+    "--fps",
+    10,
+    "--format",
+    "npy",
+]
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +50,7 @@ def test_each_sample_has_a_video_a_json_and_nu_and_all_share_a_grid(
 ) -> None:
     result, out = made
     assert result.code == 0
-    assert names_in(out) == files_of("sky_s5", 0, 1, suffix=".npy")
+    assert names_in(out) == files_of("sky_s5", 0, 1, suffix=".npy") | {"sky_s5_grid.mp4"}
 
 
 def test_paths_are_standard_output_and_progress_is_plain_lines_of_standard_error(
@@ -101,7 +113,7 @@ def test_a_nu_file_names_its_sample_and_gives_the_same_video_again(
     saved = load_motion(nu)
     assert (saved.seed, saved.sample) == (5, 1)
     options = ["--nu", nu, "--num-frames", 3, "--weights", tiny_weights, "-o", tmp_path]
-    assert run_command("animate", sky, *options, *OPTIONS[4:]).code == 0
+    assert run_command("animate", sky, *options, *OPTIONS[5:]).code == 0
     first, again = (np.load(folder / "sky_s5_01.npy") for folder in (made[1], tmp_path))
     np.testing.assert_array_equal(first, again)
     assert json.loads((tmp_path / "sky_s5_01.json").read_text())["given_nu"]["file"] == nu.name
@@ -111,7 +123,8 @@ def test_a_nu_file_names_its_sample_and_gives_the_same_video_again(
 def test_every_format_is_written_and_read_back(
     animate: Run, photo: Path, tmp_path: Path, kind: str
 ) -> None:
-    result = animate(photo, "-n", 1, "--format", kind, "--seconds", 0.25, "--fps", 20)
+    options = ["--format", kind, "--seconds", 0.25, "--fps", 20, "--grid"]
+    result = animate(photo, "-n", 1, *options)
     assert result.code == 0
     video = tmp_path / "out" / ("sky_s0_00" if kind == "png" else f"sky_s0_00.{kind}")
     grid = tmp_path / "out" / f"sky_s0_grid.{'mp4' if kind == 'png' else kind}"

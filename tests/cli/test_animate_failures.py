@@ -166,7 +166,7 @@ def test_a_disk_that_fills_up_later_takes_the_incomplete_sample_away(
 
     monkeypatch.setattr("cinnema.cli.outputs.write_json", full)
     assert animate(photo).code == 2
-    assert names_in(out) == files_of("sky_s0", 0) - {"sky_s0_grid.mp4"}
+    assert names_in(out) == files_of("sky_s0", 0)
 
 
 @pytest.mark.parametrize(
@@ -242,14 +242,14 @@ def test_an_interruption_ends_with_130_and_leaves_no_part(
 def test_an_unforeseen_error_keeps_its_traceback_and_does_not_stop_the_others(
     animate: Run, tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    iterate = Pipeline.iterate
+    stream = Pipeline.stream
 
     def break_down(pipeline: Pipeline, photograph: Path, **options: Any) -> object:
         if photograph.stem == "bad":
             raise ZeroDivisionError("ours to correct")
-        return iterate(pipeline, photograph, **options)
+        return stream(pipeline, photograph, **options)
 
-    monkeypatch.setattr(Pipeline, "iterate", break_down)
+    monkeypatch.setattr(Pipeline, "stream", break_down)
     bad, good = photograph_at(tmp_path / "bad.png"), photograph_at(tmp_path / "good.png")
     result = animate(bad, good, "-n", 1)
     assert result.code == 1
@@ -272,7 +272,7 @@ def test_a_photograph_of_any_name_is_animated(
     photograph_at(folder / "a.png")
     photograph_at(folder / os.fsdecode(name))
     assert animate(folder, "-n", 1).code == 0
-    assert len(names_in(out)) == 8
+    assert len(names_in(out)) == 6
     assert files_of("a_s0", 0) <= names_in(out)
     for path in out.glob("*.json"):
         assert json.loads(path.read_text(encoding="utf-8"))["source"]["sha256"]

@@ -51,7 +51,8 @@ def test_loop_alone_is_seamless(arguments: Sequence[str], loop: str) -> None:
 def test_a_loop_ends_with_the_photograph_and_video_and_grid_have_the_models_frame_rate(
     natural: Run, sea: Path, tmp_path: Path
 ) -> None:
-    result = natural("animate", sea, "--loop", "--seconds", 0.25, "-o", tmp_path / "out")
+    options = ["--loop", "--seconds", 0.25, "--grid"]
+    result = natural("animate", sea, *options, "-o", tmp_path / "out")
     assert result.code == 0
     video, grid = (read_video(path) for path in result.out)
     assert video.fps == grid.fps == 24

@@ -73,10 +73,15 @@ def test_transfer_moves_every_photograph_as_the_video_does(
 ) -> None:
     photos = [photograph_at(tmp_path / f"{name}.png", seed=i) for i, name in enumerate("ab")]
     (tmp_path / "bad.png").write_text("no picture")
-    result = task("transfer", "--motion", query, *photos, tmp_path / "bad.png", "--frames", 20)
+    result = task(
+        "transfer", "--motion", query, *photos, tmp_path / "bad.png", "--frames", 20, "--grid"
+    )
     assert result.code == 1  # the others are made
     out = tmp_path / "out"
-    assert names_in(out) == files_of("a_like_waves", 0) | files_of("b_like_waves", 0)
+    assert names_in(out) == files_of("a_like_waves", 0) | files_of("b_like_waves", 0) | {
+        "a_like_waves_grid.mp4",
+        "b_like_waves_grid.mp4",
+    }
     assert any("waves.mp4: 5 frames from number 0 to 4" in line for line in result.err)
     values = json_at(out / "a_like_waves_00.json")
     assert values["motion"]["file"] == "waves.mp4"

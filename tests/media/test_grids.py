@@ -81,3 +81,13 @@ def test_short_rows_are_filled_with_grey() -> None:
 
 def test_the_examples_run() -> None:
     assert doctest.testmod(grids).failed == 0
+
+
+def test_frames_that_are_watched_pass_and_make_the_grid() -> None:
+    grid = VideoGrid(plain(0, 16, 16), num_videos=1)
+    frames = [plain(50, 16, 16), plain(90, 16, 16)]
+    watched = list(grid.watch(frames))
+    assert np.array_equal(watched, frames)
+    other = VideoGrid(plain(0, 16, 16), num_videos=1)
+    other.add(frames)
+    assert np.array_equal(list(grid.frames()), list(other.frames()))

@@ -229,3 +229,37 @@ def test_other_models_say_what_only_nature_models_can_do(
 ) -> None:
     with pytest.raises(UserError, match=words):
         pipe.iterate(photograph(32, 48), **options)
+
+
+def test_streamed_frames_are_those_of_the_video_and_hold_no_more_than_some(
+    nature: Pipeline, coast: Photographs
+) -> None:
+    options: dict[str, Any] = {"num_samples": 2, "num_frames": 9, "fps": 8}
+    videos = nature(coast(48, 80), **options)
+    for video, stream in zip(videos, nature.stream(coast(48, 80), **options), strict=True):
+        seen, addresses = [], set()
+        for frame in stream.frames:
+            seen.append(frame.copy())
+            addresses.add(frame.ctypes.data)
+        assert np.array_equal(seen, video.frames)
+        assert len(seen) == stream.num_frames
+        assert len(addresses) < len(seen)
+        assert torch.equal(stream.z, video.z)
+
+
+@pytest.mark.parametrize("loop", ["seamless", "pingpong"])
+def test_a_streamed_loop_is_that_of_the_video(
+    nature: Pipeline, coast: Photographs, loop: Any
+) -> None:
+    options: dict[str, Any] = {"num_samples": 1, "num_frames": 5, "loop": loop}
+    (video,) = nature(coast(24, 32), **options)
+    (stream,) = nature.stream(coast(24, 32), **options)
+    assert np.array_equal([frame.copy() for frame in stream.frames], video.frames)
+
+
+def test_a_video_too_large_for_memory_can_be_streamed(nature: Pipeline, coast: Photographs) -> None:
+    options: dict[str, Any] = {"num_samples": 1, "num_frames": 10_000, "size": (512, 512)}
+    with pytest.raises(UserError, match="4: ask for fewer frames"):
+        nature.iterate(coast(32, 32), **options)
+    (stream,) = nature.stream(coast(32, 32), **options)
+    assert next(stream.frames).shape == (512, 512, 3)

@@ -7,7 +7,10 @@ from tempfile import TemporaryDirectory
 
 from cinnema.bench.photographs import example
 from cinnema.bench.rows import Case, Row, Settings, alternate
-from cinnema.synthesis.pipeline import Pipeline
+from cinnema.media.videos import write_video
+from cinnema.synthesis.pipeline import Pipeline, open_scene
+from cinnema.synthesis.request import NATURAL, Request
+from cinnema.synthesis.residual import draw
 
 _SIZES = {"128x128": (128, 128), "1280x720": (1280, 720), "3840x2160": (3840, 2160)}
 
@@ -36,13 +39,16 @@ def measure(settings: Settings) -> Iterator[Row]:
 
 
 def _cases(pipe: Pipeline, size: tuple[int, int], num_frames: int, folder: Path) -> dict[str, Case]:
-    pixels = example(size)
+    request = Request.of(NATURAL, num_frames=num_frames)
+    scene = open_scene(pipe.model, example(size), request)
+    (residual,) = draw(pipe.model, num_samples=1, seed=0, eta=None, weights="")
 
     def frames() -> None:
-        pipe(pixels, num_samples=1, num_frames=num_frames)
+        for _ in scene.stream(residual).frames:
+            pass
 
     def written() -> None:
-        video = pipe(pixels, num_samples=1, num_frames=num_frames)[0]
-        video.save(folder / "video.mp4", overwrite=True)
+        video = scene.stream(residual)
+        write_video(folder / "video.mp4", video.frames, fps=video.fps, overwrite=True)
 
     return {"frames": frames, "frames and mp4": written}

@@ -10,7 +10,9 @@ from importlib import import_module
 from cinnema.bench.rows import Section
 
 SECTIONS: dict[str, tuple[str, str]] = {
+    "animate": ("cinnema.bench.animate.measure", "cinnema animate, cold and warm"),
     "rendering": ("cinnema.bench.rendering.measure", "Frames a second of the weights landscape"),
+    "growth": ("cinnema.bench.growth.measure", "Growth with frames, futures and pixels"),
     "published": (
         "cinnema.bench.published.measure",
         "The paper's networks, published size",

@@ -19,19 +19,19 @@ from cinnema.core.files import check_input_file
 
 if TYPE_CHECKING:
     from cinnema.synthesis.pipeline import Pipeline
-    from cinnema.synthesis.video import Video
+    from cinnema.synthesis.video import Video, VideoStream
 
 
 @dataclass(frozen=True, kw_only=True)
 class Animate(ArrowOptions, ControlOptions, RenderingOptions, SamplingOptions):
-    """Animate photographs: a video for each future, and a grid of all futures of a photograph."""
+    """Animate photographs: a video for each future."""
 
     photos: Photos
     """Photographs (JPEG, HEIC, PNG, WebP, AVIF, BMP, TIFF), or folders of them."""
     output: Folder = Path("animated")
     """Folder to write to, created if missing. For sky.jpg and seed 0 these are the video
     sky_s0_00.mp4, its settings sky_s0_00.json, its motion sky_s0_00.nu.safetensors (for --nu), the
-    same for 01 and so on, and sky_s0_grid.mp4."""
+    same for 01 and so on, and with --grid sky_s0_grid.mp4."""
 
     def run(self) -> int:
         """Animate all photographs, print the paths of the videos, and return the exit code."""
@@ -45,8 +45,9 @@ class Animate(ArrowOptions, ControlOptions, RenderingOptions, SamplingOptions):
         jobs = plan(photos, folder=self.output, tag=f"s{seed}", samples=samples, options=self)
 
         def prepare(pipeline: "Pipeline") -> Renderer:
-            def videos(photo: Path) -> "Iterator[Video]":
-                return pipeline.iterate(
+            def videos(photo: Path) -> "Iterator[Video] | Iterator[VideoStream]":
+                make = pipeline.stream if self.format in self.streamed else pipeline.iterate
+                return make(
                     check_input_file(photo, kind="a picture"),
                     eta=control,
                     **self.sampling(),

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Lock
 from types import FrameType, TracebackType
 
 from cinnema.core.errors import UserError
@@ -193,7 +194,8 @@ class Progress:
         self._is_terminal = console.is_terminal
         self._total, self.count = total, 0
         self._description = ""
-        self._start = self._last_line = time.monotonic()
+        self._start = self._begin = self._last_line = time.monotonic()
+        self._lock, self._shares = Lock(), dict[int, float]()
         self._bar = Bar(
             TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
             TimeElapsedColumn(), TimeRemainingColumn(), console=console,
@@ -206,6 +208,9 @@ class Progress:
     def begin(self, description: str) -> None:
         """Set the description of the next steps."""
         self._description = description
+        self._last_line = time.monotonic()
+        if not self.count:
+            self._begin = self._last_line  # what was before says nothing of the steps' time
         self._bar.update(self._task, description=description)
 
     def advance(self, steps: int = 1) -> None:
@@ -214,6 +219,27 @@ class Progress:
         self._bar.update(self._task, completed=self.count)
         if not self._is_terminal:
             self._print_line()
+
+    def within(self, step: int, share: float) -> None:
+        """Set how much of a step that is not done yet is done; 1 forgets it.
+
+        Without a terminal, this prints a line with an estimate every ten seconds. Several threads
+        may call it, each for steps of its own.
+        """
+        with self._lock:
+            self._shares.pop(step, None)
+            if share < 1:
+                self._shares[step] = share
+            done = self.count + sum(self._shares.values())
+            self._bar.update(self._task, completed=done)
+            now = time.monotonic()
+            if not self._is_terminal and now - self._last_line > _SECONDS_BETWEEN_LINES:
+                self._last_line = now
+                left = (now - self._begin) * (self._total - done) / max(done, 1e-6)
+                note(
+                    f"{self._description}: {done:.2f} of {self._total}, "
+                    f"{now - self._start:.1f} s, about {left:.0f} s left"
+                )
 
     def reach(self, count: int, *, total: int) -> None:
         """Set the count and the total.

@@ -46,6 +46,7 @@ class Demo:
             seed=self.seed,
             weights=self.weights,
             device=self.device,
+            grid=True,
             overwrite=True,
         ).run()
         if code == DONE:

@@ -1,9 +1,13 @@
 """Rendering jobs: names, renders and writes videos of several inputs, one at a time."""
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from threading import Event
+from typing import TYPE_CHECKING, cast
 
 from cinnema.cli.console import (
     DONE,
@@ -33,7 +37,11 @@ if TYPE_CHECKING:
     from cinnema.media.grids import VideoGrid
     from cinnema.synthesis.pipeline import Pipeline
     from cinnema.synthesis.transfer import Motion
-    from cinnema.synthesis.video import Video
+    from cinnema.synthesis.video import Video, VideoStream
+
+_MAX_WRITERS = 2
+_LARGE = 4_000_000
+"""Pixels of a frame from which one video is written at a time, as frames are held in memory."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +53,7 @@ class Renderer:
         motion: The transferred motion, whose video is shown beside them in the grid.
     """
 
-    videos: "Callable[[Path], Iterator[Video]]"
+    videos: "Callable[[Path], Iterator[Video] | Iterator[VideoStream]]"
     motion: "Motion | None" = None
 
 
@@ -114,8 +122,10 @@ def plan(
     Raises:
         UserError: A file exists, or the folder cannot be written to.
     """
+    has_pages = options.format == "html" and len(samples) > 1
+    has_grid = has_pages or (options.grid and options.format != "html")
     jobs = [
-        Outputs(source, name, folder, options.format, tag, samples)
+        Outputs(source, name, folder, options.format, tag, samples, has_grid)
         for source, name in zip(inputs, distinct_names(inputs), strict=True)
     ]
     if not options.overwrite:
@@ -181,17 +191,17 @@ def _run(
     files: Mapping[str, Path | None],
     progress: Progress,
 ) -> None:
-    """Write all samples of one input, holding one video in memory at a time, and their grid."""
+    """Write all samples of one input, and their grid."""
     videos = renderer.videos(job.source)
     progress.begin(str(job.source))
     masks = {"keep_still": options.keep_still, "move": options.move}
     about = describe_call(job, pipeline, {**files, **masks})
     grid = (_Pages if job.format == "html" else _Grid)(job, renderer.motion, pipeline)
-    for animation in videos:
-        video = write_sample(job, animation, about, overwrite=options.overwrite)
-        grid.add(animation)
-        progress.advance()
-        print_result(video)
+    write = partial(write_sample, job, about=about, overwrite=options.overwrite)
+    with _Writers(progress) as writers:
+        for animation in videos:
+            frames = grid.watch(animation) if job.has_grid else iter(animation.frames)
+            writers.write(animation, frames, write)
     written = grid.write(overwrite=options.overwrite)
     if written is not None:
         print_result(written)
@@ -211,8 +221,8 @@ class _Grid:
         self._grid: VideoGrid | None = None
         self._fps = 1.0
 
-    def add(self, animation: "Video") -> None:
-        """Add a sample, of which a small copy is held."""
+    def watch(self, animation: "Video | VideoStream") -> "Iterator[np.ndarray]":
+        """Return the frames of the next sample, of which small copies are held as they pass."""
         from cinnema.media.grids import VideoGrid
 
         motion = self._motion
@@ -221,8 +231,8 @@ class _Grid:
             self._grid = VideoGrid(animation.x0, num_videos=len(self._job.samples) + shown)
             if motion is not None:
                 self._grid.add(_query_frames(motion, animation, clip_fps=self._clip_fps))
-        self._grid.add(animation.frames)
         self._fps = animation.fps
+        return self._grid.watch(animation.frames)
 
     def write(self, *, overwrite: bool) -> Path | None:
         """Write the grid, and return its path; None if there is no sample."""
@@ -240,9 +250,10 @@ class _Pages:
         del motion, pipeline
         self._job, self._videos = job, list["Video"]()
 
-    def add(self, animation: "Video") -> None:
-        """Add a sample."""
-        self._videos.append(animation)
+    def watch(self, animation: "Video | VideoStream") -> "Iterator[np.ndarray]":
+        """Add a sample, and return its frames."""
+        self._videos.append(cast("Video", animation))  # html is not streamed
+        return iter(animation.frames)
 
     def write(self, *, overwrite: bool) -> Path | None:
         """Write the page, and return its path; None if it would hold a single video."""
@@ -253,8 +264,72 @@ class _Pages:
         return write_player(self._job.grid, self._videos, overwrite=overwrite)
 
 
+class _StoppedError(Exception):
+    """Another sample could not be written, or the command was interrupted."""
+
+
+class _Writers:
+    """Threads that write samples, and report them in order.
+
+    While one video is finished (the encoder holds back frames), frames of the next are rendered.
+    Where all frames of a video are in memory, or frames are large, one is written at a time.
+
+    Args:
+        progress: Told of each frame.
+    """
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress, self._stop = progress, Event()
+        self._pool = ThreadPoolExecutor(_MAX_WRITERS, "writers")
+        self._waiting: deque[Future[Path]] = deque()
+
+    def write(
+        self,
+        animation: "Video | VideoStream",
+        frames: "Iterator[np.ndarray]",
+        write: "Callable[[Video | VideoStream, Iterator[np.ndarray]], Path]",
+    ) -> None:
+        """Write a sample soon; the errors of earlier ones are raised here.
+
+        Args:
+            animation: The sample.
+            frames: Its frames.
+            write: Writes them, and returns the path.
+        """
+        self._waiting.append(self._pool.submit(write, animation, self._told(animation, frames)))
+        height, width, _ = animation.x0.shape
+        is_light = isinstance(animation.frames, Iterator) and height * width <= _LARGE
+        while len(self._waiting) >= (_MAX_WRITERS if is_light else 1):
+            self._finish_first()
+
+    def _told(
+        self, animation: "Video | VideoStream", frames: "Iterator[np.ndarray]"
+    ) -> "Iterator[np.ndarray]":
+        for index, frame in enumerate(frames, start=1):
+            if self._stop.is_set():
+                raise _StoppedError
+            yield frame
+            self._progress.within(animation.sample, index / animation.num_frames)
+
+    def _finish_first(self) -> None:
+        video = self._waiting.popleft().result()
+        self._progress.advance()
+        print_result(video)
+
+    def __enter__(self) -> "_Writers":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            while kind is None and self._waiting:
+                self._finish_first()
+        finally:
+            self._stop.set()
+            self._pool.shutdown(cancel_futures=True)
+
+
 def _query_frames(
-    motion: "Motion", animation: "Video", *, clip_fps: float | None
+    motion: "Motion", animation: "Video | VideoStream", *, clip_fps: float | None
 ) -> "list[np.ndarray]":
     """Return the frames of a query beside those of a video, at its frame rate; the last one stays.
 
@@ -265,5 +340,5 @@ def _query_frames(
     """
     step = 1.0 if clip_fps is None else clip_fps / animation.fps
     shown = motion.query.shown
-    times = range(1, len(animation.frames) + 1)
+    times = range(1, animation.num_frames + 1)
     return [shown[min(max(1, round(time * step)), len(shown) - 1)] for time in times]

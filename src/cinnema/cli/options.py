@@ -64,9 +64,12 @@ class RenderingOptions:
     """Picture of the photograph's size, white where things move although the weights take them for
     still (weights of nature). They move as the kind that is most probable there, or as water."""
     format: Literal["mp4", "gif", "webp", "png", "npy", "html"] = "mp4"
-    """File format of the videos; png writes a folder of frames. With png and npy the grid is an
-    mp4. html writes pages that play the motion in any browser, without an end (weights of nature)
-    or as a small video; the grid is a page with a slider from one video to the next."""
+    """File format of the videos; png writes a folder of frames. html writes pages that play the
+    motion in any browser, without an end (weights of nature) or as a small video, and a page with
+    a slider from one video to the next."""
+    grid: bool = False
+    """Also write a video that shows all of them beside the photograph, scaled down to fit 1280
+    pixels; with png and npy it is an mp4."""
     weights: Weights = "landscape"
     """Weights to use: the name of bundled ones (landscape, robot, person) or a file."""
     overwrite: bool = False
@@ -79,6 +82,7 @@ class RenderingOptions:
     in bf16. float32: exactly as in training. Other weights are in float32 anyway."""
 
     is_long: ClassVar[bool] = False
+    streamed: ClassVar[tuple[str, ...]] = ("mp4", "png")  # formats written frame by frame
     bare: ClassVar[dict[str, tuple[str, ...]]] = {
         "--loop": ("seamless", "none", "pingpong", "crossfade")
     }

@@ -1,7 +1,8 @@
 """Names and contents of the files that commands write.
 
 A sample of SKY.jpg that `cinnema animate` draws with seed 0 is `SKY_s0_00.mp4`, with
-`SKY_s0_00.json` and `SKY_s0_00.nu.safetensors` beside it; `SKY_s0_grid.mp4` shows all samples.
+`SKY_s0_00.json` and `SKY_s0_00.nu.safetensors` beside it; with `--grid`, `SKY_s0_grid.mp4` shows
+all samples.
 Other commands have another tag than `s0`.
 """
 
@@ -18,8 +19,10 @@ from cinnema.core.errors import UserError
 from cinnema.core.files import cut_name, readable_name, sha256_of, write_json
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from cinnema.synthesis.pipeline import Pipeline
-    from cinnema.synthesis.video import Video
+    from cinnema.synthesis.video import Video, VideoStream
 
 _NAME_LENGTH = 160
 """Greatest length of an input's part of file names, in bytes: all of a name has to be below 256."""
@@ -37,6 +40,7 @@ class Outputs:
         format: Format of the videos: mp4, gif, webp, png, npy or html.
         tag: Next part of the names, such as s0 for seed 0.
         samples: Indices of the samples, the last part of the names.
+        has_grid: Whether there is a video that shows all samples beside the photograph.
     """
 
     source: Path
@@ -45,6 +49,7 @@ class Outputs:
     format: str
     tag: str
     samples: tuple[int, ...]
+    has_grid: bool = False
 
     def video(self, sample: int) -> Path:
         """Return the path that `Video.save` takes for a sample."""
@@ -74,7 +79,7 @@ class Outputs:
             yield self.written_video(sample)
             yield self.sidecar(sample)
             yield self.nu(sample)
-        if self.format != "html" or len(self.samples) > 1:
+        if self.has_grid:
             yield self.grid
 
     def _beside(self, sample: int, suffix: str) -> Path:
@@ -187,13 +192,19 @@ def describe_call(
 
 
 def write_sample(
-    job: Outputs, animation: "Video", about: dict[str, Any], *, overwrite: bool
+    job: Outputs,
+    animation: "Video | VideoStream",
+    frames: "Iterable[np.ndarray]",
+    about: dict[str, Any],
+    *,
+    overwrite: bool,
 ) -> Path:
     """Write the video, JSON and nu of a sample; if one fails, all are removed.
 
     Args:
         job: The names of the files.
         animation: The sample.
+        frames: Its frames.
         about: Entries from `describe_call`.
         overwrite: Whether existing files may be replaced.
 
@@ -203,11 +214,16 @@ def write_sample(
     Raises:
         UserError: A file exists or cannot be written, or the disk is full.
     """
+    from cinnema.media.videos import write_video
     from cinnema.synthesis.residual import save_motion
 
     sample = animation.sample
     with all_or_none(job.folder) as written:
-        video = animation.save(job.video(sample), overwrite=overwrite)
+        video = (
+            animation.save(job.video(sample), overwrite=overwrite)
+            if job.format == "html" and not isinstance(animation.frames, Iterator)
+            else write_video(job.video(sample), frames, fps=animation.fps, overwrite=overwrite)
+        )
         written.append(video)
         save_motion(job.nu(sample), animation, overwrite=overwrite)
         written.append(job.nu(sample))
@@ -222,7 +238,7 @@ def write_sample(
     return video
 
 
-def _describe_output(job: Outputs, animation: "Video") -> dict[str, Any]:
+def _describe_output(job: Outputs, animation: "Video | VideoStream") -> dict[str, Any]:
     height, width, _ = animation.x0.shape
     return {
         "video": job.written_video(animation.sample).name,
@@ -230,7 +246,7 @@ def _describe_output(job: Outputs, animation: "Video") -> dict[str, Any]:
         "format": job.format,
         "width": width,
         "height": height,
-        "num_frames": len(animation.frames),
+        "num_frames": animation.num_frames,
         "fps": animation.fps,
     }
 

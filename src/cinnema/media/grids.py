@@ -83,6 +83,22 @@ class VideoGrid:
         first = list(islice(small, num_frames))
         self._videos.append([*first, *repeat(first[-1], num_frames - len(first))])
 
+    def watch(self, frames: Iterable[Frame]) -> Iterator[Frame]:
+        """Return the frames of the next video, of which small copies are taken as they pass.
+
+        Args:
+            frames: As in `add`.
+        """
+        small: list[Frame] = []
+        self._videos.append(small)
+
+        def watched() -> Iterator[Frame]:
+            for frame in frames:
+                small.append(self._small(frame))
+                yield frame
+
+        return watched()
+
     def frames(self) -> Iterator[Frame]:
         """Yield the frames of the grid; both sides are even.
 

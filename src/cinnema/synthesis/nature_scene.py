@@ -2,8 +2,10 @@
 
 import os
 import warnings
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 
 import cv2
 import numpy as np
@@ -141,15 +143,39 @@ class NatureScene(Scene):
         if not self.request.render:
             return np.empty((0, *self.x0.shape), np.uint8), self.latent(nu, eta)
         z, motions = self._motions(nu, eta)
-        plan = [round(mix[0].time) for mix in looped(self.request.loop, self.request.num_frames)]
+        plan = self._plan()
+        num_frames = self.request.num_frames
         frames = np.empty((len(plan), *self.x0.shape), np.uint8)
-        for index, frame in enumerate(self._rendered(plan[: self.request.num_frames], motions)):
-            frames[index] = frame
+        for index, _ in enumerate(self._rendered(plan[:num_frames], motions, list(frames))):
             on_frame(index + 1, len(plan))
-        for index in range(self.request.num_frames, len(plan)):
+        for index in range(num_frames, len(plan)):
             frames[index] = frames[plan[index] - 1]  # pingpong shows frames twice
             on_frame(index + 1, len(plan))
         return frames, z
+
+    def frames(
+        self, nu: Float[Tensor, " z"], eta: Float[Tensor, " e"] | None, on_frame: OnFrame = ignore
+    ) -> tuple[Iterator[UInt8[np.ndarray, "h w 3"]], int, Float[Tensor, " z"]]:
+        """Return the frames of one motion one by one, see `Scene.frames`.
+
+        Some frames are held in memory, whatever their number; of a pingpong loop all.
+        """
+        if self.request.loop == "pingpong":
+            return super().frames(nu, eta, on_frame)
+        z, motions = self._motions(nu, eta)
+        plan = self._plan()
+
+        def frames() -> Iterator[np.ndarray]:
+            buffers = [np.empty_like(self.x0) for _ in range(min(len(plan), num_workers() + 1))]
+            for index, frame in enumerate(self._rendered(plan, motions, buffers)):
+                yield frame
+                on_frame(index + 1, len(plan))
+
+        return frames(), len(plan), z
+
+    def _plan(self) -> list[int]:
+        """Return the number of the moment that each frame shows."""
+        return [round(mix[0].time) for mix in looped(self.request.loop, self.request.num_frames)]
 
     @property
     def layers(self) -> list[NativeLayer]:
@@ -200,23 +226,46 @@ class NatureScene(Scene):
             control = self.model.corrected_control_on(self._features, row, requested)
         return self.model.describe(self._features, control).flatten(1)
 
-    def _rendered(self, plan: list[int], motions: list[KindMotion]) -> Iterator[np.ndarray]:
-        """Yield the frames of these numbers; several are computed at once."""
+    def _rendered(
+        self, plan: list[int], motions: list[KindMotion], buffers: list[np.ndarray]
+    ) -> Iterator[np.ndarray]:
+        """Yield the frames of these numbers, written to the buffers in turn.
 
-        def render(index: int) -> np.ndarray:
+        Several are computed at once, ahead of what is fetched: no more than the buffers hold, and
+        no more than keep the processor busy.
+        """
+
+        def render(place: int) -> np.ndarray:
+            index, out = plan[place], buffers[place % len(buffers)]
             if self.request.loop == "seamless" and index == self.request.num_frames:
-                return self.x0
+                np.copyto(out, self.x0)
+                return out
             with torch.inference_mode():  # which holds for one thread
-                return self._renderer.frame(motions, self.steps(index))
+                return self._renderer.frame(motions, self.steps(index), out)
 
-        num = min(_MAX_WORKERS, os.cpu_count() or 1, len(plan))
-        with ThreadPoolExecutor(num, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            # Frames wait here until they are fetched: no more than twice the threads of them.
-            waiting = [pool.submit(render, index) for index in plan[: 2 * num]]
-            for index in range(len(plan)):
-                yield waiting.pop(0).result()
-                if index + 2 * num < len(plan):
-                    waiting.append(pool.submit(render, plan[index + 2 * num]))
+        ahead = min(len(buffers), 2 * num_workers())
+        waiting = deque(_pool().submit(render, place) for place in range(min(ahead, len(plan))))
+        try:
+            for place in range(len(plan)):
+                yield waiting.popleft().result()
+                if place + ahead < len(plan):
+                    waiting.append(_pool().submit(render, place + ahead))
+        finally:
+            for frame in waiting:
+                frame.cancel()
+
+
+def num_workers() -> int:
+    """Return the number of threads that render frames."""
+    return min(_MAX_WORKERS, os.cpu_count() or 1)
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    """Return the threads that render all frames of this process."""
+    return ThreadPoolExecutor(
+        num_workers(), "frames", initializer=torch.set_num_threads, initargs=(1,)
+    )
 
 
 def choose_kinds(

@@ -32,9 +32,9 @@ from cinnema.synthesis.nature_scene import NatureScene
 from cinnema.synthesis.query import QueryVideo, read_query
 from cinnema.synthesis.request import CLIP, NATURAL, Request, RequestOptions
 from cinnema.synthesis.residual import Motions, Residual, draw, given
-from cinnema.synthesis.scene import ChainedScene, Progress, Scene, ignore
+from cinnema.synthesis.scene import ChainedScene, OnFrame, Progress, Scene, ignore
 from cinnema.synthesis.transfer import Keep, Motion, choose_keep, keep_path, read_motion
-from cinnema.synthesis.video import Video
+from cinnema.synthesis.video import Video, VideoStream
 from cinnema.synthesis.warped_scene import WarpedScene, clip_frames
 
 
@@ -193,13 +193,69 @@ class Pipeline:
             UserError: As in `animate`.
         """
         request, pixels = self._request(**options), _read(image)
-        control = self._resolved(eta, request, pixels)
-        residuals = (
-            draw(self.model, num_samples=num_samples, seed=seed, eta=control, weights=self.sha256)
-            if nu is None
-            else given(self.model, nu, eta=control, weights=self.sha256)
-        )
+        residuals = self._residuals(request, pixels, nu, eta, num_samples=num_samples, seed=seed)
         return self._videos(request, pixels, residuals, progress)
+
+    def stream(
+        self,
+        image: Photograph,
+        *,
+        num_samples: int = 4,
+        seed: int = 0,
+        nu: Motions | None = None,
+        eta: Control | None = None,
+        progress: Progress = ignore,
+        **options: Unpack[RequestOptions],
+    ) -> Iterator[VideoStream]:
+        """Yield the videos of `animate` as streams, whose frames are rendered as they are fetched.
+
+        With a nature model, memory holds some frames, whatever their number.
+
+        Args:
+            image: The photograph. All arguments are as in `iterate`.
+            num_samples: Number of videos.
+            seed: Seed of all samples.
+            nu: Motion to use instead of drawing samples.
+            eta: The control.
+            progress: Called after each frame.
+            options: See `RequestOptions`.
+
+        Raises:
+            UserError: As in `animate`.
+
+        Example:
+            >>> for video in pipe.stream("beach.jpg", seconds=60):
+            ...     write_video(f"beach-{video.sample}.mp4", video.frames, fps=video.fps)
+        """
+        request, pixels = self._request(**options), _read(image)
+        residuals = self._residuals(request, pixels, nu, eta, num_samples=num_samples, seed=seed)
+        if not self._streams(request):
+            request.require_memory(request.frame_size(pixels.shape[:2], self.model.size))
+        scene = self._scene(request, pixels)
+        return (
+            scene.stream(residual, report) for residual, report in _numbered(residuals, progress)
+        )
+
+    def _streams(self, request: Request) -> bool:
+        is_whole = request.loop == "pingpong" or request.extension == "paper"
+        return isinstance(self.model, NatureModel) and not is_whole
+
+    def _residuals(
+        self,
+        request: Request,
+        pixels: np.ndarray,
+        nu: Motions | None,
+        eta: Control | None,
+        *,
+        num_samples: int,
+        seed: int,
+    ) -> list[Residual]:
+        control = self._resolved(eta, request, pixels)
+        if nu is not None:
+            return given(self.model, nu, eta=control, weights=self.sha256)
+        return draw(
+            self.model, num_samples=num_samples, seed=seed, eta=control, weights=self.sha256
+        )
 
     def extend(
         self,
@@ -403,15 +459,24 @@ class Pipeline:
     def _videos(
         self, request: Request, pixels: np.ndarray, residuals: list[Residual], progress: Progress
     ) -> Iterator[Video]:
+        request.require_memory(request.frame_size(pixels.shape[:2], self.model.size))
+        scene = self._scene(request, pixels)
+        return (
+            scene.video(residual, report) for residual, report in _numbered(residuals, progress)
+        )
+
+    def _scene(self, request: Request, pixels: np.ndarray) -> Scene:
         size = pixels.shape[:2]
         still = None if request.keep_still is None else read_mask(request.keep_still, size)
         move = None if request.move is None else read_mask(request.move, size, name="move")
-        scene = open_scene(self.model, pixels, request, still=still, move=move)
-        num = len(residuals)
-        return (
-            scene.video(residual, partial(progress, f"video {number} of {num}"))
-            for number, residual in enumerate(residuals, start=1)
-        )
+        return open_scene(self.model, pixels, request, still=still, move=move)
+
+
+def _numbered(residuals: list[Residual], progress: Progress) -> Iterator[tuple[Residual, OnFrame]]:
+    """Yield each residual with the callback for the frames of its video."""
+    num = len(residuals)
+    for number, residual in enumerate(residuals, start=1):
+        yield residual, partial(progress, f"video {number} of {num}")
 
 
 def open_scene(

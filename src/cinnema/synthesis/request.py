@@ -196,8 +196,6 @@ class Request:
         looped(self.loop, self.num_frames)
         _require_extension(self.extension, self.loop)
         _require_size(self.size)
-        if not isinstance(self.size, str):
-            self._require_memory(*self.size)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the request as JSON values."""
@@ -222,24 +220,28 @@ class Request:
         Args:
             photograph: Height and width of the photograph, in pixels.
             model_size: Width and height of the networks' pictures, in pixels.
-
-        Raises:
-            UserError: The frames of one video would take more than `MAX_VIDEO_BYTES`.
         """
         if self.size == "model":
             return (model_size, model_size)
-        height, width = photograph if isinstance(self.size, str) else self.size[::-1]
-        self._require_memory(width, height)
-        return height, width
+        return photograph if isinstance(self.size, str) else self.size[::-1]
 
-    def _require_memory(self, width: int, height: int) -> None:
+    def require_memory(self, size: tuple[int, int]) -> None:
+        """Require that the frames of one video can be held in memory.
+
+        Args:
+            size: Height and width of the frames.
+
+        Raises:
+            UserError: They would take more than `MAX_VIDEO_BYTES`.
+        """
+        height, width = size
         count = len(looped(self.loop, self.num_frames))
         if 3 * count * height * width > MAX_VIDEO_BYTES:
             raise UserError(
                 f"size: {count} frames of {width}x{height} pixels take "
                 f"{3 * count * height * width / 2**30:.1f} GB, more than "
                 f"{MAX_VIDEO_BYTES >> 30}: ask for fewer frames or a smaller size "
-                "(--size 1920x1080)"
+                "(--size 1920x1080), or write them as mp4 or png"
             )
 
 

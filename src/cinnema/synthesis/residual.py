@@ -18,7 +18,7 @@ from cinnema.core.errors import UserError
 from cinnema.core.files import atomic_path, check_input_file
 from cinnema.core.randomness import generator_for
 from cinnema.models.base import VideoModel
-from cinnema.synthesis.video import Video
+from cinnema.synthesis.video import Generated, Video
 
 _KEY = "cinnema-nu"  # key of the entry in the file's metadata
 _FORMAT = 1
@@ -155,7 +155,7 @@ def residual_of(video: Video) -> Residual:
     )
 
 
-def save_motion(path: str | Path, video: Video, *, overwrite: bool = False) -> None:
+def save_motion(path: str | Path, video: Generated, *, overwrite: bool = False) -> None:
     """Write nu and z of a video, and their origin, to a safetensors file.
 
     Args:

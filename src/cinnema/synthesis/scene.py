@@ -1,7 +1,7 @@
 """A photograph encoded by a model, from which any number of videos can be rendered."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cinnema.synthesis.request import Request
 from cinnema.synthesis.residual import Residual
-from cinnema.synthesis.video import Video
+from cinnema.synthesis.video import Video, VideoStream
 
 Progress: TypeAlias = Callable[[str, int, int], None]
 """Callback with a description ("video 1 of 4"), the number of finished frames, and their total."""
@@ -78,6 +78,17 @@ class Scene(ABC):
         del eta
         return nu
 
+    def frames(
+        self, nu: Float[Tensor, " z"], eta: Float[Tensor, " e"] | None, on_frame: OnFrame = ignore
+    ) -> tuple[Iterator[UInt8[np.ndarray, "h w 3"]], int, Float[Tensor, " z"]]:
+        """Return the frames of one motion one by one, their number, and z; see `render`.
+
+        A frame is valid until the next one is fetched. Subclasses that need not hold all frames in
+        memory override this.
+        """
+        rendered, z = self.render(nu, eta, on_frame)
+        return iter(rendered), len(rendered), z
+
     def video(self, residual: Residual, on_frame: OnFrame = ignore) -> Video:
         """Return the video of one residual.
 
@@ -89,21 +100,36 @@ class Scene(ABC):
         with torch.inference_mode(mode=False):
             nu = self.steered(residual.nu * self.request.temperature, residual.eta)
             frames, z = self.render(nu, residual.eta, on_frame)
-            z = z.float().cpu().clone()
+            return Video(frames=frames, **self._about(residual, nu, z))
+
+    def stream(self, residual: Residual, on_frame: OnFrame = ignore) -> VideoStream:
+        """Return the video of one residual, whose frames are rendered as they are fetched.
+
+        Args:
+            residual: The motion.
+            on_frame: Called after each frame.
+        """
+        with torch.inference_mode(mode=False):
+            nu = self.steered(residual.nu * self.request.temperature, residual.eta)
+            frames, num_frames, z = self.frames(nu, residual.eta, on_frame)
+            about = self._about(residual, nu, z)
+        return VideoStream(frames=frames, num_frames=num_frames, **about)
+
+    def _about(self, residual: Residual, nu: Tensor, z: Tensor) -> dict[str, Any]:
+        """Return the attributes of `Generated`."""
         control = {} if residual.eta is None else {"eta": residual.eta.tolist()}
         about = {"model": self.name, **self.notes, **residual.about, **control}
-        return Video(
-            frames=frames,
-            x0=self.x0,
-            z=z,
-            nu=nu,
-            seed=residual.seed,
-            sample=residual.sample,
-            fps=self.request.fps,
-            settings={**self.request.as_dict(), **about},
-            weights=residual.weights,
-            scene=self,
-        )
+        return {
+            "x0": self.x0,
+            "z": z.float().cpu().clone(),
+            "nu": nu,
+            "seed": residual.seed,
+            "sample": residual.sample,
+            "fps": self.request.fps,
+            "settings": {**self.request.as_dict(), **about},
+            "weights": residual.weights,
+            "scene": self,
+        }
 
 
 class ChainedScene(Scene):

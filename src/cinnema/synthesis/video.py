@@ -1,6 +1,7 @@
 """A generated video: its frames, and the residual and settings that produced them."""
 
 from base64 import b64encode
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,12 +23,10 @@ _PAGE_SIDE = 640
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
-class Video:
-    """One generated video.
+class Generated:
+    """What is known of a generated video beside its frames.
 
     Attributes:
-        frames: The frames that follow the photograph, sRGB, uint8, (t, height, width, 3); t is 0
-            for a video of a nature model that was made with `render=False`.
         x0: The photograph at the frames' size, uint8, (height, width, 3).
         z: Latent of the video: `flow.to_latent(nu, c)`.
         nu: Residual, multiplied by the temperature. `pipe.animate(photo, nu=video)` animates
@@ -38,13 +37,8 @@ class Video:
         settings: Settings of the video, as JSON values.
         weights: SHA-256 of the weights file, 64 hexadecimal digits; empty for a model from memory.
         scene: What the video was rendered from, for a page that plays it.
-
-    Example:
-        >>> video = pipe("beach.jpg", num_samples=1)[0]
-        >>> video.save("beach.mp4")
     """
 
-    frames: UInt8[np.ndarray, "t h w 3"]
     x0: UInt8[np.ndarray, "h w 3"]
     z: Float[Tensor, " z"]
     nu: Float[Tensor, " z"]
@@ -56,15 +50,51 @@ class Video:
     scene: "Scene"
 
     @property
-    def tensor(self) -> Float[Tensor, "t 3 h w"]:
-        """The frames as a float32 tensor in [-1, 1], a copy."""
-        return to_tensor(self.frames)
-
-    @property
     def eta(self) -> Float[Tensor, " e"] | None:
         """The control that the video was made with; None without one."""
         values = self.settings.get("eta")
         return None if values is None else torch.tensor(values)
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class VideoStream(Generated):
+    """One generated video whose frames are rendered as they are fetched.
+
+    Attributes:
+        frames: The frames, once; each is valid until the next one is fetched.
+        num_frames: Number of frames.
+    """
+
+    frames: Iterator[UInt8[np.ndarray, "h w 3"]]
+    num_frames: int
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Video(Generated):
+    """One generated video.
+
+    Attributes:
+        frames: The frames that follow the photograph, sRGB, uint8, (t, height, width, 3); t is 0
+            for a video of a nature model that was made with `render=False`.
+
+    The other attributes are those of `Generated`.
+
+    Example:
+        >>> video = pipe("beach.jpg", num_samples=1)[0]
+        >>> video.save("beach.mp4")
+    """
+
+    frames: UInt8[np.ndarray, "t h w 3"]
+
+    @property
+    def num_frames(self) -> int:
+        """Number of frames."""
+        return len(self.frames)
+
+    @property
+    def tensor(self) -> Float[Tensor, "t 3 h w"]:
+        """The frames as a float32 tensor in [-1, 1], a copy."""
+        return to_tensor(self.frames)
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write the video to a file, in the format given by its suffix.
