@@ -90,7 +90,7 @@ def _flowing(recipe: PaperRecipe, settings: Settings) -> Iterator[Row]:
 
 
 def _training(recipe: PaperRecipe, training: str, settings: Settings) -> Iterator[Row]:
-    batch_size = 2 if training == "conditioning" else 1  # batch norms need two
+    batch_size = 1 if training == "autoencoding" else 2  # batch norms and ActNorm need two
     numbers = iter(range(1 << 30))
     cases: dict[str, Case] = {}
     for precision in _PRECISIONS:
