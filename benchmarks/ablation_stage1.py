@@ -23,8 +23,9 @@ from cinnema.models.keypoint.stage1 import KeypointConfig, KeypointStage1
 from cinnema.recipes import person, robot
 from cinnema.recipes.clips import held_out_clips, training_loader
 from cinnema.training.adversarial import DiscriminatorsConfig, DiscriminatorTraining
-from cinnema.training.keypoint import KeypointData, KeypointRecipe, KeypointStep
+from cinnema.training.keypoint import KeypointStep
 from cinnema.training.loop import fit
+from cinnema.training.recipe import KeypointData, KeypointRecipe
 
 RECIPES = {"person": person, "robot": robot}
 STAGE1_MEASURES = (

@@ -1,9 +1,9 @@
 """Speed of training steps in bfloat16, compared with float32.
 
-Stage 1 of two recipes of our own, on random clips (`cinnema bench published` has those of the
+Stage 1 of the recipe robot, on random clips (`cinnema bench published` has those of the
 paper):
 
-    python benchmarks/fast_step.py [sky robot] [--batch-size N] [--rounds 2]
+    python benchmarks/fast_step.py [--batch-size N] [--rounds 2]
 
 The precisions take turns in one process, so other programs on the machine affect all of them.
 Speeds are clips per second of wall-clock time, and clips per second of processor time. The latter
@@ -26,12 +26,12 @@ from training_steps import own_step
 from cinnema.bench.machine import describe
 from cinnema.bench.paper_steps import Take
 from cinnema.paper.training.precision import Precision
-from cinnema.recipes import drift, robot
+from cinnema.recipes import robot
 from cinnema.training import video_step
-from cinnema.training.recipe import Recipe
+from cinnema.training.recipe import KeypointRecipe
 
 PRECISIONS: tuple[Precision, ...] = ("float32", "fast")
-DEFAULT_BATCH = {"sky": 16, "robot": 16}
+DEFAULT_BATCH = {"robot": 16}
 
 
 @dataclass
@@ -93,7 +93,7 @@ def measure(name: str, *, batch_size: int, rounds: int) -> None:
         print(row, flush=True)
 
 
-def own_picture_step(new_recipe: Callable[[], Recipe]) -> Callable[[Precision, int], Take]:
+def own_picture_step(new_recipe: Callable[[], KeypointRecipe]) -> Callable[[Precision, int], Take]:
     def make(precision: Precision, batch_size: int) -> Take:
         recipe = new_recipe()
         training = replace(recipe.picture, batch_size=batch_size)
@@ -116,7 +116,6 @@ def computing_in(precision: Precision) -> Iterator[None]:
 
 
 MAKERS: dict[str, Callable[[Precision, int], Take]] = {
-    "sky": own_picture_step(drift),
     "robot": own_picture_step(robot),
 }
 

@@ -25,7 +25,6 @@ from cinnema.data.dataset import PackedDataset
 from cinnema.media.pictures import read_photograph
 from cinnema.media.videos import VideoFile, write_video
 from cinnema.models.control import Drift, EndPoint
-from cinnema.synthesis.moments import Extension
 from cinnema.synthesis.pipeline import Pipeline
 from cinnema.synthesis.transfer import Motion
 from cinnema.synthesis.video import Video
@@ -134,20 +133,6 @@ def cut(path: Path, *, shape: tuple[int, int] = _CELL) -> ndarray:
 def task(make: Callable[[Pipeline, Sequence[ndarray]], ndarray], weights: str) -> ndarray:
     photos = [cut(path) for path in sorted(example_folder().glob("*.jpg"))]
     return make(Pipeline.from_pretrained(weights), photos)
-
-
-def long(pipe: Pipeline, photos: Sequence[ndarray]) -> ndarray:
-    """48 frames, extended continuously and as in the paper."""
-    return stacked(
-        [
-            row(photo, [extended(pipe, photo, method) for method in ("continuous", "paper")])
-            for photo in photos[:2]
-        ]
-    )
-
-
-def extended(pipe: Pipeline, photo: ndarray, method: Extension) -> ndarray:
-    return pipe.extend(photo, extension=method, num_samples=1, seed=1)[0].frames
 
 
 def transferred(pipe: Pipeline, photos: Sequence[ndarray]) -> ndarray:
@@ -261,7 +246,6 @@ def joined(parts: Sequence[ndarray], *, axis: int) -> ndarray:
 
 
 TASKS: dict[str, tuple[Callable[[Pipeline, Sequence[ndarray]], ndarray], str]] = {
-    "long": (long, "drift"),
     "transfer": (transferred, "landscape"),
     "directions": (directions, "landscape"),
     "edit": (edited, "landscape"),

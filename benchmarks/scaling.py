@@ -27,7 +27,7 @@ from training_steps import own_step
 from cinnema.bench.machine import load
 from cinnema.core.devices import choose_device
 from cinnema.core.distributed import Ranks, joined_ranks
-from cinnema.recipes import drift
+from cinnema.recipes import robot
 
 _WARM_UP = 2
 
@@ -69,7 +69,7 @@ def _start(options: argparse.Namespace, *, processes: int, batch: int) -> dict[s
 def _work(options: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     device = choose_device(options.device)
-    recipe = drift()
+    recipe = robot()
     config = dataclasses.replace(recipe.motion, batch_size=options.batch)
     with joined_ranks(device) as ranks:
         step, take = own_step(recipe, config, device=device, ranks=ranks)

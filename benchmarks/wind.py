@@ -18,9 +18,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cinnema.data.crops import Scene, find_scenes
 from cinnema.data.dataset import PackedDataset, open_dataset
 from cinnema.data.records import RawClip
+from cinnema.data.scenes import Scene, find_scenes
 from cinnema.data.wind import Wind, estimate_wind
 from cinnema.simulators.sky import Skies
 
@@ -108,7 +108,8 @@ def report_scenes(root: Path) -> None:
     print("\nscene            clips  direction   speed      confidence  difference of halves")
     print("                       degrees     per clip                degrees")
     dataset = open_dataset(root)
-    for scene in find_scenes(dataset, textures=("clouds",)):
+    scenes = find_scenes(dataset)
+    for scene in [s for s in scenes if s.texture == "clouds"] or scenes:
         clips = list(scene_clips(dataset, scene))
         winds = [estimate_wind(clip) for clip in clips]
         mean = np.mean([over_clip(wind) for wind in winds], axis=0)

@@ -1,7 +1,6 @@
-"""A tiny model that moves and paints, with random weights, and photographs for it."""
+"""A small model of nature with clips of 4 frames, and photographs and a video for it."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,63 +9,34 @@ import torch
 
 from cinnema.media.videos import VideoFile
 from cinnema.models.files import save_model
-from cinnema.models.flow.conditioning import ConditionerConfig
-from cinnema.models.flow.flow import FlowConfig
-from cinnema.models.warping.model import WarpingModel, WarpingModelConfig
-from cinnema.models.warping.stage1 import Stage1, Stage1Config
+from cinnema.models.nature.kinds import KINDS
+from cinnema.models.nature.model import NatureModel
 from cinnema.synthesis.pipeline import Pipeline
-
-TINY = WarpingModelConfig(
-    name="tiny",
-    stage1=Stage1Config(
-        num_frames=4,
-        z_dim=16,
-        encoder_width=8,
-        motion_width=8,
-        feature_dim=8,
-        mask_width=16,
-        painter_width=16,
-    ),
-    conditioner=ConditionerConfig(feature_dim=8, width=8, condition_dim=4),
-    flow=FlowConfig(z_dim=16, condition_dim=4, num_blocks=2, hidden_dim=8, depth=1),
-)
+from small_nature import nature_model
 
 
-def tiny_model(*, control_dim: int = 0) -> WarpingModel:
-    """Weights are drawn until everything has an effect: flow of a few per cent, mask, paint."""
-    conditioner = ConditionerConfig(
-        feature_dim=8, width=8, condition_dim=4, control_dim=control_dim, control_scale=0.15
+def tiny_model(*, by_colour: bool = False, size: int = 128) -> NatureModel:
+    """One whose motion also depends on the control, where it is given.
+
+    Args:
+        by_colour: Whether kinds are told by their colours; else everything is sky, also in a file.
+        size: Width and height of the clips in pixels.
+    """
+    model = nature_model(
+        by_colour=by_colour, name="tiny", num_frames=4, typical_drift=0.15, size=size
     )
-    flow = replace(TINY.flow, condition_dim=conditioner.out_dim)
-    config = replace(TINY, conditioner=conditioner, flow=flow)
-    torch.manual_seed(0)
-    model = WarpingModel(config).eval().requires_grad_(requires_grad=False)
-    generator = torch.Generator().manual_seed(1)
-    model.flow.initialise(
-        torch.randn(64, 16, generator=generator),
-        torch.randn(64, conditioner.out_dim, generator=generator),
-    )
-    for parameter in model.flow.parameters():
-        parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
-    for layer, scale in (
-        (model.stage1.motion.leave.weight, 0.1),
-        (model.stage1.mask.leave.weight, 0.5),
-        (model.stage1.painter.leave.weight, 0.05),
-    ):
-        layer.copy_(scale * torch.randn(layer.shape, generator=generator))
-    model.stage1.mask.leave.bias.fill_(2.0)  # surely moving in most places, surely still in some
+    if not by_colour:
+        model.kinds.leave.weight.zero_()
+        model.kinds.leave.bias.zero_()[1 + KINDS.index("sky")] = 9
+    steered = model.flow.linear.weight[1::2, -3:-1]
+    steered.copy_(0.5 * torch.randn(steered.shape, generator=torch.Generator().manual_seed(1)))
     return model
 
 
 @pytest.fixture(scope="session")
-def model() -> WarpingModel:
-    return tiny_model()
-
-
-@pytest.fixture(scope="session")
-def steered() -> Pipeline:
-    """A pipeline with a model that has a drift as its optional control."""
-    return Pipeline(tiny_model(control_dim=2))
+def pipe() -> Pipeline:
+    """A pipeline with a model that tells kinds by their colours, and takes a drift."""
+    return Pipeline(tiny_model(by_colour=True))
 
 
 @pytest.fixture(scope="session")
@@ -78,15 +48,10 @@ def drifting(photograph: Callable[[int, int], np.ndarray]) -> VideoFile:
 
 
 @pytest.fixture(scope="session")
-def weights(model: WarpingModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    save_model(path, model)
+    save_model(path, tiny_model())
     return path
-
-
-@pytest.fixture(scope="session")
-def pipe(weights: Path) -> Pipeline:
-    return Pipeline.from_pretrained(weights)
 
 
 @pytest.fixture(scope="session")
@@ -99,20 +64,5 @@ def photograph() -> Callable[[int, int], np.ndarray]:
         waves = [np.sin(9 * x + 4 * y), np.cos(7 * x * y), np.sin(6 * y - 5 * x)]
         sky = 140 + 90 * np.stack(waves, axis=-1)
         return np.where(y[..., None] > 0.67, 0.3 * sky, sky).round().astype(np.uint8)
-
-    return make
-
-
-@pytest.fixture
-def tiny() -> Callable[..., Stage1]:
-    """Make a stage 1 that trains in seconds; options are fields of its configuration."""
-
-    def make(*, seed: int = 0, **options: float) -> Stage1:
-        widths = {
-            "size": 64, "num_frames": 4, "num_basis": 2, "z_dim": 16, "encoder_width": 8,
-            "motion_width": 8, "feature_dim": 8, "mask_width": 16, "painter_width": 16,
-        }  # fmt: skip
-        torch.manual_seed(seed)
-        return Stage1(Stage1Config(**{**widths, **options}))
 
     return make

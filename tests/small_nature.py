@@ -1,6 +1,7 @@
 """A small nature model that tells kinds by their colours, and photographs for it."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,19 +44,24 @@ class ByColour(nn.Module):
         return SceneFeatures(-30 * away, deep)
 
 
-def nature_model(*, by_colour: bool = True) -> NatureModel:
+def nature_model(
+    *, by_colour: bool = True, name: str = "small-nature", **sizes: Any
+) -> NatureModel:
     """Velocities of some 2 % of the picture a step, the same whatever the photograph.
 
     Args:
         by_colour: Whether kinds are told by their colours, not by a network with random weights.
+        name: Name of the weights.
+        sizes: Fields of the configuration.
     """
     torch.manual_seed(0)
     config = NatureModelConfig(
-        name="small-nature",
+        name=name,
         dynamics=DYNAMICS,
         kind_width=16,
         narrow=2,
         flow=KindFlowConfig(num_blocks=1, hidden_dim=8),
+        **sizes,
     )
     model = NatureModel(config)
     if by_colour:

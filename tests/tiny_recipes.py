@@ -1,4 +1,4 @@
-"""Recipes of both kinds that train in seconds, and folders of clips for them."""
+"""Recipes that train in seconds, and folders of clips for them."""
 
 import dataclasses
 import json
@@ -13,26 +13,10 @@ from cinnema.models.flow.conditioning import ConditionerConfig
 from cinnema.models.flow.flow import FlowConfig
 from cinnema.models.keypoint.model import EndPointRange
 from cinnema.models.keypoint.stage1 import KeypointConfig
-from cinnema.models.warping.stage1 import Stage1Config
-from cinnema.training.keypoint import KeypointData, KeypointRecipe, KeypointTraining
+from cinnema.training.keypoint import KeypointTraining
+from cinnema.training.recipe import KeypointData, KeypointRecipe
 from cinnema.training.stage2 import Stage2Training
-from cinnema.training.warping import CropData, WarpingRecipe, WarpingTraining
 from walking_square import WalkingSquare
-
-WARPING = WarpingRecipe(
-    name="small",
-    data=CropData(textures={"clouds": 1.0}, crops=4, validation_crops=2),
-    stage1=Stage1Config(
-        size=64, num_frames=4, num_basis=2, z_dim=16, encoder_width=8, motion_width=8,
-        feature_dim=8, mask_width=16, painter_width=16,
-    ),
-    motion=WarpingTraining(phase="motion", clips=8, batch_size=4),
-    picture=WarpingTraining(phase="picture", clips=8, batch_size=4, network="alex"),
-    mask=WarpingTraining(phase="mask", clips=8, batch_size=4),
-    conditioner=ConditionerConfig(feature_dim=8, width=8, condition_dim=4),
-    flow=FlowConfig(z_dim=16, condition_dim=4, num_blocks=2, hidden_dim=16, depth=1),
-    stage2=Stage2Training(clips=32, pool=8, batch_size=4, validate_every=16),
-)  # fmt: skip
 
 _STAGE1 = KeypointConfig(
     size=32, num_frames=4, z_dim=8, encoder_width=8, width=8, code_dim=16, landmarks=3

@@ -3,7 +3,6 @@
 import io
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bodies import tiny_body
 from cinnema.cli.main import main
 from cinnema.media.videos import write_video
 from cinnema.models.files import save_model
-from small_models import tiny_model
 
 Run = Callable[..., "Result"]
 
@@ -69,20 +68,16 @@ def files_of(stem: str, *samples: int, suffix: str = ".mp4") -> set[str]:
 
 
 @pytest.fixture(scope="session")
-def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model that moves everything somewhere, differently for each nu and photograph."""
-    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    save_model(path, tiny_model())
-    return path
+def tiny_weights(weights: Path) -> Path:
+    """A model of nature that moves everything somewhere, differently for each nu."""
+    return weights
 
 
 @pytest.fixture(scope="session")
-def steered_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One that takes the drift as control, too."""
-    path = tmp_path_factory.mktemp("weights") / "steered.safetensors"
-    model = tiny_model(control_dim=2)
-    model.config = replace(model.config, name="steered")
-    save_model(path, model)
+def body_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that decodes its frames, without a control."""
+    path = tmp_path_factory.mktemp("weights") / "body.safetensors"
+    save_model(path, tiny_body(steered=False))
     return path
 
 

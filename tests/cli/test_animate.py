@@ -22,7 +22,7 @@ OPTIONS = [
     "--temperature",
     0.5,
     "--loop",
-    "crossfade",
+    "seamless",
     "--fps",
     10,
     "--format",
@@ -75,7 +75,7 @@ def test_the_json_holds_all_that_made_the_video(
         "sha256": sha256(tiny_weights.read_bytes()).hexdigest(),
     }
     assert values["source"] == {"file": "sky.png", "sha256": sha256(sky.read_bytes()).hexdigest()}
-    asked = {"temperature": 0.5, "motion_strength": 1.0, "loop": "crossfade", "size": "native"}
+    asked = {"temperature": 0.5, "motion_strength": 1.0, "loop": "seamless", "size": "native"}
     assert values["settings"].items() >= asked.items()
     assert values["output"] == {
         "video": "sky_s5_01.npy",

@@ -205,7 +205,7 @@ def test_an_option_out_of_range_is_refused_by_its_name(
         (["--format", "gif", "--fps", 60], ["--fps", "gif"]),
         (["--num-frames", 1, "--loop", "pingpong"], ["--num-frames"]),
         (["--num-frames", 2, "--seconds", 1], ["--seconds", "--num-frames"]),
-        (["--loop", "crossfade", "--extension", "paper"], ["--loop"]),
+        (["--loop", "pingpong", "--extension", "paper"], ["--loop"]),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(

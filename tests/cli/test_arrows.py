@@ -67,10 +67,10 @@ def test_arrows_that_cannot_be_are_one_line(weights: Path, photo: Path, tmp_path
     assert run_command("animate", photo, "--current", "up", *common).is_mistake("--current", "'up'")
 
 
-def test_weights_that_cannot_follow_arrows_are_refused(tiny_weights: Path, tmp_path: Path) -> None:
+def test_weights_that_cannot_follow_arrows_are_refused(body_weights: Path, tmp_path: Path) -> None:
     photo = photograph_at(tmp_path / "sky.png")
     for option in (["--arrow", "30,20,1,0"], ["--current", "180"]):
-        result = run_command("animate", photo, "--weights", tiny_weights, *option, "-o", tmp_path)
+        result = run_command("animate", photo, "--weights", body_weights, *option, "-o", tmp_path)
         assert result.is_mistake("cannot follow them", "weights landscape")
 
 

@@ -169,8 +169,8 @@ def test_info_tells_name_hash_sizes_configuration_and_card(
     text = "\n".join(result.out)
     assert result.code == 0
     assert "tiny" in result.out[0]
-    assert "num_blocks = 2" in text
-    assert "stage1 " in text
+    assert "num_blocks = 1" in text
+    assert "kind_width = 16" in text
     assert result.out[-1].endswith("Moves anything [so].")
 
 

@@ -16,10 +16,7 @@ from cinnema.data.records import Item, RawClip, Split
 from cinnema.evaluation.features import FeatureNetwork
 from cinnema.evaluation.metrics import registry
 from cinnema.models.files import save_model
-from cinnema.models.flow.conditioning import ConditionerConfig
-from cinnema.models.flow.flow import FlowConfig
-from cinnema.models.warping.model import WarpingModel, WarpingModelConfig
-from cinnema.models.warping.stage1 import Stage1Config
+from small_models import tiny_model
 
 
 class Stripes:
@@ -58,18 +55,8 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    config = WarpingModelConfig(
-        name="tiny",
-        stage1=Stage1Config(
-            size=64, num_frames=4, num_basis=2, z_dim=16, encoder_width=8, motion_width=8,
-            feature_dim=8, mask_width=16, painter_width=16,
-        ),
-        conditioner=ConditionerConfig(feature_dim=8, width=8, condition_dim=4),
-        flow=FlowConfig(z_dim=16, condition_dim=4, num_blocks=2, hidden_dim=16, depth=1),
-    )  # fmt: skip
-    torch.manual_seed(0)
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    save_model(path, WarpingModel(config))
+    save_model(path, tiny_model(size=64))
     return path
 
 
@@ -119,7 +106,7 @@ def test_it_prints_tables_and_writes_json_and_a_page(
         (["--stride", 2], "no clip has 5 frames at stride 2"),
         (["--num-samples", 0], "--num-samples must be at least 1, got 0"),
         (["--against", "landscpe"], "did you mean landscape?"),
-        (["--only", "direction"], "takes no control, and this metric needs the drift"),
+        (["--only", "end-point"], "this metric needs the end point"),
         (["--training", "nowhere"], "nowhere is not a folder"),
         (["--clips", 1], "--clips must be at least 2, got 1"),
         (["--backbones", "nowhere"], "nowhere is not a folder"),
@@ -173,3 +160,23 @@ def test_data_that_are_missing_are_refused(
     result = cinnema("evaluate", weights, tmp_path / "none")
     assert result.code == 2
     assert "is not a folder" in result.err[-1]
+
+
+@pytest.mark.usefixtures("cheap")
+def test_validate_prints_the_likelihood_and_the_priors_and_writes_json(
+    cinnema: Callable[..., Any], clips: Path, weights: Path, tmp_path: Path
+) -> None:
+    json_file = tmp_path / "numbers.json"
+    result = cinnema("validate", weights, "--data", clips, "--device", "cpu", "--json", json_file)
+    assert result.code == 0, result.err
+    rows = json.loads(json_file.read_text())["rows"]
+    for row in ("cINN", "z ~ N(0, I)", "Gaussian prior", "linear-Gaussian prior"):
+        assert row in "\n".join(result.out)
+        assert rows[row]["values"]["bits a dimension"]["num_clips"] == 2
+
+
+def test_validate_refuses_what_it_cannot_measure(
+    cinnema: Callable[..., Any], tmp_path: Path
+) -> None:
+    result = cinnema("validate", "--data", tmp_path / "none")
+    assert (result.code, "none is not a folder" in result.err[-1]) == (2, True)

@@ -162,9 +162,3 @@ def test_parts_of_different_trainings_are_told(
     assert result.code == 2
     assert "do not fit together" in result.err[-1]
     assert "in_size must be equal, got 64 and 128" in result.err[-1]
-
-
-def test_commands_for_models_that_warp_say_so(cinnema: Run, imported: Path, tmp_path: Path) -> None:
-    result = cinnema("validate", imported, "--data", tmp_path)
-    assert result.code == 2
-    assert "decodes its frames" in result.err[-1]

@@ -39,7 +39,7 @@ def sea(tmp_path: Path, coast: Callable[[int, int], np.ndarray]) -> Path:
         (["--loop", "a.jpg"], "seamless"),
         (["--loop", "--seed", "1", "a.jpg"], "seamless"),
         (["--loop", "pingpong", "a.jpg"], "pingpong"),
-        (["a.jpg", "--loop=crossfade"], "crossfade"),
+        (["a.jpg", "--loop=none"], "none"),
     ],
 )
 def test_loop_alone_is_seamless(arguments: Sequence[str], loop: str) -> None:
@@ -88,10 +88,10 @@ def test_what_moves_by_mask_and_what_is_solid_is_told(natural: Run, tmp_path: Pa
 
 
 def test_a_mask_for_weights_that_know_no_kinds_is_refused(
-    cinnema: Run, photo: Path, tiny_weights: Path, tmp_path: Path
+    cinnema: Run, photo: Path, body_weights: Path, tmp_path: Path
 ) -> None:
     Image.fromarray(np.zeros((64, 96), np.uint8)).save(tmp_path / "mask.png")
-    result = cinnema("animate", photo, "--move", tmp_path / "mask.png", "--weights", tiny_weights)
+    result = cinnema("animate", photo, "--move", tmp_path / "mask.png", "--weights", body_weights)
     assert result.is_mistake("move")
 
 

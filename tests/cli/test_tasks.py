@@ -19,10 +19,10 @@ from .conftest import Result, Run, files_of, names_in, photograph_at, run_comman
 
 
 @pytest.fixture
-def task(steered_weights: Path, tmp_path: Path) -> Run:
+def task(tiny_weights: Path, tmp_path: Path) -> Run:
     """Run a command with weights that have a control, to the folder `out`."""
 
-    def run(*arguments: object, weights: Path = steered_weights) -> Result:
+    def run(*arguments: object, weights: Path = tiny_weights) -> Result:
         given = set(map(str, arguments))
         options: list[object] = ["--weights", weights, "--device", "cpu"]
         options += [] if "-o" in given else ["-o", tmp_path / "out"]
@@ -40,23 +40,20 @@ def json_at(path: Path) -> dict[str, Any]:
 # --- extend ---------------------------------------------------------------------------------------
 
 
-def test_extensions_begin_alike_and_go_on_differently(
-    task: Run, photo: Path, tmp_path: Path
-) -> None:
+def test_extensions_go_on_differently(task: Run, photo: Path, tmp_path: Path) -> None:
     for name in ("continuous", "paper"):
-        options = ["-n", 1, "--frames", 10, "--extension", name, "--format", "npy"]
+        options = ["-n", 1, "--frames", 10, "--fps", 8, "--extension", name, "--format", "npy"]
         assert task("extend", photo, *options, "-o", tmp_path / name).code == 0
         assert json_at(tmp_path / name / "sky_s0_00.json")["settings"]["extension"] == name
     one, two = (np.load(tmp_path / m / "sky_s0_00.npy") for m in ("continuous", "paper"))
     assert one.shape == (10, 64, 96, 3)
-    assert np.array_equal(one[:2], two[:2])
     assert (one[8:] != two[8:]).any()
 
 
 def test_extend_is_animate_with_other_defaults(
-    cinnema: Run, photo: Path, tmp_path: Path, tiny_weights: Path
+    cinnema: Run, photo: Path, tmp_path: Path, body_weights: Path
 ) -> None:
-    options = ["--weights", tiny_weights, "-n", 1, "--size", "model", "--format", "npy"]
+    options = ["--weights", body_weights, "-n", 1, "--size", "model", "--format", "npy"]
     assert cinnema("extend", photo, *options, "-o", tmp_path / "a").code == 0
     long = ["--frames", 48, "--extension", "continuous"]
     assert cinnema("animate", photo, *options, *long, "-o", tmp_path / "b").code == 0
@@ -129,7 +126,7 @@ def test_a_folder_of_frames_is_a_query_too(
         (["--motion", "photos/sky.jpg"], ["sky.jpg is a photograph", "cinnema animate"]),
         (["--motion", "videos/waves.mp4", "--start", 1.9], ["waves.mp4 is too short"]),
         (["--motion", "videos/waves.mp4", "--start", -1], ["--start"]),
-        (["--motion", "videos/waves.mp4", "--keep", "path"], ["steered has no end point"]),
+        (["--motion", "videos/waves.mp4", "--keep", "path"], ["tiny has no end point"]),
         (["--motion", "videos/waves.mp4", "--query-end-point", "1"], ["--query-end-point", "'1'"]),
     ],
 )
@@ -166,7 +163,7 @@ def test_a_direction_and_a_speed_reach_the_model(task: Run, photo: Path, tmp_pat
     ("options", "words"),
     [
         (["--direction", "north"], ["--direction", "'north'"]),
-        (["--direction", "0", "--speed", "9"], ["speed", "from 0 to", "right from -0.3 to 0.3"]),
+        (["--direction", "0", "--speed", "9"], ["speed", "from 0 to", "right from -0.45 to 0.45"]),
         (["--speed", "1"], ["direction"]),
         (["--end-point", "1,2"], ["--end-point", "'1,2'"]),
         (["--end-point", "1,2,3"], ["has no end point as its control", "drift", "right from"]),
@@ -179,9 +176,9 @@ def test_a_control_that_cannot_be_is_json_at(
     assert task("animate", photo, "-n", 1, *options).is_mistake(*words)
 
 
-def test_weights_without_a_control_refuse_one(task: Run, photo: Path, tiny_weights: Path) -> None:
-    result = task("animate", photo, "--direction", 30, weights=tiny_weights)
-    assert result.is_mistake("tiny takes no control")
+def test_weights_without_a_control_refuse_one(task: Run, photo: Path, body_weights: Path) -> None:
+    result = task("animate", photo, "--direction", 30, weights=body_weights)
+    assert result.is_mistake("body takes no control")
 
 
 @pytest.mark.parametrize(
@@ -217,9 +214,9 @@ def test_edit_lets_a_video_drift_elsewhere(task: Run, query: Path, tmp_path: Pat
     assert read_video(tmp_path / "out/waves_edit_00.mp4").frames.shape == (2, 48, 80, 3)
 
 
-def test_edit_needs_a_control(task: Run, query: Path, tiny_weights: Path) -> None:
+def test_edit_needs_a_control(task: Run, query: Path, body_weights: Path) -> None:
     assert task("edit", query).is_mistake("--direction", "--end-point")
-    result = task("edit", query, "--direction", 0, weights=tiny_weights)
+    result = task("edit", query, "--direction", 0, weights=body_weights)
     assert result.is_mistake("takes no control")
 
 

@@ -21,21 +21,22 @@ from cinnema.core.weights import save_weights
 from cinnema.models.files import load_model
 from cinnema.recipes import RECIPES
 from cinnema.training.stage2 import FlowNetworks
-from tiny_recipes import write_clouds
+from tiny_recipes import write_squares
 
 Run = Callable[..., Any]
 PAGE = (Path(__file__).parents[2] / "docs/guide/train.md").read_text(encoding="utf-8")
 SMALL = [
-    "--stage1.size", 64, "--stage1.num-frames", 4, "--stage1.motion-width", 8,
-    "--motion.batch-size", 2, "--picture.batch-size", 1, "--mask.batch-size", 2,
-    "--data.crops", 2, "--data.validation-crops", 1, "--device", "cpu",
+    "--stage1.size", 32, "--stage1.num-frames", 4, "--stage1.width", 8, "--stage1.encoder-width", 8,
+    "--conditioner.feature-dim", 56,
+    "--motion.batch-size", 2, "--picture.batch-size", 1, "--picture.network", "alex",
+    "--data.landmarks", "where", "--data.validation-clips", 2, "--device", "cpu",
 ]  # fmt: skip
 PLACES = ["--data", "clips", "--run", "run"]
 
 
 @pytest.fixture(scope="module")
-def clouds(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_clouds(tmp_path_factory.mktemp("data") / "clouds")
+def squares(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_squares(tmp_path_factory.mktemp("data") / "squares")
 
 
 def test_options_with_a_dot_are_fields_and_set_is_another_form_of_them() -> None:
@@ -50,30 +51,29 @@ def test_options_with_a_dot_are_fields_and_set_is_another_form_of_them() -> None
 
 
 @pytest.mark.parametrize("content", [
-    '{"motion": {"clips": 5, "mask": 0.5}, "flow": {"hidden_dim": 32}}',
-    "motion: {clips: 5, mask: 0.5}\nflow: {hidden_dim: 32}",
+    '{"motion": {"clips": 5, "kl": 0.5}, "flow": {"hidden_dim": 32}}',
+    "motion: {clips: 5, kl: 0.5}\nflow: {hidden_dim: 32}",
 ], ids=["json", "yaml"])  # fmt: skip
 def test_options_count_more_than_a_file(tmp_path: Path, content: str) -> None:
     file = tmp_path / "mine"
     file.write_text(content)
     options = [*PLACES, "--config", str(file), "--motion.clips", "2000"]
-    options += ["--data.textures.fire", "0", "--picture.train-encoder", "True"]
+    options += ["--picture.train-encoder", "False"]
     recipe = parse(TrainStage1, options, prog="cinnema train stage1").chosen()
-    assert (recipe.motion.clips, recipe.motion.mask, recipe.flow.hidden_dim) == (2000, 0.5, 32)
-    assert recipe.data.textures == {**RECIPES["drift"]().data.textures, "fire": 0.0}
-    assert recipe.picture.train_encoder
-    assert recipe.mask == RECIPES["drift"]().mask
+    assert (recipe.motion.clips, recipe.motion.kl, recipe.flow.hidden_dim) == (2000, 0.5, 32)
+    assert not recipe.picture.train_encoder
+    assert recipe.data == RECIPES["robot"]().data
 
 
-def test_a_file_can_add_discriminators_and_replaces_tables_and_lists() -> None:
+def test_a_file_can_add_discriminators_and_replaces_lists() -> None:
     values = {
         "picture": {"discriminators": {"kind": "hinge"}},
-        "data": {"textures": {"sea": 1}, "excluded": []},
+        "data": {"augmentation": {"strides": [1, 2]}},
     }
-    recipe = with_fields(RECIPES["drift"](), values=values)
+    recipe = with_fields(RECIPES["robot"](), values=values)
     assert recipe.picture.discriminators.kind == "hinge"
-    assert recipe.picture.window == 128
-    assert (recipe.data.textures, recipe.data.excluded) == ({"sea": 1.0}, ())
+    assert recipe.picture.moved == 2.0
+    assert recipe.data.augmentation.strides == (1, 2)
 
 
 @pytest.mark.parametrize(
@@ -82,12 +82,11 @@ def test_a_file_can_add_discriminators_and_replaces_tables_and_lists() -> None:
         (["--motion.clip", 5], r"no field --motion.clip: did you mean --motion.clips\?"),
         (["--motion.clips", "many"], "Error parsing --motion.clips"),
         (["--motion.clips", 0], "motion: clips Input should be greater than or equal to 1"),
-        (["--flow.z-dim", 32], "flow.z_dim must be stage1.z_dim, 64, got 32"),
-        (["--set", "motion.phase=mask"], "motion.phase must be motion, got mask"),
+        (["--flow.z-dim", 32], "flow.z_dim and stage1.z_dim must be equal, got 32 and 64"),
+        (["--set", "motion.phase=picture"], "motion.phase must be motion, got picture"),
         (["--set", "motion"], "--set needs name=value"),
         (["--recipe", "robot"], "has no option --recipe any more"),
-        (["--foregrounds", "walls", "robot"], "no synthetic skies"),
-        (["nothing"], "there is no recipe 'nothing': use one of drift, person, robot"),
+        (["landscape"], "no recipe 'landscape': use one of person, robot; .*kinds, constants and"),
         (["--data", "nowhere"], "nowhere does not exist"),
     ],
 )  # fmt: skip
@@ -107,10 +106,10 @@ def test_a_mistake_ends_with_2_and_one_line_and_leaves_no_folder(
 
 
 def test_a_dry_run_prints_a_config_and_its_cost_and_refuses_what_the_run_refuses(
-    cinnema: Run, clouds: Path, tmp_path: Path
+    cinnema: Run, squares: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "runs" / "mine"
-    places = ["--data", clouds, "--run", run]
+    places = ["--data", squares, "--run", run]
     result = cinnema("train", "stage1", *places, *SMALL, "--dry-run", "--stage2.seed", 7)
     assert result.code == 0, result.err
     table = "\n".join(result.err)
@@ -121,13 +120,13 @@ def test_a_dry_run_prints_a_config_and_its_cost_and_refuses_what_the_run_refuses
     file.write_text("\n".join(result.out))
     options = [*map(str, places), "--config", str(file)]
     recipe = parse(TrainStage2, options, prog="cinnema train stage2").chosen()
-    assert (recipe.stage2.seed, recipe.stage1.size) == (7, 64)
+    assert (recipe.stage2.seed, recipe.stage1.size) == (7, 32)
 
     stage2 = cinnema("train", "stage2", *options, "--dry-run", "--device", "cpu")
     assert stage2.code == 2
-    assert "motion.safetensors does not exist" in stage2.err[-1]
+    assert "stage1.safetensors does not exist" in stage2.err[-1]
     (tmp_path / "file").touch()
-    elsewhere = ["--data", clouds, "--run", tmp_path / "file" / "run", "--config", file]
+    elsewhere = ["--data", squares, "--run", tmp_path / "file" / "run", "--config", file]
     assert cinnema("train", "stage1", *elsewhere, "--dry-run").code == 2
 
 
@@ -197,14 +196,14 @@ def test_the_page_lists_every_field_of_discriminators_and_its_file_is_valid(
 ) -> None:
     section = PAGE.partition("## Discriminators\n")[2].partition("\n## ")[0]
     (content,) = re.findall(r"^```json\n(.*?)^```$", section, flags=re.MULTILINE | re.DOTALL)
-    recipe = with_fields(RECIPES["drift"](), values=json.loads(content))
+    recipe = with_fields(RECIPES["robot"](), values=json.loads(content))
     judges = recipe.picture.discriminators
-    assert (recipe.picture.frames, [p.module for p in judges.phases]) == (
+    assert (recipe.picture.moments, [p.module for p in judges.phases]) == (
         4,
         ["spatial", "temporal"],
     )
     named = re.findall(r"^\| `([\w.]+)` \|", section, flags=re.MULTILINE)
-    assert sorted(named) == sorted(["picture.frames", *judges.__dataclass_fields__])
+    assert sorted(named) == sorted(["picture.moments", *judges.__dataclass_fields__])
 
 
 @pytest.mark.parametrize(
@@ -216,12 +215,11 @@ def test_the_page_lists_every_field_of_discriminators_and_its_file_is_valid(
             r"picture\.discriminators\.phases\.0\.rate",
         ),
         (
-            {"picture": {"discriminators": {"phases": [{"module": "temporal"}]}}},
-            "frames must be at least 2 for a temporal discriminator",
+            {"picture": {"moments": 1, "discriminators": {"phases": [{"module": "temporal"}]}}},
+            "moments must be at least 2 for a temporal discriminator",
         ),
-        ({"motion": {"discriminators": {}}}, 'discriminators need phase "picture"'),
     ],
 )
 def test_discriminators_that_do_not_fit_are_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        with_fields(RECIPES["drift"](), values=values)
+        with_fields(RECIPES["robot"](), values=values)

@@ -13,9 +13,10 @@ from PIL import Image
 
 from cinnema.core.distributed import Ranks
 from cinnema.core.errors import UserError
-from cinnema.data.crops import find_scenes, load_crops
 from cinnema.data.dataset import PackedDataset, open_dataset
 from cinnema.data.loader import ClipLoader
+from cinnema.data.scenes import find_scenes
+from cinnema.data.windows import load_windows
 from cinnema.media.videos import read_video, write_video
 from two_processes import in_two_processes
 
@@ -158,10 +159,7 @@ def test_two_processes_pack_a_folder_once(videos: Path) -> None:
     def work(_: Ranks) -> int:
         reports: list[int] = []
         dataset = open_dataset(videos, progress=lambda _, done, __: reports.append(done))
-        scenes = find_scenes(dataset)
-        load_crops(
-            dataset, scenes, num_train=2, num_held_out=2, size=32, num_frames=4, grid=8, fps=10
-        )
+        load_windows(dataset, find_scenes(dataset), size=32, num_frames=4, fps=10.0, starts=2)
         return len(reports)
 
     assert sorted(in_two_processes(work)) == [0, 5]

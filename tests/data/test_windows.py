@@ -8,8 +8,8 @@ import pytest
 from numpy.typing import NDArray
 
 from cinnema.core.errors import UserError
-from cinnema.data.crops import find_scenes
 from cinnema.data.dataset import open_dataset
+from cinnema.data.scenes import find_scenes
 from cinnema.data.windows import find_duplicates, held_out_together, load_windows
 
 Drift = Callable[..., NDArray[np.uint8]]

@@ -22,13 +22,12 @@ from torch import Tensor
 
 from cinnema import Pipeline
 from cinnema.backbones.lpips import LPIPS
-from cinnema.backbones.optical_flow import backward_flow, to_volume
+from cinnema.backbones.optical_flow import backward_flow
 from cinnema.backbones.registry import Found, find_backbones
 from cinnema.cli.main import main
 from cinnema.cli.train import validation_of
 from cinnema.core.config import config_to_dict
 from cinnema.data.augmentation import Augmentation
-from cinnema.data.crop_batches import ClipBatch
 from cinnema.data.dataset import PackedDataset
 from cinnema.data.loader import ClipLoader
 from cinnema.data.prepare import prepare
@@ -37,31 +36,25 @@ from cinnema.data.wind import WIND, estimate_wind
 from cinnema.evaluation.features import FeatureNetwork
 from cinnema.evaluation.known_truth.reader import EndPointReader, ReaderConfig, save_reader
 from cinnema.evaluation.metrics import registry as metric_registry
-from cinnema.evaluation.results import Estimate, Evaluation
-from cinnema.evaluation.runner import evaluate_crops
-from cinnema.evaluation.warping_scores import WarpingSettings
 from cinnema.media.pictures import to_tensor
 from cinnema.media.videos import VideoFile
 from cinnema.models.control import Drift, EndPoint
-from cinnema.models.files import save_model
 from cinnema.models.flow.conditioning import ConditionerConfig
 from cinnema.models.flow.flow import FlowConfig
 from cinnema.models.flow.priors import GaussianPrior, LinearGaussianPrior
 from cinnema.models.keypoint.model import EndPointRange
 from cinnema.models.keypoint.stage1 import KeypointConfig
-from cinnema.models.warping.model import WarpingModel, WarpingModelConfig
-from cinnema.models.warping.stage1 import Stage1, Stage1Config
 from cinnema.paper.recipes import bair, tiny
 from cinnema.paper.training.assembly import train_paper
-from cinnema.recipes.clips import KeypointClips, WarpingClips, split_crops
+from cinnema.recipes.clips import KeypointClips
 from cinnema.simulators.sky.skies import Skies
 from cinnema.synthesis import residual
 from cinnema.training.adversarial import DiscriminatorsConfig, DiscriminatorTraining
 from cinnema.training.assembly import bundle, train_stage1, train_stage2
-from cinnema.training.keypoint import KeypointData, KeypointRecipe, KeypointTraining
+from cinnema.training.keypoint import KeypointTraining
 from cinnema.training.loop import fit
+from cinnema.training.recipe import KeypointData, KeypointRecipe
 from cinnema.training.stage2 import Stage2Training
-from cinnema.training.warping import CropData, WarpingRecipe, WarpingStep, WarpingTraining
 from golden.formula import values_of
 
 CPU = torch.device("cpu")
@@ -276,20 +269,11 @@ def wind_of(frames: np.ndarray) -> np.ndarray:
 
 
 def flow_volume(frames: np.ndarray, *, size: int, grid: int) -> np.ndarray:
-    return to_volume(backward_flow(frames, size=(size, size)), grid=grid)
-
-
-def folder_of_videos(root: Path, frames: Mapping[str, np.ndarray]) -> Path:
-    """Write videos and what tells that they are clouds.
-
-    As arrays: what x264 writes differs from time to time.
-    """
-    root.mkdir(parents=True, exist_ok=True)
-    for name, pixels in frames.items():
-        np.save(root / f"{name}.npy", pixels)
-    entries = [{"path": f"{name}.npy", "texture": "clouds"} for name in frames]
-    (root / "manifest.json").write_text(json.dumps(entries))
-    return root
+    """Return block means of the flow to frame 0, in picture sizes."""
+    flow, cell = backward_flow(frames, size=(size, size)), size // grid
+    blocks = flow.reshape(len(flow), grid, cell, grid, cell, 2)
+    means = blocks.mean(axis=(2, 4), dtype=np.float32) / np.array([size, size], np.float32)
+    return np.ascontiguousarray(means.transpose(3, 0, 1, 2))
 
 
 # --- Training -------------------------------------------------------------------------------------
@@ -320,10 +304,6 @@ def every_step() -> Iterator[None]:
         yield
 
 
-def has_bf16() -> bool:
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-
-
 def metrics_of(folder: Path) -> list[Numbers]:
     """Return the lines of a training's log, without what a clock tells."""
     lines = (folder / "metrics.jsonl").read_text().splitlines()
@@ -332,32 +312,6 @@ def metrics_of(folder: Path) -> list[Numbers]:
         {recorded.get(k, k): v for k, v in json.loads(line).items() if k != "seconds"}
         for line in lines
     ]
-
-
-_TINY = Stage1Config(
-    size=64, num_frames=4, num_basis=2, z_dim=16, encoder_width=8, motion_width=8, feature_dim=8,
-    mask_width=16, painter_width=16,
-)  # fmt: skip
-
-
-def train_landscape(data: Path, run: Path) -> tuple[dict[str, Path], Path]:
-    """Train a tiny landscape on a folder of videos; return its trainings' folders and weights."""
-    conditioner = ConditionerConfig(feature_dim=8, width=8, condition_dim=4, control_dim=2)
-    recipe = WarpingRecipe(
-        name="golden",
-        data=CropData(textures={"clouds": 1.0}, crops=4, validation_crops=2),
-        stage1=_TINY,
-        motion=WarpingTraining(phase="motion", clips=12, batch_size=4),
-        picture=WarpingTraining(phase="picture", clips=8, batch_size=4, network="alex"),
-        mask=WarpingTraining(phase="mask", clips=8, batch_size=4),
-        conditioner=conditioner,
-        flow=FlowConfig(
-            z_dim=16, condition_dim=conditioner.out_dim, num_blocks=2, hidden_dim=16, depth=1
-        ),
-        stage2=Stage2Training(clips=32, pool=16, batch_size=8, validate_every=16),
-    )
-    weights = _train(recipe, WarpingClips.open(recipe, data), run)
-    return {name: run / name for name in ("motion", "picture", "mask", "stage2")}, weights
 
 
 def _train(recipe: Any, clips: Any, run: Path) -> Path:
@@ -372,75 +326,6 @@ _BOTH = (
     DiscriminatorTraining(module="spatial"),
     DiscriminatorTraining(module="temporal", interval=2),
 )
-_PHASES = {
-    "motion": WarpingTraining(phase="motion", clips=16, batch_size=4, learning_rate=3e-3),
-    "picture": WarpingTraining(
-        phase="picture", clips=12, batch_size=4, window=32, perceptual=1.0, train_encoder=True
-    ),
-    "hinge": WarpingTraining(
-        phase="picture", clips=16, batch_size=4, window=32, perceptual=1.0, frames=2,
-        discriminators=DiscriminatorsConfig(
-            kind="hinge", phases=_BOTH, start=4, matching=1.0, widths=(8, 8)
-        ),
-    ),
-    "relativistic": WarpingTraining(
-        phase="picture", clips=16, batch_size=4, window=32, perceptual=1.0, frames=2,
-        discriminators=DiscriminatorsConfig(
-            kind="relativistic", phases=_BOTH, start=4, adaptive=True, widths=(8, 8)
-        ),
-    ),
-    "mask": WarpingTraining(phase="mask", clips=8, batch_size=4),
-}  # fmt: skip
-
-
-def train_on_waves(phase: str, run: Path) -> tuple[list[Numbers], dict[str, Tensor]]:
-    """Train one phase of a tiny warping stage 1 on batches that a formula makes."""
-    training = _PHASES[phase]
-    model = _formula_weights(Stage1(_TINY))
-    batches = _Waves(training.batch_size, rendered=training.frames)
-    step = WarpingStep(model, training, device=CPU, perceptual=_distance)
-    schedule = dataclasses.replace(training.schedule(), record_every=1)
-    fit(step, batches, schedule, folder=run)
-    return metrics_of(run), model.state_dict()
-
-
-class _Waves:
-    """Batches of pictures that drift as one piece, the lower half still."""
-
-    def __init__(self, num: int, *, rendered: int) -> None:
-        self.num, self.rendered, self.number = num, rendered, 0
-
-    def __next__(self) -> ClipBatch:
-        num, generator = self.num, torch.Generator().manual_seed(self.number)
-        self.number += 1
-        x0 = torch.rand(num, 3, 8, 8, generator=generator) * 2 - 1
-        x0 = torch.nn.functional.interpolate(x0, (64, 64), mode="bilinear")
-        wind = 0.1 * torch.randn(num, 2, 1, 1, 1, generator=generator)
-        time = torch.arange(1, 5).view(1, 1, 4, 1, 1) / 4
-        moving = torch.zeros(num, 32, 32)
-        moving[:, :16] = 1
-        known = torch.ones_like(moving)
-        known[1:, 20:] = 0
-        flow = wind * time * torch.nn.functional.avg_pool2d(moving, 2)[:, None, None]
-        times = time.flatten()[-self.rendered :].expand(num, -1)
-        frames = x0[:, None].repeat(1, self.rendered, 1, 1, 1)
-        frames[:, :, :, :32] *= 1 - 0.5 * times[:, :, None, None, None]
-        ids = tuple(f"wave {i}" for i in range(num))
-        return ClipBatch(x0, flow, moving, known, frames, times, ids=ids)
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.number = state["clips"] // self.num
-
-    def names(self, batch: ClipBatch) -> tuple[str, ...]:
-        return batch.ids
-
-    def close(self) -> None:
-        pass
-
-
-def _distance(a: Tensor, b: Tensor) -> Tensor:
-    """Stands in for LPIPS."""
-    return (a - b).square().mean(dim=(1, 2, 3))
 
 
 def train_keypoint(
@@ -502,21 +387,6 @@ def _formula_weights(model: Any) -> Any:
 
 
 # --- Measuring ------------------------------------------------------------------------------------
-
-
-def save_tiny_landscape(path: Path) -> Path:
-    """Write a landscape of 64 px and 4 frames that takes a drift, with weights of a formula."""
-    conditioner = ConditionerConfig(feature_dim=8, width=8, condition_dim=4, control_dim=2)
-    config = WarpingModelConfig(
-        name="golden",
-        stage1=_TINY,
-        conditioner=conditioner,
-        flow=FlowConfig(
-            z_dim=16, condition_dim=conditioner.out_dim, num_blocks=2, hidden_dim=16, depth=1
-        ),
-    )
-    save_model(path, _formula_weights(WarpingModel(config)))
-    return path
 
 
 def evaluate(weights: str | Path, data: Path, json_file: Path, *options: object) -> Numbers:
@@ -584,105 +454,6 @@ def save_untrained_reader(path: Path) -> Path:
     )  # fmt: skip
     save_reader(path, _formula_weights(EndPointReader(config)))
     return path
-
-
-def validate(weights: str, data: Path) -> Numbers:
-    """Measure a landscape on the held-out scenes of a folder of videos, as `cinnema validate`."""
-    model = load(weights).model
-    crops = split_crops(
-        CropData(textures={"clouds": 1.0}, crops=3, validation_crops=2),
-        model.config.stage1,
-        root=data,
-    )
-    settings = WarpingSettings(
-        num_reconstructed=1, num_flows=2, num_started=1, num_spread=1, num_latents=2, num_fitted=3,
-        times=(4, 16),
-    )  # fmt: skip
-    alex = LPIPS.load("alex")
-    with mock.patch.object(LPIPS, "load", return_value=alex):
-        found = evaluate_crops(
-            model,  # type: ignore[arg-type]
-            crops.held_out,
-            train=crops.train,
-            name="golden",
-            num_samples=2,
-            warping=settings,
-        )
-    # Since the first recording, means over scenes add up in another order, which changes the last
-    # digit of one of them; intervals are computed otherwise, and counted sources were scenes.
-    return _as_once_recorded(found)
-
-
-_STAGE1 = {"": "reconstruction", "frozen": "frozen first frame", "warped": (
-    "x0 warped by the real flow"
-)}  # fmt: skip
-_VALIDATED = {
-    "reconstruction": {
-        name or "LPIPS": (row, "LPIPS of stage 1") for name, row in _STAGE1.items()
-    } | {
-        "LPIPS below frozen": (_STAGE1[""], "LPIPS saved by stage 1"),
-        "warped below frozen": (_STAGE1["warped"], "LPIPS saved by stage 1"),
-    },
-    "pixels": {
-        f"{of} {name}".strip(): (row, f"{of} of stage 1")
-        for of in ("L1", "PSNR") for name, row in _STAGE1.items()
-    },
-    "flow": {
-        "relative flow error": ("reconstruction", "relative flow error"),
-        "true motion, px a frame": ("optical flow of the real clip", "speed of the flow"),
-    },
-    "samples": {
-        "LPIPS best": ("cINN", "LPIPS of the best sample"),
-        "mean": ("cINN", "LPIPS of all samples"),
-        "frozen": ("frozen first frame", "LPIPS of all samples"),
-        "best below frozen": ("cINN", "LPIPS saved by the best sample"),
-        "mean below frozen": ("cINN", "LPIPS saved by all samples"),
-    },
-    "likelihood": {
-        "flow": ("cINN", "negative log-likelihood"),
-        "Gaussian": ("Gaussian prior", "negative log-likelihood"),
-        "linear-Gaussian": ("linear-Gaussian prior", "negative log-likelihood"),
-        "flow less Gaussian": ("cINN", "flow less Gaussian prior"),
-        "flow less linear": ("cINN", "flow less linear-Gaussian prior"),
-    },
-    "diversity": {
-        "direction dev.": ("cINN", "direction deviation"),
-        "drift": ("cINN", "drift"),
-        "drift dev.": ("cINN", "drift deviation"),
-        "speed": ("cINN", "speed of samples"),
-        "speed dev.": ("cINN", "speed deviation"),
-        "true speed": ("optical flow of the real clip", "speed of samples"),
-        "still speed": ("cINN", "speed in still regions"),
-    },
-}  # fmt: skip
-
-
-def _as_once_recorded(found: Evaluation) -> Numbers:
-    """Return the numbers of `cinnema validate` under the names that they had when recorded."""
-    rows = {row.name: row for row in found.rows}
-    parts: Numbers = {}
-    for kind, cells in _VALIDATED.items():
-        scenes = {
-            part.partition(": ")[2]: {"texture": None}  # of text, which is not compared
-            | {n: _value_of(rows[row].parts[part][column]) for n, (row, column) in cells.items()}
-            for part in rows["cINN"].parts
-        }
-        whole = {name: _value_of(rows[row].cells[column]) for name, (row, column) in cells.items()}
-        parts[kind] = {"textures": {"clouds": whole}, "scenes": scenes}
-    errors = [rows["cINN"].cells[f"inversion error of {name}"] for name in ("nu", "z")]
-    assert isinstance(errors[0], Estimate)
-    assert isinstance(errors[1], Estimate)
-    return parts | {
-        "inversion": {
-            "residual": errors[0].value, "latent": errors[1].value,
-            "num_rows": errors[0].num_clips,
-        }
-    }  # fmt: skip
-
-
-def _value_of(cell: Any) -> float | None:
-    """Return the value in a cell, to twelve digits."""
-    return float(f"{cell.value:.12g}") if np.isfinite(cell.value) else None
 
 
 @torch.no_grad()

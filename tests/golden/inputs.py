@@ -1,4 +1,4 @@
-"""Pictures, videos and masks that a formula makes."""
+"""Pictures and videos that a formula makes."""
 
 import numpy as np
 
@@ -13,13 +13,6 @@ def photograph(*, height: int = 64, width: int = 96, seed: int = 0) -> np.ndarra
     ground = np.stack([50 + 20 * np.cos(x / 5 + seed), 60 + 0 * x, 40 + 15 * np.sin(y)], axis=-1)
     pixels = np.where((y < height * 0.6)[..., None], sky, ground)
     return pixels.clip(0, 255).astype(np.uint8)
-
-
-def still_mask(*, height: int = 64, width: int = 96) -> np.ndarray:
-    """The left third must not move."""
-    mask = np.zeros((height, width), np.float32)
-    mask[:, : width // 3] = 1
-    return mask
 
 
 def video(

@@ -4,7 +4,7 @@
 
 writes golden.json and golden.safetensors anew, for changes that are meant to change what is
 computed. The files in fixtures/ are of the version that was first recorded and are never made
-again. "landscape" is the weights that have since been named drift.
+again.
 """
 
 import random
@@ -16,11 +16,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from golden import entry
-from golden.inputs import photograph, still_mask, video, walk
+from golden.inputs import photograph, video, walk
 from golden.keypoint_file import write_keypoint_weights
 from golden.store import Record, save_records
 from official_folder import write_official
@@ -58,28 +57,17 @@ _LOOKS: dict[str, dict[str, Any]] = {
     "fast": {"num_frames": 8, "fps": 24.0},
     "pingpong": {"num_frames": 5, "loop": "pingpong"},
 }
-_WARPED: dict[str, dict[str, Any]] = {
-    "strong": {"num_frames": 4, "motion_strength": 1.7},
-    "crossfade": {"num_frames": 8, "loop": "crossfade"},
-    "crossfade_long": {"num_frames": 20, "loop": "crossfade", "fps": 12.0},
-}
 
 
-def animations(
-    record: Record, weights: str, *, controls: dict[str, Any], warps: bool = False
-) -> None:
+def animations(record: Record, weights: str, *, controls: dict[str, Any]) -> None:
     """Animate a photograph in all ways, by shipped weights."""
     pipe, image = entry.load(weights), photograph()
-    looks = {**_LOOKS, **(_WARPED if warps else {})}
-    for name, options in looks.items():
+    for name, options in _LOOKS.items():
         for i, shot in enumerate(entry.animate(pipe, image, **{"num_samples": 1, **options})):
             keep(record, f"{name}{i}", shot)
     for name, eta in controls.items():
         (shot,) = entry.animate(pipe, image, num_samples=1, seed=3, num_frames=6, eta=eta)
         keep(record, f"eta_{name}", shot)
-    if warps:
-        (shot,) = entry.animate(pipe, image, num_samples=1, num_frames=6, keep_still=still_mask())
-        keep(record, "still", shot)
     nu = normal(2, pipe.model.z_dim, seed=11)
     for i, shot in enumerate(entry.animate(pipe, image, nu=nu, num_frames=3)):
         keep(record, f"given{i}", shot)
@@ -87,19 +75,6 @@ def animations(
         options = {"num_samples": 1, "num_frames": 36 if method == "continuous" else 20}
         (shot,) = entry.extend(pipe, image, method=method, **options)
         keep(record, method, shot)
-
-
-def landscape(record: Record, folder: Path) -> None:
-    controls = {
-        "left": entry.drift(180, 1.0),
-        "fast_up": entry.drift(75, 1.5),
-        "calm": entry.drift(0, 0.0),
-        "numbers": torch.tensor([0.1, -0.05]),
-    }
-    animations(record, "drift", controls=controls, warps=True)
-    storm = Image.fromarray(photograph(height=90, width=160, seed=2))
-    (shot,) = entry.animate(entry.load("drift"), storm, num_samples=1, num_frames=5)
-    keep(record, "wide", shot)
 
 
 def robot(record: Record, folder: Path) -> None:
@@ -116,29 +91,6 @@ def person(record: Record, folder: Path) -> None:
 
 
 # --- Tasks ----------------------------------------------------------------------------------------
-
-
-def tasks_of_landscape(record: Record, folder: Path) -> None:
-    pipe, image, clouds = entry.load("drift"), photograph(seed=1), video()
-    options: dict[str, Any] = {"fps": 8.0, "num_frames": 5}
-    keep(record, "transfer", entry.transfer(pipe, clouds, image, **options))
-    keep(
-        record,
-        "transfer_turned",
-        entry.transfer(pipe, clouds, image, eta=entry.drift(90), **options),
-    )
-    keep(record, "edit", entry.edit(pipe, clouds, eta=entry.drift(200), **options))
-    keep(record, "edit_speed", entry.edit(pipe, clouds, eta=entry.drift(None, 0.4), **options))
-    for i, shot in enumerate(entry.interpolate(pipe, image, steps=3, seed=5, num_frames=3)):
-        keep(record, f"between{i}", shot)
-    ends = {"start": normal(64, seed=1), "end": normal(64, seed=2), "eta": entry.drift(30, 1.2)}
-    for i, shot in enumerate(entry.interpolate(pipe, image, steps=4, num_frames=2, **ends)):
-        keep(record, f"between_given{i}", shot)
-    keep_all(record, "encoded", entry.encode(pipe, clouds, fps=8.0))
-    keep_all(
-        record, "encoded_eta", entry.encode(pipe, clouds, fps=8.0, eta=torch.tensor([0.1, 0.0]))
-    )
-    keep_all(record, "encoded_slowed", entry.encode(pipe, video(24, speed=0.5), fps=20.0))
 
 
 def tasks_of_bodies(record: Record, folder: Path) -> None:
@@ -184,15 +136,9 @@ def imported(record: Record, folder: Path) -> None:
 
 def files(record: Record, folder: Path) -> None:
     """Files of the version that was recorded, and files of this one, read."""
-    pipe, image = entry.load("drift"), photograph()
     nu, z = entry.load_motion(FIXTURES / "sky.nu.safetensors")
     record.array("old_motion/nu", nu)
     record.array("old_motion/z", z)
-    (shot,) = entry.animate(pipe, image, nu=FIXTURES / "sky.nu.safetensors", num_frames=4)
-    keep(record, "old_motion/replayed", shot)
-    entry.save_motion(folder / "again.nu.safetensors", shot)
-    (again,) = entry.animate(pipe, image, nu=folder / "again.nu.safetensors", num_frames=4)
-    keep(record, "motion/replayed", again)
 
     for key, frames, tracks in entry.read_packed(FIXTURES / "packed", num_frames=5):
         record.frames(f"old_packed/{key}/frames", frames)
@@ -203,25 +149,6 @@ def files(record: Record, folder: Path) -> None:
     record.weights("old_weights", old.model.state_dict())
     for i, shot in enumerate(entry.animate(old, photograph(height=32, width=32), num_samples=2)):
         keep(record, f"old_weights/animated{i}", shot)
-
-
-def commands(record: Record, folder: Path) -> None:
-    """What the command line writes."""
-    sky, clip = folder / "sky.png", folder / "clip.npy"
-    Image.fromarray(photograph()).save(sky)
-    entry.folder_of_videos(folder, {"clip": video()})
-    common = ["--weights", "drift", "--format", "npy", "--device", "cpu"]
-    runs: dict[str, list[object]] = {
-        "animate": [sky, "-n", 2, "--seed", 4, "--frames", 4, "--direction", 120, "--speed", 0.8],
-        "extend": [sky, "-n", 1, "--frames", 30],
-        "transfer": [sky, "--motion", clip, "--frames", 3],
-        "edit": [clip, "--direction", 45, "--frames", 3],
-        "interpolate": [sky, "--steps", 3, "--frames", 2],
-    }
-    for name, arguments in runs.items():
-        entry.command(name, *arguments, *common, "-o", folder / name)
-        for i, path in enumerate(sorted((folder / name).glob("*_[0-9][0-9].npy"))):
-            record.frames(f"{name}/{i}", np.load(path))
 
 
 # --- Data -----------------------------------------------------------------------------------------
@@ -277,40 +204,6 @@ def _keep_trainings(
     keep(record, f"{name}animated", shot)
 
 
-def _videos(folder: Path, *, num: int, length: int, height: int, width: int) -> Path:
-    made = {
-        name: video(length, height=height, width=width, speed=1.0 + i / 2, seed=i)
-        for i, name in enumerate("abcdef"[:num])
-    }
-    return entry.folder_of_videos(folder, made)
-
-
-def training_landscape(record: Record, folder: Path) -> None:
-    """The recipe from a folder of videos to weights: three phases, then the flow."""
-    videos = _videos(folder / "videos", num=4, length=9, height=48, width=64)
-    with entry.in_float32(), entry.every_step():
-        folders, weights = entry.train_landscape(videos, folder / "runs" / "golden")
-    _keep_trainings(record, "", folders, weights, side=64)
-
-
-def training_phases(record: Record, folder: Path) -> None:
-    """Phases of stage 1 on batches of a formula, with adversaries as well."""
-    for phase in ("motion", "picture", "hinge", "relativistic", "mask"):
-        with entry.in_float32(), entry.every_step():
-            numbers, state = entry.train_on_waves(phase, folder / phase)
-        record.tree(phase, numbers)
-        record.weights(f"{phase}/weights", state)
-
-
-def training_bfloat16(record: Record, folder: Path) -> None:
-    """The same in the format that the processor is fast in."""
-    for phase in ("motion", "relativistic"):
-        with entry.every_step():
-            numbers, state = entry.train_on_waves(phase, folder / phase)
-        record.tree(phase, numbers)
-        record.weights(f"{phase}/weights", state)
-
-
 def training_keypoint(record: Record, folder: Path) -> None:
     packed = _squares(folder / "packed", num=12, size=32, length=7, control=False)
     for name, points, adversaries in (
@@ -334,19 +227,6 @@ def training_paper(record: Record, folder: Path) -> None:
 
 
 # --- Measuring ------------------------------------------------------------------------------------
-
-
-def evaluation(record: Record, folder: Path) -> None:
-    """`cinnema evaluate` and the tasks of a sky, on simulated skies and a tiny model."""
-    splits = ["train"] * 4 + ["test"] * 3
-    skies = entry.pack(entry.SimulatedSkies(splits, size=64), folder / "skies")
-    weights = entry.save_tiny_landscape(folder / "tiny.safetensors")
-    numbers = entry.evaluate(weights, skies, folder / "numbers.json", "--samples", 2)
-    record.tree("landscape", numbers)
-    for task in ("direction", "edit", "transfer"):
-        options = ["--clips", 3, "--seed", 1, "--split", "train"]
-        found = entry.measure(task, weights, skies, folder / f"{task}.json", *options)
-        record.tree(task, found)
 
 
 def evaluation_robot(record: Record, folder: Path) -> None:
@@ -375,17 +255,11 @@ def evaluation_robot(record: Record, folder: Path) -> None:
     record.tree("robot", numbers)
 
 
-def validation(record: Record, folder: Path) -> None:
-    videos = _videos(folder / "videos", num=5, length=17, height=64, width=96)
-    record.tree("landscape", entry.validate("drift", videos))
-
-
 def flows(record: Record, folder: Path) -> None:
     """The shipped flows there and back, and what they are compared with."""
-    etas = {"landscape": torch.tensor([[0.1, -0.05]]), "robot": torch.tensor([[0.1, 0.0, 0.05]])}
-    files = {"landscape": "drift", "robot": "robot", "person": "person"}
-    for weights, file in files.items():
-        pipe = entry.load(file)
+    etas = {"robot": torch.tensor([[0.1, 0.0, 0.05]])}
+    for weights in ("robot", "person"):
+        pipe = entry.load(weights)
         image = photograph(height=pipe.model.size, width=pipe.model.size)
         z = normal(3, pipe.model.z_dim, seed=6)
         keep_all(record, weights, entry.flow(pipe, image, z, eta=None))
@@ -403,23 +277,15 @@ def flows(record: Record, folder: Path) -> None:
 GROUPS: dict[str, tuple[Group, float]] = {
     group.__name__: (group, within)
     for group, within in (
-        (landscape, 1e-4),
         (robot, 1e-4),
         (person, 1e-4),
-        (tasks_of_landscape, 1e-4),
         (tasks_of_bodies, 1e-4),
         (imported, 1e-4),
         (files, 1e-4),
-        (commands, 1e-4),
         (data, 1e-4),
-        (training_landscape, 1e-4),
-        (training_phases, 1e-4),
-        (training_bfloat16, 1e-4),
         (training_keypoint, 1e-4),
         (training_paper, 0.2),
-        (evaluation, 0.1),
         (evaluation_robot, 0.1),
-        (validation, 1e-4),
         (flows, 1e-4),
     )
 }

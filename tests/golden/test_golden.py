@@ -8,10 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from golden import entry
 from golden.record import GROUPS, compute
 from golden.store import Golden, fingerprint
-
 
 NEARLY = ("imported",)
 """Groups that are since computed by fewer operations: their last bits differ on all machines."""
@@ -26,8 +24,6 @@ def golden() -> Golden:
 def test_values_are_as_they_were_recorded(name: str, golden: Golden, tmp_path: Path) -> None:
     torch.set_num_threads(1)
     is_same_machine = fingerprint() == golden.fingerprint
-    if name == "training_bfloat16" and not (is_same_machine and entry.has_bf16()):
-        pytest.skip("bfloat16 is compared where it was recorded only")
     record = compute(name, tmp_path)
     exactly = is_same_machine and name not in NEARLY
     found = golden.differences(record, exactly=exactly, within=GROUPS[name][1])

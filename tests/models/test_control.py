@@ -1,7 +1,6 @@
 """Controls: how users give them, which a model refuses, and how they are corrected."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from bodies import noisy_video, tiny_body
 from cinnema.core.errors import UserError
 from cinnema.media.pictures import to_tensor
 from cinnema.media.videos import VideoFile
@@ -23,7 +23,6 @@ from cinnema.models.control import (
     correct_control,
     resolve_control,
 )
-from cinnema.models.warping.model import WarpingModel
 from cinnema.paper.model import END_POINT_SPEC
 from cinnema.synthesis.pipeline import Pipeline
 from cinnema.synthesis.query import batch_of, read_query
@@ -46,14 +45,14 @@ def eta_of(pipe: Pipeline, control: Any, size: tuple[int, int] = (64, 64)) -> to
     [(0, (0.15, 0)), (90, (0, -0.15)), (180, (-0.15, 0)), (270, (0, 0.15)), (-90, (0, 0.15))],
 )
 def test_directions_go_counter_clockwise_from_the_right(
-    steered: Pipeline, direction: float, right_and_down: tuple[float, float]
+    pipe: Pipeline, direction: float, right_and_down: tuple[float, float]
 ) -> None:
-    eta = eta_of(steered, Drift(direction=direction))
+    eta = eta_of(pipe, Drift(direction=direction))
     torch.testing.assert_close(eta, torch.tensor(right_and_down), atol=1e-6, rtol=0)
 
 
-def test_a_direction_is_that_of_the_picture_as_it_is_seen(steered: Pipeline) -> None:
-    eta = eta_of(steered, Drift(direction=45), size=(100, 400))
+def test_a_direction_is_that_of_the_picture_as_it_is_seen(pipe: Pipeline) -> None:
+    eta = eta_of(pipe, Drift(direction=45), size=(100, 400))
     right, up = float(eta[0]) * 400, -float(eta[1]) * 100
     assert right == pytest.approx(up)
 
@@ -73,44 +72,42 @@ def test_what_is_seen_of_a_drift_is_what_was_asked_for(
     assert abs((seen.direction - direction + 180) % 360 - 180) < 0.01
 
 
-def test_what_a_drift_does_not_name_is_the_videos_own(steered: Pipeline) -> None:
+def test_what_a_drift_does_not_name_is_the_videos_own(pipe: Pipeline) -> None:
     own = torch.tensor([0.0, -0.06])
-    spec, name = steered.model.control, steered.name
+    spec, name = pipe.model.control, pipe.name
     turned = resolve_control(Drift(direction=0), spec, model=name, size=(64, 64), measured=own)
     faster = resolve_control(Drift(speed=1), spec, model=name, size=(64, 64), measured=own)
     torch.testing.assert_close(turned, torch.tensor([0.06, 0.0]), atol=1e-6, rtol=0)
     torch.testing.assert_close(faster, torch.tensor([0.0, -0.15]), atol=1e-6, rtol=0)
 
 
-def test_the_control_changes_the_video_and_not_nu(
-    steered: Pipeline, photograph: Photographs
-) -> None:
+def test_the_control_changes_the_video_and_not_nu(pipe: Pipeline, photograph: Photographs) -> None:
     image = photograph(48, 80)
-    (free,) = steered.animate(image, num_samples=1, num_frames=2)
-    (left,) = steered.animate(image, num_samples=1, num_frames=2, eta=Drift(direction=180))
+    (free,) = pipe.animate(image, num_samples=1, num_frames=2)
+    (left,) = pipe.animate(image, num_samples=1, num_frames=2, eta=Drift(direction=180))
     assert torch.equal(free.nu, left.nu)
     assert not torch.equal(free.z, left.z)
     assert (free.frames != left.frames).any()
 
 
 def test_no_control_is_drawn_where_the_model_can_do_without(
-    steered: Pipeline, photograph: Photographs
+    pipe: Pipeline, photograph: Photographs
 ) -> None:
-    (free,) = steered.animate(photograph(48, 80), num_samples=1, num_frames=1)
+    (free,) = pipe.animate(photograph(48, 80), num_samples=1, num_frames=1)
     assert "eta" not in free.settings
-    assert steered.model.draw_eta(generator=torch.Generator()) is None
-    assert steered.model.control_dim == 2
+    assert pipe.model.draw_eta(generator=torch.Generator()) is None
+    assert pipe.model.control_dim == 2
 
 
 def test_a_nu_file_brings_its_drift(
-    steered: Pipeline, photograph: Photographs, tmp_path: Path
+    pipe: Pipeline, photograph: Photographs, tmp_path: Path
 ) -> None:
     image = photograph(48, 80)
     drift = Drift(direction=30, speed=0.5)
-    (first,) = steered.animate(image, num_samples=1, num_frames=2, eta=drift)
+    (first,) = pipe.animate(image, num_samples=1, num_frames=2, eta=drift)
     save_motion(tmp_path / "nu.safetensors", first)
-    (again,) = steered.animate(image, nu=tmp_path / "nu.safetensors", num_frames=2)
-    (other,) = steered.animate(
+    (again,) = pipe.animate(image, nu=tmp_path / "nu.safetensors", num_frames=2)
+    (other,) = pipe.animate(
         image, nu=tmp_path / "nu.safetensors", num_frames=2, eta=Drift(direction=210)
     )
     assert np.array_equal(again.frames, first.frames)
@@ -123,41 +120,42 @@ def test_a_nu_file_brings_its_drift(
     ("control", "words"),
     [
         (
-            Drift(direction=0, speed=2.1),
-            "speed: must be from 0 to 2 .* 0 degrees.*64x64.*2.1.*right",
+            Drift(direction=0, speed=3.1),
+            "speed: must be from 0 to 3 .* 0 degrees.*64x64.*3.1.*right",
         ),
-        (Drift(direction=0, speed=-1), "speed: must be from 0 to 2 .*got -1"),
+        (Drift(direction=0, speed=-1), "speed: must be from 0 to 3 .*got -1"),
         (Drift(direction=0, speed=float("nan")), "speed.*nan"),
         (Drift(direction=float("inf")), "direction: must be finite"),
         (Drift(speed=1), "direction: a speed needs a direction"),
-        (EndPoint(x=0, y=0, z=0), "has no end point as its control.*drift.*right from -0.3 to 0.3"),
-        (torch.tensor([0.0, 0.31]), "down is 0.31, out of the range.*down from -0.3 to 0.3"),
-        (torch.zeros(3), "takes 2 finite numbers.*right from -0.3"),
+        (
+            EndPoint(x=0, y=0, z=0),
+            "has no end point as its control.*drift.*right from -0.45 to 0.45",
+        ),
+        (torch.tensor([0.0, 0.46]), "down is 0.46, out of the range.*down from -0.45 to 0.45"),
+        (torch.zeros(3), "takes 2 finite numbers.*right from -0.45"),
         (torch.tensor([0.0, torch.nan]), "takes 2 finite numbers"),
     ],
 )
 def test_a_control_of_another_kind_or_range_is_an_error_that_describes_the_models(
-    steered: Pipeline, photograph: Photographs, control: Any, words: str
+    pipe: Pipeline, photograph: Photographs, control: Any, words: str
 ) -> None:
     with pytest.raises(UserError, match=words):
-        steered.iterate(photograph(64, 64), eta=control)
+        pipe.iterate(photograph(64, 64), eta=control)
 
 
 @pytest.mark.parametrize(
     "control", [Drift(direction=0), EndPoint(x=0, y=0, z=0), torch.zeros(2)], ids=str
 )
-def test_a_model_without_a_control_says_so(
-    pipe: Pipeline, photograph: Photographs, control: Any
-) -> None:
-    with pytest.raises(UserError, match="tiny takes no control: leave it out"):
-        pipe.iterate(photograph(64, 64), eta=control)
+def test_a_model_without_a_control_says_so(photograph: Photographs, control: Any) -> None:
+    with pytest.raises(UserError, match="body takes no control: leave it out"):
+        Pipeline(tiny_body(steered=False)).iterate(photograph(64, 64), eta=control)
 
 
 def test_the_error_names_the_fastest_speed_for_the_direction_and_the_pictures_shape(
-    steered: Pipeline,
+    pipe: Pipeline,
 ) -> None:
-    with pytest.raises(UserError, match=r"from 0 to 1 in the direction of 90 degrees.*400x100"):
-        eta_of(steered, Drift(direction=90, speed=1.5), size=(100, 400))
+    with pytest.raises(UserError, match=r"from 0 to 1.5 in the direction of 90 degrees.*400x100"):
+        eta_of(pipe, Drift(direction=90, speed=2), size=(100, 400))
 
 
 def test_an_end_point_has_the_range_of_the_training_set() -> None:
@@ -173,28 +171,18 @@ def test_an_end_point_has_the_range_of_the_training_set() -> None:
         resolve_control(Drift(direction=0), END_POINT_SPEC, model="arm", size=(64, 64))
 
 
-def test_the_drift_of_a_video_is_read_off_it(steered: Pipeline, drifting: VideoFile) -> None:
-    video = batch_of(read_query(drifting, steered.model), steered.model)
-    eta, _ = steered.model.read_control(video)
+def test_the_drift_of_a_video_is_read_off_it(pipe: Pipeline, drifting: VideoFile) -> None:
+    video = batch_of(read_query(drifting, pipe.model), pipe.model)
+    eta, _ = pipe.model.read_control(video)
     right = 4 / 96  # four frames of one pixel
     assert float(eta[0, 0]) == pytest.approx(right, rel=0.35)
     assert abs(float(eta[0, 1])) < 0.3 * right
 
 
-def test_a_model_without_a_control_reads_none_off_a_video(
-    model: WarpingModel, photograph: Photographs
-) -> None:
-    video = to_tensor(np.stack([photograph(128, 128)] * 5))[None]
+def test_a_model_without_a_control_reads_none_off_a_video() -> None:
+    video = to_tensor(noisy_video().frames)[None]
     with pytest.raises(UserError, match="takes no control"):
-        model.read_control(video)
-
-
-def test_a_model_of_another_control_is_refused(steered: Pipeline) -> None:
-    config = steered.model.config
-    conditioner = replace(config.conditioner, control_dim=3)
-    flow = replace(config.flow, condition_dim=conditioner.out_dim)
-    with pytest.raises(ValueError, match=r"control_dim must be 0 or 2.*got 3"):
-        replace(config, conditioner=conditioner, flow=flow)
+        tiny_body(steered=False).read_control(video)
 
 
 def test_a_corrected_control_gives_the_requested_motion() -> None:

@@ -11,15 +11,11 @@ from torch import Tensor
 from bodies import tiny_body
 from cinnema.core.errors import UserError
 from cinnema.models.base import VideoModel
-from cinnema.models.files import load_model, load_warping_model, save_model
-from cinnema.models.warping.model import WarpingModel
+from cinnema.models.files import load_model, save_model
 from paper_model import tiny_paper_model
-from small_models import tiny_model
 from small_nature import nature_model
 
 MODELS: dict[str, Callable[[], VideoModel]] = {
-    "warping": tiny_model,
-    "warping with a drift": lambda: tiny_model(control_dim=2),
     "keypoint": lambda: tiny_body(steered=False),
     "keypoint with an end point": tiny_body,
     "nature": lambda: nature_model(by_colour=False),
@@ -139,6 +135,3 @@ def test_a_model_survives_its_file(name: str, tmp_path: Path) -> None:
         again.encode(clips_of(model)), model.encode(clips_of(model)), atol=0.05, rtol=0.05
     )
     assert save_model(tmp_path / "b.safetensors", again) == sha
-    if not isinstance(model, WarpingModel):
-        with pytest.raises(UserError, match="needs one that warps"):
-            load_warping_model(tmp_path / "a.safetensors", purpose="this")

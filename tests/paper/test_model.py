@@ -228,7 +228,7 @@ def test_at_another_size_frames_are_resized_and_the_note_says_so(
     [
         ({"motion_strength": 1.5}, r"motion_strength.*no flow.*1\.5"),
         ({"motion_strength": 0}, "motion_strength"),
-        ({"loop": "crossfade"}, "crossfade.*pingpong"),
+        ({"loop": "seamless"}, "seamless.*pingpong"),
         ({"nu": torch.zeros(9)}, r"\(8,\)"),
         ({"eta": torch.zeros(3)}, "takes no control"),
     ],

@@ -2,7 +2,6 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,63 +12,15 @@ from cinnema.core.distributed import Ranks
 from cinnema.core.errors import UserError
 from cinnema.data.augmentation import Augmentation
 from cinnema.data.prepare import prepare
-from cinnema.recipes.clips import KeypointClips, WarpingClips, save_rows
-from cinnema.training.keypoint import KeypointData
-from tiny_recipes import KEYPOINT, WARPING, points, write_clouds, write_squares
+from cinnema.recipes.clips import KeypointClips, save_rows
+from cinnema.training.recipe import KeypointData
+from tiny_recipes import KEYPOINT, points, write_squares
 from walking_square import WalkingSquare
 
 
 @pytest.fixture(scope="module")
 def squares(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_squares(tmp_path_factory.mktemp("data") / "squares")
-
-
-@pytest.fixture(scope="module")
-def clouds(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_clouds(tmp_path_factory.mktemp("data") / "clouds")
-
-
-@pytest.fixture(scope="module")
-def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("photographs")
-    pixels = np.random.default_rng(0).integers(0, 256, (80, 120, 3), dtype=np.uint8)
-    for name in ("wall", "wood"):
-        Image.fromarray(pixels).save(folder / f"{name}.png")
-    return folder
-
-
-def test_no_scene_is_both_trained_on_and_held_out(clouds: Path) -> None:
-    clips, again = (WarpingClips.open(WARPING, clouds) for _ in range(2))
-    assert [c.scene.name for c in clips.train] == ["b", "c"]
-    assert [c.scene.name for c in clips.held_out] == ["a", "d"]
-    assert [len(c) for c in clips.train + clips.held_out] == [4, 4, 2, 2]
-    assert np.array_equal(clips.train[0].frames, again.train[0].frames)
-
-
-@pytest.mark.parametrize(
-    ("phase", "num_rendered"), [("motion", 0), ("picture", 1), ("picture", 3), ("mask", 0)]
-)
-def test_a_phase_gets_the_frames_that_it_renders(
-    clouds: Path, photographs: Path, phase: str, num_rendered: int
-) -> None:
-    clips = WarpingClips.open(WARPING, clouds, foregrounds=photographs)
-    training = dataclasses.replace(getattr(WARPING, phase), frames=max(1, num_rendered))
-    stream = clips.batches(training, seed=0, ranks=Ranks())
-    batch = next(stream)
-    assert batch.x0.shape == (4, 3, 64, 64)
-    assert batch.flow.shape == (4, 2, 4, 16, 16)
-    assert batch.frames.shape == (4, num_rendered, 3, 64, 64)
-    assert len(stream.names(batch)) == 4
-
-
-def test_the_speed_of_a_worker_is_that_of_drawing_skies(clouds: Path) -> None:
-    clips = WarpingClips.open(WARPING, clouds)
-    speed = clips.drawn_per_second()
-    assert speed is not None
-    assert speed > 0
-    data = dataclasses.replace(WARPING.data, sky_share=0.0)
-    without = dataclasses.replace(clips, recipe=dataclasses.replace(WARPING, data=data))
-    assert without.drawn_per_second() is None
 
 
 def test_held_out_clips_are_of_the_split_and_the_same_each_time(squares: Path) -> None:
@@ -116,17 +67,9 @@ def test_a_track_that_cannot_be_mirrored_is_refused(tmp_path: Path) -> None:
         clips.batches(recipe.motion, seed=0, ranks=Ranks())
 
 
-@pytest.mark.parametrize("kind", ["warping", "keypoint"])
-def test_real_clips_are_drawn_above_their_reconstructions(
-    clouds: Path, squares: Path, tmp_path: Path, kind: str
-) -> None:
-    clips: Any
-    if kind == "warping":
-        clips, num = WarpingClips.open(WARPING, clouds), 2
-        first = clips.held_out[0].frames[0][0]
-    else:
-        clips, num = KeypointClips.open(KEYPOINT, squares), 4
-        first = ((clips.held_out.video[0, 0] + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
+def test_real_clips_are_drawn_above_their_reconstructions(squares: Path, tmp_path: Path) -> None:
+    clips, num = KeypointClips.open(KEYPOINT, squares), 4
+    first = ((clips.held_out.video[0, 0] + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
     stage1 = clips.recipe.new_model().stage1.eval()
     clips.show(stage1, tmp_path / "new" / "1.png")
     drawn, size = np.asarray(Image.open(tmp_path / "new" / "1.png")), len(first)

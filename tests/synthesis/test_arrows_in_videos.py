@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from bodies import noisy_video, tiny_body
 from cinnema.core.errors import UserError
 from cinnema.models.control import Drift
 from cinnema.models.nature.kinds import KINDS
@@ -158,10 +159,9 @@ def test_arrows_outside_the_picture_are_refused(nature: Pipeline, photo: np.ndar
         nature(photo, arrows=[(96, 5, 1, 1)])
 
 
-def test_other_models_refuse_arrows_and_name_the_weights(
-    pipe: Pipeline, photograph: Callable[[int, int], np.ndarray]
-) -> None:
-    with pytest.raises(UserError, match=r"arrows: the weights tiny .* weights landscape"):
-        pipe(photograph(64, 64), arrows=[(5, 5, 1, 1)])
-    with pytest.raises(UserError, match=r"current: the weights tiny .* weights landscape"):
-        pipe(photograph(64, 64), current=Drift(direction=0))
+def test_other_models_refuse_arrows_and_name_the_weights() -> None:
+    body, photo = Pipeline(tiny_body()), noisy_video().frames[0]
+    with pytest.raises(UserError, match=r"arrows: the weights body .* weights landscape"):
+        body(photo, arrows=[(5, 5, 1, 1)])
+    with pytest.raises(UserError, match=r"current: the weights body .* weights landscape"):
+        body(photo, current=Drift(direction=0))

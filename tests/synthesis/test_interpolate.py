@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from cinnema.core.errors import UserError
 from cinnema.models.control import Drift
+from cinnema.models.nature.model import Z_DIM
 from cinnema.synthesis.interpolate import slerp
 from cinnema.synthesis.pipeline import Pipeline
 from cinnema.synthesis.residual import save_motion
@@ -94,21 +95,19 @@ def test_ends_may_be_files_and_tensors_and_the_temperature_is_that_of_numbers(
 
 
 def test_the_control_leads_from_that_of_one_end_to_that_of_the_other(
-    steered: Pipeline, photograph: Photographs, tmp_path: Path
+    pipe: Pipeline, photograph: Photographs, tmp_path: Path
 ) -> None:
     image = photograph(48, 48)
     paths = []
     for direction in (0, 90):
-        (video,) = steered.animate(
-            image, num_samples=1, num_frames=1, eta=Drift(direction=direction)
-        )
+        (video,) = pipe.animate(image, num_samples=1, num_frames=1, eta=Drift(direction=direction))
         paths.append(tmp_path / f"{direction}.safetensors")
         save_motion(paths[-1], video)
-    _, middle, _ = steered.interpolate(image, start=paths[0], end=paths[1], steps=3, num_frames=1)
+    _, middle, _ = pipe.interpolate(image, start=paths[0], end=paths[1], steps=3, num_frames=1)
     assert middle.settings["eta"] == pytest.approx([0.075, -0.075])
     with pytest.raises(UserError, match="with a control and the other without"):
-        steered.interpolate(image, start=paths[0], end=1)
-    told = steered.interpolate(image, start=paths[0], end=1, steps=2, eta=Drift(direction=180))
+        pipe.interpolate(image, start=paths[0], end=1)
+    told = pipe.interpolate(image, start=paths[0], end=1, steps=2, eta=Drift(direction=180))
     assert next(told).settings["eta"] == pytest.approx([-0.15, 0], abs=1e-6)
 
 
@@ -119,8 +118,8 @@ def test_the_control_leads_from_that_of_one_end_to_that_of_the_other(
         ({"steps": 101}, "steps"),
         ({"start": -1}, "must be from 0"),
         ({"seed": -1}, "seed"),
-        ({"start": torch.zeros(2, 16)}, "an end is one residual, got 2"),
-        ({"end": torch.zeros(3)}, "needs.*16"),
+        ({"start": torch.zeros(2, Z_DIM)}, "an end is one residual, got 2"),
+        ({"end": torch.zeros(3)}, f"needs.*{Z_DIM}"),
         ({"end": Path("nowhere")}, "nowhere"),
         ({"num_frames": 0}, "num_frames"),
     ],

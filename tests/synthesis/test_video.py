@@ -16,7 +16,6 @@ from cinnema import Pipeline, Video
 from cinnema.core.errors import UserError
 from cinnema.media.pictures import to_pixels
 from cinnema.media.videos import VideoFile, read_video
-from cinnema.models.warping.model import WarpingModel
 
 Photographs = Callable[[int, int], np.ndarray]
 
@@ -70,9 +69,9 @@ def test_the_tensor_holds_the_frames(video: Video) -> None:
 
 
 def test_a_video_is_described_in_one_line(video: Video, pipe: Pipeline) -> None:
-    expected = "Video(3 frames of 48x32, 0.375 s at 8 fps, seed 7, sample 0, weights tiny)"
+    expected = "Video(3 frames of 48x32, 0.125 s at 24 fps, seed 7, sample 0, weights tiny)"
     assert repr(video) == expected
-    assert repr(pipe) == "Pipeline(tiny, WarpingModel of 128x128 pixels and 4 frames, cpu)"
+    assert repr(pipe) == "Pipeline(tiny, NatureModel of 128x128 pixels and 4 frames, cpu)"
 
 
 def test_a_video_plays_in_a_notebook(video: Video, tmp_path: Path) -> None:
@@ -139,8 +138,6 @@ def test_weights_of_a_simulated_world_warn_of_other_photographs(
         robot(photograph(24, 48), num_samples=1, num_frames=1)
 
 
-def test_the_networks_compute_on_the_device_that_is_given(
-    model: WarpingModel, weights: Path
-) -> None:
+def test_the_networks_compute_on_the_device_that_is_given(pipe: Pipeline, weights: Path) -> None:
     assert Pipeline.from_pretrained(weights, device="cpu").device.type == "cpu"
-    assert Pipeline(model, device="cpu").model is model
+    assert Pipeline(pipe.model, device="cpu").model is pipe.model

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cinnema.core.errors import UserError
-from cinnema.data.crops import Scene
+from cinnema.data.scenes import Scene
 from cinnema.data.windows import SceneWindows
 from cinnema.models.nature.kinds import KINDS
 from cinnema.models.nature.model import KIND_DIM, NatureModel

@@ -1,276 +1,141 @@
-"""Weights adapted to a few clips, in small."""
+"""Fine-tuning of a nature model: what is adapted, by how much, and on which scenes."""
 
 import json
-import math
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from statistics import fmean
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
-from cinnema.cli.finetune import measuring_of
-from cinnema.cli.train import warping_validation
 from cinnema.core.errors import UserError
-from cinnema.evaluation.before_after import draw_grid
-from cinnema.media.videos import write_video
-from cinnema.models.files import load_model, load_warping_model, save_model
-from cinnema.models.flow.conditioning import ConditionerConfig
-from cinnema.models.flow.flow import FlowConfig
-from cinnema.models.warping.model import WarpingModel, WarpingModelConfig
-from cinnema.models.warping.stage1 import Stage1Config
-from cinnema.recipes.clips import UserClips
-from cinnema.synthesis.pipeline import Pipeline
-from cinnema.training.finetune import FinetuneResult, Finetuning, finetune, save_finetuned
-from cinnema.training.stage2 import Stage2Training
-from cinnema.training.warping import WarpingTraining
-
-CPU = torch.device("cpu")
-SMALL = Finetuning(
-    clips_seen=24,
-    sky_share=0.0,
-    num_train=8,
-    num_held_out=4,
-    motion=WarpingTraining(phase="motion", batch_size=4, learning_rate=3e-3, ema_decay=0.5),
-    picture=WarpingTraining(
-        phase="picture", batch_size=4, learning_rate=1e-3, ema_decay=0.5, network="alex"
-    ),
-    stage2=Stage2Training(pool=16, batch_size=8, learning_rate=1e-3, ema_decay=0.5),
+from cinnema.models.nature.kinds import KINDS
+from cinnema.models.nature.model import NatureModel
+from cinnema.training.finetune import FinetuneResult, Finetuning, adapt_linear, finetune
+from cinnema.training.motion_pool import MotionPool
+from cinnema.training.nature import (
+    KindFlowTraining,
+    fit_closed_form,
+    held_out_scores,
+    kind_rows,
+    negative_log_likelihood,
 )
-Tune = Callable[..., FinetuneResult]
+from training.test_nature import new_model, pool
+
+TRAINING = KindFlowTraining(
+    clips=1280, batch_size=64, validate_every=320, learning_rate=3e-3, patience=3, keep="best"
+)
+OPTIONS = Finetuning(flow=TRAINING)
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> WarpingModel:
-    """One that can be told the drift, as a file gives it back."""
-    conditioner = ConditionerConfig(feature_dim=8, width=8, condition_dim=4, control_dim=2)
-    config = WarpingModelConfig(
-        name="small",
-        stage1=Stage1Config(
-            size=64, num_frames=4, num_basis=2, z_dim=16, encoder_width=8, motion_width=8,
-            feature_dim=8, mask_width=16, painter_width=16,
-        ),
-        conditioner=conditioner,
-        flow=FlowConfig(
-            z_dim=16, condition_dim=conditioner.out_dim, num_blocks=2, hidden_dim=16, depth=1
-        ),
-    )  # fmt: skip
-    torch.manual_seed(0)
-    model = WarpingModel(config)
-    model.flow.initialise(torch.randn(64, 16), torch.randn(64, conditioner.out_dim))
-    path = tmp_path_factory.mktemp("base") / "small.safetensors"
-    save_model(path, model)
-    return load_warping_model(path, purpose="a test")
+def base() -> NatureModel:
+    """A model that knows slow scenes, and no scene of the user's."""
+    model, slow = new_model(), pool(num_scenes=8)
+    fit_closed_form(model, replace(slow, raw=0.3 * slow.raw), ~slow.held_out, TRAINING)
+    return model.requires_grad_(requires_grad=False)
 
 
-@pytest.fixture(scope="module")
-def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Stripes that drift to the right."""
-    root = tmp_path_factory.mktemp("clips")
-    y, x = np.mgrid[:48, :64]
-    frames = [128 + 60 * np.sin((x - 3 * t) / 5) + 40 * np.cos(y / 4) for t in range(30)]
-    pixels = np.repeat(np.stack(frames)[..., None], 3, axis=-1).clip(0, 255).astype(np.uint8)
-    write_video(root / "stripes.mp4", pixels, fps=8)
-    return root
-
-
-def finetuned(
-    base: WarpingModel, clips: Path, config: Finetuning, run: Path, report: Callable[[str], None]
-) -> FinetuneResult:
-    """Adapt weights, measured as by the command."""
+def tuned(base: NatureModel, data: MotionPool, run: Path, config: Finetuning) -> FinetuneResult:
     return finetune(
-        base,
-        UserClips.of_finetuning(base.config, clips, config),
-        config,
-        measuring=lambda held_out: measuring_of(
-            held_out, base.config, seed=config.seed, device=CPU, num_skies=1, network="alex"
-        ),
-        validation=lambda held_out: warping_validation(held_out, seed=config.seed),
-        run=run,
-        device=CPU,
-        name="mine",
-        base_sha256="abc",
-        report=report,
+        base, data, config, run=run, name="mine", about={"videos": "mine"}, report=lambda _: None
     )
 
 
-@pytest.fixture
-def tune(base: WarpingModel, clips: Path, tmp_path: Path) -> Tune:
-    """Adapt in a folder of its own."""
-
-    def run(config: Finetuning = SMALL, *, report: Callable[[str], None] = quiet) -> FinetuneResult:
-        return finetuned(base, clips, config, tmp_path / "run", report)
-
-    return run
+def nll(model: NatureModel, data: MotionPool) -> float:
+    rows = kind_rows(model, data, data.area > TRAINING.least_area)
+    return held_out_scores(model, rows.where(data.held_out[rows.scene]))["nll"]
 
 
-@pytest.fixture(scope="module")
-def tuned(
-    base: WarpingModel, clips: Path, tmp_path_factory: pytest.TempPathFactory
-) -> FinetuneResult:
-    """The result of an uninterrupted run."""
-    return finetuned(base, clips, SMALL, tmp_path_factory.mktemp("runs") / "whole", quiet)
-
-
-def quiet(text: str) -> None:
-    del text
-
-
-class StoppedError(Exception):
-    """Somebody pressed Ctrl-C."""
-
-
-def stop_at(begin: str) -> Callable[[str], None]:
-    """Stop where a sentence begins so."""
-
-    def report(text: str) -> None:
-        if text.startswith(begin):
-            raise StoppedError
-
-    return report
-
-
-def test_a_tuned_file_loads_and_animates_and_says_where_it_is_from(
-    tuned: FinetuneResult, tmp_path: Path
+def test_held_out_scenes_of_other_motion_become_more_likely(
+    base: NatureModel, tmp_path: Path
 ) -> None:
-    weights, numbers, grid, card = save_finetuned(
-        tuned, tmp_path / "mine.safetensors", draw=draw_grid
-    )
-    loaded = load_model(weights).model
-    assert loaded.name == "mine"
-    assert loaded.control is not None
-    assert all(
-        torch.equal(value, loaded.state_dict()[name])
-        for name, value in tuned.model.state_dict().items()
-    )
-    photo = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
-    (animation,) = Pipeline.from_pretrained(weights).animate(
-        photo, num_samples=1, seed=0, num_frames=4
-    )
-    assert animation.frames.shape == (4, 64, 96, 3)
-
-    told = json.loads(numbers.read_text())
-    assert told["base"]["name"] == "small"
-    assert told["base"]["sha256"] == "abc"
-    assert told["clips"] == ["stripes.mp4"]
-    assert told["kept"] == tuned.kept
-    row = told["numbers"]["rows"]["relative flow error"]
-    assert row["change"]["value"] == pytest.approx(row["after"] - row["before"], abs=1e-5)
-    assert grid.stat().st_size > 1000
-    assert "small (sha256 abc) adapted to 1 video by" in card.read_text()
-    with pytest.raises(UserError, match=r"mine\.safetensors exists already.*--overwrite"):
-        save_finetuned(tuned, tmp_path / "mine.safetensors", draw=draw_grid)
+    data, before = pool(), {k: v.clone() for k, v in base.state_dict().items()}
+    result = tuned(base, data, tmp_path, OPTIONS)
+    assert nll(result.model, data) < nll(base, data) - 0.1
+    assert result.model.name == "mine"
+    assert result.scenes == {"sky": 9, "water": 9}
+    assert all(torch.equal(before[k], v) for k, v in base.state_dict().items())
 
 
-def test_the_base_is_left_as_it_is_and_the_clips_are_learned(
-    tune: Tune, base: WarpingModel
+def test_the_same_call_resumes_to_the_bit_and_another_is_refused(
+    base: NatureModel, tmp_path: Path
 ) -> None:
-    before = {name: value.clone() for name, value in base.state_dict().items()}
-    result = tune(replace(SMALL, clips_seen=400, shares=(0.9, 0.0, 0.1)))
-    assert all(torch.equal(value, before[name]) for name, value in base.state_dict().items())
-    assert result.kept == {"stage1": "tuned", "stage2": "tuned"}
-    for name in ("relative flow error", "LPIPS, recon", "negative log"):
-        row = result.comparison.row(name)
-        assert row.after < row.before
-    flow = result.comparison.row("relative flow error")
-    assert flow.change.high is not None
-    assert flow.change.high < 0
+    data = pool()
+    first, again = (tuned(base, data, tmp_path, OPTIONS) for _ in range(2))
+    for name, value in first.model.state_dict().items():
+        assert torch.equal(value, again.model.state_dict()[name]), name
+    other = replace(OPTIONS, flow=replace(TRAINING, prior_scenes=1.0))
+    with pytest.raises(UserError, match="other weights, clips or settings"):
+        tuned(base, data, tmp_path, other)
 
 
-def test_the_stage_1_that_gives_held_out_clips_back_best_is_kept(
-    tune: Tune, tmp_path: Path
+@pytest.mark.parametrize("num_scenes", [1, 3])
+def test_of_few_scenes_only_the_linear_layer_is_adapted_and_the_less_the_fewer_they_are(
+    base: NatureModel, tmp_path: Path, num_scenes: int
 ) -> None:
-    result = tune(replace(SMALL, clips_seen=400, shares=(0.8, 0.1, 0.1)))
-    found = {
-        kept: fmean(
-            score["values"]["lpips_model"]
-            for score in json.loads((tmp_path / "run" / f"{file}.json").read_text())[
-                "reconstruction"
-            ]
+    data = pool(num_scenes=num_scenes + 1, held_out=1)
+    result = tuned(base, data, tmp_path, OPTIONS)
+    assert result.clips == 0
+    for name, value in base.flow.network.state_dict().items():
+        assert torch.equal(value, result.model.flow.network.state_dict()[name]), name
+    moved = (result.model.flow.linear.cholesky - base.flow.linear.cholesky).norm()
+    freely = new_model()
+    freely.load_state_dict(base.state_dict())
+    rows = kind_rows(base, data, data.area > TRAINING.least_area)
+    adapt_linear(freely, rows.where((~data.held_out)[rows.scene]), prior_scenes=0.0)
+    wholly = (freely.flow.linear.cholesky - base.flow.linear.cholesky).norm()
+    assert 0 < moved < 0.5 * wholly
+
+
+def test_kinds_that_are_not_seen_and_the_meaning_of_z_stay(
+    base: NatureModel, tmp_path: Path
+) -> None:
+    result = tuned(base, pool(), tmp_path, OPTIONS)
+    old, new = base.state_dict(), result.model.state_dict()
+    for name in ("z_scale", "z_mean", "z_deviation", "look_mean", "look_projection"):
+        assert torch.equal(old[name], new[name])
+    for kind, name in enumerate(KINDS):
+        same = torch.equal(
+            base.flow.linear.cholesky[2 * kind], result.model.flow.linear.cholesky[2 * kind]
         )
-        for kept, file in (("base", "before"), ("motion", "motion"), ("tuned", "picture"))
-    }
-    assert result.kept["stage1"] == min(found, key=lambda name: found[name])
-    row = result.comparison.row("LPIPS, recon")
-    assert row.after == pytest.approx(min(found.values()))
-    assert row.before == pytest.approx(found["base"])
-    assert row.after < row.before
+        assert same == (name not in ("sky", "water"))
 
 
-def test_one_that_was_stopped_goes_on_and_ends_as_an_unbroken_one(
-    tune: Tune, tuned: FinetuneResult
+def test_the_adapted_layer_is_a_better_gaussian_of_the_rows_and_a_bijection(
+    base: NatureModel,
 ) -> None:
-    for begin in ("measuring", "picture", "stage 2: training"):
-        with pytest.raises(StoppedError):
-            tune(report=stop_at(begin))
-    broken = tune()
-    again = tune()  # done: nothing changes
-    for other in (broken, again):
-        assert other.comparison.to_dict() == tuned.comparison.to_dict()
-        for name, value in tuned.model.state_dict().items():
-            assert torch.equal(value, other.model.state_dict()[name])
+    data, model = pool(), new_model()
+    model.load_state_dict(base.state_dict())
+    rows = kind_rows(base, data, data.area > TRAINING.least_area)
+    adapt_linear(model, rows, prior_scenes=8.0)
+    for given in (rows.c, rows.c_given):
+        old, new = (
+            negative_log_likelihood(m.flow.linear, rows.z, given).mean() for m in (base, model)
+        )
+        assert new < old
+    nu, log_det = model.flow.to_residual(rows.z, rows.c)
+    z, back = model.flow.to_latent(nu, rows.c)
+    torch.testing.assert_close(z, rows.z, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(log_det, -back, atol=1e-3, rtol=1e-3)
 
 
-def test_what_gets_no_better_is_left_as_the_base_has_it(tune: Tune, base: WarpingModel) -> None:
-    spoilt = replace(
-        SMALL,
-        motion=replace(SMALL.motion, learning_rate=0.3),
-        picture=replace(SMALL.picture, learning_rate=0.3),
-        stage2=replace(SMALL.stage2, learning_rate=0.3),
-    )
-    said: list[str] = []
-    result = tune(spoilt, report=said.append)
-    assert result.kept == {"stage1": "base", "stage2": "base"}
-    for name, value in base.state_dict().items():
-        assert torch.equal(value, result.model.state_dict()[name])
-    moving = [row for row in result.comparison.rows if not math.isnan(row.before)]  # a calm sky
-    assert len(moving) >= 9
-    for row in moving:  # sums in another order are rounded otherwise
-        assert row.change.value == pytest.approx(0, abs=1e-6), row.name
-    assert sum("so that of small is kept" in text for text in said) == 2
+def test_training_scenes_without_anything_that_moves_are_refused(
+    base: NatureModel, tmp_path: Path
+) -> None:
+    data = pool()
+    still = replace(data, geometry=torch.zeros_like(data.geometry))
+    with pytest.raises(UserError, match=r"show no sky, water.*give other videos"):
+        tuned(base, still, tmp_path, OPTIONS)
 
 
-def test_a_picture_phase_that_spoils_leaves_the_motion_that_was_learnt(tune: Tune) -> None:
-    spoilt = replace(SMALL, picture=replace(SMALL.picture, learning_rate=0.3))
-    longer = replace(spoilt, clips_seen=400, shares=(0.8, 0.1, 0.1))
-    result = tune(longer)
-    assert result.kept["stage1"] == "motion"
-    assert result.comparison.row("LPIPS, recon").change.value < 0
+def test_weights_that_are_not_chosen_by_scenes_left_out_are_refused() -> None:
+    for change in ({"keep": "last"}, {"patience": None}):
+        with pytest.raises(ValueError, match=r"flow\.keep must be \"best\""):
+            Finetuning(flow=replace(TRAINING, **change))
 
 
-def test_without_time_for_motion_the_encoder_stays(tune: Tune, base: WarpingModel) -> None:
-    result = tune(replace(SMALL, shares=(0.0, 0.5, 0.5)))
-    tuned, old = result.model.stage1, base.stage1
-    for part in ("encoder", "scene"):
-        pairs = zip(getattr(tuned, part).parameters(), getattr(old, part).parameters(), strict=True)
-        assert all(torch.equal(a, b) for a, b in pairs)
-
-
-def test_the_clock_decides_how_many_clips_are_seen(tune: Tune, tmp_path: Path) -> None:
-    tune(replace(SMALL, clips_seen=None, minutes=0.05))  # 3 seconds
-    plan = json.loads((tmp_path / "run" / "plan.json").read_text())
-    assert set(plan["numbers"]) == {"motion.clips", "picture.clips", "stage2.clips", "stage2.pool"}
-    assert set(plan["seconds"]) == {"motion", "picture", "stage2"}
-
-
-def test_a_run_of_other_settings_is_refused(tune: Tune, base: WarpingModel) -> None:
-    with pytest.raises(StoppedError):
-        tune(report=stop_at("measuring"))
-    with pytest.raises(UserError, match=r"holds a fine-tuning of other weights.*--run"):
-        tune(replace(SMALL, seed=1))
-
-
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"shares": (0.5, 0.5, 0.0)}, "shares: stage 2 depends on stage 1"),
-        ({"motion": WarpingTraining(phase="mask")}, r"motion\.phase must be motion, got mask"),
-        ({"stage2": Stage2Training(keep="last")}, r"stage2\.keep must be best"),
-    ],
-)
-def test_settings_that_do_not_fit_are_refused(changes: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
-        Finetuning(**changes)
+def test_little_time_trains_fewer_rows(base: NatureModel, tmp_path: Path) -> None:
+    long = replace(OPTIONS, minutes=1e-4, flow=replace(TRAINING, clips=10**9))
+    tuned(base, pool(), tmp_path, long)
+    planned = json.loads((tmp_path / "plan.json").read_text())["numbers"]["choice.clips"]
+    assert 0 < planned < 10**6  # a second is the least that a phase gets

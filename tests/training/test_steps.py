@@ -20,15 +20,13 @@ from cinnema.data.loader import ClipLoader
 from cinnema.models.flow.conditioning import Conditioner, ConditionerConfig
 from cinnema.models.flow.flow import ConditionalFlow, FlowConfig
 from cinnema.models.keypoint.stage1 import KeypointConfig, KeypointStage1
-from cinnema.models.warping.stage1 import Stage1, Stage1Config
 from cinnema.training import video_step
 from cinnema.training.adversarial import DiscriminatorsConfig, DiscriminatorTraining
 from cinnema.training.keypoint import KeypointStep, KeypointTraining
 from cinnema.training.latent_pool import LatentPool
 from cinnema.training.loop import Position, Schedule, Step, fit
 from cinnema.training.stage2 import FlowNetworks, LatentStep, PoolBatches, Stage2Training
-from cinnema.training.warping import WarpingStep, WarpingTraining
-from training.conftest import KEYPOINTS, DriftingClips
+from training.conftest import KEYPOINTS
 from two_processes import in_two_processes
 
 CPU = torch.device("cpu")
@@ -51,26 +49,6 @@ class Case:
     batches: Callable[[Ranks], Any]
     schedule: Schedule
     dtype: torch.dtype = torch.float32
-
-
-def warping(dtype: torch.dtype = torch.float32, **options: Any) -> Case:
-    config = WarpingTraining(**{"clips": 16, "batch_size": 4, "window": 32, **options})
-
-    def step(ranks: Ranks, rate: float) -> WarpingStep:
-        torch.manual_seed(0)
-        model = Stage1(
-            Stage1Config(
-                size=64, num_frames=4, num_basis=2, z_dim=16, encoder_width=8, motion_width=8,
-                feature_dim=8, mask_width=16, painter_width=16,
-            )
-        )  # fmt: skip
-        slow = dataclasses.replace(config, learning_rate=rate)
-        return WarpingStep(model, slow, device=CPU, perceptual=distance, ranks=ranks)
-
-    def batches(ranks: Ranks) -> DriftingClips:
-        return DriftingClips(share=ranks.share(4), rendered=config.frames)
-
-    return Case(step, batches, config.schedule(), dtype)
 
 
 def keypoint(
@@ -131,13 +109,6 @@ def latents(**options: Any) -> Case:
 
 POINTS = dataclasses.replace(KEYPOINTS, landmarks=4, points=True)
 CASES: dict[str, Callable[[PackedDataset], Case]] = {
-    "warping, motion": lambda _: warping(phase="motion"),
-    "warping, picture": lambda _: warping(phase="picture"),
-    "warping, discriminators": lambda _: warping(phase="picture", frames=2, discriminators=JUDGES),
-    "warping, bfloat16": lambda _: warping(
-        torch.bfloat16, phase="picture", frames=2, discriminators=JUDGES
-    ),
-    "warping, mask": lambda _: warping(phase="mask"),
     "keypoint, picture": lambda squares: keypoint(squares, phase="picture", perceptual=1.0),
     "keypoint, discriminators": lambda squares: keypoint(squares, discriminators=JUDGES),
     "keypoint, points": lambda squares: keypoint(
@@ -264,22 +235,22 @@ def test_a_loss_that_is_not_finite_changes_no_weight(case: Case) -> None:
     step, batches = case.step(Ranks(), 1e-3), case.batches(Ranks())
     before = {n: p.detach().clone() for n, p in step.networks.named_parameters()}
     batch = next(batches)
-    name = {"NoisyLatents": "z", "VideoBatch": "video"}.get(type(batch).__name__, "moving")
+    name = {"NoisyLatents": "z", "VideoBatch": "video"}[type(batch).__name__]
     bad = dataclasses.replace(batch, **{name: getattr(batch, name) * float("nan")})
     with pytest.raises(UserError, match=r"nan.* at step 0 is not finite"):
         step.take(bad, Position(0))
     torch.testing.assert_close(dict(step.networks.named_parameters()), before, rtol=0, atol=0)
 
 
-def test_ranks_that_cannot_share_a_batch_evenly_are_refused() -> None:
+def test_ranks_that_cannot_share_a_batch_evenly_are_refused(squares: PackedDataset) -> None:
     with pytest.raises(UserError, match="a batch of 4 clips cannot be shared evenly by 3"):
-        warping().step(Ranks(0, 3), 1e-3)
+        keypoint(squares).step(Ranks(0, 3), 1e-3)
 
 
 def test_a_run_resumes_on_a_device_of_another_format(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    squares: PackedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    case = warping(phase="motion")
+    case = keypoint(squares)
     schedule = dataclasses.replace(case.schedule, save_every=0.0)
     states = []
     for number, dtype in enumerate([torch.bfloat16, torch.float32, torch.bfloat16]):

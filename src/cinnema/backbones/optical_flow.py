@@ -1,8 +1,8 @@
-"""Optical flow back to the first frame, with OpenCV's DIS: the input of the warping stage 1.
+"""Optical flow between frames, and back to the first frame, with OpenCV's DIS.
 
-Kroeger et al., "Fast Optical Flow using Dense Inverse Search" (ECCV 2016). The flow of frame t
-points from a pixel p of frame t to its position in frame 0, so that x_t(p) ~= x_0(p + flow_t(p));
-channel 0 is x (to the right), channel 1 is y (down).
+Kroeger et al., "Fast Optical Flow using Dense Inverse Search" (ECCV 2016). The backward flow of
+frame t points from a pixel p of frame t to its position in frame 0, so that
+x_t(p) ~= x_0(p + flow_t(p)); channel 0 is x (to the right), channel 1 is y (down).
 """
 
 from collections.abc import Iterator

@@ -25,7 +25,7 @@ def print_costs(recipe: object, costs: "Sequence[CostEstimate]") -> None:
     console.print("Nothing has been trained. Measured on this device, with a few steps:")
     table = Table(box=None, pad_edge=False)
     table.add_column("training")
-    for column in ("clips", "batch", "trained", "memory", "clips/s", "drawn/s", "hours"):
+    for column in ("clips", "batch", "trained", "memory", "clips/s", "hours"):
         table.add_column(column, justify="right", no_wrap=True)
     for each in costs:
         memory = (each.state_bytes + each.activation_bytes) / 2**20
@@ -36,7 +36,6 @@ def print_costs(recipe: object, costs: "Sequence[CostEstimate]") -> None:
             _millions(each.trained),
             f"{memory:,.0f} MiB",
             f"{each.clips_per_second:.1f}",
-            "-" if each.drawn_per_second is None else f"{each.drawn_per_second:.0f}",
             f"{each.hours:.2f}",
         )
     console.print(table)
@@ -47,8 +46,7 @@ def print_costs(recipe: object, costs: "Sequence[CostEstimate]") -> None:
     for parts, names in of_parts.items():
         console.print(f"parameters of {', '.join(names)}: {parts}")
     console.print(
-        "memory: weights, gradients, optimiser state, averages, and what the backward pass needs; "
-        "drawn/s: clips per second that one worker prepares"
+        "memory: weights, gradients, optimiser state, averages, and what the backward pass needs"
     )
 
 

@@ -148,8 +148,7 @@ class Evaluate(ClipOptions):
     use."""
     only: tuple[MetricName, ...] = ()
     """Compute these metrics only. The first 18 are the default; end-point to futures are tasks on
-    clips with known ground truth; flow-error to sample-motion need a warping model, kind-motion a
-    nature model."""
+    clips with known ground truth; kind-motion needs a nature model."""
     against: Annotated[Weights | None, tyro.conf.arg(metavar="NAME|FILE")] = None
     """Other weights: differences to them on the same clips are printed, with paired intervals."""
     protocol: Literal["aligned", "paper"] = "aligned"

@@ -18,9 +18,9 @@ class Extend(Animate):
         Literal["onward", "continuous", "paper"], tyro.conf.arg(aliases=["--method"])
     ] = "continuous"
     """How a video continues after one clip of the model (16 frames at 8 per second with the bundled
-    weights). onward: the motion continues. continuous: nothing drifts away, as no warp of the
-    photograph is older than 1.5 clips; with weights of nature, which renew what they show, the same
-    as onward. paper: decoded again from each clip's last frame with the same nu."""
+    weights). onward: the motion continues. continuous: clips fade into one another; with weights of
+    nature, which renew what they show, the same as onward. paper: decoded again from each clip's
+    last frame with the same nu."""
     output: Folder = Path("extended")
     """Folder to write to, created if missing; the names are those of animate."""
 

@@ -14,8 +14,8 @@ from cinnema.core.errors import UserError
 from cinnema.core.files import atomic_path, check_input_file, check_input_folder, path_inside
 
 if TYPE_CHECKING:
-    from cinnema.data.crops import Scene
     from cinnema.data.dataset import PackedDataset
+    from cinnema.data.scenes import Scene
     from cinnema.training.kind_labels import Teachers
 
 MANIFEST = "manifest.jsonl"

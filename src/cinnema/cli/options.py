@@ -44,15 +44,15 @@ class RenderingOptions:
     protocol: Literal["natural", "paper"] = "natural"
     """natural: with weights of nature, everything moves at the speed that it has in nature. paper:
     16 frames at 8 per second, in which everything moves as in the clips of the evaluation."""
-    loop: Literal["none", "seamless", "pingpong", "crossfade"] = "none"
+    loop: Literal["none", "seamless", "pingpong"] = "none"
     """How the video repeats. seamless, which --loop alone means: the motion itself repeats, and the
-    last frame is the photograph again (weights of nature). pingpong: forwards, then backwards.
-    crossfade: the end is faded into the beginning (weights that warp)."""
+    last frame is the photograph again (weights of nature). pingpong: forwards, then
+    backwards."""
     extension: Literal["onward", "continuous", "paper"] = "onward"
     """How a video continues after one clip of the model (16 frames at 8 per second with the bundled
-    weights). onward: the motion continues. continuous: nothing drifts away, as no warp of the
-    photograph is older than 1.5 clips; with weights of nature, which renew what they show, the same
-    as onward. paper: decoded again from each clip's last frame with the same nu."""
+    weights). onward: the motion continues. continuous: clips fade into one another; with weights of
+    nature, which renew what they show, the same as onward. paper: decoded again from each clip's
+    last frame with the same nu."""
     motion_strength: Annotated[float, Range(0, 100)] = 1.0
     """Factor on all displacements: 0 gives a still video, 1 the motion of the training data."""
     size: Annotated[str, tyro.conf.arg(metavar="{native,model,WxH}")] = "native"
@@ -83,9 +83,7 @@ class RenderingOptions:
 
     is_long: ClassVar[bool] = False
     streamed: ClassVar[tuple[str, ...]] = ("mp4", "png")  # formats written frame by frame
-    bare: ClassVar[dict[str, tuple[str, ...]]] = {
-        "--loop": ("seamless", "none", "pingpong", "crossfade")
-    }
+    bare: ClassVar[dict[str, tuple[str, ...]]] = {"--loop": ("seamless", "none", "pingpong")}
 
     def check_rendering(self) -> None:
         """Raise a UserError for the first option that is out of range, before torch is imported."""

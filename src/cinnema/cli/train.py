@@ -1,9 +1,9 @@
-"""`cinnema train`: trains both stages, and bundles their weights into one file.
+"""`cinnema train stage1`, `stage2` and `bundle`: the training of keypoint models.
 
 The same command resumes the run in its folder; under torchrun, several processes train together.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -20,23 +20,19 @@ if TYPE_CHECKING:
     import torch
 
     from cinnema.core.distributed import Ranks
-    from cinnema.data.crops import SceneCrops
-    from cinnema.recipes.clips import KeypointClips, WarpingClips
+    from cinnema.recipes.clips import KeypointClips
     from cinnema.training.assembly import Validation
     from cinnema.training.cost import CostEstimate
-    from cinnema.training.keypoint import KeypointRecipe
-    from cinnema.training.warping import WarpingRecipe
-
-    AnyRecipe = WarpingRecipe | KeypointRecipe
-    AnyClips = WarpingClips | KeypointClips
+    from cinnema.training.recipe import KeypointRecipe
 
 
 @dataclass(frozen=True, kw_only=True)
 class RecipeChoice:
     """A recipe, and changes of its fields."""
 
-    recipe: Annotated[str, tyro.conf.Positional] = "drift"
-    """Name of the recipe. Its fields are options too, such as --motion.clips 1000."""
+    recipe: Annotated[str, tyro.conf.Positional] = "robot"
+    """Name of the recipe, robot or person; landscape has cinnema train kinds, constants and flow.
+    Its fields are options too, such as --motion.clips 1000."""
     config: Path | None = None
     """JSON or YAML file of fields to change, as --dry-run prints them."""
     fields: tyro.conf.Suppress[tuple[str, ...]] = ()
@@ -44,7 +40,7 @@ class RecipeChoice:
 
     renamed: ClassVar[dict[str, str]] = {"--recipe": "the first argument, without a name"}
 
-    def chosen(self) -> "AnyRecipe":
+    def chosen(self) -> "KeypointRecipe":
         """Return the recipe with its changes."""
         from cinnema.cli.fields import read_fields
 
@@ -58,13 +54,11 @@ class _Training(RecipeChoice):
     """The options of both stages."""
 
     data: Path
-    """A packed data set, or a folder of videos: for robot and person the output of
-    `cinnema data simulate push` or `walk`."""
+    """A packed data set, or a folder of videos: the output of `cinnema data simulate push` for
+    robot, of `walk` for person."""
     # torchrun interprets an option --run itself.
     run_folder: Annotated[Path, tyro.conf.arg(name="run", aliases=["--run-folder"])]
     """Folder of the run, with checkpoints and numbers; an existing run is resumed."""
-    foregrounds: Path | None = None
-    """drift only: folder of photographs without motion, as foregrounds of synthetic skies."""
     dry_run: bool = False
     """Train nothing: check everything, and print the recipe and its estimated cost on this
     device."""
@@ -88,7 +82,7 @@ class _Training(RecipeChoice):
         keep_freed_memory()
         device = choose_device(self.device)
         with joined_ranks(device) as ranks:
-            clips = self._clips(recipe, ranks)
+            clips = self._clips(recipe)
             if self.dry_run:
                 from cinnema.cli.costs import print_costs
 
@@ -100,34 +94,24 @@ class _Training(RecipeChoice):
         return DONE
 
     def train(
-        self, recipe: "AnyRecipe", clips: "AnyClips", device: "torch.device", ranks: "Ranks"
+        self,
+        recipe: "KeypointRecipe",
+        clips: "KeypointClips",
+        device: "torch.device",
+        ranks: "Ranks",
     ) -> Path:
         """Train the stage of the command; return its weights file."""
         raise NotImplementedError
 
     def estimate(
-        self, recipe: "AnyRecipe", clips: "AnyClips", device: "torch.device"
+        self, recipe: "KeypointRecipe", clips: "KeypointClips", device: "torch.device"
     ) -> "list[CostEstimate]":
         """Estimate the cost of training the stage of the command."""
         raise NotImplementedError
 
-    def _clips(self, recipe: "AnyRecipe", ranks: "Ranks") -> "AnyClips":
-        from cinnema.recipes.clips import KeypointClips, WarpingClips
-        from cinnema.training.warping import WarpingRecipe
+    def _clips(self, recipe: "KeypointRecipe") -> "KeypointClips":
+        from cinnema.recipes.clips import KeypointClips
 
-        if isinstance(recipe, WarpingRecipe):
-            with Progress(total=0) as bar:
-                return WarpingClips.open(
-                    recipe,
-                    self.data,
-                    foregrounds=self.foregrounds,
-                    ranks=ranks,
-                    progress=bar.report,
-                )
-        if self.foregrounds is not None:
-            raise UserError(
-                f"--foregrounds: the recipe {recipe.name} has no synthetic skies: leave it out"
-            )
         with Progress(total=0) as bar:
             return KeypointClips.open(recipe, self.data, progress=bar.report)
 
@@ -137,7 +121,11 @@ class TrainStage1(_Training):
     """Train the video encoder and the decoder."""
 
     def train(
-        self, recipe: "AnyRecipe", clips: "AnyClips", device: "torch.device", ranks: "Ranks"
+        self,
+        recipe: "KeypointRecipe",
+        clips: "KeypointClips",
+        device: "torch.device",
+        ranks: "Ranks",
     ) -> Path:
         """Train stage 1; return its weights file."""
         from cinnema.training.assembly import train_stage1
@@ -153,16 +141,12 @@ class TrainStage1(_Training):
         )
 
     def estimate(
-        self, recipe: "AnyRecipe", clips: "AnyClips", device: "torch.device"
+        self, recipe: "KeypointRecipe", clips: "KeypointClips", device: "torch.device"
     ) -> "list[CostEstimate]":
         """Estimate the phases of stage 1."""
-        from cinnema.recipes.clips import WarpingClips
         from cinnema.training.cost import estimate_stage1
 
-        drawn = clips.drawn_per_second() if isinstance(clips, WarpingClips) else None
-        return estimate_stage1(
-            recipe, clips, run=self.run_folder, device=device, drawn_per_second=drawn
-        )
+        return estimate_stage1(recipe, clips, run=self.run_folder, device=device)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,7 +154,11 @@ class TrainStage2(_Training):
     """Train the conditional flow on the latents of a trained stage 1, in the same run folder."""
 
     def train(
-        self, recipe: "AnyRecipe", clips: "AnyClips", device: "torch.device", ranks: "Ranks"
+        self,
+        recipe: "KeypointRecipe",
+        clips: "KeypointClips",
+        device: "torch.device",
+        ranks: "Ranks",
     ) -> Path:
         """Train stage 2; return its weights file."""
         from cinnema.training.assembly import train_stage2
@@ -187,8 +175,8 @@ class TrainStage2(_Training):
 
     def estimate(
         self,
-        recipe: "AnyRecipe",
-        clips: "AnyClips",  # noqa: ARG002 - stage 2 is estimated on random latents
+        recipe: "KeypointRecipe",
+        clips: "KeypointClips",  # noqa: ARG002 - stage 2 is estimated on random latents
         device: "torch.device",
     ) -> "list[CostEstimate]":
         """Estimate stage 2."""
@@ -230,7 +218,7 @@ def _recipe(
     values: Mapping[str, Any] | None,
     *,
     otherwise: str | None = None,
-) -> "AnyRecipe":
+) -> "KeypointRecipe":
     """Return a recipe with changes; `otherwise` is its name if `name` is not a recipe's."""
     from cinnema.cli.fields import with_fields
     from cinnema.recipes import RECIPES
@@ -239,21 +227,21 @@ def _recipe(
     if name not in RECIPES:
         if otherwise is None:
             known = ", ".join(sorted(RECIPES))
-            raise UserError(f"there is no recipe {name!r}: use one of {known}")
+            raise UserError(
+                f"there is no recipe {name!r}: use one of {known}; models of nature, as landscape, "
+                "are trained by cinnema train kinds, constants and flow"
+            )
         name = otherwise
     changes = None if values is None else with_present_names(values)
     return with_fields(RECIPES[name](), fields, values=changes)
 
 
-def validation_of(clips: "AnyClips") -> "Validation":
+def validation_of(clips: "KeypointClips") -> "Validation":
     """Return the functions that score a recipe on its held-out clips during training."""
     from cinnema.backbones.lpips import LPIPS
     from cinnema.evaluation.held_out import keypoint_latent_validation, keypoint_validation
-    from cinnema.recipes.clips import WarpingClips
     from cinnema.training.assembly import Validation
 
-    if isinstance(clips, WarpingClips):
-        return warping_validation(clips.held_out)
     alex, recipe = LPIPS.load("alex"), clips.recipe
     scores = {
         training.phase: keypoint_validation(
@@ -266,21 +254,4 @@ def validation_of(clips: "AnyClips") -> "Validation":
         latents=lambda stage1: keypoint_latent_validation(
             recipe.encode(stage1, clips.held_out), noise=recipe.stage1.noise
         ),
-    )
-
-
-def warping_validation(held_out: "Sequence[SceneCrops]", *, seed: int = 0) -> "Validation":
-    """Return the functions that score a warping model on held-out clips during training.
-
-    Args:
-        held_out: The clips, by scene.
-        seed: Seed of the noise on latents.
-    """
-    from cinnema.evaluation.held_out import latent_validation, stage1_validation
-    from cinnema.training.assembly import Validation
-
-    score = stage1_validation(held_out)
-    return Validation(
-        stage1=lambda stage1, _: score(stage1),
-        latents=lambda stage1: latent_validation(stage1, held_out, seed=seed),
     )

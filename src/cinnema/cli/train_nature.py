@@ -141,7 +141,13 @@ class _WithClips(_NatureTraining):
             check_input_file(self.splits, kind="a list of splits")
         model = recipe.new_model(self.run_folder)
         with Progress(total=0) as bar:
-            clips = NatureClips.open(recipe, self.data, splits=self.splits, progress=bar.report)
+            clips = NatureClips.open(
+                recipe.model,
+                self.data,
+                starts=recipe.data.starts,
+                splits=self.splits,
+                progress=bar.report,
+            )
         for group in clips.duplicates:
             print(f"the same scene: {', '.join(sorted(group))}", file=sys.stderr)
         path = self.run_folder / POOL_FILE

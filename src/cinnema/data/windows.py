@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from cinnema.core.errors import UserError
 from cinnema.core.files import atomic_folder, locked
-from cinnema.data.crops import Scene
 from cinnema.data.dataset import PackedDataset
+from cinnema.data.scenes import Scene
 
 DUPLICATE_CORRELATION = 0.93
 """Correlation of two small grey pictures above which they show the same scene."""

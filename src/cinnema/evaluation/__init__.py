@@ -1,9 +1,9 @@
 """Evaluation: metrics of a model and of baselines on real clips, with intervals and reports.
 
 `runner` computes a list of metrics over the starts of a `ClipSet` (`protocol`), for the model and
-the `baselines`. `metrics` holds the general metrics and those of warping and nature models,
-`known_truth` those of tasks, `statistics` intervals and distances, `report` the page. `held_out`
-validates models while they are trained, and `before_after` compares two models on the same clips.
+the `baselines`. `metrics` holds the general metrics and those of nature models, `known_truth` those
+of tasks, `statistics` intervals and distances, `report` the page. `held_out` validates models while
+they are trained.
 """
 
 from typing import Literal, TypeAlias
@@ -33,13 +33,8 @@ MetricName: TypeAlias = Literal[
     "edit",
     "swap",
     "futures",
-    "flow-error",
-    "reconstruction",
-    "samples",
-    "likelihood",
-    "sample-motion",
     "kind-motion",
     "still-moving",
 ]
 """Names of metrics: general ones up to "motion-kept", which are the default, those of tasks up to
-"futures", those of warping models up to "sample-motion", and those of nature."""
+"futures", and those of nature."""

@@ -5,7 +5,7 @@ process.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cinnema.core.errors import UserError
 from cinnema.evaluation.priors import GAUSSIAN, LINEAR, fit_priors
-from cinnema.evaluation.protocol import ClipSet, PackedClips, RealClip, Start
+from cinnema.evaluation.protocol import ClipSet, RealClip, Start
 from cinnema.evaluation.results import FROZEN, MODEL, RECONSTRUCTION, RowKind
 from cinnema.evaluation.statistics.bootstrap import hash_of
 from cinnema.media.pictures import to_pixels, to_tensor
@@ -302,7 +302,7 @@ class TrainingClips:
             kept in memory.
     """
 
-    def __init__(self, clips: PackedClips) -> None:
+    def __init__(self, clips: ClipSet) -> None:
         self.starts = clips.starts
         self._clips = clips
         pictures = (clips.first_frame(start) for start in clips.starts)
@@ -363,7 +363,9 @@ class Training:
         return [*sampled, NearestTraining(self.clips)]
 
 
-def fit_training(model: VideoModel, clips: PackedClips, *, seed: int) -> Training:
+def fit_training(
+    model: VideoModel, clips: ClipSet, *, seed: int, progress: Callable[[int, int], None]
+) -> Training:
     """Read training clips and fit the priors that the flow has to beat.
 
     Latents are drawn from q(z | X), as the flow was trained on.
@@ -372,12 +374,13 @@ def fit_training(model: VideoModel, clips: PackedClips, *, seed: int) -> Trainin
         model: The model in evaluation mode.
         clips: Clips of the split train, of two source videos at least.
         seed: Seed of the latents.
+        progress: Called with the number of clips that are encoded, and of all.
 
     Raises:
         UserError: `clips` has fewer than two source videos.
     """
     training = TrainingClips(clips)
-    z, c, groups = _latents(model, training, seed=seed)
+    z, c, groups = _latents(model, training, seed=seed, progress=progress)
     if len(groups.unique()) < 2:
         raise UserError(
             "simple priors are fitted on 2 source videos at least, the split train has 1: give "
@@ -388,11 +391,12 @@ def fit_training(model: VideoModel, clips: PackedClips, *, seed: int) -> Trainin
 
 @torch.inference_mode()
 def _latents(
-    model: VideoModel, training: TrainingClips, *, seed: int
+    model: VideoModel, training: TrainingClips, *, seed: int, progress: Callable[[int, int], None]
 ) -> tuple[Float[Tensor, "n z"], Float[Tensor, "n c"], Int[Tensor, " n"]]:
     """Draws from q(z | X), conditions, and the number of each clip's source."""
     z, c, count = [], [], len(training.starts)
     for first in range(0, count, _ENCODED_AT_ONCE):
+        progress(first, count)
         clips = [training.read(i) for i in range(first, min(first + _ENCODED_AT_ONCE, count))]
         z.append(encoded(model, clips, seed=seed).double().cpu())
         c.append(condition(model, clips, first_frames(model, clips)).double().cpu())

@@ -6,104 +6,22 @@ the same clips with the same noise, so its numbers can be compared over a traini
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cinnema.data.crops import SceneCrops
 from cinnema.data.loader import VideoBatch
-from cinnema.evaluation.likelihood import encode_scenes, negative_log_likelihood, with_noise
-from cinnema.evaluation.warping_scores import flow_scores
+from cinnema.evaluation.likelihood import negative_log_likelihood
 from cinnema.models.flow.conditioning import Conditioner
 from cinnema.models.flow.flow import ConditionalFlow
 from cinnema.models.keypoint.keypoints import SymmetricLimbs, sort_symmetric
 from cinnema.models.keypoint.stage1 import KeypointStage1
-from cinnema.models.warping.stage1 import Stage1
 from cinnema.training.latent_pool import LatentPool
 from cinnema.training.losses import PerceptualDistance
 
 Numbers = dict[str, float]
 
 _CHUNK = 16  # clips decoded at once
-
-
-def stage1_validation(
-    crops: Sequence[SceneCrops], *, num: int = 32
-) -> Callable[[Stage1], Numbers]:  # fmt: skip
-    """Return a function that computes the relative flow error of stage 1 of a warping model.
-
-    "error_<texture>" is sum |flow - true flow| / sum |true flow| over a texture's clips: 1 is what
-    predicting no motion gives, lower is better; "error" is that of clips without a texture. The
-    flow is the visible one, behind the mask.
-
-    Args:
-        crops: Validation scenes.
-        num: Largest number of clips of a scene.
-    """
-
-    def validate(stage1: Stage1) -> Numbers:
-        sums: dict[str, list[float]] = {}
-        for scene in crops:
-            texture = scene.scene.texture
-            total = sums.setdefault(f"error_{texture}" if texture else "error", [0.0, 0.0])
-            x0 = np.asarray(scene.frames[:num, 0])
-            for scores in flow_scores(stage1, x0, scene.flow[:num]):
-                total[0] += scores["flow_error"]
-                total[1] += scores["flow_motion"]
-        return {name: error / max(motion, 1e-12) for name, (error, motion) in sums.items()}
-
-    return validate
-
-
-def latent_validation(
-    stage1: Stage1,
-    crops: Sequence[SceneCrops],
-    *,
-    num: int = 48,
-    noise: float | None = None,
-    num_draws: int = 4,
-    seed: int = 0,
-) -> Callable[[Conditioner, ConditionalFlow], Numbers]:
-    """Return a function that computes the flow's negative log-likelihood on a warping model.
-
-    "nll" is the mean over all clips, in nats per dimension, "nll_<texture>" that of a texture;
-    lower is better. Where the flow takes a control, "nll" is the mean of "nll_without_control" and
-    of "nll_with_control", which is conditioned on the known entries of the control.
-
-    Args:
-        stage1: Trained stage 1; it is set to evaluation mode and encodes the clips once.
-        crops: Validation scenes.
-        num: Largest number of clips of a scene.
-        noise: Standard deviation of q(z | X); defaults to that of stage 1.
-        num_draws: Draws of noise for each clip.
-        seed: Seed of the noise.
-    """
-    latents = encode_scenes(stage1, crops, num=num)
-    scale = stage1.config.noise if noise is None else noise
-    draws = [
-        with_noise(latents.pool.z, noise=scale, draw=draw, seed=seed) for draw in range(num_draws)
-    ]
-    textures = [latents.textures[group] for group in latents.groups.tolist()]
-
-    @torch.no_grad()
-    def validate(conditioner: Conditioner, flow: ConditionalFlow) -> Numbers:
-        pool = latents.pool.to(next(flow.parameters()).device)
-        nll, by_control = _nll(flow, draws, conditioner(pool.joint.float())).mean(dim=0), {}
-        if conditioner.config.control_dim:
-            c = conditioner(pool.joint.float(), pool.eta, pool.known)
-            controlled = _nll(flow, draws, c).mean(dim=0)
-            by_control = {
-                "nll_without_control": float(nll.mean()),
-                "nll_with_control": float(controlled.mean()),
-            }
-            nll = (nll + controlled) / 2
-        by_texture = {
-            f"nll_{t}": float(nll[_is(textures, t)].mean()) for t in dict.fromkeys(textures) if t
-        }
-        return {"nll": float(nll.mean())} | by_control | by_texture
-
-    return validate
 
 
 def keypoint_validation(
@@ -197,10 +115,6 @@ def keypoint_latent_validation(
 
 def _nll(flow: ConditionalFlow, draws: Sequence[Tensor], c: Float[Tensor, "b c"]) -> Tensor:
     return negative_log_likelihood(lambda z: flow.log_prob(z.to(c.device), c).cpu(), draws)
-
-
-def _is(textures: Sequence[str], texture: str) -> Tensor:
-    return torch.tensor([t == texture for t in textures])
 
 
 def _l1(frames: Tensor, video: Tensor) -> float:

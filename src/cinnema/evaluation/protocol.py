@@ -8,7 +8,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from itertools import groupby
 from typing import Literal
 
 import numpy as np
@@ -16,11 +15,11 @@ from jaxtyping import Bool, Float32, UInt8
 from numpy.typing import NDArray
 
 from cinnema.core.errors import UserError
-from cinnema.data.crops import SceneCrops
 from cinnema.data.dataset import PackedClip, PackedDataset
 from cinnema.data.manifest import ClipEntry
 from cinnema.data.records import Control, Split
 from cinnema.data.sources.frames import square
+from cinnema.data.windows import SceneWindows
 from cinnema.evaluation.statistics.bootstrap import hash_of
 
 ProtocolName = Literal["aligned", "paper"]
@@ -69,10 +68,6 @@ class RealClip:
         track: Value of the control at each frame, where it is known.
         still: Where nothing moves throughout the clip, where that is known.
         shared_start: Identifier that clips with the same first frame share; None if unique.
-        flow: Backward optical flow of frames 1..T to x0 as block means, in picture widths (x) and
-            heights (y), where it has been computed before.
-        motion: The longest displacement over the clip in each cell of a grid, in pixels, where it
-            has been computed before.
     """
 
     start: Start
@@ -81,8 +76,6 @@ class RealClip:
     track: Float32[np.ndarray, "t1 e"] | None = None
     still: Bool[np.ndarray, "h w"] | None = None
     shared_start: str | None = None
-    flow: Float32[np.ndarray, "2 t g g"] | None = None
-    motion: Float32[np.ndarray, "m m"] | None = None
 
     @property
     def source(self) -> str:
@@ -133,6 +126,10 @@ class ClipSet(ABC):
         """
         del start, num_frames
         return None
+
+    def first_frame(self, start: Start) -> UInt8[np.ndarray, "h w 3"]:
+        """Return x0 of a start."""
+        return np.asarray(self.read(start).frames[0])
 
     def other_futures(self) -> Mapping[str, Sequence[Start]]:
         """Return other real futures by the key of a start; starts without any are left out."""
@@ -228,7 +225,7 @@ class PackedClips(ClipSet):
         return self._resized(self._dataset.read(start.position, list(times)).frames)
 
     def first_frame(self, start: Start) -> UInt8[np.ndarray, "h w 3"]:
-        """Return x0 of a start."""
+        """Return x0 of a start, without decoding other frames."""
         return np.asarray(
             self._resized(self._dataset.read(start.position, [start.first]).frames)[0]
         )
@@ -289,45 +286,34 @@ class PackedClips(ClipSet):
         return np.asarray(square(grey, self._size)[..., 0] > 0)
 
 
-class CropClips(ClipSet):
-    """Crops with their optical flow, as warping models are trained on; a source is a scene.
+class WindowClips(ClipSet):
+    """Windows of scenes, as nature models are trained on; a source is a scene.
 
     Args:
-        crops: Crops of each scene.
+        windows: Windows of each scene.
         num_frames: T.
         name: Name of the data set.
     """
 
-    def __init__(self, crops: Sequence[SceneCrops], *, num_frames: int, name: str) -> None:
-        self.name, self.num_frames, self._crops = name, num_frames, list(crops)
+    def __init__(self, windows: Sequence[SceneWindows], *, num_frames: int, name: str) -> None:
+        self.name, self.num_frames, self._windows = name, num_frames, list(windows)
         self.starts = tuple(
             Start(
-                key=f"{c.scene.name}/{index}",
-                source=c.scene.name,
+                key=f"{part.scene.name}/{index}",
+                source=part.scene.name,
                 position=position,
                 first=0,
                 sample=index,
-                label=c.scene.texture,
+                label=part.scene.texture,
             )
-            for position, c in enumerate(crops)
-            for index in range(len(c))
+            for position, part in enumerate(windows)
+            for index in range(len(part.frames))
         )
 
     def read(self, start: Start) -> RealClip:
-        """Return a crop with its flow."""
-        crops = self._crops[start.position]
-        return RealClip(
-            start=start,
-            frames=np.asarray(crops.frames[start.sample]),
-            flow=crops.flow[start.sample],
-            motion=crops.motion[start.sample],
-        )
-
-    def batches(self, starts: Sequence[Start], *, size: int) -> Iterator[list[Start]]:
-        """Yield the starts of one scene after the other."""
-        del size
-        for _, of_scene in groupby(starts, key=lambda start: start.position):
-            yield list(of_scene)
+        """Return a window."""
+        frames = self._windows[start.position].frames[start.sample]
+        return RealClip(start=start, frames=np.asarray(frames))
 
 
 @dataclass(frozen=True, kw_only=True)

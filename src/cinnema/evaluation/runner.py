@@ -7,6 +7,7 @@ starts are divided among processes, whose sums add up to the same numbers.
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,9 @@ import torch
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from cinnema.backbones.registry import BackboneName, Found, find_backbones
+from cinnema.backbones.registry import BackboneName, Found
 from cinnema.core.distributed import Ranks
 from cinnema.core.errors import UserError
-from cinnema.data.crops import SceneCrops
 from cinnema.data.dataset import PackedDataset
 from cinnema.data.records import Split
 from cinnema.evaluation import MetricName
@@ -38,7 +38,7 @@ from cinnema.evaluation.known_truth.reader import EndPointReader
 from cinnema.evaluation.metrics.base import Futures, Metric, Progress, RealBatch, Task
 from cinnema.evaluation.metrics.registry import METRICS, default_metrics, make_metrics
 from cinnema.evaluation.protocol import (
-    CropClips,
+    ClipSet,
     PackedClips,
     ProtocolName,
     RealClip,
@@ -51,10 +51,8 @@ from cinnema.evaluation.protocol import (
 from cinnema.evaluation.results import Evaluation
 from cinnema.evaluation.statistics.bootstrap import hash_of
 from cinnema.evaluation.summary import summarise
-from cinnema.evaluation.warping_scores import WarpingSettings
 from cinnema.media.pictures import to_tensor
 from cinnema.models.base import VideoModel
-from cinnema.models.warping.model import WarpingModel
 
 _MAX_TRAINING = 512  # training clips that priors are fitted to and that are looked up
 _MAX_CONTROLS = 256
@@ -81,7 +79,6 @@ class EvaluationSettings:
             change numbers by rounding.
         parts: Whether the numbers of each label and source are reported, too, by metrics that keep
             single clips.
-        warping: How many clips the metrics of warping models measure.
     """
 
     only: tuple[MetricName, ...] | None = None
@@ -93,7 +90,6 @@ class EvaluationSettings:
     seed: int = Field(default=0, ge=0)
     batch_size: int = Field(default=1, ge=1)
     parts: bool = False
-    warping: WarpingSettings = Field(default_factory=WarpingSettings)
 
     @property
     def num_samples(self) -> int:
@@ -157,67 +153,36 @@ def evaluate_model(
     return run(task, settings, against=other, sha256=sha256, ranks=ranks)
 
 
-VALIDATION: tuple[MetricName, ...] = (
-    "flow-error",
-    "reconstruction",
-    "samples",
-    "likelihood",
-    "sample-motion",
-)
-"""The metrics of `cinnema validate`."""
-
-
-def evaluate_crops(
-    model: WarpingModel,
-    validation: Sequence[SceneCrops],
+def compare_likelihood(
+    model: VideoModel,
+    before: VideoModel,
+    clips: ClipSet,
     *,
-    train: Sequence[SceneCrops],
-    name: str,
-    warping: WarpingSettings | None = None,
-    num_samples: int = 10,
     seed: int = 0,
-    sha256: str = "",
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Evaluate a warping model on crops of scenes that it was not trained on, in float32.
+    """Evaluate the held-out likelihood of a model on clips, with the change from another model.
 
-    If stage 2 was stopped early on these scenes, their likelihood is slightly optimistic.
+    The same metric and paired differences as `cinnema evaluate --only latents --against`, without
+    the priors that are fitted to training clips.
 
     Args:
-        model: The model; set to evaluation.
-        validation: Crops of scenes that it was not trained on, at least one.
-        train: Crops of training scenes, two at least, which priors are fitted to.
-        name: Name of the data.
-        warping: Numbers of clips that are measured; defaults to `WarpingSettings()`.
-        num_samples: K, samples of each start.
+        model: The model.
+        before: The other model.
+        clips: The held-out clips.
         seed: Seed of all draws.
-        sha256: SHA-256 of the model's file, for the record.
-        progress: Called with a description, the number of finished clips, and the total.
-
-    Raises:
-        UserError: There are too few scenes, or a frame to compare does not exist.
+        progress: Called as the evaluation proceeds.
     """
-    if not validation:
-        raise UserError("validation: at least 1 scene is needed, got 0; give more clips")
-    num_frames, warping = model.num_frames, warping or WarpingSettings()
-    settings = EvaluationSettings(
-        only=VALIDATION, samples=num_samples, seed=seed, parts=True, warping=warping
-    )
-    training = CropClips(train, num_frames=num_frames, name=name) if train else None
+    settings = EvaluationSettings(only=("latents",), seed=seed)
     task = Task(
-        model=model.float().eval(),
-        clips=CropClips(validation, num_frames=num_frames, name=name),
-        protocol=choose_protocol("aligned", name, num_frames=num_frames),
-        training_clips=training,
-        no_training="there are none: give more clips",
-        backbones=find_backbones(None),
+        model=model.eval(),
+        clips=clips,
+        protocol=choose_protocol("aligned", clips.name, num_frames=model.num_frames),
         device=next(model.parameters()).device,
-        num_samples=num_samples,
         seed=seed,
-        warping=warping,
         progress=progress or _ignore,
     )
-    evaluation = run(task, settings, sha256=sha256)
+    evaluation = run(task, settings, against=replace(task, model=before.to(task.device).eval()))
     assert evaluation is not None
     return evaluation
 
@@ -316,7 +281,6 @@ def _packed_task(
         num_samples=settings.num_samples,
         seed=settings.seed,
         batch_size=settings.batch_size,
-        warping=settings.warping,
         progress=progress,
     )
     return _with_training(task, training_clips, settings)
@@ -345,15 +309,19 @@ def _training_clips(
     return PackedClips(training, starts, num_frames=num_frames, size=model.size, split="train"), ""
 
 
-def _with_training(task: Task, clips: PackedClips | None, settings: EvaluationSettings) -> Task:
+def _with_training(task: Task, clips: ClipSet | None, settings: EvaluationSettings) -> Task:
     """Fit priors to the training clips, if a metric needs them."""
     if clips is None or not any(METRICS[name].uses_training for name in settings.names):
         return task
-    task.progress("encoding training clips", 0, 1)
     training: Training | None = None
     reason = ""
     try:
-        training = fit_training(task.model, clips, seed=task.seed)
+        training = fit_training(
+            task.model,
+            clips,
+            seed=task.seed,
+            progress=partial(task.progress, "encoding training clips"),
+        )
     except UserError as error:
         reason = str(error)
     return replace(task, training=training, no_training=reason)

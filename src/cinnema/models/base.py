@@ -1,6 +1,6 @@
-"""The interface of all video models, and the base class of those with two stages.
+"""The interface of all video models.
 
-Tasks and metrics that need no more than `VideoModel` work with any model: the warping and the
+Tasks and metrics that need no more than `VideoModel` work with any model: the nature and the
 keypoint model that cinnema trains, and the networks of 2021, which are imported.
 """
 
@@ -15,8 +15,6 @@ from torch import Tensor, nn
 
 from cinnema.core.errors import UserError
 from cinnema.models.control import ControlSpec
-from cinnema.models.flow.conditioning import Conditioner
-from cinnema.models.flow.flow import ConditionalFlow
 
 
 class VideoModel(nn.Module, ABC):
@@ -267,109 +265,7 @@ class VideoModel(nn.Module, ABC):
             )
 
 
-class TwoStageModel(VideoModel):
-    """A model of cinnema: a stage 1, a conditioner and a flow.
-
-    An implementer owes, besides what a `VideoModel` does, a config with `name`, `stage1`,
-    `conditioner` and `flow` that `require_matching_parts` accepts.
-
-    Args:
-        config: Configuration of the model.
-        stage1: Video encoder and decoder, built from `config.stage1`.
-    """
-
-    stored_dtype: ClassVar[torch.dtype] = torch.bfloat16
-
-    def __init__(
-        self,
-        config: Any,  # noqa: ANN401 - each kind of model has its own
-        stage1: nn.Module,
-    ) -> None:
-        super().__init__()
-        self.config, self.stage1 = config, stage1
-        self.conditioner = Conditioner(config.conditioner)
-        self.flow = ConditionalFlow(config.flow)
-
-    @property
-    def name(self) -> str:
-        """Name of the weights."""
-        return str(self.config.name)
-
-    @property
-    def size(self) -> int:
-        """Width and height of the pictures that the networks take, in pixels."""
-        return int(self.config.stage1.size)
-
-    @property
-    def num_frames(self) -> int:
-        """T, the number of frames after x0 that `decode` returns."""
-        return int(self.config.stage1.num_frames)
-
-    @property
-    def z_dim(self) -> int:
-        """Length of z and nu."""
-        return int(self.config.stage1.z_dim)
-
-    @property
-    def fps(self) -> float:
-        """Frames a second of the clips."""
-        return float(self.config.stage1.fps)
-
-    def to_latent(
-        self, nu: Float[Tensor, "b z"], c: Float[Tensor, "b c"]
-    ) -> tuple[Float[Tensor, "b z"], Float[Tensor, " b"]]:
-        """Map residuals to latents: z, and log abs det d z / d nu in nats."""
-        return self.flow.to_latent(nu, c)
-
-    def to_residual(
-        self, z: Float[Tensor, "b z"], c: Float[Tensor, "b c"]
-    ) -> tuple[Float[Tensor, "b z"], Float[Tensor, " b"]]:
-        """Map latents to residuals: nu, and log abs det d nu / d z in nats."""
-        return self.flow.to_residual(z, c)
-
-    def add_noise(
-        self, mean: Float[Tensor, "b z"], generator: torch.Generator | None
-    ) -> Float[Tensor, "b z"]:
-        """Draw from q(z | X), which has a fixed standard deviation.
-
-        Args:
-            mean: Mean of q(z | X).
-            generator: On the CPU; the mean is returned unchanged if None.
-        """
-        if generator is None:
-            return mean
-        noise = torch.randn(mean.shape, generator=generator).to(mean)
-        out: Tensor = mean + self.config.stage1.noise * noise
-        return out
-
-
 def standard_log_prob(nu: Float[Tensor, "b z"]) -> Float64[Tensor, " b"]:
     """Return the log-density of rows under N(0, I), in nats, on the CPU."""
     nu = nu.double().cpu()
     return -0.5 * (nu.square() + math.log(2 * math.pi)).sum(dim=1)
-
-
-def require_matching_parts(
-    config: Any,  # noqa: ANN401 - each kind of model has its own
-    more: Mapping[str, tuple[int, int]] | None = None,
-) -> None:
-    """Raise a UserError unless stage 1, the conditioner and the flow of a config fit together.
-
-    Args:
-        config: Configuration of a `TwoStageModel`.
-        more: Further pairs of numbers that have to be equal, by their names.
-    """
-    pairs = {
-        "flow.z_dim and stage1.z_dim": (config.flow.z_dim, config.stage1.z_dim),
-        "flow.condition_dim and the conditioner's columns": (
-            config.flow.condition_dim,
-            config.conditioner.out_dim,
-        ),
-        "conditioner.feature_dim and stage1.feature_dim": (
-            config.conditioner.feature_dim,
-            config.stage1.feature_dim,
-        ),
-    }
-    for names, (mine, other) in {**pairs, **(more or {})}.items():
-        if mine != other:
-            raise UserError(f"{names} must be equal, got {mine} and {other}: change one")

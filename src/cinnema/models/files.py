@@ -16,7 +16,6 @@ from cinnema.core.devices import one_thread
 from cinnema.core.errors import UserError
 from cinnema.core.weights import WeightsFile, load_weights, save_weights
 from cinnema.models.base import VideoModel
-from cinnema.models.warping.model import WarpingModel
 
 _MAX_NUMBER = 4096  # in a configuration, unless a tensor has a larger side
 _MAX_DEPTH = 8
@@ -89,37 +88,24 @@ def load_model(name_or_path: str | Path) -> LoadedModel:
     return LoadedModel(model=_build(file, path), sha256=file.sha256, path=path)
 
 
-def load_warping_model(name_or_path: str | Path, *, purpose: str) -> WarpingModel:
-    """Load a model with `load_model`, and require that it is a warping model.
-
-    Args:
-        name_or_path: As in `load_model`.
-        purpose: What it is needed for, as in "measuring the flow", for the message.
-
-    Raises:
-        UserError: There is no such model, or it is of another kind.
-    """
-    model = load_model(name_or_path).model
-    if not isinstance(model, WarpingModel):
-        raise UserError(
-            f"{name_or_path} is a model that decodes its frames, and {purpose} needs one that "
-            "warps the photograph: name other weights, for example drift"
-        )
-    return model
-
-
 # Module, class of the configuration and class of the model, by the configuration's field `kind`. A
-# module is imported when a file needs it. The first version had no such field, and one kind.
+# module is imported when a file needs it.
 _KINDS: dict[str, tuple[str, str, str]] = {
-    "warping": ("cinnema.models.warping.model", "WarpingModelConfig", "WarpingModel"),
     "painting": ("cinnema.paper.model", "PaperModelConfig", "PaperModel"),
     "nature": ("cinnema.models.nature.model", "NatureModelConfig", "NatureModel"),
     "articulated": ("cinnema.models.keypoint.model", "KeypointModelConfig", "KeypointModel"),
 }
+_FORMER = "warping"  # also of the first files, which had no such field
 
 
 def _build(file: WeightsFile, path: Path) -> VideoModel:
-    kind = file.config.get("kind", "warping")
+    kind = file.config.get("kind", _FORMER)
+    if kind == _FORMER:
+        raise UserError(
+            f"{path} holds a warping model, the predecessor of landscape, which this version does "
+            "not read: use the weights landscape, or train on your clips with cinnema finetune, or "
+            "with cinnema train kinds, constants and flow"
+        )
     if kind not in _KINDS:
         raise UserError(
             f"{path} holds a model of kind {kind!r}, and this version reads {', '.join(_KINDS)}: "

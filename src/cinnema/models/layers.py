@@ -1,4 +1,4 @@
-"""What the warping and the keypoint model are built from: warp, fill and a residual block."""
+"""What models are built from: warp, fill and a residual block."""
 
 import torch
 from jaxtyping import Float

@@ -2,17 +2,11 @@
 
 from collections.abc import Callable
 
-from cinnema.recipes.drift import drift
 from cinnema.recipes.person import person
 from cinnema.recipes.robot import robot
-from cinnema.training.keypoint import KeypointRecipe
-from cinnema.training.warping import WarpingRecipe
+from cinnema.training.recipe import KeypointRecipe
 
-RECIPES: dict[str, Callable[[], WarpingRecipe | KeypointRecipe]] = {
-    "drift": drift,
-    "robot": robot,
-    "person": person,
-}
-"""The recipes by the name of their weights."""
+RECIPES: dict[str, Callable[[], KeypointRecipe]] = {"robot": robot, "person": person}
+"""The recipes of keypoint models by the name of their weights."""
 
-__all__ = ["RECIPES", "drift", "person", "robot"]
+__all__ = ["RECIPES", "person", "robot"]

@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cinnema.core.errors import UserError
-from cinnema.data.crops import Scene, find_scenes
 from cinnema.data.dataset import OpenProgress, PackedDataset, open_dataset
+from cinnema.data.scenes import HELD_OUT_PART, Scene, find_scenes
 from cinnema.data.sources.splits import read_splits
 from cinnema.data.windows import SceneWindows, find_duplicates, held_out_together, load_windows
-from cinnema.training.nature_recipe import NatureRecipe
+from cinnema.models.nature.model import NatureModelConfig
 
 
 @dataclass(frozen=True)
@@ -26,22 +26,33 @@ class NatureClips:
     held_out: list[bool]
     duplicates: list[set[str]]
 
+    def on_side(self, *, held_out: bool) -> list[SceneWindows]:
+        """Return the windows of the scenes that are held out, or of those that are not.
+
+        Args:
+            held_out: Which of the two.
+        """
+        pairs = zip(self.windows, self.held_out, strict=True)
+        return [part for part, is_out in pairs if is_out == held_out]
+
     @classmethod
     def open(
         cls,
-        recipe: NatureRecipe,
+        config: NatureModelConfig,
         folders: Sequence[Path],
         *,
+        starts: int,
         splits: Path | None = None,
         progress: OpenProgress | None = None,
     ) -> "NatureClips":
         """Cut the windows of all scenes, or read them from the cache beside each data set.
 
-        Scenes that show the same are held out together.
+        Scenes that show the same are held out together, but for the two parts of one video.
 
         Args:
-            recipe: Size, number of frames, frame rate, and starts of each scene.
+            config: Size, number of frames and frame rate.
             folders: Packed data sets, or folders of videos.
+            starts: Largest number of starts that are cut from each scene.
             splits: Lists of training and held-out videos, see `read_splits`; others are left out.
                 By default the splits of the data sets are used.
             progress: Called while videos are packed and windows are cut.
@@ -56,14 +67,21 @@ class NatureClips:
                 windows += load_windows(
                     dataset,
                     scenes,
-                    size=recipe.model.size,
-                    num_frames=recipe.model.num_frames,
-                    fps=recipe.model.fps,
-                    starts=recipe.data.starts,
+                    size=config.size,
+                    num_frames=config.num_frames,
+                    fps=config.fps,
+                    starts=starts,
                     progress=progress,
                 )
         names = [part.scene.name for part in windows]
-        duplicates = find_duplicates({part.scene.name: part.frames[:, 0] for part in windows})
+        divided = {name for name in names if name + HELD_OUT_PART in names}
+        duplicates = find_duplicates(
+            {
+                part.scene.name: part.frames[:, 0]
+                for part in windows
+                if part.scene.name.removesuffix(HELD_OUT_PART) not in divided
+            }
+        )
         together = held_out_together(
             (part.scene.name for part in windows if part.scene.held_out), duplicates
         )

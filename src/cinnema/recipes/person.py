@@ -6,7 +6,8 @@ from cinnema.data.augmentation import Augmentation
 from cinnema.models.flow.conditioning import ConditionerConfig
 from cinnema.models.keypoint.stage1 import KeypointConfig
 from cinnema.recipes.robot import robot
-from cinnema.training.keypoint import KeypointData, KeypointRecipe, KeypointTraining
+from cinnema.training.keypoint import KeypointTraining
+from cinnema.training.recipe import KeypointData, KeypointRecipe
 
 # Joints of the walk simulator: legs (hip, knee, ankle, toe) and arms (shoulder, elbow, wrist).
 _LIMBS = (((4, 5, 6, 7), (11, 12, 13, 14)), ((8, 9, 10), (15, 16, 17)))

@@ -5,7 +5,8 @@ from cinnema.models.flow.conditioning import ConditionerConfig
 from cinnema.models.flow.flow import FlowConfig
 from cinnema.models.keypoint.model import EndPointRange
 from cinnema.models.keypoint.stage1 import KeypointConfig
-from cinnema.training.keypoint import KeypointData, KeypointRecipe, KeypointTraining
+from cinnema.training.keypoint import KeypointTraining
+from cinnema.training.recipe import KeypointData, KeypointRecipe
 from cinnema.training.stage2 import Stage2Training
 
 

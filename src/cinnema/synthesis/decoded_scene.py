@@ -8,8 +8,7 @@ from torch import Tensor
 from cinnema.core.errors import UserError
 from cinnema.media.pictures import resize, resize_for_model, resize_mask, to_pixels, to_tensor
 from cinnema.models.base import VideoModel
-from cinnema.synthesis.moments import looped
-from cinnema.synthesis.request import Request
+from cinnema.synthesis.request import Request, shown_frames
 from cinnema.synthesis.scene import OnFrame, Scene, ignore
 
 
@@ -22,8 +21,7 @@ class DecodedScene(Scene):
     frame. The extension "continuous" decodes from a quarter of a clip before the end and fades
     over, so that no seam is visible; drift up to that frame remains.
 
-    `fps` only sets how fast the decoder's frames are shown. A factor on the flow is refused, as is
-    a crossfade, which needs frames from before the photograph.
+    `fps` only sets how fast the decoder's frames are shown. A factor on the flow is refused.
 
     Args:
         model: The model, on any device.
@@ -60,11 +58,11 @@ class DecodedScene(Scene):
         self, nu: Float[Tensor, " z"], eta: Float[Tensor, " e"] | None, on_frame: OnFrame = ignore
     ) -> tuple[UInt8[np.ndarray, "t h w 3"], Float[Tensor, " z"]]:
         """Render the frames of one motion, see `Scene.render`."""
-        plan = looped(self.request.loop, self.request.num_frames)
+        plan = shown_frames(self.request.loop, self.request.num_frames)
         decoded, z = self._decoded(nu, eta)
         frames = np.empty((len(plan), *self.x0.shape), np.uint8)
-        for index, ((time, _),) in enumerate(plan):
-            frames[index] = self._finished(to_pixels(decoded[round(time) - 1]))
+        for index, number in enumerate(plan):
+            frames[index] = self._finished(to_pixels(decoded[number - 1]))
             on_frame(index + 1, len(plan))
         return frames, z
 
@@ -119,12 +117,6 @@ def _require_possible(request: Request) -> None:
             "motion_strength: must be 1 with a model that decodes its frames, as it has no flow to "
             f"scale, got {request.motion_strength:g}: leave it out, change the temperature, or use "
             "weights that warp the photograph, as landscape"
-        )
-    if request.loop == "crossfade":
-        raise UserError(
-            "loop: crossfade needs frames from before the photograph, which a model that decodes "
-            "its frames does not have: use pingpong, or weights that warp the photograph, as "
-            "landscape"
         )
 
 

@@ -14,7 +14,6 @@ from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 
 from cinnema.core.devices import one_thread
-from cinnema.core.errors import UserError
 from cinnema.media.pictures import resize, resize_for_model, resize_mask, to_tensor
 from cinnema.models.nature.kinds import KIND_SIZE, KINDS, STILL, SceneFeatures
 from cinnema.models.nature.model import NatureModel
@@ -27,10 +26,9 @@ from cinnema.synthesis.arrows import (
     wanted_by,
     warn_of_missed,
 )
-from cinnema.synthesis.moments import looped
 from cinnema.synthesis.nature_layers import NativeLayer, cut_layers, solve_alphas
 from cinnema.synthesis.nature_renderer import NatureRenderer
-from cinnema.synthesis.request import Request
+from cinnema.synthesis.request import Request, shown_frames
 from cinnema.synthesis.scene import OnFrame, Scene, ignore
 
 # Probability from which a pixel surely stands still.
@@ -57,9 +55,6 @@ class NatureScene(Scene):
         move: Mask, 1 where things move though the model takes them for still; None for none. It
             moves as the moving kind that is most probable in each connected part, or as water if
             none is.
-
-    Raises:
-        UserError: A crossfade was requested.
     """
 
     @one_thread()
@@ -73,11 +68,6 @@ class NatureScene(Scene):
         still: Float32[np.ndarray, "h w"] | None = None,
         move: Float32[np.ndarray, "h w"] | None = None,
     ) -> None:
-        if request.loop == "crossfade":
-            raise UserError(
-                f"loop: the weights {model.name} loop without a crossfade, got crossfade: use "
-                "seamless"
-            )
         size = request.frame_size(pixels.shape[:2], model.size)
         super().__init__(model.name, request, x0=resize(pixels, size))
         self.model, self._device = model, next(model.parameters()).device
@@ -175,7 +165,7 @@ class NatureScene(Scene):
 
     def _plan(self) -> list[int]:
         """Return the number of the moment that each frame shows."""
-        return [round(mix[0].time) for mix in looped(self.request.loop, self.request.num_frames)]
+        return shown_frames(self.request.loop, self.request.num_frames)
 
     @property
     def layers(self) -> list[NativeLayer]:

@@ -25,7 +25,6 @@ from cinnema.models.base import VideoModel
 from cinnema.models.control import Control, resolve_control
 from cinnema.models.files import LoadedModel, load_model
 from cinnema.models.nature.model import NatureModel
-from cinnema.models.warping.model import WarpingModel
 from cinnema.synthesis.decoded_scene import DecodedScene
 from cinnema.synthesis.interpolate import End, between
 from cinnema.synthesis.nature_scene import NatureScene
@@ -35,7 +34,6 @@ from cinnema.synthesis.residual import Motions, Residual, draw, given
 from cinnema.synthesis.scene import ChainedScene, OnFrame, Progress, Scene, ignore
 from cinnema.synthesis.transfer import Keep, Motion, choose_keep, keep_path, read_motion
 from cinnema.synthesis.video import Video, VideoStream
-from cinnema.synthesis.warped_scene import WarpedScene, clip_frames
 
 
 class Pipeline:
@@ -123,7 +121,7 @@ class Pipeline:
 
         Sample i of a seed does not depend on `num_samples`, to the bit.
 
-        Nature and warping models warp the photograph itself. Other models decode frames at their
+        Nature models warp the photograph itself. Other models decode frames at their
         own size, which are resized to `size`; `settings["note"]` then states this, and some options
         are refused.
 
@@ -507,13 +505,7 @@ def open_scene(
         clip = max(1, round(model.num_frames * request.fps / model.fps))
         return ChainedScene(natural, pixels, request, clip=clip)
     _require_no_kinds(model, request)
-    if not isinstance(model, WarpingModel):
-        return DecodedScene(model, pixels, request, still=still)
-    warped = partial(WarpedScene, model, still=still)
-    if request.extension != "paper":
-        return warped(pixels, request)
-    clip = max(1, round(clip_frames(model, request.fps)))
-    return ChainedScene(warped, pixels, request, clip=clip)
+    return DecodedScene(model, pixels, request, still=still)
 
 
 def _require_no_kinds(model: VideoModel, request: Request) -> None:
@@ -530,10 +522,9 @@ def _require_no_kinds(model: VideoModel, request: Request) -> None:
                 "weights landscape"
             )
     if request.loop == "seamless":
-        possible = "pingpong or crossfade" if isinstance(model, WarpingModel) else "pingpong"
         raise UserError(
             f"loop: the motion of the weights {model.name} does not repeat, got seamless: use "
-            f"{possible}, or weights of nature, as landscape"
+            "pingpong, or weights of nature, as landscape"
         )
 
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, Unpack, ge
 from cinnema.core.errors import UserError
 from cinnema.media.formats import MAX_FPS, MAX_PIXELS, MAX_SIDE, MIN_SIDE
 from cinnema.synthesis.hints import Arrow, Arrows, as_arrows
-from cinnema.synthesis.moments import Extension, Loop, looped
 
 if TYPE_CHECKING:
     from cinnema.media.pictures import Mask
@@ -22,6 +21,23 @@ Protocol: TypeAlias = Literal["natural", "paper"]
 - "natural": with a nature model, 4 s at 24 frames a second, in which each kind of thing moves at
   the speed that it has in nature; with other models the same as "paper".
 - "paper": 16 frames at 8 a second, in which everything moves as in the clips of the evaluation.
+"""
+
+Loop: TypeAlias = Literal["none", "seamless", "pingpong"]
+"""How a video repeats.
+
+- "none": not at all.
+- "seamless": the motion itself is periodic; the last frame is the photograph again. Nature models.
+- "pingpong": forwards, then backwards.
+"""
+
+Extension: TypeAlias = Literal["onward", "continuous", "paper"]
+"""How a video continues after one clip of the model.
+
+- "onward": the motion continues; clips of a model that decodes its frames follow each other.
+- "continuous": a model that decodes its frames fades from clip to clip; with a nature model the
+  same as "onward", as nothing drifts away.
+- "paper": each clip is generated from the last frame of the one before with the same nu.
 """
 
 Size: TypeAlias = Literal["native", "model"] | tuple[int, int]
@@ -71,7 +87,7 @@ class RequestOptions(TypedDict, total=False):
         temperature: Factor on nu.
         motion_strength: Factor on the flow.
         size: Size of the frames.
-        loop: How the video repeats: "none", "seamless", "pingpong" or "crossfade".
+        loop: How the video repeats: "none", "seamless" or "pingpong".
         extension: How the video continues after one clip.
         keep_still: Mask of regions that must not move.
         move: Mask of regions that move, though the model takes them for still.
@@ -193,7 +209,7 @@ class Request:
             raise UserError(
                 f"protocol: must be one of {', '.join(get_args(Protocol))}, got {self.protocol!r}"
             )
-        looped(self.loop, self.num_frames)
+        shown_frames(self.loop, self.num_frames)
         _require_extension(self.extension, self.loop)
         _require_size(self.size)
 
@@ -235,7 +251,7 @@ class Request:
             UserError: They would take more than `MAX_VIDEO_BYTES`.
         """
         height, width = size
-        count = len(looped(self.loop, self.num_frames))
+        count = len(shown_frames(self.loop, self.num_frames))
         if 3 * count * height * width > MAX_VIDEO_BYTES:
             raise UserError(
                 f"size: {count} frames of {width}x{height} pixels take "
@@ -243,6 +259,29 @@ class Request:
                 f"{MAX_VIDEO_BYTES >> 30}: ask for fewer frames or a smaller size "
                 "(--size 1920x1080), or write them as mp4 or png"
             )
+
+
+def shown_frames(loop: Loop, num_frames: int) -> list[int]:
+    """Return the number of the frame that a video shows at each time, from 1.
+
+    A pingpong loop shows them forwards, then backwards without the two ends: 2 num_frames - 2
+    frames, no seam.
+
+    Args:
+        loop: How the video repeats.
+        num_frames: Number of frames, at least 1; at least 2 for a loop.
+
+    Raises:
+        UserError: `loop` is unknown, or a loop has fewer than 2 frames.
+    """
+    if loop not in get_args(Loop):
+        raise UserError(f"loop: must be one of {', '.join(get_args(Loop))}, got {loop!r}")
+    if loop != "none" and num_frames < 2:
+        raise UserError(
+            f"num_frames: a {loop} loop needs at least 2, got {num_frames}: ask for more"
+        )
+    forward = list(range(1, num_frames + 1))
+    return forward + forward[-2:0:-1] if loop == "pingpong" else forward
 
 
 def _require_extension(extension: Extension, loop: Loop) -> None:

@@ -22,7 +22,7 @@ from cinnema.core.weights import load_weights, save_weights
 from cinnema.models.files import save_model
 from cinnema.training.loop import Batches, fit
 from cinnema.training.metrics_log import plot_metrics
-from cinnema.training.recipe import Recipe
+from cinnema.training.recipe import KeypointRecipe
 from cinnema.training.stage2 import FlowNetworks, fit_latents
 from cinnema.training.stage2 import Validate as ValidateLatents
 from cinnema.training.video_step import VideoTraining
@@ -62,7 +62,7 @@ class Validation:
 
 
 def train_stage1(
-    recipe: Recipe,
+    recipe: KeypointRecipe,
     clips: Clips,
     *,
     run: Path,
@@ -114,7 +114,7 @@ def train_stage1(
 
 
 def train_stage2(
-    recipe: Recipe,
+    recipe: KeypointRecipe,
     clips: Clips,
     *,
     run: Path,
@@ -167,7 +167,7 @@ def train_stage2(
     return path
 
 
-def bundle(recipe: Recipe, *, run: Path, output: Path, overwrite: bool = False) -> Path:
+def bundle(recipe: KeypointRecipe, *, run: Path, output: Path, overwrite: bool = False) -> Path:
     """Write both trained stages of a run into one weights file.
 
     Args:
@@ -189,7 +189,7 @@ def bundle(recipe: Recipe, *, run: Path, output: Path, overwrite: bool = False) 
     return output
 
 
-def load_stage1(recipe: Recipe, run: Path) -> Any:  # noqa: ANN401 - of the recipe's kind
+def load_stage1(recipe: KeypointRecipe, run: Path) -> Any:  # noqa: ANN401 - of the recipe's kind
     """Return the stage 1 that stage 2 of a run is trained on, in evaluation mode.
 
     Raises:
@@ -201,7 +201,7 @@ def load_stage1(recipe: Recipe, run: Path) -> Any:  # noqa: ANN401 - of the reci
     return stage1.eval()
 
 
-def stage1_file(recipe: Recipe, run: Path, training: VideoTraining) -> Path:
+def stage1_file(recipe: KeypointRecipe, run: Path, training: VideoTraining) -> Path:
     """Return the file with the weights of stage 1 after a phase."""
     is_last = training.phase == recipe.phases[-1].phase
     return run / ("stage1.safetensors" if is_last else f"{training.phase}.safetensors")
@@ -229,7 +229,7 @@ def _stage2_file(run: Path) -> Path:
     return run / "stage2.safetensors"
 
 
-def _keep_recipe(run: Path, recipe: Recipe) -> None:
+def _keep_recipe(run: Path, recipe: KeypointRecipe) -> None:
     with atomic_path(run / RECIPE_FILE, overwrite=True) as part:
         part.write_text(json.dumps(config_to_dict(recipe), indent=2) + "\n", encoding="utf-8")
 

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from cinnema.core.distributed import Ranks
 from cinnema.training.assembly import Clips, load_stage1, lpips_of
+from cinnema.training.keypoint import KeypointTraining
 from cinnema.training.latent_pool import LatentPool, fingerprint
 from cinnema.training.loop import Position, Schedule, Step
-from cinnema.training.recipe import Recipe
+from cinnema.training.recipe import KeypointRecipe
 from cinnema.training.run import require_same_run
 from cinnema.training.stage2 import FlowNetworks, LatentStep, PoolBatches
-from cinnema.training.video_step import VideoTraining
 
 _Batch = TypeVar("_Batch")
 
@@ -38,7 +38,6 @@ class CostEstimate:
         state_bytes: Memory of weights, gradients, optimiser state and averages.
         activation_bytes: Memory that a step keeps for its backward pass.
         clips_per_second: Speed of the steps, without waiting for clips.
-        drawn_per_second: Clips per second that one worker prepares; None if that is not slow.
     """
 
     name: str
@@ -49,22 +48,15 @@ class CostEstimate:
     state_bytes: int
     activation_bytes: int
     clips_per_second: float
-    drawn_per_second: float | None = None
 
     @property
     def hours(self) -> float:
-        """Duration at the lower of the two speeds."""
-        paces = [self.clips_per_second, self.drawn_per_second]
-        return self.clips / min(pace for pace in paces if pace is not None) / 3600
+        """Duration of the training."""
+        return self.clips / self.clips_per_second / 3600
 
 
 def estimate_stage1(
-    recipe: Recipe,
-    clips: Clips,
-    *,
-    run: Path,
-    device: torch.device,
-    drawn_per_second: float | None = None,
+    recipe: KeypointRecipe, clips: Clips, *, run: Path, device: torch.device
 ) -> list[CostEstimate]:
     """Estimate the phases of stage 1; makes the same checks as `train_stage1`.
 
@@ -73,27 +65,23 @@ def estimate_stage1(
         clips: The recipe's clips.
         run: Folder of the run, in which nothing is written.
         device: Device to compute on.
-        drawn_per_second: Clips per second that one worker prepares; None if that is not slow.
 
     Raises:
         UserError: As `train_stage1`.
     """
     return [
-        _estimate_phase(
-            recipe, clips, training, run=run, device=device, drawn_per_second=drawn_per_second
-        )
+        _estimate_phase(recipe, clips, training, run=run, device=device)
         for training in recipe.phases
     ]
 
 
 def _estimate_phase(
-    recipe: Recipe,
+    recipe: KeypointRecipe,
     clips: Clips,
-    training: VideoTraining,
+    training: KeypointTraining,
     *,
     run: Path,
     device: torch.device,
-    drawn_per_second: float | None,
 ) -> CostEstimate:
     batches = clips.batches(training, seed=training.seed, ranks=Ranks())
     step = recipe.new_step(
@@ -109,13 +97,12 @@ def _estimate_phase(
             folder=run / training.phase,
             device=device,
             first=-(-start // training.batch_size),
-            drawn_per_second=drawn_per_second,
         )
     finally:
         batches.close()
 
 
-def estimate_stage2(recipe: Recipe, *, run: Path, device: torch.device) -> CostEstimate:
+def estimate_stage2(recipe: KeypointRecipe, *, run: Path, device: torch.device) -> CostEstimate:
     """Estimate stage 2, on random latents; the encoding of the clips is not included.
 
     Args:
@@ -139,7 +126,7 @@ def estimate_stage2(recipe: Recipe, *, run: Path, device: torch.device) -> CostE
     )
 
 
-def _random_latents(recipe: Recipe, *, device: torch.device) -> PoolBatches:
+def _random_latents(recipe: KeypointRecipe, *, device: torch.device) -> PoolBatches:
     generator = torch.Generator().manual_seed(0)
     num, conditioner = max(_POOL, recipe.stage2.batch_size), recipe.conditioner
     pool = LatentPool(
@@ -161,7 +148,6 @@ def estimate(
     device: torch.device,
     first: int = 0,
     epoch: int = 0,
-    drawn_per_second: float | None = None,
 ) -> CostEstimate:
     """Take a few steps on one batch, and return the estimated cost of the training.
 
@@ -174,7 +160,6 @@ def estimate(
         device: Device of the step.
         first: Number of the first step: large enough that all networks are trained in it.
         epoch: Epoch of the steps; as large as that requires.
-        drawn_per_second: Clips per second that one worker prepares; None if that is not slow.
 
     Raises:
         UserError: The folder holds another run or cannot be written to; the batch does not fit the
@@ -199,7 +184,6 @@ def estimate(
         state_bytes=_bytes_of([p.state_dict() for p in step.parts().values()]) + 4 * trained,
         activation_bytes=kept,
         clips_per_second=pace,
-        drawn_per_second=drawn_per_second,
     )
 
 

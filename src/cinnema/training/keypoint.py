@@ -13,27 +13,17 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional
 
-from cinnema.core.distributed import Ranks
 from cinnema.core.errors import UserError
-from cinnema.data.augmentation import Augmentation
 from cinnema.data.loader import VideoBatch
-from cinnema.models.flow.conditioning import ConditionerConfig, pool_features
-from cinnema.models.flow.flow import FlowConfig
 from cinnema.models.keypoint.decoder import SceneFeatures
 from cinnema.models.keypoint.encoder import PointClipEncoder, Seen
 from cinnema.models.keypoint.keypoints import SymmetricLimbs, map_distance, sort_symmetric
-from cinnema.models.keypoint.model import EndPointRange, KeypointModel, KeypointModelConfig
 from cinnema.models.keypoint.stage1 import (
     LANDMARK_UNIT,
-    KeypointConfig,
     KeypointStage1,
     Moments,
     Posterior,
 )
-from cinnema.training.latent_pool import LatentPool
-from cinnema.training.losses import PerceptualDistance
-from cinnema.training.recipe import Recipe
-from cinnema.training.stage2 import Stage2Training
 from cinnema.training.video_step import Rendered, VideoStep, VideoTraining, Weight
 
 # Scales a divergence in nats to the size of distances in tenths of an image width.
@@ -261,124 +251,3 @@ def draw_moments(
 def _landmark_distance(predicted: Tensor, true: Tensor) -> Tensor:
     a, b = predicted.float() / LANDMARK_UNIT, true / LANDMARK_UNIT
     return functional.smooth_l1_loss(a, b, beta=0.1)
-
-
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
-class KeypointData:
-    """The data of a keypoint model, from a packed data set.
-
-    Attributes:
-        landmarks: Name of the track with the landmarks, of the length of stage 1's; None for none.
-        augmentation: Augmentation of the clips.
-        validation_clips: Windows of held-out clips that are scored.
-    """
-
-    landmarks: str | None = None
-    augmentation: Augmentation = Augmentation()
-    validation_clips: int = Field(default=64, ge=2)
-
-
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
-class KeypointRecipe(Recipe):
-    """The recipe of a keypoint model.
-
-    Attributes:
-        name: Name of the weights.
-        data: The training data.
-        stage1: Configuration of stage 1.
-        motion: Training of stage 1, first phase.
-        picture: Training of stage 1, second phase.
-        conditioner: Configuration of the conditioner of the flow.
-        flow: Configuration of the flow.
-        stage2: Training of conditioner and flow.
-        end_point: Range of the end points that can be requested; None for a model without control.
-
-    Raises:
-        UserError: A training has the phase of another field, or sizes do not fit each other.
-    """
-
-    name: str
-    data: KeypointData
-    stage1: KeypointConfig
-    motion: KeypointTraining
-    picture: KeypointTraining
-    conditioner: ConditionerConfig
-    flow: FlowConfig
-    stage2: Stage2Training
-    end_point: EndPointRange | None = None
-
-    def __post_init__(self) -> None:
-        self.require_phases("motion", "picture")
-        if bool(self.data.landmarks) != bool(self.stage1.landmarks):
-            raise UserError(
-                f"data.landmarks is {self.data.landmarks} and stage1.landmarks "
-                f"{self.stage1.landmarks}: name a track and its length, or neither"
-            )
-        self.model_config()
-
-    @property
-    def phases(self) -> tuple[KeypointTraining, ...]:
-        """The trainings of stage 1, in order."""
-        return (self.motion, self.picture)
-
-    def new_stage1(self, *, seed: int = 0) -> KeypointStage1:
-        """Build stage 1 with random weights.
-
-        Args:
-            seed: Seed of the weights; torch's global random state is not changed.
-        """
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            return KeypointStage1(self.stage1)
-
-    def new_step(
-        self,
-        stage1: KeypointStage1,
-        training: KeypointTraining,
-        *,
-        device: torch.device,
-        perceptual: PerceptualDistance | None = None,
-        ranks: Ranks | None = None,
-    ) -> KeypointStep:
-        """Return the step of one phase."""
-        return KeypointStep(stage1, training, device=device, perceptual=perceptual, ranks=ranks)
-
-    @torch.no_grad()
-    def encode(self, stage1: KeypointStage1, batch: VideoBatch) -> LatentPool:
-        """Encode a batch of clips for stage 2; the control is the end point, centred in its range.
-
-        For landmarks that are points of the image, z is that of the true points instead of the
-        pixels, so that errors of the clip encoder do not enter the distribution of motion.
-        """
-        video = batch.video.to(next(stage1.parameters()))
-        joint = stage1.features(stage1.scene(video[:, 0]))
-        has_control = self.end_point is not None
-        centre = torch.tensor(() if self.end_point is None else self.end_point.centre)
-        return LatentPool(
-            joint=pool_features(joint).half().contiguous(),
-            z=self._latent(stage1, video, batch).float(),
-            eta=batch.control - centre if has_control else batch.control[:, :0],
-            known=batch.confidence * float(has_control),
-        )
-
-    def _latent(
-        self, stage1: KeypointStage1, video: Float[Tensor, "b t 3 h w"], batch: VideoBatch
-    ) -> Float[Tensor, "b z"]:
-        if stage1.config.points:
-            track = batch.track.to(video.device)
-            return stage1.encode_path(sort_symmetric(track, self.motion.symmetric_keypoints))
-        return stage1.encode(video)
-
-    def model_config(self) -> KeypointModelConfig:
-        """Return the configuration of the model of both stages."""
-        return KeypointModelConfig(
-            name=self.name,
-            stage1=self.stage1,
-            conditioner=self.conditioner,
-            flow=self.flow,
-            end_point=self.end_point,
-        )
-
-    def new_model(self) -> KeypointModel:
-        """Build the model of both stages, with random weights."""
-        return KeypointModel(self.model_config())

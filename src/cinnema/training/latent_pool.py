@@ -2,49 +2,24 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float, Float16
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from cinnema.core.config import config_to_dict
 from cinnema.core.files import atomic_path
-from cinnema.data.crop_batches import ClipBatch
-from cinnema.models.flow.conditioning import pool_features
-from cinnema.models.warping.drift import drift_of
-from cinnema.models.warping.stage1 import Stage1
+from cinnema.data.loader import VideoBatch
+from cinnema.models.keypoint.stage1 import KeypointStage1
 from cinnema.training.run import counted
 
-
-@runtime_checkable
-class LatentStage(Protocol):
-    """A stage 1 on whose latents a flow can be trained: an `nn.Module` with these methods."""
-
-    @property
-    def config(self) -> Any:  # noqa: ANN401 - each kind has its own, all with `noise`
-        """Return its configuration."""
-
-    def latent_parts(self) -> Mapping[str, nn.Module]:
-        """Return the networks that compute z and the features of x0, by name."""
-
-    def parameters(self) -> Iterator[nn.Parameter]:
-        """Return its parameters."""
-
-    def to(self, device: torch.device) -> object:
-        """Move it to a device."""
-
-    def eval(self) -> object:
-        """Set it to evaluation mode."""
-
-
-_Stage = TypeVar("_Stage", bound=LatentStage)
-_Batch = TypeVar("_Batch")
+EncodeBatch = Callable[[KeypointStage1, VideoBatch], "LatentPool"]
+"""Encodes a batch of clips with a stage 1 in evaluation mode."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +29,7 @@ class LatentPool:
     Attributes:
         joint: Features of x0, averaged to 8 x 8; the input of the conditioner.
         z: Latents of the clips' motion, without noise.
-        eta: Control: the drift (`cinnema.models.warping.drift`), or the end point.
+        eta: Control, as the end point.
         known: Confidence in eta, in [0, 1].
     """
 
@@ -78,46 +53,13 @@ class LatentPool:
         return cls(**{name: torch.cat(parts)[:num] for name, parts in columns.items()})
 
 
-@torch.no_grad()
-def encode(
-    stage1: Stage1,
-    x0: Float[Tensor, "b 3 h w"],
-    flow: Float[Tensor, "b 2 t 16 16"],
-    moving: Float[Tensor, "b m m"],
-) -> LatentPool:
-    """Encode clips on the device of stage 1.
-
-    Args:
-        stage1: Stage 1 in evaluation mode.
-        x0: First frames, in [-1, 1].
-        flow: Backward flow to them, in image widths and heights.
-        moving: Motion mask: 1 where something moves during the clip, 0 elsewhere.
-    """
-    like = next(stage1.parameters())
-    joint = stage1.scene(x0.to(like, memory_format=torch.channels_last)).joint
-    z = stage1.encode(flow.to(like))
-    # Contiguous, as from a file, since convolutions round differently in other memory formats.
-    eta, known = drift_of(flow.float(), moving)
-    return LatentPool(
-        joint=pool_features(joint).half().contiguous(),
-        z=z.float(),
-        eta=eta.to(z.device),
-        known=known.to(z.device),
-    )
-
-
-def encode_drifting(stage1: Stage1, batch: ClipBatch) -> LatentPool:
-    """Encode a batch of clips whose control is the drift."""
-    return encode(stage1, batch.x0, batch.flow, batch.moving * batch.known)
-
-
 def encode_pool(
-    stage1: _Stage,
-    batches: Iterator[_Batch],
+    stage1: KeypointStage1,
+    batches: Iterator[VideoBatch],
     num: int,
     *,
     device: torch.device,
-    encode_batch: Callable[[_Stage, _Batch], LatentPool],
+    encode_batch: EncodeBatch,
 ) -> LatentPool:
     """Encode the next clips of a stream; stage 1 is set to evaluation mode.
 
@@ -140,12 +82,12 @@ def encode_pool(
 
 def load_or_encode(
     path: Path,
-    stage1: _Stage,
-    batches: Iterator[_Batch],
+    stage1: KeypointStage1,
+    batches: Iterator[VideoBatch],
     num: int,
     *,
     device: torch.device,
-    encode_batch: Callable[[_Stage, _Batch], LatentPool],
+    encode_batch: EncodeBatch,
 ) -> LatentPool:
     """Return the pool that a file holds, or encode one and write it there.
 
@@ -170,7 +112,7 @@ def load_or_encode(
     return pool
 
 
-def fingerprint(stage1: LatentStage) -> str:
+def fingerprint(stage1: KeypointStage1) -> str:
     """Return a hash of what determines the latents of a clip: config and weights of stage 1."""
     digest = hashlib.sha256(json.dumps(config_to_dict(stage1.config)).encode())
     for name, part in stage1.latent_parts().items():

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -307,18 +307,43 @@ def _set_linear(
     share: float,
 ) -> None:
     """Set one set of parameters: `share` of a prior, and the rest standard normal."""
-    z_dim = layer.mean.shape[1]
-    layer.mean[index], layer.weight[index] = 0.0, 0.0
-    layer.cholesky[index] = torch.eye(z_dim)
     if prior is None:
+        layer.mean[index], layer.weight[index] = 0.0, 0.0
+        layer.cholesky[index] = torch.eye(layer.mean.shape[1])
         return
-    weight = torch.zeros(layer.weight.shape[1:], dtype=torch.float64)
+    shrunk = shrunk_prior(prior, columns, share, condition_dim=layer.weight.shape[1])
+    layer.mean[index], layer.weight[index], layer.cholesky[index] = shrunk
+
+
+class ShrunkPrior(NamedTuple):
+    """The distribution of mean + c weight + cholesky nu, for standard normal nu."""
+
+    mean: Float[Tensor, " z"]
+    weight: Float[Tensor, "c z"]
+    cholesky: Float[Tensor, "z z"]
+
+
+def shrunk_prior(
+    prior: LinearGaussianPrior, columns: list[int], share: float, *, condition_dim: int
+) -> ShrunkPrior:
+    """Return `share` of a prior, and the rest standard normal.
+
+    Args:
+        prior: The prior, fitted to some columns of the condition.
+        columns: Those columns.
+        share: From 0 to 1.
+        condition_dim: Columns of the condition.
+    """
+    mean, cholesky = prior.residual.mean, prior.residual.cholesky
+    weight = torch.zeros(condition_dim, len(mean), dtype=torch.float64)
     weight[columns] = share * prior.weight
-    covariance = share * prior.residual.cholesky @ prior.residual.cholesky.T
-    covariance = covariance + (1 - share) * torch.eye(z_dim, dtype=torch.float64)
-    layer.weight[index] = weight.float()
-    layer.mean[index] = (share * prior.residual.mean - prior.centre @ weight[columns]).float()
-    layer.cholesky[index] = torch.linalg.cholesky(covariance).float()
+    covariance = share * cholesky @ cholesky.T
+    covariance = covariance + (1 - share) * torch.eye(len(mean), dtype=torch.float64)
+    return ShrunkPrior(
+        (share * mean - prior.centre @ weight[columns]).float(),
+        weight.float(),
+        torch.linalg.cholesky(covariance).float(),
+    )
 
 
 def _mirrored(c: Float[Tensor, "n k c"], narrow: int) -> Float[Tensor, "n k c"]:

@@ -1,25 +1,30 @@
-"""The base class of the recipes of cinnema's own models.
+"""The recipe of a keypoint model: the full typed configuration of a set of weights.
 
-A recipe is the full typed configuration of a set of weights: data, networks, and the training of
-both stages. There are two kinds, `WarpingRecipe` and `KeypointRecipe`.
+It configures data, networks, and the training of both stages.
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor
 
 from cinnema.core.distributed import Ranks
 from cinnema.core.errors import UserError
-from cinnema.models.base import TwoStageModel
-from cinnema.models.flow.conditioning import Conditioner, ConditionerConfig
+from cinnema.data.augmentation import Augmentation
+from cinnema.data.loader import VideoBatch
+from cinnema.models.flow.conditioning import Conditioner, ConditionerConfig, pool_features
 from cinnema.models.flow.flow import ConditionalFlow, FlowConfig
+from cinnema.models.keypoint.keypoints import sort_symmetric
+from cinnema.models.keypoint.model import EndPointRange, KeypointModel, KeypointModelConfig
+from cinnema.models.keypoint.stage1 import KeypointConfig, KeypointStage1
+from cinnema.training.keypoint import KeypointStep, KeypointTraining
 from cinnema.training.latent_pool import LatentPool
 from cinnema.training.losses import PerceptualDistance
 from cinnema.training.stage2 import Stage2Training
-from cinnema.training.video_step import VideoStep, VideoTraining
 
 # Fields of trainings under the names that they had up to version 0.1.
 _EARLIER_NAMES = {
@@ -29,77 +34,138 @@ _EARLIER_NAMES = {
 }
 
 
-class Recipe(ABC):
-    """A recipe of either kind: the configuration for training and bundling both stages.
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class KeypointData:
+    """The data of a keypoint model, from a packed data set.
+
+    Attributes:
+        landmarks: Name of the track with the landmarks, of the length of stage 1's; None for none.
+        augmentation: Augmentation of the clips.
+        validation_clips: Windows of held-out clips that are scored.
+    """
+
+    landmarks: str | None = None
+    augmentation: Augmentation = Augmentation()
+    validation_clips: int = Field(default=64, ge=2)
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class KeypointRecipe:
+    """The recipe of a keypoint model.
 
     Attributes:
         name: Name of the weights.
+        data: The training data.
         stage1: Configuration of stage 1.
-        motion: Training of stage 1, phase "motion".
-        picture: Training of stage 1, phase "picture".
-        conditioner: Configuration of the conditioner.
+        motion: Training of stage 1, first phase.
+        picture: Training of stage 1, second phase.
+        conditioner: Configuration of the conditioner of the flow.
         flow: Configuration of the flow.
         stage2: Training of conditioner and flow.
+        end_point: Range of the end points that can be requested; None for a model without control.
+
+    Raises:
+        UserError: A training has the phase of another field, or sizes do not fit each other.
     """
 
     name: str
-    stage1: Any
-    motion: VideoTraining
-    picture: VideoTraining
+    data: KeypointData
+    stage1: KeypointConfig
+    motion: KeypointTraining
+    picture: KeypointTraining
     conditioner: ConditionerConfig
     flow: FlowConfig
     stage2: Stage2Training
+    end_point: EndPointRange | None = None
+
+    def __post_init__(self) -> None:
+        for name, phase in (("motion", self.motion.phase), ("picture", self.picture.phase)):
+            if phase != name:
+                raise UserError(f"{name}.phase must be {name}, got {phase}: change it")
+        if bool(self.data.landmarks) != bool(self.stage1.landmarks):
+            raise UserError(
+                f"data.landmarks is {self.data.landmarks} and stage1.landmarks "
+                f"{self.stage1.landmarks}: name a track and its length, or neither"
+            )
+        self.model_config()
 
     @property
-    @abstractmethod
-    def phases(self) -> tuple[VideoTraining, ...]:
+    def phases(self) -> tuple[KeypointTraining, ...]:
         """The trainings of stage 1, in order."""
+        return (self.motion, self.picture)
 
-    @abstractmethod
-    def new_stage1(self, *, seed: int = 0) -> nn.Module:
-        """Build stage 1 with initial weights.
+    @property
+    def latent_phase(self) -> KeypointTraining:
+        """The last phase that changes the parts of stage 1 that stage 2 depends on."""
+        return self.picture if self.picture.train_encoder else self.motion
+
+    def new_stage1(self, *, seed: int = 0) -> KeypointStage1:
+        """Build stage 1 with random weights.
 
         Args:
             seed: Seed of the weights; torch's global random state is not changed.
         """
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return KeypointStage1(self.stage1)
 
-    @abstractmethod
     def new_step(
         self,
-        stage1: Any,  # noqa: ANN401 - of the recipe's kind
-        training: Any,  # noqa: ANN401
+        stage1: KeypointStage1,
+        training: KeypointTraining,
         *,
         device: torch.device,
         perceptual: PerceptualDistance | None = None,
         ranks: Ranks | None = None,
-    ) -> VideoStep[Any, Any, Any]:
-        """Return the step of one phase; arguments as of `VideoStep`."""
+    ) -> KeypointStep:
+        """Return the step of one phase."""
+        return KeypointStep(stage1, training, device=device, perceptual=perceptual, ranks=ranks)
 
-    @abstractmethod
-    def encode(self, stage1: Any, batch: Any) -> LatentPool:  # noqa: ANN401 - of the kind
-        """Encode a batch of clips for stage 2, with a stage 1 in evaluation mode."""
+    @torch.no_grad()
+    def encode(self, stage1: KeypointStage1, batch: VideoBatch) -> LatentPool:
+        """Encode a batch of clips for stage 2; the control is the end point, centred in its range.
 
-    @abstractmethod
-    def new_model(self) -> TwoStageModel:
+        For landmarks that are points of the image, z is that of the true points instead of the
+        pixels, so that errors of the clip encoder do not enter the distribution of motion.
+        """
+        video = batch.video.to(next(stage1.parameters()))
+        joint = stage1.features(stage1.scene(video[:, 0]))
+        has_control = self.end_point is not None
+        centre = torch.tensor(() if self.end_point is None else self.end_point.centre)
+        return LatentPool(
+            joint=pool_features(joint).half().contiguous(),
+            z=self._latent(stage1, video, batch).float(),
+            eta=batch.control - centre if has_control else batch.control[:, :0],
+            known=batch.confidence * float(has_control),
+        )
+
+    def _latent(
+        self, stage1: KeypointStage1, video: Float[Tensor, "b t 3 h w"], batch: VideoBatch
+    ) -> Float[Tensor, "b z"]:
+        if stage1.config.points:
+            track = batch.track.to(video.device)
+            return stage1.encode_path(sort_symmetric(track, self.motion.symmetric_keypoints))
+        return stage1.encode(video)
+
+    def model_config(self) -> KeypointModelConfig:
+        """Return the configuration of the model of both stages."""
+        return KeypointModelConfig(
+            name=self.name,
+            stage1=self.stage1,
+            conditioner=self.conditioner,
+            flow=self.flow,
+            end_point=self.end_point,
+        )
+
+    def new_model(self) -> KeypointModel:
         """Build the model of both stages, with random weights."""
-
-    @property
-    def latent_phase(self) -> VideoTraining:
-        """The last phase that changes the parts of stage 1 that stage 2 depends on."""
-        return self.picture if self.picture.train_encoder else self.motion
+        return KeypointModel(self.model_config())
 
     def new_flow(self) -> tuple[Conditioner, ConditionalFlow]:
         """Build conditioner and flow with the initial weights of the seed of `stage2`."""
         with torch.random.fork_rng():
             torch.manual_seed(self.stage2.seed)
             return Conditioner(self.conditioner), ConditionalFlow(self.flow)
-
-    def require_phases(self, *names: str) -> None:
-        """Raise a UserError if the phase of a training is not the name of its field."""
-        for name in names:
-            phase = getattr(self, name).phase
-            if phase != name:
-                raise UserError(f"{name}.phase must be {name}, got {phase}: change it")
 
 
 def with_present_names(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -110,7 +176,7 @@ def with_present_names(values: Mapping[str, Any]) -> dict[str, Any]:
     """
     return {
         name: {_EARLIER_NAMES.get(field, field): held for field, held in value.items()}
-        if name in ("motion", "picture", "mask") and isinstance(value, Mapping)
+        if name in ("motion", "picture") and isinstance(value, Mapping)
         else value
         for name, value in values.items()
     }

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Float, Int64
@@ -20,9 +20,11 @@ from cinnema.core.config import config_to_dict
 from cinnema.core.distributed import Ranks
 from cinnema.core.precision import MovingAverage
 from cinnema.core.randomness import generator_for
+from cinnema.data.loader import VideoBatch
 from cinnema.models.flow.conditioning import Conditioner
 from cinnema.models.flow.flow import ConditionalFlow
-from cinnema.training.latent_pool import LatentPool, LatentStage, fingerprint, load_or_encode
+from cinnema.models.keypoint.stage1 import KeypointStage1
+from cinnema.training.latent_pool import EncodeBatch, LatentPool, fingerprint, load_or_encode
 from cinnema.training.loop import (
     FitResult,
     Position,
@@ -34,9 +36,6 @@ from cinnema.training.loop import (
     warmup_cosine,
 )
 from cinnema.training.run import Stateful
-
-_Stage = TypeVar("_Stage", bound=LatentStage)
-_Batch = TypeVar("_Batch")
 
 Validate = Callable[[Conditioner, ConditionalFlow], dict[str, float]]
 """Scores the two networks on held-out clips; "nll", in nats per dimension, selects the weights."""
@@ -298,15 +297,15 @@ class LatentStep(Step[NoisyLatents]):
 
 
 def fit_latents(
-    stage1: _Stage,
+    stage1: KeypointStage1,
     conditioner: Conditioner,
     flow: ConditionalFlow,
-    batches: Iterator[_Batch],
+    batches: Iterator[VideoBatch],
     config: Stage2Training,
     *,
     folder: Path,
     device: torch.device,
-    encode_batch: Callable[[_Stage, _Batch], LatentPool],
+    encode_batch: EncodeBatch,
     validate: Validate | None = None,
     ranks: Ranks | None = None,
     tensorboard: bool = False,

@@ -1,4 +1,4 @@
-"""The training step of both kinds of stage 1, which differ in their losses.
+"""The training step of a stage 1, apart from its losses.
 
 Weights are kept in float32 beside a network that computes in the device's fast format; they are
 moved by AdamW, averaged over time, and trained against discriminators of rendered frames.
@@ -39,7 +39,7 @@ Weight = Annotated[float, Field(ge=0)]
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class VideoTraining:
-    """Options common to the training of both kinds of stage 1.
+    """Options of the training of a stage 1.
 
     Attributes:
         phase: Name of the phase.

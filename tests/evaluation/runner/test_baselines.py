@@ -1,6 +1,7 @@
 """What continues first frames: the same in any batch."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ from cinnema.evaluation.baselines import (
 )
 from cinnema.evaluation.protocol import RealClip
 from cinnema.models.flow.priors import GaussianPrior
-from cinnema.models.warping.model import WarpingModel
+from cinnema.models.nature.model import NatureModel
 
 from .conftest import Drifter, windows
 
@@ -42,7 +43,7 @@ def training(dataset: PackedDataset) -> TrainingClips:
 
 
 @pytest.fixture(scope="module")
-def baselines(model: WarpingModel, training: TrainingClips) -> Sequence[Baseline]:
+def baselines(model: NatureModel, training: TrainingClips) -> Sequence[Baseline]:
     z = torch.randn(50, model.z_dim, generator=torch.Generator().manual_seed(0))
     prior = GaussianPrior.fit(z, z[:, :0])
     return [
@@ -109,7 +110,7 @@ def test_other_futures_are_the_other_real_clips_of_x0(forked: PackedDataset) -> 
 
 
 def test_latents_are_the_mean_of_q_or_a_draw_that_depends_on_the_clip_alone(
-    model: WarpingModel, clips: list[RealClip]
+    model: NatureModel, clips: list[RealClip]
 ) -> None:
     drawn = encoded(model, clips, seed=0)
     torch.testing.assert_close(drawn[2:3], encoded(model, clips[2:3], seed=0))
@@ -127,8 +128,9 @@ def test_shuffled_eta_is_that_of_another_clip(clips: list[RealClip]) -> None:
         assert any(np.array_equal(eta, other) for other in controls)
 
 
-def test_a_model_without_control_is_conditioned_on_x0_alone(
-    model: WarpingModel, clips: list[RealClip]
+def test_where_the_data_have_no_control_a_model_is_conditioned_on_x0_alone(
+    model: NatureModel, clips: list[RealClip]
 ) -> None:
     x0 = first_frames(model, clips)
-    torch.testing.assert_close(condition(model, clips, x0), model.condition(x0))
+    plain = [replace(clip, eta=None) for clip in clips]
+    torch.testing.assert_close(condition(model, plain, x0), model.condition(x0))

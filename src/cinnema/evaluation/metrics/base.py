@@ -11,9 +11,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from cinnema.backbones.lpips import LPIPS
 from cinnema.backbones.registry import BackboneName, Found
-from cinnema.core.errors import UserError
 from cinnema.evaluation.baselines import Training
 from cinnema.evaluation.features import FeatureCache, Features
 from cinnema.evaluation.known_truth.reader import EndPointReader
@@ -28,7 +26,6 @@ from cinnema.evaluation.statistics.bootstrap import (
     ratio_of_sums,
     resampled,
 )
-from cinnema.evaluation.warping_scores import WarpingSettings
 from cinnema.models.base import VideoModel
 
 Video = UInt8[np.ndarray, "n h w 3"]
@@ -56,7 +53,6 @@ class Task:
         num_samples: K, number of futures of each start.
         seed: Seed of all draws.
         batch_size: Number of clips that the model computes at once.
-        warping: How many clips the metrics of warping models measure.
         progress: Called as the evaluation proceeds.
         features: Features by network, made when they are first needed.
     """
@@ -74,7 +70,6 @@ class Task:
     num_samples: int = 2
     seed: int = 0
     batch_size: int = 1
-    warping: WarpingSettings = field(default_factory=WarpingSettings)
     progress: Progress
     features: dict[BackboneName, Features] = field(default_factory=dict)
 
@@ -86,17 +81,6 @@ class Task:
     def path(self, name: BackboneName) -> Path | None:
         """Return the file of a network; None where there is none."""
         return self.backbones[name].path
-
-    def lpips(self) -> LPIPS:
-        """Return LPIPS with VGG16.
-
-        Raises:
-            UserError: Its weights are missing.
-        """
-        missing = self.missing("vgg")
-        if missing:
-            raise UserError(missing)
-        return LPIPS.load("vgg").to(self.device)
 
     def missing(self, *names: BackboneName) -> str:
         """Return which of some networks are missing, and how to get them; empty if none is."""
@@ -263,15 +247,22 @@ class MeanMetric(Metric):
 
     def changes(self, row: str, before: Metric) -> Mapping[str, Estimate]:
         """Return the differences of the means; clips are paired, as they are resampled alike."""
-        found = {}
-        for column in self.columns:
-            pair = [m.sums.get((row, column.name)) for m in (before, self)]
-            if all(isinstance(sums, ClusteredSums) for sums in pair):
-                found[column.name] = joint_estimate(
-                    [sums for sums in pair if sums is not None],
-                    lambda sums: ratio_of_sums(sums[1]) - ratio_of_sums(sums[0]),
-                )
-        return found
+        found = {c.name: changed_ratio(self, before, (row, c.name)) for c in self.columns}
+        return {column: change for column, change in found.items() if change is not None}
+
+
+def changed_ratio(after: Metric, before: Metric, key: tuple[str, str]) -> Estimate | None:
+    """Return the paired difference of a ratio of sums between two models; None without both.
+
+    Args:
+        after: The metric.
+        before: The same metric of the other model.
+        key: Key of the `ClusteredSums` in `sums`.
+    """
+    old, new = before.sums.get(key), after.sums.get(key)
+    if not isinstance(old, ClusteredSums) or not isinstance(new, ClusteredSums):
+        return None
+    return joint_estimate([old, new], lambda sums: ratio_of_sums(sums[1]) - ratio_of_sums(sums[0]))
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The flow on held-out latents: likelihood, inversion, whiteness of nu, colour of x0 in nu."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -19,7 +19,7 @@ from cinnema.evaluation.baselines import (
     first_frames,
 )
 from cinnema.evaluation.likelihood import negative_log_likelihood
-from cinnema.evaluation.metrics.base import Metric, RealBatch, Task
+from cinnema.evaluation.metrics.base import Metric, RealBatch, Task, changed_ratio
 from cinnema.evaluation.priors import BlockPrior, described
 from cinnema.evaluation.results import MODEL, Cell, Cells, Column, Curve, Missing
 from cinnema.evaluation.statistics.bootstrap import ClusteredSums, Estimate, hash_of
@@ -141,12 +141,21 @@ class Latents(Metric):
             return cells
         counts = {"num_clips": bits.num_clips, "num_sources": bits.num_sources} if bits else {}
         nu, z, colour, groups = self._rows()
+        known = nu[nu.isfinite()]
+        if not len(known):
+            nothing = Missing(reason="x0 of these clips shows nothing that moves: give others")
+            return {column.name: nothing for column in self.columns}
         return cells | {
             INVERSION: self.sums[row, INVERSION].estimate(),
-            KS: Estimate(distance_to_normal(nu[nu.isfinite()]), None, None, **counts),
+            KS: Estimate(distance_to_normal(known), None, None, **counts),
             COLOUR_OF_NU: probe(_completed(nu), colour, groups),
             COLOUR_OF_Z: probe(z, colour, groups),
         }
+
+    def changes(self, row: str, before: Metric) -> Mapping[str, Estimate]:
+        """Return the paired difference of the bits to those of another model."""
+        change = changed_ratio(self, before, (row, BITS))
+        return {} if change is None else {BITS: change}
 
     def _rows(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return what was kept: nu, z, the colour of x0, and the number of the source.

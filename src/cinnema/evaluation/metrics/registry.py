@@ -23,7 +23,6 @@ from cinnema.evaluation.known_truth.end_point import EndPoint
 from cinnema.evaluation.known_truth.futures import Futures
 from cinnema.evaluation.known_truth.swap import Swap
 from cinnema.evaluation.known_truth.transfer import Transfer
-from cinnema.evaluation.metrics import warping
 from cinnema.evaluation.metrics.base import Metric, Task, Unavailable
 from cinnema.evaluation.metrics.control import DirectionError, EndPointError, end_point_columns
 from cinnema.evaluation.metrics.distances import (
@@ -228,66 +227,6 @@ def _motion_kept(task: Task) -> list[Metric]:
         return [Unavailable(MotionKept.columns, reason=str(error))]
 
 
-def _flow_error(task: Task) -> list[Metric]:
-    model, settings = warping.require_warping(task), task.warping
-    chosen = warping.first_of_each(task.clips.starts, settings.num_flows)
-    return [warping.FlowError(model.stage1, task.order, chosen=chosen)]
-
-
-def _reconstruction(task: Task) -> list[Metric]:
-    model, settings = warping.require_warping(task), task.warping
-    return [
-        warping.Reconstruction(
-            model.stage1,
-            task.lpips(),
-            times=settings.frames(model.num_frames),
-            order=task.order,
-            chosen=warping.first_of_each(task.clips.starts, settings.num_reconstructed),
-        )
-    ]
-
-
-def _samples(task: Task) -> list[Metric]:
-    model, settings = warping.require_warping(task), task.warping
-    return [
-        warping.Samples(
-            model,
-            task.lpips(),
-            num_samples=task.num_samples,
-            times=settings.frames(model.num_frames),
-            seed=task.seed,
-            order=task.order,
-            chosen=warping.first_of_each(task.clips.starts, settings.num_started),
-        )
-    ]
-
-
-def _likelihood(task: Task) -> list[Metric]:
-    model, settings = warping.require_warping(task), task.warping
-    if task.training_clips is None:
-        raise UserError(f"priors are fitted to training clips, but {task.no_training}")
-    priors = warping.fit_warping_priors(
-        model, task.training_clips, num=settings.num_fitted, seed=task.seed
-    )
-    chosen = warping.first_of_each(task.clips.starts, settings.num_latents)
-    return [warping.Likelihood(model, priors, seed=task.seed, order=task.order, chosen=chosen)]
-
-
-def _sample_motion(task: Task) -> list[Metric]:
-    model, settings = warping.require_warping(task), task.warping
-    if task.num_samples < 2:
-        raise UserError("deviations over samples need 2 samples: give --samples 2")
-    return [
-        warping.SampleMotion(
-            model,
-            num_samples=task.num_samples,
-            seed=task.seed,
-            order=task.order,
-            chosen=warping.first_of_each(task.clips.starts, settings.num_spread),
-        )
-    ]
-
-
 def _general(make: _Make, *, uses_training: bool = False) -> Entry:
     return Entry(make, uses_training=uses_training, is_default=True)
 
@@ -317,11 +256,6 @@ METRICS: dict[MetricName, Entry] = {
     "edit": Entry(lambda task: [Edit(task)]),
     "swap": Entry(lambda task: [Swap(task)]),
     "futures": Entry(lambda task: [Futures(task)]),
-    "flow-error": Entry(_flow_error),
-    "reconstruction": Entry(_reconstruction),
-    "samples": Entry(_samples),
-    "likelihood": Entry(_likelihood),
-    "sample-motion": Entry(_sample_motion),
     "kind-motion": Entry(lambda task: [MotionByKind(task)]),
     "still-moving": Entry(lambda _: [StillAndMoving()]),
 }

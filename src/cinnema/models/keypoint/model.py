@@ -1,6 +1,6 @@
 """The keypoint model: both stages, as one file of weights holds them."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -9,10 +9,10 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from cinnema.core.errors import UserError
-from cinnema.models.base import TwoStageModel, require_matching_parts
+from cinnema.models.base import VideoModel
 from cinnema.models.control import END_POINT, ControlSpec, correct_control
-from cinnema.models.flow.conditioning import ConditionerConfig
-from cinnema.models.flow.flow import FlowConfig
+from cinnema.models.flow.conditioning import Conditioner, ConditionerConfig
+from cinnema.models.flow.flow import ConditionalFlow, FlowConfig
 from cinnema.models.keypoint.decoder import SceneFeatures
 from cinnema.models.keypoint.stage1 import KeypointConfig, KeypointStage1
 
@@ -63,12 +63,31 @@ class KeypointModelConfig:
     end_point: EndPointRange | None = None
 
     def __post_init__(self) -> None:
-        wanted = 0 if self.end_point is None else END_POINT_DIM
-        pair = (self.conditioner.control_dim, wanted)
-        require_matching_parts(self, {"conditioner.control_dim and the numbers of end_point": pair})
+        stage1, conditioner, flow = self.stage1, self.conditioner, self.flow
+        num_control = 0 if self.end_point is None else END_POINT_DIM
+        for names, mine, other in (
+            ("flow.z_dim and stage1.z_dim", flow.z_dim, stage1.z_dim),
+            (
+                "flow.condition_dim and the conditioner's columns",
+                flow.condition_dim,
+                conditioner.out_dim,
+            ),
+            (
+                "conditioner.feature_dim and stage1.feature_dim",
+                conditioner.feature_dim,
+                stage1.feature_dim,
+            ),
+            (
+                "conditioner.control_dim and the numbers of end_point",
+                conditioner.control_dim,
+                num_control,
+            ),
+        ):
+            if mine != other:
+                raise UserError(f"{names} must be equal, got {mine} and {other}: change one")
 
 
-class KeypointModel(TwoStageModel):
+class KeypointModel(VideoModel):
     """Animates articulated bodies before a still camera: a robot's arm, a person.
 
     Example:
@@ -82,10 +101,50 @@ class KeypointModel(TwoStageModel):
     """
 
     config: KeypointModelConfig
-    stage1: KeypointStage1
+    stored_dtype: ClassVar[torch.dtype] = torch.bfloat16
 
     def __init__(self, config: KeypointModelConfig) -> None:
-        super().__init__(config, KeypointStage1(config.stage1))
+        super().__init__()
+        self.config, self.stage1 = config, KeypointStage1(config.stage1)
+        self.conditioner = Conditioner(config.conditioner)
+        self.flow = ConditionalFlow(config.flow)
+
+    @property
+    def name(self) -> str:
+        """Name of the weights."""
+        return self.config.name
+
+    @property
+    def size(self) -> int:
+        """Width and height of the pictures that the networks take, in pixels."""
+        return self.config.stage1.size
+
+    @property
+    def num_frames(self) -> int:
+        """T, the number of frames after x0 that `decode` returns."""
+        return self.config.stage1.num_frames
+
+    @property
+    def z_dim(self) -> int:
+        """Length of z and nu."""
+        return self.config.stage1.z_dim
+
+    @property
+    def fps(self) -> float:
+        """Frames a second of the clips."""
+        return self.config.stage1.fps
+
+    def to_latent(
+        self, nu: Float[Tensor, "b z"], c: Float[Tensor, "b c"]
+    ) -> tuple[Float[Tensor, "b z"], Float[Tensor, " b"]]:
+        """Map residuals to latents: z, and log abs det d z / d nu in nats."""
+        return self.flow.to_latent(nu, c)
+
+    def to_residual(
+        self, z: Float[Tensor, "b z"], c: Float[Tensor, "b c"]
+    ) -> tuple[Float[Tensor, "b z"], Float[Tensor, " b"]]:
+        """Map latents to residuals: nu, and log abs det d nu / d z in nats."""
+        return self.flow.to_residual(z, c)
 
     @property
     def scenes(self) -> str:
@@ -123,7 +182,11 @@ class KeypointModel(TwoStageModel):
             UserError: The number of frames or the size is wrong.
         """
         self.require_clips(video)
-        return self.add_noise(self.stage1.encode(video), generator)
+        mean = self.stage1.encode(video)
+        if generator is None:
+            return mean
+        noise = torch.randn(mean.shape, generator=generator).to(mean)
+        return mean + self.config.stage1.noise * noise
 
     def read_landmarks(
         self, x0: Float[Tensor, "b 3 h w"], z: Float[Tensor, "b z"]

@@ -1,1 +1,0 @@
-"""The warping model, which moves the pixels of the first frame: skies and water."""
