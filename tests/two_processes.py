@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+import cv2
 import torch
 from torch import distributed
 
@@ -19,7 +20,10 @@ def in_two_processes(work: Callable[[Ranks], _T]) -> list[_T]:
     """Return what a function of the ranks gives on each; it must be tensors and plain values."""
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
+        threads = cv2.getNumThreads()
+        cv2.setNumThreads(1)  # a forked process would wait for OpenCV's threads, which it lacks
         children = [_start(work, rank, place) for rank in range(2)]
+        cv2.setNumThreads(threads)
         codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
         problems = [path.read_text() for path in sorted(place.glob("error-*"))]
         assert codes == [0, 0], "\n".join(problems)

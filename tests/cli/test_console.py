@@ -92,9 +92,13 @@ def test_a_signal_ends_a_command_like_an_interruption(
             time.sleep(60)
         return 0
 
-    assert exit_code_of(command) == code
-    assert not list(tmp_path.iterdir())
-    assert signal.getsignal(number) == signal.SIG_DFL
+    before = signal.signal(number, signal.SIG_DFL)  # nohup would have it ignored
+    try:
+        assert exit_code_of(command) == code
+        assert not list(tmp_path.iterdir())
+        assert signal.getsignal(number) == signal.SIG_DFL
+    finally:
+        signal.signal(number, before)
 
 
 def test_a_signal_that_is_ignored_as_under_nohup_stays_ignored() -> None:

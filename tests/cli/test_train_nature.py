@@ -206,7 +206,10 @@ def skies(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             "run `cinnema train kinds` first",
         ),
         (["train", "kinds", "--pictures", ".", "--run", "r", "--kinds.clip", "1"], "no field"),
-        (["train", "kinds", "--pictures", ".", "--run", "r", "--blend", "0.5"], "only with --w"),
+        (
+            ["train", "kinds", "--pictures", ".", "--run", "r", "--blend", "0.5"],
+            "only with --weights",
+        ),
         (["data", "label", "--teachers", ".", "--output", "out"], "--data.*--stills"),
     ],
 )

@@ -9,14 +9,21 @@ import pytest
 from cinnema.core.allocator import keep_freed_memory
 
 _FAULTS = """
-import resource, sys, torch
+import ctypes, resource, sys
 from cinnema.core.allocator import keep_freed_memory
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
-torch.ones(16 << 20)
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+libc.free.argtypes, size = [ctypes.c_void_p], 64 << 20
+def use():
+    block = libc.malloc(size)
+    ctypes.memset(block, 1, size)
+    libc.free(block)
+use()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(8):
-    torch.ones(16 << 20)
+    use()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
@@ -29,7 +36,7 @@ def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is a setting of glibc")
 @pytest.mark.usefixtures("plain_environment")
-def test_tensors_use_the_memory_of_those_before_them() -> None:
+def test_large_blocks_use_the_memory_of_those_before_them() -> None:
     faults = [
         int(subprocess.check_output([sys.executable, "-c", _FAULTS, word], text=True))
         for word in ("keep", "return")

@@ -22,6 +22,7 @@ from cinnema.data.manifest import (
 from cinnema.data.records import SPLITS
 
 names = st.text(st.characters(codec="utf-8"), max_size=6)
+files = st.from_regex(r"[a-z0-9-]{1,6}\.npz", fullmatch=True)
 numbers = st.floats(allow_nan=False, allow_infinity=False)
 counts = st.integers(0, 10**6)
 split = st.sampled_from(SPLITS)
@@ -65,7 +66,7 @@ known: dict[str, Any] = {  # left out where it is not known
     "licence": names,
 }
 skipped = few(objects(record=names, reason=names))
-shard = objects(file=names, sha256=names, bytes=counts, clips=st.just(3))
+shard = objects(file=files, sha256=names, bytes=counts, clips=st.just(3))
 about: dict[str, Any] = {
     "name": names,
     "encoding": encoding,
@@ -75,7 +76,7 @@ chosen = {"size": counts, "control": controls}
 plans = objects(
     chosen,
     **about,
-    file=names,
+    file=files,
     clips_per_shard=counts,
     items=few(objects(name=names, split=split, clips=counts)),
 )

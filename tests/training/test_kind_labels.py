@@ -7,6 +7,7 @@ import pytest
 
 from cinnema.core.errors import UserError
 from cinnema.data.labelled import UNKNOWN
+from cinnema.models.nature.kinds import KIND_SIZE
 from cinnema.training.kind_labels import (
     FALLING,
     FIRE,
@@ -21,7 +22,7 @@ from cinnema.training.kind_labels import (
     label_still,
 )
 
-SIZE = 256
+SIZE = KIND_SIZE
 QUIET, BUSY = np.zeros((SIZE, SIZE), np.float32), np.full((SIZE, SIZE), 6, np.float32)
 GREY = np.full((SIZE, SIZE, 3), 100, np.uint8)
 FLAME = np.full((SIZE, SIZE, 3), (250, 150, 30), np.uint8)
@@ -117,8 +118,8 @@ def test_teachers_are_run_from_their_folder(tmp_path: Path) -> None:
     picture[:50, :, 2] = 250
     found = Teachers(write_teachers(tmp_path / "teachers")).see(picture)
     assert found.sky.shape == (SIZE, SIZE)
-    assert found.sky[:100].mean() > 0.9
-    assert found.water[150:].mean() > 0.9
+    assert found.sky[: SIZE // 3].mean() > 0.9
+    assert found.water[2 * SIZE // 3 :].mean() > 0.9
     assert found.person.max() == 0
 
 

@@ -106,7 +106,11 @@ def serving(
 @contextmanager
 def _stored_in(folder: str) -> Iterator[None]:
     """Let gradio store all files in a folder, and report nothing to its makers."""
-    wanted = {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False"}
+    wanted = {
+        "GRADIO_TEMP_DIR": folder,
+        "GRADIO_ANALYTICS_ENABLED": "False",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+    }
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
     try:

@@ -88,7 +88,9 @@ class RenderingOptions:
     def check_rendering(self) -> None:
         """Raise a UserError for the first option that is out of range, before torch is imported."""
         with named_as_options():
-            Request.of(**self.rendering())
+            request = Request.of(**self.rendering())
+            if isinstance(request.size, tuple) and self.format not in (*self.streamed, "html"):
+                request.require_memory(request.size[::-1])
         if self.format == "gif" and (self.fps or 0) > MAX_GIF_FPS:
             raise UserError(
                 f"--fps must be at most {MAX_GIF_FPS:g} for gif, got {self.fps:g}: players show "

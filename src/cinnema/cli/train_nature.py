@@ -76,18 +76,15 @@ class TrainKinds(_NatureTraining):
     weights: str | None = None
     """Begin with the kind network of these weights, a name or a file; by default with a backbone
     trained on ImageNet."""
-    blend: float = 1.0
+    blend: Annotated[float, Range(0.001, 1)] = 1.0
     """With --weights, the share of the trained weights in the result; the rest are those of
     --weights, so that less of what they know is lost."""
 
     def run(self) -> int:
         """Train, and print the path of the weights."""
         check_input_folder(self.pictures, kind="labelled pictures")
-        if not 0 < self.blend <= 1 or (self.blend < 1 and self.weights is None):
-            raise UserError(
-                f"--blend must be above 0 and at most 1, and below 1 only with --weights, got "
-                f"{self.blend:g}: change it"
-            )
+        if self.blend < 1 and self.weights is None:
+            raise UserError("--blend below 1 goes only with --weights: add it")
         from cinnema.data.labelled import LabelledPictures
         from cinnema.training.kinds import (
             KINDS_FILE,

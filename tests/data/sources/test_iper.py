@@ -74,7 +74,7 @@ def test_long_videos_become_consecutive_clips_of_one_source(
     assert {clip.source for clip in clips} == {name}
     assert [clip.name for clip in clips] == [f"{name}/{k}" for k in range(3)]
     blue = np.concatenate([clip.frames for clip in clips])[..., 2].mean(axis=(1, 2))
-    assert np.abs(blue - 10 - 3 * np.arange(45)).max() < 1.4
+    assert np.abs(blue - 10 - 3 * np.arange(45)).max() < 2.5  # one frame off would be 3
     assert len(clips_of(IPer(tmp_path, min_frames=6, max_frames=20))) == 2  # 5 are left over
 
 
