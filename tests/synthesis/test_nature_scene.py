@@ -209,7 +209,6 @@ def test_the_papers_extension_decodes_again_from_the_last_frame(
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"loop": "crossfade"}, "loop.*seamless"),
         ({"loop": "seamless", "extension": "paper"}, "loop"),
         ({"move": np.zeros((4, 4), bool)}, "move.*4, 4"),
     ],
