@@ -235,7 +235,7 @@ def test_an_interruption_ends_with_130_and_leaves_no_part(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("cinnema.synthesis.residual.save_motion", interrupt)
-    assert animate(photo, "-n", 1).code == 130
+    assert animate(photo).code == 130
     assert not out.exists()
 
 

@@ -20,6 +20,7 @@ from cinnema.core.files import (
     check_input_file,
     check_output_folder,
     cut_name,
+    never_left_empty,
     path_inside,
     readable_name,
     write_json,
@@ -255,3 +256,13 @@ def test_a_name_that_leads_out_of_its_folder_is_refused(tmp_path: Path, name: st
     with pytest.raises(UserError, match="leads out of this folder"):
         path_inside(tmp_path, name)
     assert path_inside(tmp_path, "a/b.npz") == tmp_path / "a" / "b.npz"
+
+
+def test_a_folder_that_stays_empty_is_removed_if_it_was_made_meanwhile(tmp_path: Path) -> None:
+    (tmp_path / "before").mkdir()
+    for name in ("before", "made", "filled"):
+        with never_left_empty(tmp_path / name):
+            (tmp_path / name).mkdir(exist_ok=True)
+            if name == "filled":
+                (tmp_path / name / "clip.mp4").touch()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["before", "filled"]

@@ -28,7 +28,7 @@ from cinnema.cli.outputs import (
 )
 from cinnema.core.bundled import find_weights
 from cinnema.core.errors import UserError
-from cinnema.core.files import check_input_file, check_output_folder
+from cinnema.core.files import check_input_file, check_output_folder, never_left_empty
 from cinnema.media.formats import VIDEO_SUFFIXES, find_pictures
 
 if TYPE_CHECKING:
@@ -168,7 +168,8 @@ def run_jobs(
         for job in jobs:
             end = progress.count + len(job.samples)
             try:
-                _run(options, job, pipeline, renderer, files=files, progress=progress)
+                with never_left_empty(job.folder):
+                    _run(options, job, pipeline, renderer, files=files, progress=progress)
             except OutputLostError:
                 raise
             except Exception as error:  # whatever is wrong with one, the others are made

@@ -116,6 +116,24 @@ def atomic_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path
         _flush(path.parent)
 
 
+@contextmanager
+def never_left_empty(folder: Path) -> Iterator[None]:
+    """Remove a folder at the end of the block if the block made it and nothing is in it.
+
+    Writers that are interrupted at once each leave the folder to the others.
+
+    Args:
+        folder: The folder; it need not exist.
+    """
+    existed = folder.exists()
+    try:
+        yield
+    finally:
+        if not existed:
+            with suppress(OSError):
+                folder.rmdir()
+
+
 def write_json(path: str | Path, values: dict[str, Any], *, overwrite: bool = False) -> Path:
     """Write values as indented JSON, completely or not at all.
 
