@@ -17,6 +17,10 @@ SECTIONS: dict[str, tuple[str, str]] = {
         "cinnema.bench.published.measure",
         "The paper's networks, published size",
     ),
+    "machine": (
+        "cinnema.bench.peak.measure",
+        "The machine's peak, and the share of it that networks and warps reach",
+    ),
     "flow": ("cinnema.bench.flows.measure", "The cINN against others of equal size, one thread"),
 }
 """Function and title of each section, by its name."""
