@@ -2,16 +2,14 @@
 
 import builtins
 import resource
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 
 from bodies import tiny_body
-from cinnema.core.bundled import bundled_names, find_weights
+from cinnema.core.bundled import bundled_names
 from cinnema.core.config import config_to_dict
 from cinnema.core.errors import UserError
 from cinnema.core.weights import save_weights
@@ -117,18 +115,3 @@ def test_a_deep_or_endless_configuration_is_refused(tmp_path: Path) -> None:
         save_weights(path, dict(model.state_dict()), {**config_to_dict(model.config), **extra})
         with pytest.raises(UserError, match=r"\.safetensors.*name another file"):
             load_model(path)
-
-
-def test_a_hub_id_can_name_a_revision(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-
-    def download(*arguments: str, revision: str | None) -> str:
-        asked.append((*arguments, revision))
-        return "model.safetensors"
-
-    hub = ModuleType("huggingface_hub")
-    hub.hf_hub_download = download  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
-    for name in ("somebody/sky", "somebody/sky@v1.2"):
-        assert find_weights(name) == Path("model.safetensors")
-    assert [revision for *_, revision in asked] == [None, "v1.2"]

@@ -22,7 +22,7 @@ class Info:
     """Show the parts of a weights file, their sizes, its configuration and its model card."""
 
     weights: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME|FILE")] = "landscape"
-    """Name of bundled weights (landscape, robot, person), or a weights file."""
+    """Name of bundled weights (landscape, robot, person), a weights file, or a hub id."""
 
     def run(self) -> int:
         """Print the description."""

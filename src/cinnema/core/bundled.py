@@ -4,10 +4,10 @@ import re
 from pathlib import Path
 
 from cinnema.core.errors import UserError, suggestion
+from cinnema.core.hub import download_weights
 
 _BUNDLED = Path(__file__).parents[1] / "weights"
 _SUFFIX = ".safetensors"
-_HUB_FILE = "model.safetensors"
 _HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[\w.-]+)(?:@([\w.-]+))?")
 
 
@@ -26,14 +26,14 @@ def find_weights(name_or_path: str | Path) -> Path:
 
     Args:
         name_or_path: One of `bundled_names`, a file, or a hub id "owner/name@revision" (needs
-            the extra `hub`), whose model.safetensors is downloaded; without a revision, which is a
-            commit or tag, its newest. A file of that name takes precedence.
+            the extra `hub`), see `download_weights`; without a revision, which is a commit, tag or
+            branch, its newest. A file of that name takes precedence.
 
     Returns:
         The path; of a path that was given, it may not exist.
 
     Raises:
-        UserError: There is no model of that name, here or on the hub.
+        UserError: There is no model of that name, here or on the hub; see `download_weights`.
 
     Example:
         >>> find_weights("robot").name
@@ -46,7 +46,7 @@ def find_weights(name_or_path: str | Path) -> Path:
         return _BUNDLED / f"{name}{_SUFFIX}"
     if isinstance(name_or_path, str) and path.suffix != _SUFFIX and not path.exists():
         if hub := _HUB_ID.fullmatch(name):
-            return _from_hub(hub[1], hub[2])
+            return download_weights(hub[1], hub[2])
         if "/" not in name and "\\" not in name:
             known = bundled_names()
             hint = suggestion(name, known) or "name one of these or a file"
@@ -55,21 +55,3 @@ def find_weights(name_or_path: str | Path) -> Path:
                 f"nor a file: {hint}"
             )
     return path
-
-
-def _from_hub(hub_id: str, revision: str | None) -> Path:
-    try:
-        from huggingface_hub import hf_hub_download
-    except ImportError:
-        raise UserError(
-            f"{hub_id} is not a file, and to load from the hub an extra is needed: "
-            "pip install 'cinnema[hub]', or name a file"
-        ) from None
-    try:
-        return Path(hf_hub_download(hub_id, _HUB_FILE, revision=revision))
-    except Exception as error:  # of many types: network, access rights, unknown name
-        reason = str(error).strip().splitlines()
-        raise UserError(
-            f"{hub_id} could not be downloaded ({reason[0] if reason else 'no reason given'}): "
-            "check the name and the network, or name a file"
-        ) from error

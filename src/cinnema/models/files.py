@@ -64,20 +64,23 @@ def save_model(path: str | Path, model: VideoModel, *, overwrite: bool = False) 
 
 
 @one_thread()
-def load_model(name_or_path: str | Path) -> LoadedModel:
+def load_model(name_or_path: str | Path, *, sha256: str | None = None) -> LoadedModel:
     """Load a model by a bundled name, from a file, or from the Hugging Face hub.
 
     Args:
         name_or_path: "landscape" or another name of `bundled_names`; a file that `save_model`
-            wrote; or a hub id "owner/name" (needs the extra `hub`), whose model.safetensors is
-            downloaded. A file of that name takes precedence.
+            wrote; or a hub id "owner/name" or "owner/name@revision" (needs the extra `hub`), whose
+            model.safetensors is downloaded. A file of that name takes precedence.
+        sha256: SHA-256 that the file must have, 64 hexadecimal digits. Defaults to any; of a hub
+            id, the one that its repository states is checked anyway.
 
     Returns:
         The model, its hash and its file. The configuration in the file determines the kind of
         model.
 
     Raises:
-        UserError: There is no such name or file, or the file is not a weights file.
+        UserError: There is no such name or file, the file is not a weights file, or has another
+            hash.
 
     Example:
         >>> load_model("landscape").model.size
@@ -85,6 +88,11 @@ def load_model(name_or_path: str | Path) -> LoadedModel:
     """
     path = find_weights(name_or_path)
     file = load_weights(path)
+    if sha256 is not None and file.sha256 != sha256.lower():
+        raise UserError(
+            f"{path} has the SHA-256 {file.sha256}, and {sha256} was asked for: name the file or "
+            "revision that has it, or leave the hash out if you trust this one"
+        )
     return LoadedModel(model=_build(file, path), sha256=file.sha256, path=path)
 
 

@@ -24,6 +24,7 @@ from cinnema.media.videos import VideoFile
 from cinnema.models.base import VideoModel
 from cinnema.models.control import Control, resolve_control
 from cinnema.models.files import LoadedModel, load_model
+from cinnema.models.hub import push_model
 from cinnema.models.nature.model import NatureModel
 from cinnema.synthesis.decoded_scene import DecodedScene
 from cinnema.synthesis.interpolate import End, between
@@ -73,6 +74,7 @@ class Pipeline:
         cls,
         name_or_path: str | Path = "landscape",
         *,
+        sha256: str | None = None,
         device: torch.device | str | None = None,
         precision: Literal["fast", "float32"] = "fast",
     ) -> "Pipeline":
@@ -80,14 +82,50 @@ class Pipeline:
 
         Args:
             name_or_path: Name of bundled weights (landscape, robot, person), a weights file, or
-                (extra `hub`) a hub id.
+                (extra `hub`) a hub id "owner/name@revision".
+            sha256: SHA-256 that the weights file must have. Defaults to any.
             device: Device of the networks, such as "cpu" or "cuda". Defaults to the CPU.
             precision: See `Pipeline`.
 
         Raises:
-            UserError: The model does not exist, or the file is not a weights file.
+            UserError: The model does not exist, the file is not a weights file, or has another
+                hash.
         """
-        return cls(load_model(name_or_path), device=device, precision=precision)
+        loaded = load_model(name_or_path, sha256=sha256)
+        return cls(loaded, device=device, precision=precision)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        card: str | None = None,
+        private: bool = True,
+        token: str | None = None,
+        message: str = "Upload weights",
+    ) -> str:
+        """Upload the weights to the Hugging Face hub (extra `hub`), see `push_model`.
+
+        Args:
+            repo_id: The repository, "owner/name"; it is created if it does not exist.
+            card: Text of the model card, Markdown. Defaults to the card beside the weights file
+                (of the same name, with the ending .md), or to what the model says of itself.
+            private: Whether a new repository can be seen by its owner only.
+            token: Token of an account that may write. Defaults to that of `hf auth login`.
+            message: Message of the commit.
+
+        Returns:
+            "owner/name@commit": the id that loads exactly these weights.
+
+        Raises:
+            UserError: The extra or the weights file is missing, or the hub refuses.
+
+        Example:
+            >>> pinned = pipe.push_to_hub("someone/my-sky")
+            >>> Pipeline.from_pretrained(pinned, sha256=pipe.sha256)
+        """
+        return push_model(
+            self._loaded, repo_id, card=card, private=private, token=token, message=message
+        )
 
     def __repr__(self) -> str:
         model = self.model
