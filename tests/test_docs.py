@@ -16,7 +16,8 @@ from cinnema.media.videos import write_video
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
-PAGES = [README, *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "src").rglob("*.md"))]
+FOLDERS = [ROOT / "docs", ROOT / "src", ROOT / "examples"]
+PAGES = [README, *sorted(page for folder in FOLDERS for page in folder.rglob("*.md"))]
 
 
 def name_of(page: Path) -> str:

@@ -270,7 +270,9 @@ def as_text(evaluation: Evaluation) -> str:
     Args:
         evaluation: The results.
     """
-    console = Console(file=io.StringIO(), width=_WIDTH, markup=False, color_system=None)
+    text = io.StringIO()
+    # In a notebook, rich would show the text itself and write nothing.
+    console = Console(file=text, width=_WIDTH, markup=False, color_system=None, force_jupyter=False)
     for title, columns in _groups(evaluation.columns):
         shown = [c for c in columns if _is_known(evaluation.rows, c)]
         if shown:
@@ -287,8 +289,7 @@ def as_text(evaluation: Evaluation) -> str:
     protocol = f"{evaluation.protocol['name']}: {evaluation.protocol['about']}"
     console.print(f"protocol {protocol}")
     console.print(f"Measured in {evaluation.seconds:.0f} s.")
-    assert isinstance(console.file, io.StringIO)
-    return "\n".join(line.rstrip() for line in console.file.getvalue().strip().splitlines())
+    return "\n".join(line.rstrip() for line in text.getvalue().strip().splitlines())
 
 
 def _groups(columns: Sequence[Column]) -> Iterator[tuple[str, list[Column]]]:
