@@ -4,8 +4,9 @@ Random clips in the published batch sizes, every phase of every training, one pr
 
     python benchmarks/paper_step.py [bair iper landscape dtdb] [--batch-size N] [--most-gb 20]
 
-The step is the first of its process and includes initialisation. A step that needs more than
-`--most-gb` is measured again with half the batch, which the table shows.
+The step is the first of its process and includes initialisation; with `--steps 2`, the second one
+is timed, and the peak is that of both: from then on, Adam's moments take memory as well. A step
+that needs more than `--most-gb` is measured again with half the batch, which the table shows.
 """
 
 import argparse
@@ -14,12 +15,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from typing import get_args
 
 import torch
 
 from cinnema.bench.machine import RSS_UNIT, num_cores
 from cinnema.bench.paper_steps import TRAININGS, paper_step
+from cinnema.core.allocator import keep_freed_memory
 from cinnema.paper.recipes import PaperRecipe, bair, dtdb, iper, landscape
+from cinnema.paper.training.precision import Precision
 
 RECIPES: dict[str, Callable[[], PaperRecipe]] = {
     "bair": bair,
@@ -35,6 +39,11 @@ def main() -> int:
     parser.add_argument("recipes", nargs="*", help=f"of {', '.join(RECIPES)}; default: all")
     parser.add_argument("--batch-size", type=int, help="default: the published one")
     parser.add_argument("--most-gb", type=float, default=20.0, help="memory limit of a process")
+    parser.add_argument("--steps", type=int, default=1, help="the last one is timed")
+    parser.add_argument("--precision", choices=get_args(Precision), default="float32")
+    parser.add_argument(
+        "--recompute-activations", action="store_true", help="of stage 1, in the backward pass"
+    )
     parser.add_argument("--training", choices=TRAININGS, help="measure this one in this process")
     options = parser.parse_args()
     recipes = options.recipes or list(RECIPES)
@@ -43,22 +52,23 @@ def main() -> int:
     if options.training:
         if len(recipes) != 1:
             parser.error("--training measures one recipe: name it")
-        name, most = recipes[0], options.most_gb
-        return _measure_here(name, options.training, options.batch_size, most_gb=most)
+        return _measure_here(recipes[0], options)
     print(f"first step, {torch.get_num_threads()} threads on {num_cores()} cores", flush=True)
     print("recipe     training      batch  published   step s  peak GB  losses", flush=True)
     for name in recipes:
         for training in TRAININGS:
-            _measure(name, training, options.batch_size, most_gb=options.most_gb)
+            _measure(name, training, options)
     return 0
 
 
-def _measure(name: str, training: str, batch_size: int | None, *, most_gb: float) -> None:
+def _measure(name: str, training: str, options: argparse.Namespace) -> None:
     """Measure in a new process, with a smaller batch if there is too little memory."""
-    batch_size = batch_size or published_batch(name, training)
+    batch_size, most_gb = options.batch_size or published_batch(name, training), options.most_gb
     while True:
         command = [sys.executable, __file__, name, "--training", training]
         command += ["--batch-size", str(batch_size), "--most-gb", str(most_gb)]
+        command += ["--steps", str(options.steps), "--precision", options.precision]
+        command += ["--recompute-activations"] * options.recompute_activations
         code = subprocess.run(command, check=False).returncode
         if code == _TOO_LARGE and batch_size > 2:
             print(f"{name:10} {training:12} {batch_size:6}  more than {most_gb:g} GB", flush=True)
@@ -69,14 +79,23 @@ def _measure(name: str, training: str, batch_size: int | None, *, most_gb: float
         return
 
 
-def _measure_here(name: str, training: str, batch_size: int | None, *, most_gb: float) -> int:
-    published, limit = published_batch(name, training), int(most_gb * 1e9)
-    batch_size = batch_size or published
+def _measure_here(name: str, options: argparse.Namespace) -> int:
+    training, limit = options.training, int(options.most_gb * 1e9)
+    published = published_batch(name, training)
+    batch_size = options.batch_size or published
+    keep_freed_memory()  # as `cinnema train` does
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     try:
-        take = paper_step(RECIPES[name](), training, batch_size=batch_size)
-        start = time.perf_counter()
-        losses = take(0)
+        take = paper_step(
+            RECIPES[name](),
+            training,
+            batch_size=batch_size,
+            precision=options.precision,
+            recompute_activations=options.recompute_activations,
+        )
+        for number in range(options.steps):
+            start = time.perf_counter()
+            losses = take(number)
     except (MemoryError, RuntimeError) as error:
         if "memory" not in str(error).lower() and not isinstance(error, MemoryError):
             raise

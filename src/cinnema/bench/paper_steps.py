@@ -1,6 +1,7 @@
 """Training steps of the paper's recipes, on random clips."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 
@@ -23,7 +24,12 @@ Take = Callable[[int], dict[str, float]]
 
 
 def paper_step(
-    recipe: PaperRecipe, training: str, *, batch_size: int, precision: Precision = "float32"
+    recipe: PaperRecipe,
+    training: str,
+    *,
+    batch_size: int,
+    precision: Precision = "float32",
+    recompute_activations: bool = False,
 ) -> Take:
     """Return a step of one of the paper's trainings, with discriminators, on random clips.
 
@@ -32,19 +38,20 @@ def paper_step(
         training: One of `TRAININGS`.
         batch_size: Number of clips.
         precision: Number format of the networks.
+        recompute_activations: Whether stage 1 computes activations again in the backward pass.
     """
+    recipe = replace(recipe, precision=precision, recompute_activations=recompute_activations)
     num_frames = 2 if training == "conditioning" else recipe.num_frames + 1
     generator = torch.Generator().manual_seed(0)
     shape = (batch_size, num_frames, 3, recipe.size, recipe.size)
     batch = random_video(shape, generator=generator)
-    step = _new_paper_step(recipe, training, precision=precision)
+    step = _new_paper_step(recipe, training)
     epoch = max(recipe.autoencoding.adversarial_from, recipe.conditioning.adversarial_from)
     return lambda number: step.take(batch, Position(number=number, epoch=epoch))
 
 
-def _new_paper_step(
-    recipe: PaperRecipe, training: str, *, precision: Precision
-) -> Step[VideoBatch]:
+def _new_paper_step(recipe: PaperRecipe, training: str) -> Step[VideoBatch]:
+    precision = recipe.precision
     if training == "autoencoding":
         config = recipe.autoencoding
         return AutoencodingStep(
@@ -52,6 +59,7 @@ def _new_paper_step(
             config,
             perceptual=LPIPS.load(config.network),
             precision=precision,
+            recompute_activations=recipe.recompute_activations,
         )
     if training == "conditioning":
         return ConditioningStep(

@@ -44,6 +44,9 @@ class TrainPaper:
     precision: Literal["float32", "fast", "compiled"] | None = None
     """float32: as published, the default; fast: bf16 with float32 weights, on devices that multiply
     bf16 in hardware; compiled: fast, with the largest networks compiled, which takes minutes."""
+    recompute_activations: bool = False
+    """Compute the activations of stage 1 again in the backward pass: less than half of the memory,
+    more time, the same results. A run may go on with or without."""
     dry_run: bool = False
     """Train nothing: check everything, and print the recipe and its estimated cost on this
     device."""
@@ -101,6 +104,8 @@ class TrainPaper:
 
         values = None if self.config is None else read_fields(self.config)
         recipe = with_fields(self._published(), self.fields, values=values)
+        if self.recompute_activations:
+            recipe = replace(recipe, recompute_activations=True)
         return recipe if self.precision is None else replace(recipe, precision=self.precision)
 
     def _published(self) -> "PaperRecipe":

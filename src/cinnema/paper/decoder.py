@@ -1,6 +1,7 @@
 """The stage-1 decoder: from a first frame and a latent to a clip."""
 
 import math
+from functools import partial
 from typing import Annotated
 
 from jaxtyping import Float
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cinnema.core.errors import UserError
+from cinnema.paper.recomputing import recomputed
 from cinnema.paper.spectral import SpectralConv3d, draw_first_weights
 
 _GROUPS = 16
@@ -89,7 +91,13 @@ class Decoder(nn.Module):
 
     Args:
         config: Widths and upsampling factors.
+
+    Attributes:
+        recomputes: Whether the backward pass computes the blocks' activations again, which then
+            need no memory.
     """
+
+    recomputes = False
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
@@ -127,9 +135,12 @@ class Decoder(nn.Module):
         self.require_shapes(x0, z)
         h = self.fc(z).unflatten(1, (-1, 1, _START, _START))
         for block, factors in zip(self.blocks(), (None, *self.config.upsampling), strict=True):
-            if factors is not None:
-                h = functional.interpolate(h, scale_factor=factors)
-            h = block(h, x0, z)
+            enlarge = partial(_enlarged_block, block, factors)
+            h = (
+                recomputed(enlarge, h, x0, z, network=block)
+                if self.recomputes
+                else enlarge(h, x0, z)
+            )
         video: Tensor = self.conv_img(functional.leaky_relu(h, _SLOPE)).tanh()
         return video.transpose(1, 2)
 
@@ -199,6 +210,15 @@ class DecoderBlock(nn.Module):
             x = self.conv_s(self.norm_s["bn"](x))
         result: Tensor = x + dx
         return result
+
+
+def _enlarged_block(
+    block: DecoderBlock, factors: tuple[int, int, int] | None, h: Tensor, x0: Tensor, z: Tensor
+) -> Tensor:
+    if factors is not None:
+        h = functional.interpolate(h, scale_factor=factors)
+    result: Tensor = block(h, x0, z)
+    return result
 
 
 class Spade(nn.Module):

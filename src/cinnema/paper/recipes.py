@@ -67,6 +67,8 @@ class PaperRecipe:
         flow_training: Training of the cINN.
         precision: Number format of the trainings: "float32" as published, "fast" for bfloat16, or
             "compiled", which also compiles the largest networks.
+        recompute_activations: Whether stage 1 computes activations again in the backward pass,
+            which takes more time and less memory; the results are the same.
         scores: Scores of the published model; empty if none were published.
 
     Raises:
@@ -81,6 +83,7 @@ class PaperRecipe:
     flow: PaperFlowConfig
     flow_training: FlowTraining
     precision: Precision = "float32"
+    recompute_activations: bool = False
     scores: tuple[PublishedScore, ...] = ()
 
     def __post_init__(self) -> None:
@@ -100,9 +103,10 @@ class PaperRecipe:
         """Return the JSON values that identify a training with this recipe.
 
         They contain the precision only if it is not float32, so that trainings from before this
-        option are recognised.
+        option are recognised. What does not change the results is not among them.
         """
         values = config_to_dict(self)
+        del values["recompute_activations"]
         if self.precision == "float32":
             del values["precision"]
         return values

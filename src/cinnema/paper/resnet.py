@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cinnema.core.errors import UserError
+from cinnema.paper.recomputing import recomputed
 from cinnema.paper.spectral import SpectralConv3d
 
 ResNetName: TypeAlias = Literal["resnet18", "resnet34", "resnet50", "resnet101"]
@@ -210,7 +211,13 @@ class ResNet3d(nn.Module):
         config: Widths and strides.
         stem_stride_t: Stride of the stem in time.
         spectral_norm: Whether convolutions have spectral norm.
+
+    Attributes:
+        recomputes: Whether the backward pass computes the activations again, which then need no
+            memory.
     """
+
+    recomputes = False
 
     def __init__(
         self, config: ResNet3dConfig, *, stem_stride_t: int, spectral_norm: bool = False
@@ -256,12 +263,10 @@ class ResNet3d(nn.Module):
                 "move the colour axis before time"
             )
         length_and_size = tuple(x.shape[2:])
-        x = functional.relu(self.norm1(self.conv1(x)))
-        if self.pool is not None:
-            x = self.pool(x)
         maps = []
+        x = self._stem(x)
         for stage in self.layer:
-            x = stage(x)
+            x = recomputed(stage, x, network=stage) if self.recomputes else stage(x)
             maps.append(x)
         if x.shape[2:] != (1, 4, 4):
             raise UserError(
@@ -270,3 +275,7 @@ class ResNet3d(nn.Module):
                 "that it was trained on"
             )
         return maps
+
+    def _stem(self, x: Tensor) -> Tensor:
+        x = functional.relu(self.norm1(self.conv1(x)))
+        return x if self.pool is None else self.pool(x)

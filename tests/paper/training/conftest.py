@@ -63,12 +63,18 @@ def autoencoding() -> Callable[..., AutoencodingStep]:
         seed: int = 0,
         ranks: Ranks | None = None,
         precision: Precision = "float32",
+        recompute_activations: bool = False,
         **options: Any,
     ) -> AutoencodingStep:
         config = replace(RECIPE.autoencoding, **{"adversarial_from": 0, **options})
         networks = AutoencodingNetworks(STAGE1, seed=seed)
         return AutoencodingStep(
-            networks, config, perceptual=distance, ranks=ranks, precision=precision
+            networks,
+            config,
+            perceptual=distance,
+            ranks=ranks,
+            precision=precision,
+            recompute_activations=recompute_activations,
         )
 
     return make

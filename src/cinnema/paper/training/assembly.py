@@ -204,6 +204,7 @@ class _Work:
             perceptual=lpips,
             ranks=self.ranks,
             precision=self.recipe.precision,
+            recompute_activations=self.recipe.recompute_activations,
         )
         if not self.held_out:
             return step, None

@@ -27,7 +27,12 @@ from cinnema.paper.discriminators import (
     TemporalDiscriminator,
     TemporalDiscriminatorConfig,
 )
-from cinnema.paper.training.losses import draw_latent, gradient_penalty, kl_to_standard_normal
+from cinnema.paper.training.losses import (
+    draw_latent,
+    gradient_penalty,
+    kl_to_standard_normal,
+    perceptual_distance,
+)
 from cinnema.paper.training.phases import AdamConfig, Phase, initialise_once
 from cinnema.paper.training.precision import Arithmetic, Precision
 from cinnema.paper.video_encoder import VideoEncoder, VideoEncoderConfig
@@ -186,9 +191,12 @@ class AutoencodingStep(Step[VideoBatch]):
         perceptual: LPIPS, on that device.
         ranks: The processes that share each batch; one by default.
         precision: Format in which networks and LPIPS compute; weights stay in float32.
+        recompute_activations: Whether the backward pass computes encoder and decoder again, which
+            takes more time and less memory. Losses and gradients are the same.
 
     Raises:
-        UserError: The device is not fast in that precision.
+        UserError: The device is not fast in that precision, or it compiles networks that are to be
+            computed again.
 
     Attributes:
         generator: The phase of encoder and decoder.
@@ -206,8 +214,15 @@ class AutoencodingStep(Step[VideoBatch]):
         perceptual: PerceptualDistance,
         ranks: Ranks | None = None,
         precision: Precision = "float32",
+        recompute_activations: bool = False,
     ) -> None:
+        if recompute_activations and precision == "compiled":
+            raise UserError(
+                'compiled networks keep their activations: use the precision "fast", or do not '
+                "recompute activations"
+            )
         self.networks, self.config = networks, config
+        networks.encoder.recomputes = networks.decoder.recomputes = recompute_activations
         self.ranks = ranks or Ranks()
         self.arithmetic = Arithmetic(precision, device=networks.decoder.fc.weight.device)
         self.perceptual = self.arithmetic.ready_distance(perceptual, is_heavy=True)
@@ -326,7 +341,9 @@ class AutoencodingStep(Step[VideoBatch]):
             made: Returned by `reconstruct`.
         """
         config, real, fake = self.config, made.real, made.fake
-        distance = self.perceptual(fake.flatten(0, 1), real.flatten(0, 1))
+        distance = perceptual_distance(
+            fake.flatten(0, 1), real.flatten(0, 1), perceptual=self.perceptual
+        )
         return {
             "recon": config.w_recon * (fake - real).abs().mean(),
             "percep": config.w_percep * distance.mean(),

@@ -6,11 +6,17 @@ Source, unless another is given: Dorkenwald et al., "Stochastic Image-to-Video S
 cINNs", 2021, and its released code.
 """
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from cinnema.core.distributed import Ranks
+from cinnema.training.losses import PerceptualDistance
+
+_PICTURES = 32  # at once, in `perceptual_distance`: more take memory, and less time on GPUs alone
 
 
 def gradient_penalty(
@@ -71,6 +77,49 @@ def draw_latent(
     num, z_dim = mu.shape
     noise = ranks.own(torch.randn(ranks.size * num, z_dim, generator=generator)).to(mu)
     return mu + (0.5 * log_var).exp() * noise
+
+
+def perceptual_distance(
+    fake: Float[Tensor, "b 3 h w"],
+    real: Float[Tensor, "b 3 h w"],
+    *,
+    perceptual: PerceptualDistance,
+) -> Float[Tensor, " b"]:
+    """Return the distance of each generated picture to a real one, without keeping activations.
+
+    The gradient of the pictures is computed together with the distances, of some pictures at a
+    time, so that memory does not grow with their number. It cannot be differentiated again, and
+    only with respect to `fake`.
+
+    Args:
+        fake: Generated pictures in [-1, 1].
+        real: As many real pictures.
+        perceptual: A distance of pairs, which does not depend on the other pairs.
+    """
+    distances: Tensor = _Distance.apply(fake, real, perceptual)  # type: ignore[no-untyped-call]
+    return distances
+
+
+class _Distance(torch.autograd.Function):
+    """See `perceptual_distance`."""
+
+    @staticmethod
+    def forward(ctx: Any, fake: Tensor, real: Tensor, perceptual: PerceptualDistance) -> Tensor:  # noqa: ANN401
+        distances, gradients = [], []
+        for a, b in zip(fake.split(_PICTURES), real.split(_PICTURES), strict=True):
+            with torch.set_grad_enabled(ctx.needs_input_grad[0]):
+                pictures = a.detach().requires_grad_(ctx.needs_input_grad[0])
+                distance = perceptual(pictures, b.detach())
+                if ctx.needs_input_grad[0]:
+                    gradients += torch.autograd.grad(distance.sum(), pictures)
+            distances.append(distance.detach())
+        ctx.save_for_backward(*gradients)
+        return torch.cat(distances)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401
+        return torch.cat(ctx.saved_tensors) * gradient[:, None, None, None], None, None
 
 
 def flow_nll(nu: Float[Tensor, "b z"], log_det: Float[Tensor, " b"]) -> Float[Tensor, ""]:

@@ -12,6 +12,7 @@ import sys
 import sysconfig
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -108,7 +109,7 @@ class _Copy:
         fold_spectral_norm(whole)
         _pad_apart(whole)
         self._hollow = whole["network"]
-        self._forward = torch.compile(self._call, dynamic=False) if compiles else self._call
+        self._compiled = torch.compile(self._call, dynamic=False) if compiles else None
         device = next(network.parameters()).device
         self._channels_last = compiles or device.type == "cuda"
 
@@ -116,11 +117,23 @@ class _Copy:
         """Return the forward pass with the present weights of the network."""
         self._hollow.train(self.network.training)
         weights = dict(self._weights())
+        compute: Callable[..., Any] = self._hollow
+        if self._compiled is not None:
+            compute = partial(self._compiled, weights)
+        else:
+            self._install(weights)
 
         def forward(*inputs: Tensor) -> Any:  # noqa: ANN401 - the output of the network
-            return _to_float32(self._forward(weights, *map(self._cast, inputs)))
+            return _to_float32(compute(*map(self._cast, inputs)))
 
         return forward
+
+    def _install(self, weights: dict[str, Tensor]) -> None:
+        """Give the copy weights until the next call: a backward pass may compute parts again."""
+        for path, module in self._hollow.named_modules():
+            prefix = f"{path}." if path else ""
+            for own in (module._parameters, module._buffers):
+                own.update({name: weights[prefix + name] for name in own if own[name] is not None})
 
     def _call(self, weights: dict[str, Tensor], *inputs: Tensor) -> Any:  # noqa: ANN401
         return functional_call(self._hollow, weights, inputs, strict=True)
