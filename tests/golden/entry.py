@@ -81,7 +81,7 @@ class Shot:
 
 
 def load(name: str | Path) -> Pipeline:
-    return Pipeline.from_pretrained(name)
+    return Pipeline.from_pretrained(name, precision="float32")
 
 
 def drift(direction: float | None = None, speed: float | None = None) -> Any:

@@ -13,6 +13,7 @@ from tokenize import TokenError
 from typing import Any, TypeVar
 
 import av
+import cv2
 import numpy as np
 from av.video.reformatter import (
     ColorPrimaries,
@@ -36,6 +37,7 @@ from cinnema.media.formats import (
 )
 from cinnema.media.pictures import DAMAGE, damaged, open_picture, read_photograph, srgb_of
 
+_AVX512 = 256  # CV_CPU_AVX512_SKX, which has no name in Python
 _LOOKAHEAD_PIXELS = 48_000_000
 """Pixels of the frames that the encoder of mp4 looks ahead at."""
 
@@ -308,14 +310,17 @@ def _x264_options(num_pixels: int) -> dict[str, str]:
 
     The preset "veryfast" with a longer lookahead takes half the time of "faster" at equal PSNR, for
     a tenth more bytes: docs/performance.md. The lookahead is shorter for large frames, of which it
-    holds so many in memory. With one thread, the bytes do not depend on the machine.
+    holds so many in memory. With one thread, the bytes do not depend on the number of cores. With
+    AVX-512, x264's macroblock tree reads memory that it has not written, and the bytes differ from
+    one run to the next, so AVX2 is used in its place.
     """
     lookahead = min(20, max(2, _LOOKAHEAD_PIXELS // num_pixels))
+    has_avx512 = cv2.checkHardwareSupport(_AVX512)
     return {
         "preset": "veryfast",
         "crf": "15.2",
         "threads": "1",
-        "x264-params": f"rc-lookahead={lookahead}",
+        "x264-params": f"rc-lookahead={lookahead}" + (":asm=AVX2" if has_avx512 else ""),
     }
 
 

@@ -28,6 +28,7 @@ from cinnema.models.nature.kinds import KINDS
 from cinnema.models.nature.rendering import STREAK
 from cinnema.synthesis.enlarging import Enlarged
 from cinnema.synthesis.native import fill_hidden, small_size, strips
+from cinnema.synthesis.skyline import doubt
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -64,9 +65,6 @@ _NOISE = 0.03
 
 _FAMILIAR = (1.5, 2.5)
 """Distances from the mean colour, in typical ones, that surely are and are not of a kind."""
-
-_DOUBT = (0.95, 0.75)
-"""Probabilities above which the sky moves, and below which it stands."""
 
 _THIN = 4
 """Width in cells of the spires, masts and twigs that a network overlooks."""
@@ -155,8 +153,8 @@ def _in_threads(function: Callable[[_Item], _Result], items: list[_Item]) -> lis
 def _sure(belief: np.ndarray) -> np.ndarray:
     """Return 1 in the cells that surely are of a kind, with all cells nearby, else 0."""
     side = 2 * _RIM + 1
-    sure = (belief > _SURE).astype(np.float32)
-    return np.asarray(cv2.erode(sure, np.ones((side, side), np.uint8)))
+    inside = (belief > _SURE).astype(np.float32)
+    return np.asarray(cv2.erode(inside, np.ones((side, side), np.uint8)))
 
 
 def _enlarged_share(belief: np.ndarray, pixels: np.ndarray) -> np.ndarray:
@@ -174,9 +172,9 @@ def _solve_alpha(belief: np.ndarray, pixels: np.ndarray) -> np.ndarray:
     moving, still = (
         cv2.resize(x, size[::-1], interpolation=cv2.INTER_LINEAR) for x in (inside, outside)
     )
-    sure = np.maximum(moving, still)
-    weight = _UNSURE + (1 - _UNSURE) * sure
-    label = np.where(sure > 0.5, (moving > still).astype(np.float32), told)
+    known = np.maximum(moving, still)
+    weight = _UNSURE + (1 - _UNSURE) * known
+    label = np.where(known > 0.5, (moving > still).astype(np.float32), told)
     guide = np.stack([*cv2.split(small), np.float32(_BELIEF) * told])
     line = _fit(guide, label, weight, window=_window(size, belief.shape, _WINDOW))
     lines = Enlarged(np.stack([*line, told]), (height, width))
@@ -343,10 +341,8 @@ def _without_spires(alpha: np.ndarray, belief: np.ndarray, pixels: np.ndarray) -
     around = cv2.dilate(rooted, disc)
     gaps = cv2.morphologyEx(np.maximum(rooted, still), cv2.MORPH_CLOSE, disc)
     gaps = np.minimum(gaps, around)
-    sure, unsure = _DOUBT
-    doubt = np.clip((sure - belief) / (sure - unsure), 0, 1)
-    doubt = np.asarray(cv2.resize(doubt, size[::-1], interpolation=cv2.INTER_LINEAR))
-    fields = np.stack([around, np.maximum(gaps, doubt)]).astype(np.float32)
+    doubts = np.asarray(cv2.resize(doubt(belief), size[::-1], interpolation=cv2.INTER_LINEAR))
+    fields = np.stack([around, np.maximum(gaps, doubts)]).astype(np.float32)
     near = Enlarged(fields, alpha.shape)
     out = alpha.copy()
     for rows in strips(*alpha.shape):

@@ -30,6 +30,7 @@ from cinnema.synthesis.nature_layers import NativeLayer, cut_layers, solve_alpha
 from cinnema.synthesis.nature_renderer import NatureRenderer
 from cinnema.synthesis.request import Request, shown_frames
 from cinnema.synthesis.scene import OnFrame, Scene, ignore
+from cinnema.synthesis.skyline import corrected
 
 # Probability from which a pixel surely stands still.
 _SOLID = 0.9
@@ -73,13 +74,13 @@ class NatureScene(Scene):
         self.model, self._device = model, next(model.parameters()).device
         small = to_tensor(resize_for_model(pixels, KIND_SIZE))[None].to(self._device)
         features = model.recognise(small)
-        seen = features.probabilities[0].float().cpu().numpy()
+        seen = corrected(features.probabilities[0].float().cpu().numpy())
         parts: dict[int, np.ndarray] = {}
         if move is not None:
             _warn_of_solid_things(seen, move)
             parts = choose_kinds(seen, move)
             features = told(features, parts)
-            seen = features.probabilities[0].float().cpu().numpy()
+            seen = corrected(features.probabilities[0].float().cpu().numpy())
         self._features = features
         alphas = solve_alphas(seen, self.x0)
         for kind, mask in parts.items():
