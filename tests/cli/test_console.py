@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from cinnema.cli.console import Progress, exit_code_of, note, print_result
+from cinnema.cli import console
+from cinnema.cli.console import Progress, exit_code_of, note, print_result, report_failure
 from cinnema.core.errors import UserError
 from cinnema.core.files import atomic_path
 
@@ -164,3 +165,15 @@ def test_an_error_of_the_system_names_the_file_in_one_line(
     error = OSError(errno.ENAMETOOLONG, "File name too long", "a" * 300)
     assert exit_code_of(lambda: raising(error)) == 2
     assert capfd.readouterr().err.startswith(f"cinnema: error: {'a' * 300} cannot be used")
+
+
+def test_a_lack_of_memory_is_one_line_and_a_tight_limit_is_told_at_the_start(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code_of(lambda: raising(MemoryError())) == 2
+    assert capfd.readouterr().err.startswith("cinnema: error: there is not enough memory (Memory")
+    report_failure(Path("a.png"), RuntimeError("can't start new thread"))
+    assert capfd.readouterr().err.startswith("cinnema: error: a.png: there is not enough memory")
+    monkeypatch.setattr(console, "memory_limit", lambda: 1 << 30)
+    assert exit_code_of(lambda: 0) == 0
+    assert "memory is limited to 1.00 GB (ulimit -v)" in capfd.readouterr().err

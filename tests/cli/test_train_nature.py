@@ -19,6 +19,7 @@ from cinnema.models.files import load_model
 from cinnema.models.nature.kinds import KINDS, KindNetwork
 from cinnema.models.nature.model import NatureModel
 from cinnema.recipes.landscape import landscape
+from cinnema.training import nature_recipe
 from cinnema.training.kinds import KINDS_FILE, NUM_CLASSES
 from cinnema.training.nature_recipe import CONSTANTS_FILE, save_constants
 from cinnema.training.nature_validation import NestedScores
@@ -102,7 +103,7 @@ def test_nested_cross_validation_needs_scenes_for_both_choices(
     assert "no kind is seen in 2 or more scenes" in result.err[-1]
 
 
-def test_constants_need_two_scenes_and_are_written(
+def test_constants_need_two_scenes_and_are_written_also_after_an_interruption(
     cinnema: Run,
     clips: Path,
     run: Path,
@@ -117,13 +118,29 @@ def test_constants_need_two_scenes_and_are_written(
 
     monkeypatch.setattr("cinnema.cli.train_nature._i3d_logits", changes)
     options = ["--data", clips, "--splits", clips.parent / "splits.json", "--run", run, *SMALL]
-    search = ["--search.clips-per-scene", 1]
-    result = cinnema("train", "constants", *options, *search, "--kinds", "sky", "water")
-    assert result.code == 0, result.err
+    options += ["--search.clips-per-scene", 1, "--kinds", "sky", "water"]
+    with monkeypatch.context() as patch:
+        patch.setattr(nature_recipe, "save_constants", interrupted)
+        result = cinnema("train", "constants", *options)
+    assert result.code == 130
     assert any(line.startswith("sky: start: g") for line in result.err)
+    assert not (run / CONSTANTS_FILE).exists()
+
+    result = cinnema("train", "constants", *options)
+    assert result.code == 0, result.err
+    assert "sky: fitted before the interruption" in result.err
     assert "water: seen in fewer than 2 scenes, left as it is" in result.err
     assert result.out[-1].endswith(CONSTANTS_FILE)
-    assert set(json.loads((run / CONSTANTS_FILE).read_text())) == set(KINDS)
+    resumed = (run / CONSTANTS_FILE).read_text()
+    assert set(json.loads(resumed)) == set(KINDS)
+
+    result = cinnema("train", "constants", *options)
+    assert any(line.startswith("sky: start: g") for line in result.err)
+    assert (run / CONSTANTS_FILE).read_text() == resumed
+
+
+def interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 TEACHERS = """

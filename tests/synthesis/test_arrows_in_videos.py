@@ -18,6 +18,7 @@ from cinnema.synthesis.hints import Arrow
 from cinnema.synthesis.pipeline import Pipeline
 from cinnema.synthesis.residual import save_motion
 from cinnema.synthesis.video import Video
+from small_nature import textured
 
 Coast = Callable[[int, int], np.ndarray]
 
@@ -112,6 +113,17 @@ def test_arrows_on_water_go_with_a_direction_of_the_sky(
     torch.testing.assert_close(video.z[sky], plain.z[sky])
     with pytest.raises(UserError, match="the sky has a direction and speed already"):
         nature(photo, num_samples=1, num_frames=1, eta=wind, arrows=[(*ON_SKY, -4, 1)])
+
+
+def test_a_current_and_a_direction_of_the_same_water_are_refused_before_the_first_video(
+    nature: Pipeline,
+) -> None:
+    lake = textured("water", (64, 96))
+    asked = {"eta": Drift(direction=0), "current": Drift(direction=180)}
+    with pytest.raises(UserError, match=r"^current: the water .* shows no sky.* or current$"):
+        nature.stream(lake, **asked)
+    with pytest.raises(UserError, match=r"^arrows: the water .* or arrows and current$"):
+        nature.iterate(lake, arrows=[(40, 30, 2, 0)], **asked)
 
 
 def test_an_arrow_on_what_is_kept_still_moves_nothing_and_says_so(

@@ -145,6 +145,7 @@ def test_an_interrupted_write_leaves_both_as_they_were(
 
 def test_what_a_killed_write_left_is_removed(two: Checkpoints) -> None:
     (two.folder / ".checkpoint.partial-0123abcd.pt").write_bytes(b"half")
+    (two.folder / ".metrics.partial-0123abcd.png").write_bytes(b"half")
     two.tidy()
     assert names_in(two.folder) == ["checkpoint.previous.pt", "checkpoint.pt"]
 

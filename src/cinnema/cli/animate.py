@@ -14,6 +14,7 @@ from cinnema.cli.options import (
     Photos,
     RenderingOptions,
     SamplingOptions,
+    named_as_options,
 )
 from cinnema.core.files import check_input_file
 
@@ -47,13 +48,14 @@ class Animate(ArrowOptions, ControlOptions, RenderingOptions, SamplingOptions):
         def prepare(pipeline: "Pipeline") -> Renderer:
             def videos(photo: Path) -> "Iterator[Video] | Iterator[VideoStream]":
                 make = pipeline.stream if self.format in self.streamed else pipeline.iterate
-                return make(
-                    check_input_file(photo, kind="a picture"),
-                    eta=control,
-                    **self.sampling(),
-                    **self.rendering(),
-                    **arrows,
-                )
+                with named_as_options():
+                    return make(
+                        check_input_file(photo, kind="a picture"),
+                        eta=control,
+                        **self.sampling(),
+                        **self.rendering(),
+                        **arrows,
+                    )
 
             return Renderer(videos)
 

@@ -16,6 +16,7 @@ from threading import Lock
 from types import FrameType, TracebackType
 
 from cinnema.core.errors import UserError
+from cinnema.core.memory import LEAST_MEMORY, is_lack_of_memory, memory_limit
 
 DONE = 0
 SOME_FAILED = 1
@@ -51,13 +52,14 @@ def exit_code_of(command: Callable[[], int]) -> int:
         command: Returns its own exit code.
 
     Returns:
-        What `command` returned; 2 after a `UserError` or an error of the system, which are printed
-        as one line; 130 after an interruption, 143 and 129 after SIGTERM and SIGHUP, 141 if the
-        reader of standard output has left. Other exceptions propagate, so that Python prints a
-        traceback and exits with 1.
+        What `command` returned; 2 after a `UserError`, an error of the system or a lack of memory,
+        which are printed as one line; 130 after an interruption, 143 and 129 after SIGTERM and
+        SIGHUP, 141 if the reader of standard output has left. Other exceptions propagate, so that
+        Python prints a traceback and exits with 1.
     """
     _prepare_streams()
     warnings.showwarning = _report_warning
+    _warn_of_little_memory()
     with _ended_by_signals():
         try:
             code = command()
@@ -68,7 +70,14 @@ def exit_code_of(command: Callable[[], int]) -> int:
         except KeyboardInterrupt as stop:
             note("cinnema: interrupted")
             return 128 + stop.signal if isinstance(stop, Terminated) else INTERRUPTED
-        except (OutputLostError, OSError) as error:
+        except SystemExit:
+            raise
+        except BaseException as error:  # of pyo3 some are no Exception
+            if is_lack_of_memory(error):
+                report_error(_lack_of_memory(error))
+                return USER_MISTAKE
+            if not isinstance(error, OutputLostError | OSError):
+                raise
             return _code_of_system_error(error)
         return code
 
@@ -86,6 +95,24 @@ def _code_of_system_error(error: Exception) -> int:
     reason = cause.strerror or str(cause) or type(cause).__name__
     report_error(UserError(f"{what} cannot be used ({reason}): mend that, and run this again"))
     return USER_MISTAKE
+
+
+def _lack_of_memory(error: BaseException) -> UserError:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+    return UserError(
+        f"there is not enough memory ({reason}): end other programs, raise the limit (ulimit -v), "
+        "or ask for less at once, such as a smaller --size"
+    )
+
+
+def _warn_of_little_memory() -> None:
+    """Say that memory is limited, as a library may end the process under a tight limit."""
+    limit = memory_limit()
+    if limit is not None and limit < LEAST_MEMORY:
+        note(
+            f"cinnema: warning: memory is limited to {limit / 2**30:.2f} GB (ulimit -v); with less "
+            f"than {LEAST_MEMORY >> 30} GB a command may fail or crash: raise the limit"
+        )
 
 
 def _prepare_streams() -> None:
@@ -149,6 +176,8 @@ def report_failure(item: Path, error: Exception) -> None:
     """Print why one of several inputs failed; of what is unforeseen, with a traceback."""
     if isinstance(error, UserError):
         report_error(error)
+    elif is_lack_of_memory(error):
+        report_error(UserError(f"{item}: {_lack_of_memory(error)}"))
     elif isinstance(error, OSError):
         reason = error.strerror or str(error)
         report_error(UserError(f"{item}: {error.filename or 'a file'} cannot be used ({reason})"))

@@ -42,6 +42,7 @@ COMMANDS = {
     "backbones": "backbones.Backbones",
     "compare": "compare.Compare",
     "bench": "bench.Bench",
+    "licences": "licences.Licences",
 }
 """Class of each command, by the words of the command line."""
 

@@ -277,7 +277,7 @@ def named_as_options() -> Iterator[None]:
 
 
 def _option(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
+    return {"arrows": "--arrow"}.get(name, f"--{name.replace('_', '-')}")
 
 
 def parse_size(text: str) -> Literal["native", "model"] | tuple[int, int]:

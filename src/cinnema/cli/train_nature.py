@@ -4,7 +4,7 @@ The three commands share the folder of a run. Each resumes when it is run again.
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -166,9 +166,9 @@ class TrainConstants(_WithClips):
     def run(self) -> int:
         """Fit, and print the path of the constants."""
         from cinnema.models.nature.kinds import KINDS
-        from cinnema.training.dynamics import choose_clips, fit_dynamics
+        from cinnema.training.dynamics import give_dynamics
         from cinnema.training.nature import fit_normalisation
-        from cinnema.training.nature_recipe import save_constants
+        from cinnema.training.nature_recipe import UnfinishedConstants, save_constants
 
         for kind in self.kinds:
             if kind not in KINDS:
@@ -177,25 +177,70 @@ class TrainConstants(_WithClips):
         model, clips, pool = self.opened(recipe, device)
         seen = pool.area > recipe.flow.least_area
         fit_normalisation(model, pool.raw, seen & ~pool.held_out[pool.scene][:, None])
+        kinds = self.kinds or KINDS
+        # Begins with the recipe's, so that the outcome is the same if it is fitted again.
+        for index in map(KINDS.index, kinds):
+            give_dynamics(model, index, recipe.model.dynamics[index])
+        unfinished = UnfinishedConstants(self.run_folder, _about(recipe, kinds, model, pool))
         features = _i3d_logits(device)
+        for kind in kinds:
+            if kind in unfinished.found:
+                give_dynamics(model, KINDS.index(kind), unfinished.found[kind])
+                print(f"{kind}: fitted before the interruption", file=sys.stderr)
+            elif _fit_kind(
+                kind, recipe=recipe, model=model, pool=pool, clips=clips, features=features
+            ):
+                unfinished.add(kind, model.config.dynamics[KINDS.index(kind)])
         path = save_constants(self.run_folder, model.config.dynamics)
-        for kind in self.kinds or KINDS:
-            chosen = choose_clips(pool, clips.windows, KINDS.index(kind), recipe.search)
-            if chosen is None:
-                print(f"{kind}: seen in fewer than 2 scenes, left as it is", file=sys.stderr)
-                continue
-            fit_dynamics(
-                model,
-                pool,
-                KINDS.index(kind),
-                chosen,
-                recipe.search,
-                score=closed_share_of(chosen, features),
-                report=_report(kind),
-            )
-            save_constants(self.run_folder, model.config.dynamics)
+        unfinished.forget()
         print(path, flush=True)
         return DONE
+
+
+def _about(
+    recipe: "NatureRecipe", kinds: Sequence[str], model: "NatureModel", pool: "MotionPool"
+) -> dict[str, Any]:
+    """Return what determines a search for constants, as JSON values."""
+    from hashlib import sha256
+
+    from cinnema.core.config import config_to_dict
+
+    return {
+        "search": config_to_dict(recipe.search),
+        "kinds": list(kinds),
+        "model": config_to_dict(model.config),
+        "motion": sha256(pool.raw.numpy().tobytes()).hexdigest(),
+    }
+
+
+def _fit_kind(
+    kind: str,
+    *,
+    recipe: "NatureRecipe",
+    model: "NatureModel",
+    pool: "MotionPool",
+    clips: "NatureClips",
+    features: Callable[[Any], Any],
+) -> bool:
+    """Fit the constants of a kind, and return whether enough scenes show it."""
+    from cinnema.models.nature.kinds import KINDS
+    from cinnema.training.dynamics import choose_clips, fit_dynamics
+
+    index = KINDS.index(kind)
+    chosen = choose_clips(pool, clips.windows, index, recipe.search)
+    if chosen is None:
+        print(f"{kind}: seen in fewer than 2 scenes, left as it is", file=sys.stderr)
+        return False
+    fit_dynamics(
+        model,
+        pool,
+        index,
+        chosen,
+        recipe.search,
+        score=closed_share_of(chosen, features),
+        report=_report(kind),
+    )
+    return True
 
 
 @dataclass(frozen=True, kw_only=True)

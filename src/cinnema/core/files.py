@@ -134,6 +134,16 @@ def never_left_empty(folder: Path) -> Iterator[None]:
                 folder.rmdir()
 
 
+def remove_abandoned(folder: Path) -> None:
+    """Remove the temporary files that killed writers have left in a folder.
+
+    Those of living writers are kept. Where the system has no locks, all are.
+    """
+    for partial in folder.glob(f".*{_MARK}*") if fcntl else ():
+        with suppress(OSError):
+            _remove_unlocked(partial)
+
+
 def write_json(path: str | Path, values: dict[str, Any], *, overwrite: bool = False) -> Path:
     """Write values as indented JSON, completely or not at all.
 

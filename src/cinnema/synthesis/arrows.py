@@ -55,6 +55,7 @@ class Wanted:
         scale: Pixels of the photograph a second of a measured velocity of one picture size a step.
         velocity: The value of each mean, in pixels of the photograph a second.
         tolerance: Its standard deviation.
+        asked_by: Arguments that ask it: "arrows", "current" or both.
     """
 
     kind: int
@@ -62,6 +63,7 @@ class Wanted:
     scale: Float[Tensor, " 2"]
     velocity: Float[Tensor, "m 2"]
     tolerance: Float[Tensor, " m"]
+    asked_by: tuple[str, ...]
 
 
 def wanted_by(
@@ -121,6 +123,7 @@ def _by_arrows(
             share.new_tensor([(arrow.dx, arrow.dy) for arrow in group]),
             size=size,
             rate=rates[kind],
+            asked_by="arrows",
         )
         for kind, group in sorted(followed.items())
     ]
@@ -147,7 +150,17 @@ def _by_current(
     height, width = size
     pixels = drift.to(mass) * mass.new_tensor([width, height])
     velocity = pixels / model.num_frames * rates[kind]
-    return [_wanted(model, kind, weights[None], velocity[None], size=size, rate=rates[kind])]
+    return [
+        _wanted(
+            model,
+            kind,
+            weights[None],
+            velocity[None],
+            size=size,
+            rate=rates[kind],
+            asked_by="current",
+        )
+    ]
 
 
 def require_free(
@@ -166,10 +179,12 @@ def require_free(
         eta: The control; None without one.
     """
     kind = model.drifting_kind(features)
-    if eta is not None and kind in {one.kind for one in wanted}:
+    asked = [one for one in wanted if one.kind == kind]
+    if eta is not None and asked:
+        where = "" if KINDS[kind] == "sky" else ", as this photograph shows no sky"
         raise UserError(
-            f"arrows: the {KINDS[kind]} has a direction and speed already: leave out those, or the "
-            "arrows on it and the current"
+            f"{asked[0].asked_by[0]}: the {KINDS[kind]} has a direction and speed already{where}: "
+            f"leave out those, or {' and '.join(asked[0].asked_by)}"
         )
 
 
@@ -189,6 +204,7 @@ def _together(a: Wanted, b: Wanted) -> Wanted:
         a.scale,
         torch.cat([a.velocity, b.velocity]),
         torch.cat([a.tolerance, b.tolerance]),
+        tuple(dict.fromkeys(a.asked_by + b.asked_by)),
     )
 
 
@@ -272,12 +288,13 @@ def _wanted(
     *,
     size: tuple[int, int],
     rate: float,
+    asked_by: str,
 ) -> Wanted:
     height, width = size
     scale = weights.new_tensor([width, height]) * model.config.dynamics[kind].gain * rate
     least = _LEAST_TOLERANCE * math.sqrt(height * width)
     tolerance = (_TOLERANCE * velocity.norm(dim=1)).clamp_min(least)
-    return Wanted(kind, weights, scale, velocity, tolerance)
+    return Wanted(kind, weights, scale, velocity, tolerance, (asked_by,))
 
 
 def _at(

@@ -115,13 +115,16 @@ class NatureScene(Scene):
             warn_of_missed(self.model, condition, wanted)
         return wanted
 
+    def require(self, eta: Float[Tensor, " e"] | None) -> None:
+        """Raise a UserError if arrows or the current act on the kind that the control moves."""
+        require_free(self.model, self._features, self._wanted, eta=eta)
+
     def steered(
         self, nu: Float[Tensor, " z"], eta: Float[Tensor, " e"] | None
     ) -> Float[Tensor, " z"]:
         """Return the most likely residual near a given one that follows arrows and current."""
         if not self._wanted:
             return nu
-        require_free(self.model, self._features, self._wanted, eta=eta)
         row = nu[None].to(self._device)
         # The correction of the control looks at another kind than those that follow arrows.
         condition = self._condition(row, eta)

@@ -267,7 +267,7 @@ class Pipeline:
         residuals = self._residuals(request, pixels, nu, eta, num_samples=num_samples, seed=seed)
         if not self._streams(request):
             request.require_memory(request.frame_size(pixels.shape[:2], self.model.size))
-        scene = self._scene(request, pixels)
+        scene = self._scene(request, pixels, residuals)
         return (
             scene.stream(residual, report) for residual, report in _numbered(residuals, progress)
         )
@@ -496,16 +496,19 @@ class Pipeline:
         self, request: Request, pixels: np.ndarray, residuals: list[Residual], progress: Progress
     ) -> Iterator[Video]:
         request.require_memory(request.frame_size(pixels.shape[:2], self.model.size))
-        scene = self._scene(request, pixels)
+        scene = self._scene(request, pixels, residuals)
         return (
             scene.video(residual, report) for residual, report in _numbered(residuals, progress)
         )
 
-    def _scene(self, request: Request, pixels: np.ndarray) -> Scene:
+    def _scene(self, request: Request, pixels: np.ndarray, residuals: list[Residual]) -> Scene:
         size = pixels.shape[:2]
         still = None if request.keep_still is None else read_mask(request.keep_still, size)
         move = None if request.move is None else read_mask(request.move, size, name="move")
-        return open_scene(self.model, pixels, request, still=still, move=move)
+        scene = open_scene(self.model, pixels, request, still=still, move=move)
+        for residual in residuals:
+            scene.require(residual.eta)
+        return scene
 
 
 def _numbered(residuals: list[Residual], progress: Progress) -> Iterator[tuple[Residual, OnFrame]]:

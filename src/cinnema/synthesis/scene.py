@@ -63,6 +63,13 @@ class Scene(ABC):
             The frames after the photograph, and z.
         """
 
+    def require(self, eta: Float[Tensor, " e"] | None) -> None:  # noqa: B027 - most allow all
+        """Raise a UserError if the request and a control contradict each other.
+
+        Args:
+            eta: The control; None without one.
+        """
+
     def steered(
         self, nu: Float[Tensor, " z"], eta: Float[Tensor, " e"] | None
     ) -> Float[Tensor, " z"]:
@@ -70,10 +77,7 @@ class Scene(ABC):
 
         Args:
             nu: The residual, multiplied by the temperature, on the CPU.
-            eta: The control; None without one.
-
-        Raises:
-            UserError: The request and the control contradict each other.
+            eta: The control, which `require` accepts; None without one.
         """
         del eta
         return nu
@@ -158,6 +162,10 @@ class ChainedScene(Scene):
         notes = {**first.notes, "note": f"decoded again from every frame {clip}"}
         super().__init__(first.name, request, x0=first.x0, notes=notes)
         self._open, self._clip, self._first = open_scene, clip, first
+
+    def require(self, eta: Float[Tensor, " e"] | None) -> None:
+        """Raise a UserError if the request and a control contradict each other."""
+        self._first.require(eta)
 
     def steered(
         self, nu: Float[Tensor, " z"], eta: Float[Tensor, " e"] | None

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import torch
 
 from cinnema.core.errors import UserError
-from cinnema.core.files import atomic_path
+from cinnema.core.files import atomic_path, remove_abandoned
 
 _LATEST, _PREVIOUS, _DAMAGED = "checkpoint.pt", "checkpoint.previous.pt", "checkpoint.damaged.pt"
 
@@ -105,8 +105,7 @@ class Checkpoints:
 
         The damaged one is kept as `checkpoint.damaged.pt`, and does not become the previous one.
         """
-        for path in self.folder.glob(f".{self.latest.stem}.partial-*{self.latest.suffix}"):
-            path.unlink(missing_ok=True)
+        remove_abandoned(self.folder)
         if not self.latest.exists():
             return
         try:

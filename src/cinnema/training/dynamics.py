@@ -154,12 +154,12 @@ def fit_dynamics(
     """
 
     def value(dynamics: KindDynamics) -> float:
-        _give(model, kind, dynamics)
+        give_dynamics(model, kind, dynamics)
         return score(render_measured(model, pool, clips, seed=config.seed))
 
     start = model.config.dynamics[kind]
     found = climb(start, config.options.get(KINDS[kind], {}), value, report=report)
-    _give(model, kind, found)
+    give_dynamics(model, kind, found)
     return found
 
 
@@ -193,7 +193,8 @@ def climb(
     return best
 
 
-def _give(model: NatureModel, kind: int, dynamics: KindDynamics) -> None:
+def give_dynamics(model: NatureModel, kind: int, dynamics: KindDynamics) -> None:
+    """Replace the constants of one kind (its index in `KINDS`) in a model's configuration."""
     every = list(model.config.dynamics)
     every[kind] = dynamics
     model.config = replace(model.config, dynamics=tuple(every))

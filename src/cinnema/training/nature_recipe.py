@@ -1,8 +1,10 @@
 """The recipe of a nature model, and the files of its run folder."""
 
 import json
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import ConfigDict, Field
@@ -10,7 +12,7 @@ from pydantic.dataclasses import dataclass
 
 from cinnema.core.config import config_from_dict, config_to_dict
 from cinnema.core.errors import UserError
-from cinnema.core.files import atomic_path
+from cinnema.core.files import atomic_path, write_json
 from cinnema.models.nature.kinds import KINDS
 from cinnema.models.nature.model import NatureModel, NatureModelConfig
 from cinnema.models.nature.motion import KindDynamics
@@ -20,6 +22,8 @@ from cinnema.training.nature import KindFlowTraining
 
 CONSTANTS_FILE = "constants.json"
 """File in the folder of a run with the constants of each kind."""
+
+_UNFINISHED = "constants.unfinished.json"
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -92,3 +96,37 @@ def save_constants(run: Path, dynamics: tuple[KindDynamics, ...]) -> Path:
     with atomic_path(run / CONSTANTS_FILE, overwrite=True) as part:
         part.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     return run / CONSTANTS_FILE
+
+
+class UnfinishedConstants:
+    """The constants that a search has found so far, kept in the folder of a run until it is done.
+
+    Args:
+        run: Folder of the run.
+        about: What determines the search, as JSON values; what another search found is forgotten.
+
+    Attributes:
+        found: Constants by the names of the kinds.
+    """
+
+    def __init__(self, run: Path, about: dict[str, Any]) -> None:
+        self._path = run / _UNFINISHED
+        self._about = json.loads(json.dumps(about))
+        self.found: dict[str, KindDynamics] = {}
+        with suppress(FileNotFoundError, ValueError, TypeError, KeyError):
+            values = json.loads(self._path.read_text(encoding="utf-8"))
+            if values["about"] == self._about:
+                self.found = {
+                    kind: config_from_dict(KindDynamics, own, source=str(self._path))
+                    for kind, own in values["found"].items()
+                }
+
+    def add(self, kind: str, dynamics: KindDynamics) -> None:
+        """Keep the constants of one more kind."""
+        self.found[kind] = dynamics
+        found = {name: config_to_dict(own) for name, own in self.found.items()}
+        write_json(self._path, {"about": self._about, "found": found}, overwrite=True)
+
+    def forget(self) -> None:
+        """Remove the file, as the search is done."""
+        self._path.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,17 @@ def test_the_root_itself_may_be_a_folder_of_frames(
     write_pictures(tmp_path, film(18), "img_{}.jpg")
     (clip,) = clips_of(Folder(tmp_path))
     assert (clip.name, clip.source, len(clip.frames)) == ("./0", ".", 18)
+
+
+def test_numbered_pictures_alone_are_a_video_and_that_is_said(tmp_path: Path, put: Make) -> None:
+    put("DCIM/frames")
+    with pytest.warns(UserWarning, match=r"pictures in frames are read .* if they are photographs"):
+        assert [item.name for item in Folder(tmp_path / "DCIM").items()] == ["frames"]
+    put("DCIM/a.npy")
+    (tmp_path / "DCIM/manifest.json").write_text('[{"path": "a.npy"}]')
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert [item.name for item in Folder(tmp_path / "DCIM").items()] == ["a.npy"]
 
 
 def test_links_to_folders_are_followed_once(tmp_path: Path, put: Make) -> None:

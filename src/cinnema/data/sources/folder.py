@@ -162,6 +162,7 @@ class Folder:
         listed = _read_manifest(self.root)
         if listed is None:
             names = sorted(_find_videos(self.root, self.photographs))
+            _tell_of_frames(self.root, names)
         else:
             names = sorted(name for name, entry in listed.items() if not entry.is_mostly_duplicates)
         if not names:
@@ -257,6 +258,17 @@ def _find_videos(root: Path, photographs: Photographs) -> list[str]:
             except UserError as error:  # its name cannot be stored
                 warnings.warn(f"{error}; it is left out", stacklevel=2)
     return found
+
+
+def _tell_of_frames(root: Path, names: Sequence[str]) -> None:
+    """Warn of folders that are taken for videos, as they may hold photographs."""
+    shown = [name if name != "." else root.name for name in names if (root / name).is_dir()]
+    if shown:
+        warnings.warn(
+            f"{root}: the numbered pictures in {list_names(shown)} are read as the frames of a "
+            "video, in the order of their numbers: if they are photographs, move them elsewhere",
+            stacklevel=3,
+        )
 
 
 def _refuse(error: OSError) -> None:

@@ -1,0 +1,570 @@
+"""Bad days of the commands: killed, on a full or read-only disk, without memory, two at once.
+
+`python fuzz/interruptions.py --count 50` is the size for a night; `--count 2 --levels 2` that of
+the tests.
+
+Each command first runs undisturbed. Then it runs again and again, each time in a folder of its own
+with the same inputs, and is disturbed:
+
+- kill: `kill -9` of the command and its processes at a random moment;
+- disk: a tmpfs with room for a part of what it writes, at --levels fill levels (where mounting is
+  not permitted, a limit on the size of a file);
+- read-only: that tmpfs mounted read-only;
+- two: two such commands at once in one folder;
+- clock: killed halfway, then run again with a clock that goes back by ten years, beside files from
+  the future;
+- memory: a limit on the address space (`ulimit -v`), at --levels levels; a library may crash then,
+  after a warning;
+- offline: no socket may be opened.
+
+Afterwards, no result may be there under its name but with the bytes of the undisturbed run. Where
+the command could end by itself, it has to report one line of error, and leave no temporary file.
+Then the same command, run again undisturbed, has to end with all results, byte for byte those of
+the undisturbed run, and no temporary file.
+"""
+
+import argparse
+import contextlib
+import hashlib
+import io
+import os
+import random
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+sys.path.append(str(Path(__file__).parents[1] / "tests"))  # small models and folders of the tests
+
+Disturbance = Callable[[], None]
+FAULTS = ("kill", "disk", "read-only", "two", "clock", "memory", "offline")
+_TIMEOUT = 300.0
+_TMPFS = 256 << 20
+_SOCKET = "a socket was used"
+_TEN_YEARS = 10 * 365 * 86400
+
+
+@dataclass
+class Case:
+    """A command, the files that it reads, and patterns of its results, in a folder of its own."""
+
+    inputs: Callable[[Path], None]
+    arguments: str
+    results: tuple[str, ...]
+
+
+def write_photograph(folder: Path) -> None:
+    from PIL import Image
+
+    y, x = np.mgrid[:64, :96]
+    Image.fromarray(np.stack([40 + x, 60 + y, 200 - x], -1).astype("u1")).save(folder / "a.png")
+
+
+def write_weights(folder: Path) -> None:
+    from cinnema.models.files import save_model
+    from small_models import tiny_model
+
+    save_model(folder / "tiny.safetensors", tiny_model(size=64))
+
+
+def write_videos(folder: Path, *, count: int = 5, length: int = 20) -> None:
+    """Write videos of textures that drift."""
+    from cinnema.media.videos import write_video
+
+    for number in range(count):
+        coarse = np.random.default_rng(number).integers(0, 256, (8, 9, 3), dtype=np.uint8)
+        picture = coarse.repeat(8, axis=0).repeat(8, axis=1)
+        frames = [np.roll(picture, (number % 3 + 1) * t, axis=1) for t in range(length)]
+        write_video(folder / "videos" / f"{number}.npy", np.stack(frames), fps=8)
+
+
+def write_kinds(folder: Path) -> None:
+    """Write the run of `train kinds` to which everything is sky."""
+    import torch
+
+    from cinnema.core.weights import save_weights
+    from small_models import tiny_model
+
+    (folder / "run").mkdir()
+    state = tiny_model().kinds.state_dict()
+    save_weights(folder / "run/kinds.safetensors", state, {"width": 16}, dtype=torch.float32)
+
+
+def write_labels(folder: Path) -> None:
+    from cinnema.data.labelled import UNKNOWN, save_labelled
+
+    for number in range(6):
+        picture = np.full((64, 64, 3), 90, np.uint8)
+        labels = np.zeros((64, 64), np.uint8)
+        height = 16 + 6 * number
+        picture[:height], labels[:height] = (90, 150, 250), 1
+        labels[height : height + 4] = UNKNOWN
+        save_labelled(folder / "labels", f"clips/clouds/sky{number}@0", picture, labels)
+
+
+def write_packed(folder: Path) -> None:
+    write_videos(folder)
+    code, text = call(folder, "data prepare folder videos packed --size 64 --encoding raw")
+    assert code == 0, text
+
+
+def write_published(folder: Path) -> None:
+    from official_folder import write_official
+
+    write_official(folder / "published")
+
+
+def several(*makers: Callable[[Path], None]) -> Callable[[Path], None]:
+    def make(folder: Path) -> None:
+        for maker in makers:
+            maker(folder)
+
+    return make
+
+
+_SMALL = (
+    "--model.kind-width 16 --model.num-frames 4 --model.size 64 --model.narrow 2 "
+    "--model.flow.num-blocks 1 --model.flow.hidden-dim 8 --flow.batch-size 8 --flow.clips 16 "
+    "--flow.validate-every 8 --threads 1 --device cpu"
+)
+CASES = {
+    "animate": Case(
+        several(write_photograph, write_weights),
+        "animate a.png --weights tiny.safetensors -n 3 --frames 6 -o out --grid --overwrite "
+        "--device cpu",
+        ("out/*",),
+    ),
+    "prepare": Case(
+        write_videos,
+        "data prepare folder videos packed --size 48 --clips-per-shard 1",
+        ("packed/*",),
+    ),
+    "import": Case(
+        write_published,
+        "import official published -o arm.safetensors --overwrite",
+        ("arm.safetensors",),
+    ),
+    "kinds": Case(
+        several(write_labels, write_weights),
+        "train kinds --pictures labels --run run --weights tiny.safetensors --kinds.clips 8 "
+        "--kinds.batch-size 4 --kinds.size 64 --kinds.validate-every 4 --kinds.frozen-blocks 14 "
+        "--model.kind-width 16 --threads 1 --device cpu",
+        ("run/kinds.safetensors",),
+    ),
+    "constants": Case(
+        several(write_videos, write_kinds),
+        f"train constants --data videos --run run --kinds sky --search.clips-per-scene 1 {_SMALL} "
+        "--model.num-frames 9",
+        ("run/constants.json",),
+    ),
+    "flow": Case(
+        several(write_videos, write_kinds),
+        f"train flow --data videos --run run -o mine.safetensors --overwrite {_SMALL}",
+        ("mine.safetensors",),
+    ),
+    "paper": Case(
+        write_packed,
+        "train paper bair --tiny --data packed --run run --workers 0 --threads 1 --device cpu",
+        ("run/*.safetensors",),
+    ),
+    "finetune": Case(
+        several(partial(write_videos, count=8), write_weights),
+        "finetune tiny.safetensors --data videos -o mine.safetensors --set starts=2 --flow.clips 16"
+        " --overwrite --threads 1 --device cpu",
+        ("mine.safetensors", "mine.json", "mine.png", "mine.md"),
+    ),
+    "evaluate": Case(
+        several(write_videos, write_weights),
+        "evaluate tiny.safetensors videos --only latents --clips 2 --json numbers.json -n 1 "
+        "--threads 1 --device cpu",
+        ("numbers.json",),
+    ),
+}
+
+
+# --- Running a command ----------------------------------------------------------------------------
+
+
+def start(folder: Path, arguments: str, disturb: Disturbance | None = None) -> int:
+    """Start a command in a process of its own, forked from this one, and return its number.
+
+    Modules are imported already, so a random moment is one of its work. What it prints goes to a
+    file beside the folder.
+    """
+    process = os.fork()
+    if process:
+        return process
+    try:
+        os.setsid()  # so that its own processes are killed with it
+        signal.alarm(int(_TIMEOUT))
+        os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
+        os.environ.pop("CINNEMA_CACHE", None)
+        os.chdir(folder)
+        printed = os.open(log_of(folder), os.O_CREAT | os.O_APPEND | os.O_WRONLY)
+        os.dup2(printed, 1)
+        os.dup2(printed, 2)
+        if disturb is not None:
+            disturb()
+        from cinnema.cli.main import main
+
+        os._exit(main(arguments.split()))
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+        os._exit(1)
+
+
+def log_of(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.log")
+
+
+def end_of(process: int) -> int:
+    """Wait for a process, and return its exit code, or minus the signal that ended it."""
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+
+
+def call(folder: Path, arguments: str, disturb: Disturbance | None = None) -> tuple[int, str]:
+    """Run a command to its end; return its exit code and what it printed."""
+    log = log_of(folder).resolve()
+    log.unlink(missing_ok=True)
+    code = end_of(start(folder, arguments, disturb))
+    return code, log.read_text(errors="replace")
+
+
+def killed_at(folder: Path, arguments: str, seconds: float) -> bool:
+    """Run a command, and kill it after so many seconds; return whether it was still running."""
+    process = start(folder, arguments)
+    time.sleep(seconds)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process, signal.SIGKILL)
+    return end_of(process) == -signal.SIGKILL
+
+
+# --- What is expected -----------------------------------------------------------------------------
+
+
+@dataclass
+class Calm:
+    """What an undisturbed run needs and leaves."""
+
+    results: dict[str, str]
+    seconds: float
+    size: int
+    memory: int
+
+
+def results_in(folder: Path, case: Case) -> dict[str, str]:
+    """Return the hashes of the results that are in a folder, by their names."""
+    paths = [path for pattern in case.results for path in folder.glob(pattern) if path.is_file()]
+    shown = [path for path in paths if not path.name.startswith(".")]
+    return {str(path.relative_to(folder)): digest_of(path) for path in shown}
+
+
+def digest_of(path: Path) -> str:
+    """Return the hash of a file, without how long something took."""
+    content = path.read_bytes()
+    if path.suffix in (".json", ".md"):
+        content = re.sub(rb'"seconds": [0-9.e-]+|Measured in [0-9.]+ s', b"", content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def half_written(folder: Path, case: Case, calm: Calm) -> str:
+    """Return what is wrong with the results in a folder, of which some may be missing."""
+    found = results_in(folder, case)
+    wrong = [name for name, digest in found.items() if calm.results.get(name) != digest]
+    return f"{wrong[0]} is there with other bytes" if wrong else ""
+
+
+def temporary(folder: Path) -> list[str]:
+    return [str(path.relative_to(folder)) for path in folder.rglob(".*.partial-*")]
+
+
+def refused(code: int, printed: str, *words: str) -> str:
+    """Return what is wrong with the end of a command that could not do its work."""
+    errors = [line for line in printed.splitlines() if line.startswith("cinnema: error: ")]
+    if "Traceback" in printed:
+        return f"a traceback: {printed.strip().splitlines()[-1]}"
+    if code != 2 or len(errors) != 1:
+        return f"code {code} and {len(errors)} lines of error: {printed[-200:]!r}"
+    if words and not any(word in errors[0] for word in words):
+        return f"its error does not say why: {errors[0]}"
+    return ""
+
+
+def run_again(folder: Path, case: Case, calm: Calm) -> str:
+    """Run the command undisturbed, and return what is wrong then."""
+    code, printed = call(folder, case.arguments)
+    if code != 0:
+        return f"run again, it ended with {code}: {printed[-300:]!r}"
+    found = results_in(folder, case)
+    if missing := sorted(calm.results.keys() - found.keys()):
+        return f"run again, it left out {missing[0]}"
+    if problem := half_written(folder, case, calm):
+        return f"run again, {problem}"
+    left = temporary(folder)
+    return f"run again, it left {left[0]}" if left else ""
+
+
+# --- Faults ---------------------------------------------------------------------------------------
+
+
+class Trials:
+    """Trials of one command.
+
+    Args:
+        name: Name of the case.
+        place: Folder for all trials.
+        seed: Seed of the random moments.
+    """
+
+    def __init__(self, name: str, place: Path, seed: int) -> None:
+        self.name, self.case, self.place, self.seed = name, CASES[name], place, seed
+        self.given = place / "given"
+        self.given.mkdir()
+        child = os.fork()  # what the inputs need, such as threads, is no part of later forks
+        if not child:
+            with contextlib.redirect_stdout(io.StringIO()):
+                self.case.inputs(self.given)
+            os._exit(0)
+        if end_of(child):
+            raise SystemExit(f"{name}: its inputs could not be made")
+        self.calm = self._calm()
+
+    def fresh(self, parent: Path | None = None) -> Path:
+        """Return a folder with the inputs alone."""
+        folder = (parent or self.place) / "work"
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(self.given, folder)
+        if parent:
+            log_of(folder).symlink_to(self.place / "printed")  # which needs no room there
+        return folder
+
+    def _calm(self) -> Calm:
+        folder = self.fresh()
+        before, begin = size_of(folder), time.monotonic()
+        process = start(folder, self.case.arguments)
+        _, status, usage = os.wait4(process, 0)
+        seconds = time.monotonic() - begin
+        if status:
+            raise SystemExit(f"{self.name} cannot be run: {log_of(folder).read_text()}")
+        results = results_in(folder, self.case)
+        assert results, f"{self.name} has no results"
+        return Calm(results, seconds, size_of(folder) - before, usage.ru_maxrss * 1024)
+
+    def kill(self, number: int) -> tuple[str, str]:
+        folder = self.fresh()
+        moment = random.Random(f"{self.seed}/{self.name}/{number}").random() * self.calm.seconds
+        kind = "killed" if killed_at(folder, self.case.arguments, moment) else "done"
+        return kind, half_written(folder, self.case, self.calm) or self.again(folder)
+
+    def again(self, folder: Path) -> str:
+        return run_again(folder, self.case, self.calm)
+
+    def ended(self, folder: Path, code: int, printed: str, *words: str) -> tuple[str, str]:
+        """Judge the end of a command that was limited by itself."""
+        kind = "done" if code == 0 else "refused"
+        problem = "" if code == 0 else refused(code, printed, *words)
+        left = temporary(folder)
+        problem = problem or half_written(folder, self.case, self.calm)
+        return kind, problem or (f"it left {left[0]}" if left else "")
+
+    def disk(self, share: float) -> tuple[str, str]:
+        room = int(share * self.calm.size)
+        words = ("disk is full", "No space left")
+        with tmpfs(self.place) as disk:
+            if disk is None:
+                folder = self.fresh()
+                limit = limited(resource.RLIMIT_FSIZE, max(room, 1))
+                code, printed = call(folder, self.case.arguments, limit)
+                kind, problem = self.ended(folder, code, printed, *words, "File too large")
+                return kind, problem or self.again(folder)
+            folder = self.fresh(disk)
+            ballast = disk / "ballast"
+            fill(ballast, leave=room)
+            code, printed = call(folder, self.case.arguments)
+            kind, problem = self.ended(folder, code, printed, *words)
+            ballast.unlink()
+            return kind, problem or self.again(folder)
+
+    def read_only(self, _: int) -> tuple[str, str]:
+        with tmpfs(self.place) as disk:
+            if disk is None:
+                return "skipped", ""
+            folder = self.fresh(disk)
+            mount("-o", "remount,ro", str(disk))
+            code, printed = call(folder, self.case.arguments)
+            mount("-o", "remount,rw", str(disk))
+            kind, problem = self.ended(folder, code, printed, "Read-only", "cannot be written")
+            return kind, problem or self.again(folder)
+
+    def two(self, _: int) -> tuple[str, str]:
+        folder = self.fresh()
+        both = [start(folder, self.case.arguments) for _ in range(2)]
+        codes = [end_of(process) for process in both]
+        printed = log_of(folder).read_text()
+        problem = ""
+        if sorted(codes) not in ([0, 0], [0, 2]) or "Traceback" in printed:
+            problem = f"two at once ended with {codes}: {printed[-400:]!r}"
+        problem = problem or half_written(folder, self.case, self.calm)
+        return ("done" if codes == [0, 0] else "refused"), problem or self.again(folder)
+
+    def clock(self, _: int) -> tuple[str, str]:
+        folder = self.fresh()
+        killed_at(folder, self.case.arguments, self.calm.seconds / 2)
+        future = time.time() + _TEN_YEARS
+        for path in (folder, *folder.rglob("*")):
+            os.utime(path, (future, future))
+        code, printed = call(folder, self.case.arguments, clock_goes_back)
+        kind, problem = self.ended(folder, code, printed)
+        return kind, problem or ("" if code == 0 else printed[-200:]) or self.again(folder)
+
+    def memory(self, share: float) -> tuple[str, str]:
+        folder = self.fresh()
+        limit = limited(resource.RLIMIT_AS, address_space() + int(share * self.calm.memory))
+        code, printed = call(folder, self.case.arguments, limit)
+        if code < 0 and "cinnema: warning: memory is limited" in printed:
+            kind, problem = "crashed", half_written(folder, self.case, self.calm)
+        else:
+            kind, problem = self.ended(folder, code, printed, "memory")
+        return kind, problem or self.again(folder)
+
+    def offline(self, _: int) -> tuple[str, str]:
+        folder = self.fresh()
+        code, printed = call(folder, self.case.arguments, forbid_sockets)
+        used = re.findall(f"{_SOCKET}.*", printed)
+        problem = "; ".join(used) or ("" if code == 0 else f"it ended with {code}: {printed}")
+        return "done", problem or half_written(folder, self.case, self.calm)
+
+    def run(self, fault: str, count: int, levels: int) -> Iterator[tuple[str, str]]:
+        """Yield the outcome and the fault (empty for none) of each trial with one fault."""
+        shares = [(level + 0.5) / levels for level in range(levels)]
+        attempts: dict[str, list[Callable[[], tuple[str, str]]]] = {
+            "kill": [lambda n=n: self.kill(n) for n in range(count)],
+            "disk": [lambda s=s: self.disk(s) for s in shares],
+            "read-only": [lambda: self.read_only(0)],
+            "two": [lambda: self.two(0)],
+            "clock": [lambda: self.clock(0)],
+            "memory": [lambda s=s: self.memory(s) for s in shares],
+            "offline": [lambda: self.offline(0)],
+        }
+        for attempt in attempts[fault]:
+            yield attempt()
+
+
+def size_of(folder: Path) -> int:
+    return sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())
+
+
+def limited(what: int, limit: int) -> Disturbance:
+    def disturb() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(what, (limit, resource.getrlimit(what)[1]))
+
+    return disturb
+
+
+def clock_goes_back() -> None:
+    """Let each question for the time be answered with an earlier time than the one before."""
+    real, step = time.time, iter(range(1, 1 << 30))
+    time.time = lambda: real() - _TEN_YEARS - next(step)
+
+
+def forbid_sockets() -> None:
+    """Let each use of a socket fail, and be printed, as its user may handle the error."""
+
+    def watch(event: str, _: object) -> None:
+        if event.startswith("socket."):
+            os.write(2, f"{_SOCKET}: {event}\n".encode())
+            raise PermissionError(f"{event} is forbidden")
+
+    sys.addaudithook(watch)
+
+
+def address_space() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    return pages * resource.getpagesize()
+
+
+def mount(*arguments: str) -> bool:
+    try:
+        done = subprocess.run(["mount", *arguments], capture_output=True, check=False)
+    except OSError:
+        return False
+    return done.returncode == 0
+
+
+@contextmanager
+def tmpfs(place: Path) -> Iterator[Path | None]:
+    """Yield the folder of a new tmpfs; None where that is not permitted."""
+    disk = place / "disk"
+    disk.mkdir(exist_ok=True)
+    if not mount("-t", "tmpfs", "-o", f"size={_TMPFS}", "tmpfs", str(disk)):
+        yield None
+        return
+    try:
+        yield disk
+    finally:
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def fill(ballast: Path, *, leave: int) -> None:
+    free = os.statvfs(ballast.parent)
+    with ballast.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, max(1, free.f_bavail * free.f_bsize - leave))
+
+
+# --- Command line ---------------------------------------------------------------------------------
+
+
+def import_all() -> None:
+    """Import what commands import, so that a forked process begins with its work."""
+    import cinnema.cli.main
+    import cinnema.evaluation.runner
+    import cinnema.paper.training.assembly
+    import cinnema.synthesis.pipeline
+    import cinnema.training.finetune  # noqa: F401
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--count", type=int, default=5, help="kills of each command")
+    parser.add_argument("--levels", type=int, default=20, help="fill levels, and limits of memory")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", nargs="*", default=list(CASES), choices=list(CASES))
+    parser.add_argument("--faults", nargs="*", default=list(FAULTS), choices=FAULTS)
+    options = parser.parse_args(arguments)
+    import_all()
+    faults: list[str] = []
+    print(f"{'command':<12}{'seconds':>8}  outcomes")
+    for name in options.only:
+        with tempfile.TemporaryDirectory() as folder:
+            trials = Trials(name, Path(folder), options.seed)
+            print(f"{name:<12}{trials.calm.seconds:>8.1f}", end="", flush=True)
+            for fault in options.faults:
+                counts: Counter[str] = Counter()
+                for kind, problem in trials.run(fault, options.count, options.levels):
+                    counts["FAULT" if problem else kind] += 1
+                    faults += [f"{name}, {fault}: {problem}"] if problem else []
+                shown = ", ".join(f"{number} {kind}" for kind, number in sorted(counts.items()))
+                print(f"  {fault}: {shown}", end="", flush=True)
+            print(flush=True)
+    for fault in faults:
+        print(fault[:600])
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
