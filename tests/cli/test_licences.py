@@ -36,7 +36,7 @@ class Package(Distribution):
     def __init__(self, text: str) -> None:
         self._text = text
 
-    def read_text(self, filename: str) -> str:
+    def read_text(self, _: str) -> str:
         return self._text
 
     def locate_file(self, path: Any) -> Any:

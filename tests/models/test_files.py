@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from bodies import tiny_body
-from cinnema.core.bundled import bundled_names
+from cinnema.core.bundled import bundled_names, bundled_sha256, find_weights
 from cinnema.core.config import config_to_dict
 from cinnema.core.errors import UserError
+from cinnema.core.files import sha256_of
 from cinnema.core.weights import save_weights
-from cinnema.models.files import load_model
+from cinnema.models.files import load_model, save_model
 
 
 @pytest.mark.parametrize("change", ["lacks", "adds", "reshapes"])
@@ -115,3 +116,25 @@ def test_a_deep_or_endless_configuration_is_refused(tmp_path: Path) -> None:
         save_weights(path, dict(model.state_dict()), {**config_to_dict(model.config), **extra})
         with pytest.raises(UserError, match=r"\.safetensors.*name another file"):
             load_model(path)
+
+
+def test_bundled_weights_that_were_changed_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = save_model(tmp_path / "a.safetensors", tiny_body())
+    monkeypatch.setattr("cinnema.core.bundled._BUNDLED", tmp_path)
+    sums = tmp_path / "SHA256SUMS"
+    sums.write_text(f"{'0' * 64}  b.safetensors\n{digest}  a.safetensors\n")
+    assert load_model("a").sha256 == digest
+    for text in (f"{'0' * 64}  a.safetensors\n", f"{digest}  b.safetensors\n"):
+        sums.write_text(text)
+        with pytest.raises(UserError, match=r"a\.safetensors is not the file .* install .* again"):
+            load_model("a")
+
+
+@pytest.mark.parametrize("name", bundled_names())
+def test_the_hashes_of_bundled_weights_are_stated(name: str) -> None:
+    path = find_weights(name)
+    assert bundled_sha256(path) == sha256_of(path), (
+        "write them anew: in src/cinnema/weights, sha256sum *.safetensors > SHA256SUMS"
+    )

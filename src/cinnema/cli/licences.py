@@ -78,9 +78,9 @@ def licence_of(package: Distribution) -> str:
         The licences that it names, or "not stated".
     """
     about = package.metadata
-    if expression := about.get("License-Expression"):
-        return expression
-    stated = about.get("License") or ""
+    for expression in about.get_all("License-Expression") or []:
+        return str(expression)
+    stated = " ".join(about.get_all("License") or [])
     is_name = "\n" not in stated and len(stated) < _LONGEST
     classifiers = [
         line.rpartition(" :: ")[2]

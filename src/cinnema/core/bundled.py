@@ -21,6 +21,17 @@ def bundled_name(path: Path) -> str | None:
     return path.stem if path.parent == _BUNDLED else None
 
 
+def bundled_sha256(path: Path) -> str | None:
+    """Return the SHA-256 that bundled weights have to have; None for another file.
+
+    They are in the file SHA256SUMS beside them, as `sha256sum *.safetensors` writes it.
+    """
+    if bundled_name(path) is None:
+        return None
+    lines = (_BUNDLED / "SHA256SUMS").read_text(encoding="utf-8").splitlines()
+    return dict(line.split()[::-1] for line in lines).get(path.name, "")
+
+
 def find_weights(name_or_path: str | Path) -> Path:
     """Return the path of a weights file, without opening it.
 

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from cinnema.core.bundled import bundled_name, find_weights
+from cinnema.core.bundled import bundled_name, bundled_sha256, find_weights
 from cinnema.core.config import config_from_dict, config_to_dict
 from cinnema.core.devices import one_thread
 from cinnema.core.errors import UserError
@@ -88,6 +88,11 @@ def load_model(name_or_path: str | Path, *, sha256: str | None = None) -> Loaded
     """
     path = find_weights(name_or_path)
     file = load_weights(path)
+    if bundled_sha256(path) not in (None, file.sha256):
+        raise UserError(
+            f"{path} is not the file that cinnema came with (its SHA-256 is {file.sha256}, which "
+            "SHA256SUMS beside it does not state): install cinnema again"
+        )
     if sha256 is not None and file.sha256 != sha256.lower():
         raise UserError(
             f"{path} has the SHA-256 {file.sha256}, and {sha256} was asked for: name the file or "
