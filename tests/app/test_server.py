@@ -1,15 +1,17 @@
 """The page is safe by default: who reaches it, what can be read, and how much is taken."""
 
 import json
+import socket
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from urllib.parse import urlsplit
 
 import pytest
 from gradio_client import Client, handle_file
@@ -36,8 +38,15 @@ def coast_file(picture_at: Callable[..., Path], tmp_path: Path) -> Path:
     return picture_at(tmp_path / "coast.png")
 
 
-def status_of(url: str, *, data: bytes | None = None, kind: str = "application/json") -> int:
-    request = urllib.request.Request(url, data=data, headers={"Content-Type": kind})
+def status_of(
+    url: str,
+    *,
+    data: bytes | None = None,
+    kind: str = "application/json",
+    **headers: str,
+) -> int:
+    names = {name.replace("_", "-"): value for name, value in headers.items()}
+    request = urllib.request.Request(url, data=data, headers={"Content-Type": kind, **names})
     try:
         with urllib.request.urlopen(request) as answer:
             return int(answer.status)
@@ -45,14 +54,17 @@ def status_of(url: str, *, data: bytes | None = None, kind: str = "application/j
         return int(error.code)
 
 
-def sent_as_upload(url: str, content: bytes) -> tuple[int, list[str]]:
+def sent_as_upload(
+    url: str, content: bytes, *, name: bytes = b"a.png", **headers: str
+) -> tuple[int, list[str]]:
     body = (
-        b'--cut\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n'
+        b'--cut\r\nContent-Disposition: form-data; name="files"; filename="' + name + b'"\r\n'
         b"Content-Type: image/png\r\n\r\n" + content + b"\r\n--cut--\r\n"
     )
+    names = {name.replace("_", "-"): value for name, value in headers.items()}
     kind = "multipart/form-data; boundary=cut"
     request = urllib.request.Request(
-        f"{url}gradio_api/upload", data=body, headers={"Content-Type": kind}
+        f"{url}gradio_api/upload", data=body, headers={"Content-Type": kind, **names}
     )
     try:
         with urllib.request.urlopen(request) as answer:
@@ -94,6 +106,53 @@ def test_the_source_and_the_weights_cannot_be_read(running: Running) -> None:
     for path in (package / "__init__.py", package / "weights" / "landscape.safetensors"):
         assert path.exists()
         assert status_of(f"{running.url}gradio_api/file={path}") in (403, 404)
+
+
+EVIL = "https://evil.example"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Sec_Fetch_Site": "cross-site", "Origin": EVIL},
+        {"Sec_Fetch_Site": "same-site", "Origin": "http://127.0.0.1:1"},  # another local server
+        {"Origin": EVIL},
+        {"Origin": "null"},
+        {"Host": "evil.example"},  # whose name has got this machine's address
+    ],
+    ids=str,
+)
+def test_other_websites_can_neither_upload_nor_ask_for_videos(
+    running: Running, headers: dict[str, str]
+) -> None:
+    before = sorted(Path(running.sessions.folder).rglob("*"))
+    assert sent_as_upload(running.url, b"content", **headers) == (403, [])
+    for kind in ("application/json", "text/plain"):
+        asked = {"data": b"{}", "kind": kind, **headers}
+        assert status_of(f"{running.url}gradio_api/queue/join", **asked) == 403
+    assert sorted(Path(running.sessions.folder).rglob("*")) == before
+    own = {"Sec_Fetch_Site": "same-origin", "Origin": running.url.rstrip("/")}
+    assert sent_as_upload(running.url, b"content", **own)[0] == 200
+
+
+@pytest.mark.parametrize(
+    "name", [b"../../../evil.png", b"/etc/evil.png", b"..\\evil.png", b"a" * 400]
+)
+def test_an_upload_stays_in_its_folder_whatever_its_name_is(running: Running, name: bytes) -> None:
+    code, stored = sent_as_upload(running.url, b"content", name=name)
+    folder = Path(running.sessions.folder).resolve()
+    assert code == 200
+    assert all(Path(path).resolve().is_relative_to(folder) for path in stored)
+
+
+def test_slow_clients_do_not_keep_others_from_the_page(running: Running) -> None:
+    address = urlsplit(running.url)
+    start = b"POST /gradio_api/upload HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 99\r\n"
+    with ExitStack() as stack:
+        for end in 30 * (b"", b"\r\n\r\nhalf"):  # half a header, half a body
+            client = socket.create_connection((address.hostname, address.port))
+            stack.enter_context(client).sendall(start + end)
+        assert status_of(running.url) == 200
 
 
 @contextmanager

@@ -1,10 +1,14 @@
 """Uploaded files are recognised by their content, checked against limits and read safely."""
 
+import resource
+import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from cinnema.app.uploads import check_video, fit, read_picture, saved_kind, shown_name, video_suffix
 from cinnema.core.errors import UserError
@@ -97,3 +101,50 @@ def test_a_picture_is_never_scaled_up() -> None:
     assert fit((60, 90), 1e9) == (60, 90)
     assert fit((60, 90), 1e9, side=45) == (30, 45)
     assert fit((100, 400), 10_000) == (50, 200)
+
+
+def png(*chunks: tuple[bytes, bytes]) -> bytes:
+    parts = [
+        len(data).to_bytes(4, "big") + name + data + zlib.crc32(name + data).to_bytes(4, "big")
+        for name, data in chunks
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def header(side: int) -> bytes:
+    return 2 * side.to_bytes(4, "big") + bytes((8, 2, 0, 0, 0))
+
+
+ZEROS = zlib.compress(bytes(100_000_000))  # 97 KB
+BOMBS = {
+    "more pixels than any picture": png((b"IHDR", header(30_000)), (b"IDAT", ZEROS)),
+    "more pixels than are allowed": png((b"IHDR", header(5_000)), (b"IDAT", ZEROS)),
+    "a text of 100 MB": png(
+        (b"IHDR", header(8)), (b"zTXt", b"a\0\0" + ZEROS), (b"IDAT", zlib.compress(bytes(8 * 25)))
+    ),
+    "a profile of 100 MB": png(
+        (b"IHDR", header(8)), (b"iCCP", b"a\0\0" + ZEROS), (b"IDAT", zlib.compress(bytes(8 * 25)))
+    ),
+    "more rows than it states": png((b"IHDR", header(8)), (b"IDAT", ZEROS)),
+}
+
+
+@pytest.mark.parametrize("content", BOMBS.values(), ids=BOMBS.keys())
+def test_a_small_file_that_would_become_large_takes_no_memory(
+    tmp_path: Path, content: bytes
+) -> None:
+    path = tmp_path / "bomb.png"
+    path.write_bytes(content)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with suppress(UserError):  # what is small and readable besides may be read
+        assert read_picture(path, "bomb.png", LIMITS).pixels.shape == (8, 8, 3)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 60_000  # KB
+
+
+def test_a_video_of_very_many_frames_is_checked_by_its_first(tmp_path: Path) -> None:
+    frame = Image.new("L", (160, 160))
+    others = [Image.new("L", (160, 160), 8 * (n % 2)) for n in range(300)]
+    frame.save(tmp_path / "long.gif", save_all=True, append_images=others, duration=20)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert check_video(tmp_path / "long.gif", "long.gif", LIMITS) == (160, 160)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 10_000  # of 23 MB

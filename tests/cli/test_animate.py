@@ -189,3 +189,14 @@ def test_existing_files_and_folders_are_replaced_when_allowed(
 )
 def test_size_parses(text: str, size: object) -> None:
     assert parse_size(text) == size
+
+
+def test_the_same_seed_gives_the_same_files_whatever_the_number_of_samples(
+    sky: Path, tiny_weights: Path, tmp_path: Path
+) -> None:
+    common = ["--seed", 5, "--num-frames", 3, "--weights", tiny_weights, "--device", "cpu"]
+    for number in (1, 2):
+        folder = tmp_path / str(number)
+        assert run_command("animate", sky, *common, "-n", number, "-o", folder).code == 0
+    for name in files_of("sky_s5", 0):
+        assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()

@@ -3,11 +3,12 @@
 import dataclasses
 import math
 import re
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated, get_type_hints
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from cinnema.cli import main
@@ -62,6 +63,33 @@ def test_a_number_out_of_its_range_is_refused_by_name(
     value = data.draw(beyond(limits).filter(lambda v: not limits.least <= v <= limits.most))
     text = f"--{option.replace('_', '-')}"
     result = run_command(*name.split(), *NEEDED.get(name, ["x", "y"]), f"{text}={value}")
+    assert result.code == 2
+    assert len(result.err) == 1
+    assert "Traceback" not in result.err[0]
+
+
+PAIRS = [(name, pair) for name, kind in KINDS.items() for pair in combinations(ranges_of(kind), 2)]
+ODD = ["0", "-1", "9" * 400, "nan", "inf", ""]
+
+
+def is_in(text: str, limits: Range) -> bool:
+    try:
+        return limits.least <= float(text) <= limits.most
+    except (ValueError, OverflowError):
+        return False
+
+
+@given(chosen=st.sampled_from(PAIRS), texts=st.tuples(st.sampled_from(ODD), st.sampled_from(ODD)))
+@settings(max_examples=60)
+def test_two_odd_numbers_together_are_refused_in_one_line(
+    chosen: tuple[str, tuple[str, str]], texts: tuple[str, str]
+) -> None:
+    name, pair = chosen
+    ranges = ranges_of(KINDS[name])
+    wrong = [o for o, text in zip(pair, texts, strict=True) if not is_in(text, ranges[o])]
+    assume(wrong)
+    words = [f"--{o.replace('_', '-')}={text}" for o, text in zip(pair, texts, strict=True)]
+    result = run_command(*name.split(), *NEEDED.get(name, ["x", "y"]), *words)
     assert result.code == 2
     assert len(result.err) == 1
     assert "Traceback" not in result.err[0]

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from PIL import Image
 
 from cinnema.cli.train_nature import nested_table
-from cinnema.core.weights import save_weights
+from cinnema.core.weights import load_weights, save_weights
 from cinnema.data.labelled import LabelledPictures
 from cinnema.media.videos import write_video
 from cinnema.models.files import load_model
@@ -89,6 +90,24 @@ def test_a_flow_is_trained_into_a_weights_file_with_the_constants_of_the_run(
     again = cinnema("train", "flow", *options, "--output", output)
     assert again.code == 2
     assert "exists" in again.err[0]
+
+
+def test_a_training_gives_the_same_bytes_again_and_nearly_the_same_on_two_threads(
+    cinnema: Run, clips: Path, run: Path, tmp_path: Path
+) -> None:
+    trained = []
+    for number, threads in enumerate((1, 1, 2)):
+        shutil.rmtree(run / "flow", ignore_errors=True)
+        output = tmp_path / f"{number}.safetensors"
+        options = ["--data", clips, "--splits", clips.parent / "splits.json", "--run", run, *SMALL]
+        result = cinnema("train", "flow", *options, "--threads", threads, "--output", output)
+        torch.set_num_threads(1)
+        assert result.code == 0, result.err
+        trained.append(output)
+    assert trained[0].read_bytes() == trained[1].read_bytes()
+    first, other = (load_weights(path).state for path in (trained[0], trained[2]))
+    for name, value in first.items():
+        torch.testing.assert_close(other[name], value, rtol=1e-3, atol=1e-5)
 
 
 def test_nested_cross_validation_needs_scenes_for_both_choices(

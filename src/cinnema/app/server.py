@@ -62,7 +62,9 @@ def serving(
         )
     with TemporaryDirectory(prefix="cinnema-app-") as name, _stored_in(name):
         import gradio as gr
+        from starlette.middleware import Middleware
 
+        from cinnema.app.guard import Guard
         from cinnema.app.page import Page, web
         from cinnema.app.sessions import Sessions
         from cinnema.app.studio import Studio
@@ -80,6 +82,7 @@ def serving(
                 prevent_thread_lock=True,
                 quiet=True,
                 show_error=False,
+                app_kwargs={"middleware": [Middleware(Guard, is_local=not password)]},
                 max_threads=_MAX_THREADS,
                 max_file_size=int(limits.max_megabytes * 1e6),
                 state_session_capacity=limits.max_sessions,
