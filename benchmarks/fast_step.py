@@ -27,7 +27,7 @@ from cinnema.bench.machine import describe
 from cinnema.bench.paper_steps import Take
 from cinnema.paper.training.precision import Precision
 from cinnema.recipes import robot
-from cinnema.training import video_step
+from cinnema.training import keypoint
 from cinnema.training.recipe import KeypointRecipe
 
 PRECISIONS: tuple[Precision, ...] = ("float32", "fast")
@@ -107,12 +107,12 @@ def own_picture_step(new_recipe: Callable[[], KeypointRecipe]) -> Callable[[Prec
 def computing_in(precision: Precision) -> Iterator[None]:
     """Let steps that are created in the block compute in a precision."""
     dtype = torch.float32 if precision == "float32" else torch.bfloat16
-    preferred = video_step.fast_dtype
-    video_step.fast_dtype = lambda _: dtype  # type: ignore[attr-defined]
+    preferred = keypoint.fast_dtype
+    keypoint.fast_dtype = lambda _: dtype  # type: ignore[attr-defined]
     try:
         yield
     finally:
-        video_step.fast_dtype = preferred  # type: ignore[attr-defined]
+        keypoint.fast_dtype = preferred  # type: ignore[attr-defined]
 
 
 MAKERS: dict[str, Callable[[Precision, int], Take]] = {

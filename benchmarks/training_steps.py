@@ -8,7 +8,7 @@ from cinnema.backbones.lpips import LPIPS
 from cinnema.bench.paper_steps import Take, random_video
 from cinnema.core.distributed import Ranks
 from cinnema.data.loader import VideoBatch
-from cinnema.training.keypoint import KeypointTraining
+from cinnema.training.keypoint_losses import KeypointTraining
 from cinnema.training.loop import Position, Step
 from cinnema.training.recipe import KeypointRecipe
 

@@ -39,6 +39,11 @@ for line in (
     "evaluate landscape missing", "evaluate landscap .", "evaluate landscape . --clips 1",
     "measure swap landscape missing", "measure swap landscape . --stride 0",
     "validate landscap --data .", "validate --data missing", "transfer {photo} --keep word",
+    "train stage1 robot --data . --run r --motion.clipz 3", "train stage1 rbot --data . --run r",
+    "train bundle --run r -o m.safetensors --flow.hiden-dim 8",
+    "train kinds --pictures . --run r --kinds.clip 3", "train flow --data . --run r --flow.kep 1",
+    "train paper bair --data . --run r --stage1.zdim 3", "train paper dtdb --data . --run r",
+    "finetune --data . -o m.safetensors --flow.rate 1",
 ):
     try:
         code = main(line.split())

@@ -4,12 +4,15 @@ import json
 import re
 import shlex
 from collections.abc import Callable
+from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_type_hints
 
 import pytest
 import torch
 
+from cinnema.cli.field_names import field_options
 from cinnema.cli.fields import split_fields, with_fields
 from cinnema.cli.parser import parse
 from cinnema.cli.train import Bundle, RecipeChoice, TrainStage1, TrainStage2
@@ -19,7 +22,11 @@ from cinnema.core.config import config_to_dict
 from cinnema.core.errors import UserError
 from cinnema.core.weights import save_weights
 from cinnema.models.files import load_model
+from cinnema.paper.recipes import PaperRecipe
 from cinnema.recipes import RECIPES
+from cinnema.training.finetune import Finetuning
+from cinnema.training.nature_recipe import NatureRecipe
+from cinnema.training.recipe import KeypointRecipe
 from cinnema.training.stage2 import FlowNetworks
 from tiny_recipes import write_squares
 
@@ -76,10 +83,31 @@ def test_a_file_can_add_discriminators_and_replaces_lists() -> None:
     assert recipe.data.augmentation.strides == (1, 2)
 
 
+def options_of(kind: type, prefix: str = "--") -> list[str]:
+    """Return what `field_options` should find, from the types themselves."""
+    options = []
+    for name, hint in get_type_hints(kind).items():
+        option = f"{prefix}{name.replace('_', '-')}"
+        types = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+        inner = [part for part in types if is_dataclass(part)]
+        options += [] if len(inner) == len(types) else [option]
+        for part in inner:
+            options += options_of(part, f"{option}.")
+    return options
+
+
+@pytest.mark.parametrize("kind", [KeypointRecipe, NatureRecipe, PaperRecipe, Finetuning])
+def test_the_fields_that_are_known_without_torch_are_those_of_the_class(kind: type) -> None:
+    assert sorted(field_options(f"{kind.__module__}:{kind.__name__}")) == sorted(options_of(kind))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--motion.clip", 5], r"no field --motion.clip: did you mean --motion.clips\?"),
+        (["--flow.qqqqqqqqqq=5"], "no field --flow.qqqqqqqqqq: use one of --flow.z-dim, --flow."),
+        (["--xy.zw", 5], "no field --xy.zw: use one of --data., --stage1., --motion., "),
+        (["--picture.discriminators.kind", "hinge"], "no field --picture.discriminators.kind"),
         (["--motion.clips", "many"], "Error parsing --motion.clips"),
         (["--motion.clips", 0], "motion: clips Input should be greater than or equal to 1"),
         (["--flow.z-dim", 32], "flow.z_dim and stage1.z_dim must be equal, got 32 and 64"),

@@ -51,7 +51,7 @@ from cinnema.simulators.sky.skies import Skies
 from cinnema.synthesis import residual
 from cinnema.training.adversarial import DiscriminatorsConfig, DiscriminatorTraining
 from cinnema.training.assembly import bundle, train_stage1, train_stage2
-from cinnema.training.keypoint import KeypointTraining
+from cinnema.training.keypoint_losses import KeypointTraining
 from cinnema.training.loop import fit
 from cinnema.training.recipe import KeypointData, KeypointRecipe
 from cinnema.training.stage2 import Stage2Training

@@ -20,9 +20,10 @@ from cinnema.data.loader import ClipLoader
 from cinnema.models.flow.conditioning import Conditioner, ConditionerConfig
 from cinnema.models.flow.flow import ConditionalFlow, FlowConfig
 from cinnema.models.keypoint.stage1 import KeypointConfig, KeypointStage1
-from cinnema.training import video_step
+from cinnema.training import keypoint as keypoint_step
 from cinnema.training.adversarial import DiscriminatorsConfig, DiscriminatorTraining
-from cinnema.training.keypoint import KeypointStep, KeypointTraining
+from cinnema.training.keypoint import KeypointStep
+from cinnema.training.keypoint_losses import KeypointTraining
 from cinnema.training.latent_pool import LatentPool
 from cinnema.training.loop import Position, Schedule, Step, fit
 from cinnema.training.stage2 import FlowNetworks, LatentStep, PoolBatches, Stage2Training
@@ -125,7 +126,7 @@ def case(
     request: pytest.FixtureRequest, squares: PackedDataset, monkeypatch: pytest.MonkeyPatch
 ) -> Case:
     made = CASES[request.param](squares)
-    monkeypatch.setattr(video_step, "fast_dtype", lambda _device: made.dtype)
+    monkeypatch.setattr(keypoint_step, "fast_dtype", lambda _device: made.dtype)
     return made
 
 
@@ -254,7 +255,7 @@ def test_a_run_resumes_on_a_device_of_another_format(
     schedule = dataclasses.replace(case.schedule, save_every=0.0)
     states = []
     for number, dtype in enumerate([torch.bfloat16, torch.float32, torch.bfloat16]):
-        monkeypatch.setattr(video_step, "fast_dtype", lambda _device, dtype=dtype: dtype)
+        monkeypatch.setattr(keypoint_step, "fast_dtype", lambda _device, dtype=dtype: dtype)
         step = case.step(Ranks(), 1e-3)
         batches = Ending(case.batches(Ranks()), stop=1)
         with pytest.raises(KeyboardInterrupt):

@@ -7,7 +7,7 @@ apart from the command's own options, by tyro over the recipe's type, once the r
 import io
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import redirect_stderr
 from dataclasses import fields as dataclass_fields
 from dataclasses import is_dataclass
@@ -93,10 +93,34 @@ def with_fields(
     except SystemExit as error:
         raise UserError(_sentence(errors.getvalue())) from error
     if unknown:
-        name = unknown[0].partition("=")[0]
-        hint = suggestion(name, _options(config)) or "--dry-run prints all fields"
-        raise UserError(f"there is no field {name}: {hint}")
+        raise _no_field(unknown[0].partition("=")[0], _options(config))
     return changed
+
+
+def check_field_names(fields: Sequence[str], recipe: str) -> None:
+    """Check, without importing torch, that a recipe can have the fields.
+
+    Args:
+        fields: Options, as `split_fields` returns them.
+        recipe: Module and name of the recipe's class, as "cinnema.training.recipe:KeypointRecipe".
+
+    Raises:
+        UserError: A field does not exist; the message names the most similar one.
+    """
+    from cinnema.cli.field_names import field_options
+
+    options = field_options(recipe)
+    for name in [word.partition("=")[0] for word in fields if word.startswith("--")]:
+        if name.replace("_", "-") not in options:
+            raise _no_field(name, options)
+
+
+def _no_field(name: str, options: Iterable[str]) -> UserError:
+    options = list(options)
+    groups = dict.fromkeys(f"{option.partition('.')[0]}." for option in options if "." in option)
+    near = [option for option in options if option.startswith(f"{name.partition('.')[0]}.")]
+    hint = suggestion(name, options) or f"use one of {', '.join(near or groups)}"
+    return UserError(f"there is no field {name}: {hint}")
 
 
 def read_fields(file: Path) -> dict[str, Any]:

@@ -68,6 +68,7 @@ class Finetune:
     threads: Threads = None
     """Threads on the CPU; by default as many as there are cores."""
 
+    recipe_class: ClassVar[str] = "cinnema.training.finetune:Finetuning"
     renamed: ClassVar[dict[str, str]] = {
         "--clips": "--data",
         "--clips-seen": "--flow.clips",

@@ -20,7 +20,7 @@ from tyro.constructors import (
     StructTypeInfo,
 )
 
-from cinnema.cli.fields import split_fields
+from cinnema.cli.fields import check_field_names, split_fields
 from cinnema.cli.ranges import check_ranges
 from cinnema.core.errors import UserError, suggestion
 
@@ -64,6 +64,8 @@ def parse(kind: type[_Command], arguments: Sequence[str], *, prog: str) -> _Comm
     if unknown:
         raise UserError(f"{prog} does not take {unknown[0]!r} as well: see {prog} --help")
     check_ranges(command)
+    if fields:
+        check_field_names(fields, kind.recipe_class)  # type: ignore[attr-defined]
     return dataclasses.replace(command, fields=fields) if fields else command  # type: ignore[type-var]
 
 

@@ -3,7 +3,7 @@
 The same command resumes the run in its folder; under torchrun, several processes train together.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -19,11 +19,12 @@ from cinnema.core.files import check_input_folder
 if TYPE_CHECKING:
     import torch
 
-    from cinnema.core.distributed import Ranks
     from cinnema.recipes.clips import KeypointClips
     from cinnema.training.assembly import Validation
     from cinnema.training.cost import CostEstimate
     from cinnema.training.recipe import KeypointRecipe
+
+_RECIPES = ("person", "robot")  # the names of `recipes.RECIPES`, which imports torch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,7 @@ class RecipeChoice:
     fields: tyro.conf.Suppress[tuple[str, ...]] = ()
     """Options that are fields of the recipe."""
 
+    recipe_class: ClassVar[str] = "cinnema.training.recipe:KeypointRecipe"
     renamed: ClassVar[dict[str, str]] = {"--recipe": "the first argument, without a name"}
 
     def chosen(self) -> "KeypointRecipe":
@@ -73,40 +75,37 @@ class _Training(RecipeChoice):
     def run(self) -> int:
         """Train, or estimate the cost; print the path of the weights."""
         check_input_folder(self.data, kind="clips")
+        recipe = self.chosen()
         from cinnema.core.allocator import keep_freed_memory
         from cinnema.core.devices import choose_device, use_threads
         from cinnema.core.distributed import joined_ranks
 
-        recipe = self.chosen()
         use_threads(self.threads)
         keep_freed_memory()
         device = choose_device(self.device)
         with joined_ranks(device) as ranks:
             clips = self._clips(recipe)
+            train, estimate = self.functions()
             if self.dry_run:
                 from cinnema.cli.costs import print_costs
 
-                print_costs(recipe, self.estimate(recipe, clips, device))
+                print_costs(recipe, estimate(recipe, clips, run=self.run_folder, device=device))
                 return DONE
-            path = self.train(recipe, clips, device, ranks)
+            path = train(
+                recipe,
+                clips,
+                run=self.run_folder,
+                device=device,
+                validation=validation_of(clips),
+                ranks=ranks,
+                tensorboard=self.tensorboard,
+            )
             if ranks.is_first:
                 print(path, flush=True)
         return DONE
 
-    def train(
-        self,
-        recipe: "KeypointRecipe",
-        clips: "KeypointClips",
-        device: "torch.device",
-        ranks: "Ranks",
-    ) -> Path:
-        """Train the stage of the command; return its weights file."""
-        raise NotImplementedError
-
-    def estimate(
-        self, recipe: "KeypointRecipe", clips: "KeypointClips", device: "torch.device"
-    ) -> "list[CostEstimate]":
-        """Estimate the cost of training the stage of the command."""
+    def functions(self) -> "tuple[Callable[..., Path], Callable[..., list[CostEstimate]]]":
+        """Return the functions that train the stage of the command, and that estimate its cost."""
         raise NotImplementedError
 
     def _clips(self, recipe: "KeypointRecipe") -> "KeypointClips":
@@ -120,69 +119,29 @@ class _Training(RecipeChoice):
 class TrainStage1(_Training):
     """Train the video encoder and the decoder."""
 
-    def train(
-        self,
-        recipe: "KeypointRecipe",
-        clips: "KeypointClips",
-        device: "torch.device",
-        ranks: "Ranks",
-    ) -> Path:
-        """Train stage 1; return its weights file."""
+    def functions(self) -> "tuple[Callable[..., Path], Callable[..., list[CostEstimate]]]":
+        """Return the functions of stage 1."""
         from cinnema.training.assembly import train_stage1
-
-        return train_stage1(
-            recipe,
-            clips,
-            run=self.run_folder,
-            device=device,
-            validation=validation_of(clips),
-            ranks=ranks,
-            tensorboard=self.tensorboard,
-        )
-
-    def estimate(
-        self, recipe: "KeypointRecipe", clips: "KeypointClips", device: "torch.device"
-    ) -> "list[CostEstimate]":
-        """Estimate the phases of stage 1."""
         from cinnema.training.cost import estimate_stage1
 
-        return estimate_stage1(recipe, clips, run=self.run_folder, device=device)
+        return train_stage1, estimate_stage1
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainStage2(_Training):
     """Train the conditional flow on the latents of a trained stage 1, in the same run folder."""
 
-    def train(
-        self,
-        recipe: "KeypointRecipe",
-        clips: "KeypointClips",
-        device: "torch.device",
-        ranks: "Ranks",
-    ) -> Path:
-        """Train stage 2; return its weights file."""
+    def functions(self) -> "tuple[Callable[..., Path], Callable[..., list[CostEstimate]]]":
+        """Return the functions of stage 2."""
         from cinnema.training.assembly import train_stage2
-
-        return train_stage2(
-            recipe,
-            clips,
-            run=self.run_folder,
-            device=device,
-            validation=validation_of(clips),
-            ranks=ranks,
-            tensorboard=self.tensorboard,
-        )
-
-    def estimate(
-        self,
-        recipe: "KeypointRecipe",
-        clips: "KeypointClips",  # noqa: ARG002 - stage 2 is estimated on random latents
-        device: "torch.device",
-    ) -> "list[CostEstimate]":
-        """Estimate stage 2."""
         from cinnema.training.cost import estimate_stage2
 
-        return [estimate_stage2(recipe, run=self.run_folder, device=device)]
+        def estimate(
+            recipe: "KeypointRecipe", _clips: object, *, run: Path, device: "torch.device"
+        ) -> "list[CostEstimate]":
+            return [estimate_stage2(recipe, run=run, device=device)]  # on random latents
+
+        return train_stage2, estimate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,18 +179,17 @@ def _recipe(
     otherwise: str | None = None,
 ) -> "KeypointRecipe":
     """Return a recipe with changes; `otherwise` is its name if `name` is not a recipe's."""
+    if name not in _RECIPES:
+        if otherwise is None:
+            raise UserError(
+                f"there is no recipe {name!r}: use one of {', '.join(_RECIPES)}; models of nature, "
+                "as landscape, are trained by cinnema train kinds, constants and flow"
+            )
+        name = otherwise
     from cinnema.cli.fields import with_fields
     from cinnema.recipes import RECIPES
     from cinnema.training.recipe import with_present_names
 
-    if name not in RECIPES:
-        if otherwise is None:
-            known = ", ".join(sorted(RECIPES))
-            raise UserError(
-                f"there is no recipe {name!r}: use one of {known}; models of nature, as landscape, "
-                "are trained by cinnema train kinds, constants and flow"
-            )
-        name = otherwise
     changes = None if values is None else with_present_names(values)
     return with_fields(RECIPES[name](), fields, values=changes)
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import tyro
 
@@ -48,6 +48,8 @@ class _NatureTraining:
     """Device to compute on; auto takes a GPU if there is one."""
     threads: Threads = None
     """Threads on the CPU; by default as many as there are cores."""
+
+    recipe_class: ClassVar[str] = "cinnema.training.nature_recipe:NatureRecipe"
 
     def chosen(self) -> "NatureRecipe":
         """Return the recipe with its changes."""
@@ -282,7 +284,8 @@ class TrainFlow(_WithClips):
 
     def _train(self, recipe: "NatureRecipe", model: "NatureModel", pool: "MotionPool") -> None:
         from cinnema.models.files import save_model
-        from cinnema.training.nature import fit_closed_form, fit_flow
+        from cinnema.training.nature import fit_closed_form
+        from cinnema.training.nature_flow import fit_flow
 
         assert self.output is not None
         model.cpu()

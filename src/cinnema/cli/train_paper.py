@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import tyro
 
@@ -60,14 +60,16 @@ class TrainPaper:
     threads: Threads = None
     """Threads on the CPU; by default as many as there are cores."""
 
+    recipe_class: ClassVar[str] = "cinnema.paper.recipes:PaperRecipe"
+
     def run(self) -> int:
         """Train, and print the path of the weights file."""
         check_input_folder(self.data, kind="packed clips")
+        recipe = self.chosen()
         from cinnema.core.allocator import keep_freed_memory
         from cinnema.core.devices import choose_device, use_threads
         from cinnema.core.distributed import joined_ranks
 
-        recipe = self.chosen()
         use_threads(self.threads)
         keep_freed_memory()
         device = choose_device(self.device)
@@ -109,18 +111,18 @@ class TrainPaper:
         return recipe if self.precision is None else replace(recipe, precision=self.precision)
 
     def _published(self) -> "PaperRecipe":
-        from cinnema.paper import recipes as paper
-
         if self.control and self.recipe != "bair":
             raise UserError(f"--control is an option of bair, not of {self.recipe}: leave it out")
-        if self.recipe == "dtdb":
-            if self.texture is None:
-                raise UserError("dtdb has a recipe for each texture: give one, as --texture fire")
-            recipe = paper.dtdb(self.texture)
-        elif self.texture is not None:
+        if self.recipe == "dtdb" and self.texture is None:
+            raise UserError("dtdb has a recipe for each texture: give one, as --texture fire")
+        if self.recipe != "dtdb" and self.texture is not None:
             raise UserError(f"--texture is an option of dtdb, not of {self.recipe}: leave it out")
+        from cinnema.paper import recipes as paper
+
+        if self.texture is not None:
+            recipe = paper.dtdb(self.texture)
         elif self.recipe == "bair":
             recipe = paper.bair(control=self.control)
         else:
-            recipe = {"iper": paper.iper, "landscape": paper.landscape}[self.recipe]()
+            recipe = paper.iper() if self.recipe == "iper" else paper.landscape()
         return paper.tiny(recipe) if self.tiny else recipe

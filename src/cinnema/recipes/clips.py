@@ -16,7 +16,7 @@ from cinnema.data.records import Split
 from cinnema.media.grids import tile
 from cinnema.media.pictures import to_pixels
 from cinnema.models.keypoint.stage1 import KeypointStage1
-from cinnema.training.keypoint import KeypointTraining
+from cinnema.training.keypoint_losses import KeypointTraining
 from cinnema.training.recipe import KeypointRecipe
 
 _SHOWN_CLIPS, _SHOWN_FRAMES = 6, 5

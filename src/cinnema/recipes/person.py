@@ -6,7 +6,7 @@ from cinnema.data.augmentation import Augmentation
 from cinnema.models.flow.conditioning import ConditionerConfig
 from cinnema.models.keypoint.stage1 import KeypointConfig
 from cinnema.recipes.robot import robot
-from cinnema.training.keypoint import KeypointTraining
+from cinnema.training.keypoint_losses import KeypointTraining
 from cinnema.training.recipe import KeypointData, KeypointRecipe
 
 # Joints of the walk simulator: legs (hip, knee, ankle, toe) and arms (shoulder, elbow, wrist).

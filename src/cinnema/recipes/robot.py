@@ -5,7 +5,7 @@ from cinnema.models.flow.conditioning import ConditionerConfig
 from cinnema.models.flow.flow import FlowConfig
 from cinnema.models.keypoint.model import EndPointRange
 from cinnema.models.keypoint.stage1 import KeypointConfig
-from cinnema.training.keypoint import KeypointTraining
+from cinnema.training.keypoint_losses import KeypointTraining
 from cinnema.training.recipe import KeypointData, KeypointRecipe
 from cinnema.training.stage2 import Stage2Training
 

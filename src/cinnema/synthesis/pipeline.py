@@ -37,6 +37,22 @@ from cinnema.synthesis.transfer import Keep, Motion, choose_keep, keep_path, rea
 from cinnema.synthesis.video import Video, VideoStream
 
 
+class SampleOptions(RequestOptions, total=False):
+    """Keyword arguments of `Pipeline.iterate`, `stream` and `extend`, as in `Pipeline.animate`.
+
+    Attributes:
+        num_samples: Number of videos.
+        seed: Seed of all samples.
+        nu: Motion to use instead of drawing samples.
+        eta: The control.
+    """
+
+    num_samples: int
+    seed: int
+    nu: Motions | None
+    eta: Control | None
+
+
 class Pipeline:
     """Animates photographs with one model.
 
@@ -205,56 +221,39 @@ class Pipeline:
         self,
         image: Photograph,
         *,
-        num_samples: int = 4,
-        seed: int = 0,
-        nu: Motions | None = None,
-        eta: Control | None = None,
         progress: Progress = ignore,
-        **options: Unpack[RequestOptions],
+        **options: Unpack[SampleOptions],
     ) -> Iterator[Video]:
         """Yield the videos of `animate` one by one, so that memory holds one video.
 
         All arguments are checked, and the photograph is read, before this returns.
 
         Args:
-            image: The photograph. All arguments are as in `animate`.
-            num_samples: Number of videos.
-            seed: Seed of all samples.
-            nu: Motion to use instead of drawing samples.
-            eta: The control.
-            progress: Called after each frame.
-            options: See `RequestOptions`.
+            image: The photograph, as in `animate`.
+            progress: Called after each frame, as in `animate`.
+            options: All other arguments of `animate`.
 
         Raises:
             UserError: As in `animate`.
         """
-        request, pixels = self._request(**options), _read(image)
-        residuals = self._residuals(request, pixels, nu, eta, num_samples=num_samples, seed=seed)
+        request, pixels, residuals = self._drawn(image, **options)
         return self._videos(request, pixels, residuals, progress)
 
     def stream(
         self,
         image: Photograph,
         *,
-        num_samples: int = 4,
-        seed: int = 0,
-        nu: Motions | None = None,
-        eta: Control | None = None,
         progress: Progress = ignore,
-        **options: Unpack[RequestOptions],
+        **options: Unpack[SampleOptions],
     ) -> Iterator[VideoStream]:
         """Yield the videos of `animate` as streams, whose frames are rendered as they are fetched.
 
         With a nature model, memory holds some frames, whatever their number.
 
         Args:
-            image: The photograph. All arguments are as in `iterate`.
-            num_samples: Number of videos.
-            seed: Seed of all samples.
-            nu: Motion to use instead of drawing samples.
-            eta: The control.
-            progress: Called after each frame.
-            options: See `RequestOptions`.
+            image: The photograph, as in `animate`.
+            progress: Called after each frame, as in `animate`.
+            options: All other arguments of `animate`.
 
         Raises:
             UserError: As in `animate`.
@@ -263,8 +262,7 @@ class Pipeline:
             >>> for video in pipe.stream("beach.jpg", seconds=60):
             ...     write_video(f"beach-{video.sample}.mp4", video.frames, fps=video.fps)
         """
-        request, pixels = self._request(**options), _read(image)
-        residuals = self._residuals(request, pixels, nu, eta, num_samples=num_samples, seed=seed)
+        request, pixels, residuals = self._drawn(image, **options)
         if not self._streams(request):
             request.require_memory(request.frame_size(pixels.shape[:2], self.model.size))
         scene = self._scene(request, pixels, residuals)
@@ -276,24 +274,7 @@ class Pipeline:
         is_whole = request.loop == "pingpong" or request.extension == "paper"
         return isinstance(self.model, NatureModel) and not is_whole
 
-    def _residuals(
-        self,
-        request: Request,
-        pixels: np.ndarray,
-        nu: Motions | None,
-        eta: Control | None,
-        *,
-        num_samples: int,
-        seed: int,
-    ) -> list[Residual]:
-        control = self._resolved(eta, request, pixels)
-        if nu is not None:
-            return given(self.model, nu, eta=control, weights=self.sha256)
-        return draw(
-            self.model, num_samples=num_samples, seed=seed, eta=control, weights=self.sha256
-        )
-
-    def extend(
+    def _drawn(
         self,
         image: Photograph,
         *,
@@ -301,35 +282,40 @@ class Pipeline:
         seed: int = 0,
         nu: Motions | None = None,
         eta: Control | None = None,
-        progress: Progress = ignore,
         **options: Unpack[RequestOptions],
+    ) -> tuple[Request, UInt8[np.ndarray, "h w 3"], list[Residual]]:
+        """Check the arguments of `animate`, and return what they ask for of which photograph."""
+        request, pixels = self._request(**options), _read(image)
+        control = self._resolved(eta, request, pixels)
+        if nu is not None:
+            residuals = given(self.model, nu, eta=control, weights=self.sha256)
+        else:
+            residuals = draw(
+                self.model, num_samples=num_samples, seed=seed, eta=control, weights=self.sha256
+            )
+        return request, pixels, residuals
+
+    def extend(
+        self,
+        image: Photograph,
+        *,
+        progress: Progress = ignore,
+        **options: Unpack[SampleOptions],
     ) -> list[Video]:
         """Return long videos: `animate` with other defaults.
 
         Args:
-            image: The photograph. All arguments are as in `animate`.
-            num_samples: Number of videos.
-            seed: Seed of all samples.
-            nu: Motion to use instead of drawing samples.
-            eta: The control.
-            progress: Called after each frame.
-            options: See `RequestOptions`; extension is "continuous" by default, and the length 12 s
-                with a nature model and 48 frames with others.
+            image: The photograph, as in `animate`.
+            progress: Called after each frame, as in `animate`.
+            options: All other arguments of `animate`; extension is "continuous" by default, and the
+                length 12 s with a nature model and 48 frames with others.
 
         Raises:
             UserError: As in `animate`; a loop was requested.
         """
         options.setdefault("extension", "continuous")
         options.setdefault("long", True)
-        return self.animate(
-            image,
-            num_samples=num_samples,
-            seed=seed,
-            nu=nu,
-            eta=eta,
-            progress=progress,
-            **options,
-        )
+        return list(self.iterate(image, progress=progress, **options))
 
     def read_motion(
         self,

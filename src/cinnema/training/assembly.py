@@ -20,12 +20,12 @@ from cinnema.core.errors import UserError
 from cinnema.core.files import atomic_path
 from cinnema.core.weights import load_weights, save_weights
 from cinnema.models.files import save_model
+from cinnema.training.keypoint_losses import KeypointTraining
 from cinnema.training.loop import Batches, fit
 from cinnema.training.metrics_log import plot_metrics
 from cinnema.training.recipe import KeypointRecipe
 from cinnema.training.stage2 import FlowNetworks, fit_latents
 from cinnema.training.stage2 import Validate as ValidateLatents
-from cinnema.training.video_step import VideoTraining
 
 RECIPE_FILE = "recipe.json"
 """File in the run folder with the recipe of the training that ended last."""
@@ -201,13 +201,13 @@ def load_stage1(recipe: KeypointRecipe, run: Path) -> Any:  # noqa: ANN401 - of 
     return stage1.eval()
 
 
-def stage1_file(recipe: KeypointRecipe, run: Path, training: VideoTraining) -> Path:
+def stage1_file(recipe: KeypointRecipe, run: Path, training: KeypointTraining) -> Path:
     """Return the file with the weights of stage 1 after a phase."""
     is_last = training.phase == recipe.phases[-1].phase
     return run / ("stage1.safetensors" if is_last else f"{training.phase}.safetensors")
 
 
-def lpips_of(training: VideoTraining, device: torch.device) -> LPIPS | None:
+def lpips_of(training: KeypointTraining, device: torch.device) -> LPIPS | None:
     """Return the LPIPS of a training on a device; None if frames are not compared by it.
 
     Raises:
@@ -220,7 +220,7 @@ def lpips_of(training: VideoTraining, device: torch.device) -> LPIPS | None:
 
 
 def _validate_stage1(
-    validation: Validation | None, model: nn.Module, training: VideoTraining
+    validation: Validation | None, model: nn.Module, training: KeypointTraining
 ) -> Callable[[], dict[str, float]] | None:
     return None if validation is None else lambda: validation.stage1(model, training)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cinnema.core.distributed import Ranks
 from cinnema.training.assembly import Clips, load_stage1, lpips_of
-from cinnema.training.keypoint import KeypointTraining
+from cinnema.training.keypoint_losses import KeypointTraining
 from cinnema.training.latent_pool import LatentPool, fingerprint
 from cinnema.training.loop import Position, Schedule, Step
 from cinnema.training.recipe import KeypointRecipe

@@ -31,15 +31,13 @@ from cinnema.training.cost import measure
 from cinnema.training.loop import Position
 from cinnema.training.motion_pool import MotionPool
 from cinnema.training.nature import (
-    KindFlowStep,
     KindFlowTraining,
     KindRows,
-    RowBatches,
-    fit_flow,
     held_out_scores,
     kind_rows,
     shrunk_prior,
 )
+from cinnema.training.nature_flow import KindFlowStep, RowBatches, fit_flow
 from cinnema.training.time_budget import TimeBudget
 
 Report = Callable[[str], None]

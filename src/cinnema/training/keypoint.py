@@ -1,253 +1,212 @@
-"""Training of the keypoint stage 1.
+"""The training step of a keypoint stage 1, apart from its losses.
 
-Both phases render frames at a few times of each clip, and compare pixels and landmarks; phase
-"picture" adds a perceptual distance and, if configured, discriminators.
+Weights are kept in float32 beside a network that computes in the device's fast format; they are
+moved by AdamW, averaged over time, and trained against discriminators of rendered frames.
 """
 
-from typing import Literal, NamedTuple
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int64, Shaped
-from pydantic import ConfigDict, Field
-from pydantic.dataclasses import dataclass
 from torch import Tensor
-from torch.nn import functional
 
+from cinnema.core.config import config_to_dict
+from cinnema.core.distributed import Ranks
 from cinnema.core.errors import UserError
+from cinnema.core.precision import MasterWeights, MovingAverage, fast_dtype
+from cinnema.core.randomness import generator_for
 from cinnema.data.loader import VideoBatch
-from cinnema.models.keypoint.decoder import SceneFeatures
-from cinnema.models.keypoint.encoder import PointClipEncoder, Seen
-from cinnema.models.keypoint.keypoints import SymmetricLimbs, map_distance, sort_symmetric
-from cinnema.models.keypoint.stage1 import (
-    LANDMARK_UNIT,
-    KeypointStage1,
-    Moments,
-    Posterior,
+from cinnema.models.keypoint.stage1 import KeypointStage1
+from cinnema.training.adversarial import Discriminators
+from cinnema.training.keypoint_losses import KeypointLosses, KeypointTraining, Rendered
+from cinnema.training.loop import (
+    Position,
+    Step,
+    count,
+    require_finite,
+    take_gradients,
+    warmup_cosine,
 )
-from cinnema.training.video_step import Rendered, VideoStep, VideoTraining, Weight
-
-# Scales a divergence in nats to the size of distances in tenths of an image width.
-_MAP_WEIGHT = 0.1
-# Smallest change of a colour, which ranges from -1 to 1, by which a pixel counts as moved.
-_MOVED = 0.1
+from cinnema.training.losses import PerceptualDistance
+from cinnema.training.run import Stateful
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
-class KeypointTraining(VideoTraining):
-    """The training of one phase of a keypoint stage 1.
+class KeypointStep(Step[VideoBatch]):
+    """A step of AdamW on frames and landmarks at some times of each clip, and of discriminators.
 
-    Attributes:
-        phase: "motion" trains on pixels and landmarks; "picture" adds LPIPS.
-        moments: Frames rendered of each clip, at random times spread over the clip; consecutive
-            with a temporal discriminator.
-        moved: Additional weight of pixels that differ from x0.
-        warped: Weight of the L1 distance of warped frames, before the gate mixes in the decoder's
-            own pixels.
-        landmarks: Weight of the distances of the landmarks' paths and of their positions in x0, in
-            tenths of their unit.
-        symmetric_keypoints: Pairs of limbs that look alike, such as the arms, each limb given by
-            the indices of its points: the limb further left in x0 counts as first. For landmarks
-            that are points of the image, x and y in turn.
-        teacher_forcing: Share of clips that are rendered with their true points instead of the
-            decoded ones, so that the decoder does not wait for the encoder; for landmarks that are
-            points.
-        kl: Weight of KL(q(z | X) || N(0, I)), summed over z, for models that learn the variance
-            of q.
-
-    Raises:
-        UserError: Discriminators need more frames.
-    """
-
-    phase: Literal["motion", "picture"] = "motion"
-    moments: int = Field(default=3, ge=1)
-    moved: Weight = 4.0
-    warped: Weight = 0.5
-    landmarks: Weight = 1.0
-    symmetric_keypoints: SymmetricLimbs = ()
-    teacher_forcing: float = Field(default=0.0, ge=0, le=1)
-    kl: Weight = 1e-4
-
-    def __post_init__(self) -> None:
-        if self.in_a_row and self.moments < 2:
-            raise UserError(
-                "moments must be at least 2 for a temporal discriminator, got 1: render more, or "
-                "leave it out"
-            )
-
-    @property
-    def in_a_row(self) -> bool:
-        """Whether the rendered frames of a clip are consecutive."""
-        return self.discriminators is not None and self.discriminators.needs_motion
-
-
-class KeypointStep(VideoStep[KeypointStage1, VideoBatch, KeypointTraining]):
-    """A step on frames and landmarks at some times of each clip; see `VideoStep`."""
-
-    def choose_trained(self) -> None:
-        """In phase "picture", freeze what stage 2 depends on, unless the encoder is trained."""
-        model, config = self.networks, self.config
-        if config.in_a_row and config.moments > model.config.num_frames:
-            raise UserError(
-                f"moments must be at most the model's num_frames, {model.config.num_frames}, for a "
-                f"temporal discriminator, got {config.moments}: render fewer"
-            )
-        model.requires_grad_(requires_grad=True)
-        # Stage 2 depends on these parts; while they are frozen, it can be trained in parallel.
-        moves_latents = config.phase == "motion" or config.train_encoder
-        for part in model.latent_parts().values():
-            part.requires_grad_(requires_grad=moves_latents)
-
-    def last_layer(self) -> Tensor:
-        """Return the weight of the layer that outputs the frames."""
-        return self.networks.decoder.last
-
-    def losses(
-        self, batch: VideoBatch, generator: torch.Generator
-    ) -> tuple[dict[str, Tensor], Rendered]:
-        """Return the losses of the rendered frames and of the landmarks."""
-        model, config, batch = self.networks, self.config, batch.to(self.device)
-        draws = self._draw(generator)
-        video = batch.video.to(self.dtype)
-        seen = model.look(video)
-        code = model.posterior(seen.vectors)
-        scene = model.scene(video[:, 0].contiguous(memory_format=torch.channels_last))
-        places = sort_symmetric(batch.track, config.symmetric_keypoints)
-        render = self._rendered_by_points if model.config.points else self._rendered_by_z
-        made, losses = render(scene, code, draws, places)
-        real = _rows(batch.video, draws.shown)
-        losses |= self._pixel_losses(made, real, batch.video[:, :1], generator)
-        if code.log_variance is not None:
-            losses["kl"] = config.kl * code.divergence().mean()
-        if model.config.landmarks:
-            losses |= self._sight_losses(seen, scene, places)
-        return losses, Rendered(real, made.frames.float(), batch.video[:, 0])
-
-    def _draw(self, generator: torch.Generator) -> "_Draws":
-        """Make the random draws of the whole batch, and return this rank's part."""
-        config, shape = self.config, self.networks.config
-        shown = draw_moments(config, num_frames=shape.num_frames, generator=generator)
-        noise = torch.randn((config.batch_size, shape.z_dim), generator=generator)
-        chance = torch.zeros(config.batch_size)
-        if shape.points:
-            chance = torch.rand(config.batch_size, generator=generator)
-        parts = (shown, noise, chance < config.teacher_forcing)
-        return _Draws(*(part[self.share].to(self.device) for part in parts))
-
-    def _rendered_by_z(
-        self, scene: SceneFeatures, code: Posterior, draws: "_Draws", places: Float[Tensor, "b t l"]
-    ) -> tuple[Moments, dict[str, Tensor]]:
-        """Render frames from z of the pixels, which also has to decode to the landmarks' path."""
-        model = self.networks
-        made = model.at(scene, code.sample(draws.noise), draws.shown / model.config.num_frames)
-        if not model.config.landmarks:
-            return made, {}
-        error = _landmark_distance(made.landmarks, _rows(places - places[:, :1], draws.shown))
-        return made, {"landmarks": self.config.landmarks * error}
-
-    def _rendered_by_points(
-        self, scene: SceneFeatures, code: Posterior, draws: "_Draws", places: Float[Tensor, "b t l"]
-    ) -> tuple[Moments, dict[str, Tensor]]:
-        """Render frames, of some clips with their true points; and train both encoders.
-
-        z of the true path is trained to decode to that path, and z of the pixels to equal it.
-        """
-        model, weight = self.networks, self.config.landmarks
-        num_frames = model.config.num_frames
-        true = model.encode_path(places)
-        known = Posterior(true, None, code.noise).sample(draws.noise)
-        every = torch.arange(1, num_frames + 1, device=self.device) / num_frames
-        path = model.path(known, every.expand(len(true), -1))
-        apart = (code.mean.float() - true.detach().float()).square().mean()
-        losses = {
-            "landmarks": weight * _landmark_distance(path, places[:, 1:] - places[:, :1]),
-            "latent": weight * apart,
-        }
-        times, forced = draws.shown / num_frames, draws.forced[:, None]
-        z = torch.where(forced, known, code.sample(draws.noise))
-        decoded = model.landmarks(scene, model.path(z, times))
-        real = torch.cat([places[:, :1], _rows(places, draws.shown)], dim=1).to(decoded)
-        return model.at(scene, z, times, torch.where(forced[..., None], real, decoded)), losses
-
-    def _sight_losses(
-        self, seen: Seen, scene: SceneFeatures, places: Float[Tensor, "b t l"]
-    ) -> dict[str, Tensor]:
-        """Return the errors of the landmarks found in single frames, and in x0 by the decoder."""
-        model, weight = self.networks, self.config.landmarks
-        if seen.maps is None:
-            path = places - places[:, :1]
-            paths = _landmark_distance(model.seen_path(seen.vectors), path[:, 1:])
-            start = _landmark_distance(model.places(scene), places[:, 0])
-        else:
-            points = places.unflatten(2, (-1, 2))
-            assert isinstance(model.encoder, PointClipEncoder)
-            looked_at = points[:, list(model.encoder.looked_at)]
-            paths = _MAP_WEIGHT * map_distance(seen.maps, looked_at)
-            start = _MAP_WEIGHT * map_distance(model.place_maps(scene), points[:, 0])
-        return {"seen": weight * paths, "places": weight * start}
-
-    def _pixel_losses(
-        self,
-        made: Moments,
-        true: Float[Tensor, "b n 3 h w"],
-        x0: Float[Tensor, "b 1 3 h w"],
-        generator: torch.Generator,
-    ) -> dict[str, Tensor]:
-        config = self.config
-        moved = ((true - x0).abs().mean(dim=2, keepdim=True) > _MOVED).float()
-        weight = 1 + config.moved * moved
-        frames = made.frames.float()
-        out = {"pixels": config.pixels * ((frames - true).abs() * weight).mean()}
-        if config.warped and self.networks.config.decoder == "warp and paint":
-            out["warped"] = config.warped * ((made.warped.float() - true).abs() * weight).mean()
-        if config.perceptual and self.perceptual is not None:
-            one = int(torch.randint(frames.shape[1], (), generator=generator))
-            distance = self.perceptual(frames[:, one], true[:, one])
-            out["lpips"] = config.perceptual * distance.mean()
-        return out
-
-
-class _Draws(NamedTuple):
-    """The random draws of a step, one row for each clip.
-
-    Attributes:
-        shown: Numbers of the frames to render, from 1 to T.
-        noise: Standard normal noise for z.
-        forced: Whether a clip is rendered with its true points.
-    """
-
-    shown: Int64[Tensor, "b n"]
-    noise: Float[Tensor, "b z"]
-    forced: Bool[Tensor, " b"]
-
-
-def _rows(x: Shaped[Tensor, "b t ..."], shown: Int64[Tensor, "b n"]) -> Shaped[Tensor, "b n ..."]:
-    """Return the rows `shown` of each clip."""
-    return x[torch.arange(len(x), device=x.device)[:, None], shown]
-
-
-def draw_moments(
-    config: KeypointTraining, *, num_frames: int, generator: torch.Generator
-) -> Int64[Tensor, "b n"]:
-    """Draw which frames of each clip to render, from 1 to T.
-
-    Each clip is divided into n equal parts, and a frame is drawn from each; for a temporal
-    discriminator they are n consecutive frames instead.
+    In phase "picture", what stage 2 depends on is frozen, unless `config.train_encoder`.
 
     Args:
-        config: Number of clips in a batch, and of frames per clip.
-        num_frames: T, the frames after x0.
-        generator: Draws the frames.
+        model: The stage 1 that is trained, in place; it computes in `dtype` from here on.
+        config: The training.
+        device: Device to compute on.
+        perceptual: LPIPS in float32, on that device; None for no perceptual loss.
+        ranks: The processes that share each batch; one by default.
+
+    Attributes:
+        dtype: Floating-point format in which the device is fast.
+
+    Raises:
+        UserError: The config does not fit the model; the ranks cannot share a batch evenly.
+
+    Example:
+        >>> step = KeypointStep(model, KeypointTraining(), device=torch.device("cpu"))
+        >>> losses = step.take(batch, Position(number=0))
     """
-    if config.in_a_row:
-        starts = num_frames - config.moments + 1
-        first = torch.randint(starts, (config.batch_size, 1), generator=generator)
-        shown: Tensor = first + torch.arange(config.moments) + 1
-        return shown
-    place = torch.rand((config.batch_size, config.moments), generator=generator)
-    share = (torch.arange(config.moments) + place) / config.moments
-    return (share * num_frames).long().clamp(max=num_frames - 1) + 1
+
+    networks: KeypointStage1
+
+    def __init__(
+        self,
+        model: KeypointStage1,
+        config: KeypointTraining,
+        *,
+        device: torch.device,
+        perceptual: PerceptualDistance | None = None,
+        ranks: Ranks | None = None,
+    ) -> None:
+        self.config, self.device = config, device
+        self.ranks = ranks or Ranks()
+        self.dtype = fast_dtype(device)
+        self.networks = model.to(device)
+        self.losses = KeypointLosses(
+            model,
+            config,
+            share=self.ranks.share(config.batch_size),
+            dtype=self.dtype,
+            perceptual=perceptual,
+        )
+        _choose_trained(model, config)
+        self._master = MasterWeights(model, dtype=self.dtype)
+        self.networks.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._average = MovingAverage(self._master.parameters, decay=config.ema_decay)
+        self._optimiser = torch.optim.AdamW(
+            self._master.parameters,
+            lr=config.learning_rate,
+            betas=(0.9, 0.99),
+            weight_decay=config.weight_decay,
+        )
+        self.discriminators = self._new_discriminators()
+
+    def about(self) -> dict[str, Any]:
+        """Return everything that determines the outcome."""
+        return {
+            "model": config_to_dict(self.networks.config),
+            "training": config_to_dict(self.config),
+        }
+
+    def parts(self) -> dict[str, Stateful]:
+        """Return the state that a checkpoint has to hold, by name."""
+        own: dict[str, Stateful] = {
+            "model": self._master,
+            "optimiser": self._optimiser,
+            "average": self._average,
+        }
+        return own | ({} if self.discriminators is None else self.discriminators.parts())
+
+    def tensors(self) -> Iterator[Tensor]:
+        """Yield the tensors that must be equal on all ranks before the first step."""
+        yield from super().tensors()
+        yield from self._master.parameters
+        yield from self._average.values
+        if self.discriminators is not None:
+            yield from self.discriminators.tensors()
+
+    def count_parameters(self) -> dict[str, int]:
+        """Return the number of parameters of each part, discriminators included."""
+        found = super().count_parameters()
+        if self.discriminators is None:
+            return found
+        judges = self.discriminators.networks.items()
+        return found | {f"{name} discriminator": count(judge) for name, judge in judges}
+
+    def take(self, batch: VideoBatch, position: Position) -> dict[str, float]:
+        """Take the step; discriminators, if any, are trained on the frames that were rendered."""
+        numbers, rendered = self._backward(batch, number=position.number)
+        require_finite(numbers, number=position.number)
+        if self.discriminators is not None:
+            real, fake, x0 = rendered
+            learned = self.discriminators.update(real, fake.detach(), x0, number=position.number)
+            require_finite(learned, number=position.number)
+            numbers |= learned
+        for group in self._optimiser.param_groups:
+            group["lr"] = self.config.learning_rate * warmup_cosine(position.progress)
+        self._optimiser.step()
+        self._optimiser.zero_grad()
+        self._average.update()
+        self._master.publish()
+        return numbers
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Give `networks` their averaged weights, in float32, for the time of a `with` block."""
+        self._average.exchange()
+        self._master.restore()
+        self.networks.eval()
+        try:
+            yield
+        finally:
+            self._average.exchange()
+            self.networks.to(self.dtype).train()
+            self._master.publish()
+
+    def finish(self) -> None:
+        """Leave `networks` in evaluation mode with their averaged weights, in float32."""
+        self._average.exchange()
+        self._master.restore()
+        self.networks.eval()
+
+    def _backward(self, batch: VideoBatch, *, number: int) -> tuple[dict[str, float], Rendered]:
+        """Compute the gradient on the whole batch; return losses, norm and rendered frames."""
+        self.networks.train()
+        losses, rendered = self.losses(
+            batch.to(self.device), generator_for(self.config.seed, number)
+        )
+        losses |= self._adversarial_losses(rendered, losses, number=number)
+        torch.stack(list(losses.values())).sum().backward()
+        self._master.take_gradients()
+        numbers = take_gradients(losses, self._master.parameters, ranks=self.ranks, largest=1.0)
+        return numbers, rendered
+
+    def _new_discriminators(self) -> Discriminators | None:
+        config = self.config
+        if config.discriminators is None:
+            return None
+        return Discriminators(
+            config.discriminators,
+            batch_size=config.batch_size,
+            device=self.device,
+            seed=config.seed,
+            ranks=self.ranks,
+        )
+
+    def _adversarial_losses(
+        self, rendered: Rendered, losses: Mapping[str, Tensor], *, number: int
+    ) -> dict[str, Tensor]:
+        """Return the decoder's losses against the current discriminators."""
+        if self.discriminators is None:
+            return {}
+        pictures = [losses[name] for name in ("pixels", "lpips") if name in losses]
+        return self.discriminators.generator_losses(
+            rendered.real,
+            rendered.fake,
+            rendered.x0,
+            reconstruction=torch.stack(pictures).sum(),
+            last=self.networks.decoder.last,
+            number=number,
+        )
 
 
-def _landmark_distance(predicted: Tensor, true: Tensor) -> Tensor:
-    a, b = predicted.float() / LANDMARK_UNIT, true / LANDMARK_UNIT
-    return functional.smooth_l1_loss(a, b, beta=0.1)
+def _choose_trained(model: KeypointStage1, config: KeypointTraining) -> None:
+    """Set which parameters require gradients; the others are not trained."""
+    if config.in_a_row and config.moments > model.config.num_frames:
+        raise UserError(
+            f"moments must be at most the model's num_frames, {model.config.num_frames}, for a "
+            f"temporal discriminator, got {config.moments}: render fewer"
+        )
+    model.requires_grad_(requires_grad=True)
+    # Stage 2 depends on these parts; while they are frozen, it can be trained in parallel.
+    moves_latents = config.phase == "motion" or config.train_encoder
+    for part in model.latent_parts().values():
+        part.requires_grad_(requires_grad=moves_latents)

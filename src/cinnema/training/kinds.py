@@ -1,7 +1,6 @@
 """Training of the kind network on photographs with a class for each pixel."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from cinnema.training.loop import (
     Position,
     Schedule,
     Step,
+    evaluating,
     fit,
     require_finite,
     take_gradients,
@@ -160,14 +160,9 @@ class KindStep(Step[LabelledBatch]):
             label_smoothing=self.config.label_smoothing,
         )
 
-    @contextmanager
-    def averaged(self) -> Iterator[None]:
+    def averaged(self) -> AbstractContextManager[None]:
         """Set the network to evaluation mode for the time of a `with` block."""
-        self.networks.eval()
-        try:
-            yield
-        finally:
-            self.networks.train()
+        return evaluating(self.networks)
 
 
 def freeze(network: KindNetwork, *, num_blocks: int) -> None:

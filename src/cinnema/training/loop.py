@@ -7,7 +7,7 @@ is a `Step`; how long it runs and how often it validates is a `Schedule`.
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
@@ -154,6 +154,16 @@ class Step(ABC, Generic[_Batch]):
     def finish(self) -> None:
         """Leave `networks` in evaluation mode, with the weights that are kept."""
         self.networks.eval()
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Set a network to evaluation mode for the time of a `with` block, then to training mode."""
+    network.eval()
+    try:
+        yield
+    finally:
+        network.train()
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ from cinnema.training.nature import (
     KindFlowTraining,
     KindRows,
     fit_closed_form,
-    fit_flow,
     held_out_scores,
     negative_log_likelihood,
 )
+from cinnema.training.nature_flow import fit_flow
 
 
 @dataclass(frozen=True)

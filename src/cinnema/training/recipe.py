@@ -21,7 +21,8 @@ from cinnema.models.flow.flow import ConditionalFlow, FlowConfig
 from cinnema.models.keypoint.keypoints import sort_symmetric
 from cinnema.models.keypoint.model import EndPointRange, KeypointModel, KeypointModelConfig
 from cinnema.models.keypoint.stage1 import KeypointConfig, KeypointStage1
-from cinnema.training.keypoint import KeypointStep, KeypointTraining
+from cinnema.training.keypoint import KeypointStep
+from cinnema.training.keypoint_losses import KeypointTraining
 from cinnema.training.latent_pool import LatentPool
 from cinnema.training.losses import PerceptualDistance
 from cinnema.training.stage2 import Stage2Training
