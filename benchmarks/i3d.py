@@ -23,8 +23,8 @@ from torch import Tensor
 from cinnema.backbones.i3d import I3D, resize_frames
 from cinnema.evaluation.features import Precision, choose_precision, in_precision
 from cinnema.evaluation.statistics.distances import GaussianStatistics, frechet_distance
-from cinnema.media.pictures import to_pixels, to_tensor
-from cinnema.simulators.sky import draw_motion, draw_scene
+from cinnema.media.pictures import to_tensor
+from cinnema.simulators.sky import Skies
 
 _FRAMES, _SIZE = 16, 128
 
@@ -81,11 +81,9 @@ def _networks() -> dict[str, I3D]:
 
 def _sky(seed: int) -> UInt8[np.ndarray, "t h w 3"]:
     """Draw a moving sky."""
-    generator = torch.Generator().manual_seed(seed)
-    motion = draw_motion(generator)
-    scene = draw_scene(generator, size=_SIZE, plane=motion.plane)
-    frames = [scene.frame(motion, t / _FRAMES) for t in range(1, _FRAMES + 1)]
-    return to_pixels(torch.stack(frames))
+    skies = Skies(1, futures=1, seed=seed, size=_SIZE, num_frames=_FRAMES + 1)
+    (clip,) = skies.read(skies.items()[0])
+    return clip.frames[1:]
 
 
 def _print(variants: list[Variant], *, clips: int, threads: int) -> None:

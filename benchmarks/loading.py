@@ -40,7 +40,7 @@ from cinnema.data.loader import ClipLoader
 from cinnema.data.manifest import ENCODINGS, Encoding
 from cinnema.data.prepare import prepare
 from cinnema.data.records import Control, Item, RawClip
-from cinnema.simulators.sky import draw_motion, draw_scene
+from cinnema.simulators.sky import Skies
 
 _LENGTH, _WINDOW, _BATCH = 30, 17, 10
 _LARGE = 256
@@ -254,13 +254,10 @@ def _table(
 
 
 def _write_skies(root: Path, *, clips: int) -> None:
-    for number in range(clips):
-        generator = torch.Generator().manual_seed(number)
-        motion = draw_motion(generator)
-        scene = draw_scene(generator, size=_LARGE, plane=motion.plane)
-        pictures = [scene.frame(motion, t / (_LENGTH - 1)) for t in range(_LENGTH)]
-        levels = (torch.stack(pictures) + 1).mul(127.5).round().byte()
-        _write_frames(levels.permute(0, 2, 3, 1).numpy(), root / f"{number:03}")
+    skies = Skies(clips, futures=1, seed=0, size=_LARGE, num_frames=_LENGTH)
+    for number, item in enumerate(skies.items()):
+        (clip,) = skies.read(item)
+        _write_frames(clip.frames, root / f"{number:03}")
 
 
 def _write_frames(frames: UInt8[np.ndarray, "t h w 3"], folder: Path) -> None:

@@ -26,6 +26,7 @@ from cinnema.backbones.i3d import (
 )
 from cinnema.backbones.packaged_weights import I3D_KINETICS, load_numpy_pickle
 from cinnema.core.errors import UserError
+from cinnema.evaluation.features import in_precision
 from parity import recording_of
 
 TOLERANCE = 1e-4  # of the output's standard deviation
@@ -120,7 +121,7 @@ def test_the_packages_weights_are_those_of_the_network(kinetics: I3D) -> None:
     [
         (lambda network: network.fold_batch_norm(), 1e-4),
         (lambda network: network.fold_batch_norm().channels_last(), 1e-4),
-        (lambda network: network.half_precision(), 0.2),
+        (lambda network: in_precision(network, "bfloat16"), 0.2),
     ],
     ids=["folded", "channels last", "bfloat16"],
 )

@@ -14,7 +14,6 @@ from cinnema.backbones.packaged_weights import EFFICIENTNET_LITE0
 from cinnema.core.errors import UserError
 
 FEATURE_CHANNELS = (16, 24, 40, 112, 320)
-FEATURE_STRIDES = (2, 4, 8, 16, 32)
 
 # (expansion, kernel, stride of the first block, width, number of blocks) of each stage
 _STAGES = (

@@ -31,7 +31,7 @@ _SAMPLES_OF_DTDB = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """A window of a clip, and the number of the sample that is drawn for it.
+    """A window of a clip whose first frame models continue, and the index of the sample.
 
     Attributes:
         key: Unique name: clip, first frame, stride, number of the window.
@@ -39,7 +39,8 @@ class Start:
         position: Number of the clip in its data set.
         first: Number of the frame that is x0.
         stride: Distance between two frames of the window, in frames of the clip.
-        sample: Number of the sample; equal windows have different ones.
+        sample: Index of the sample; a window that is continued several times has a `Start` for
+            each, with the indices 0, 1, ...
         label: What moves in the clip ("clouds"), where the data say so; else empty.
     """
 

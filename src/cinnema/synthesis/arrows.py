@@ -47,7 +47,7 @@ _MISSED = 0.25
 
 @dataclass(frozen=True, eq=False)
 class Wanted:
-    """What is asked of the velocity of one kind: means of it, each with a value.
+    """Linear constraints on the velocity of one kind: weighted means, and the value of each.
 
     Attributes:
         kind: Index in `KINDS`.

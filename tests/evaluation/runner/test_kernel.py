@@ -12,7 +12,7 @@ from cinnema.evaluation.metrics.kernel import KernelDistance, kinds_of
 from cinnema.evaluation.protocol import ClipSet, RealClip, Start
 from cinnema.evaluation.results import FROZEN, MODEL, REAL, Cell, Missing, RowKind
 from cinnema.evaluation.statistics.bootstrap import Estimate
-from cinnema.evaluation.statistics.kernel import closed_share, kernel_estimate
+from cinnema.evaluation.statistics.kernel import closed_share, joint_estimate, paired_sums
 from cinnema.media.pictures import to_tensor
 
 LABELS = ("clouds", "clouds", "clouds", "water", "water", "")
@@ -95,7 +95,7 @@ def test_the_numbers_are_those_of_the_functions_whatever_the_batches() -> None:
     scenes = [start.source for start in clips.starts]
     real, frozen = rows[REAL][:, 0], rows[FROZEN][:, 0]
     g = closed_share(real, rows[MODEL], frozen, scenes=scenes)
-    distance = kernel_estimate(real, rows[MODEL], scenes=scenes)
+    distance = joint_estimate([paired_sums(real, rows[MODEL], scenes=scenes)], lambda d: d[0])
     for batch in (1, 5):
         cells = seen(clips, ROWS, batch=batch).cells(MODEL)
         for name, expected in (("g", g), ("KVD", distance)):

@@ -10,8 +10,8 @@ from torchmetrics.image.kid import poly_mmd
 from cinnema.core.errors import UserError
 from cinnema.evaluation.statistics.kernel import (
     closed_share,
+    joint_estimate,
     kernel_distance,
-    kernel_estimate,
     paired_sums,
     share_of,
     unpaired_sums,
@@ -115,14 +115,15 @@ def test_intervals_contain_the_value_and_are_of_whole_scenes() -> None:
     x, y, first = clips(seed=3, scenes=20)
     scenes = names(20)
     for found in (
-        kernel_estimate(x, y + 0.5, scenes=scenes),
+        joint_estimate([paired_sums(x, y + 0.5, scenes=scenes)], lambda d: d[0]),
         closed_share(x, y + 0.5, first - 1, scenes=scenes),
     ):
         assert found.low is not None
         assert found.high is not None
         assert found.low < found.value < found.high
         assert (found.num_clips, found.num_sources) == (60, 20)
-    assert kernel_estimate(x[:6], y[:6], scenes=names(2)).low is None
+    few = paired_sums(x[:6], y[:6], scenes=names(2))
+    assert joint_estimate([few], lambda d: d[0]).low is None
 
 
 def test_a_resample_is_the_distance_of_the_scenes_drawn_without_pairs_of_copies() -> None:
@@ -175,7 +176,7 @@ def test_too_few_clips_and_sets_that_differ_are_told() -> None:
     with pytest.raises(UserError, match="got 3 real clips and 1 generated ones: give as many"):
         kernel_distance(three, one)
     with pytest.raises(UserError, match="3 real clips and 2 scenes"):
-        kernel_estimate(three, three, scenes=["a", "b"])
+        paired_sums(three, three, scenes=["a", "b"])
     with pytest.raises(UserError, match="take both from one backbone"):
         kernel_distance(three, torch.zeros(3, 4))
     with pytest.raises(UserError, match="at least 2 source videos on each side, got 1"):

@@ -11,7 +11,6 @@ from torch.nn import functional
 from cinnema.backbones.i3d.layers import PORTS, TRUNK, Head, I3DConfig, Unit
 from cinnema.backbones.i3d.loading import checked_state, load_packaged_state, load_user_state
 from cinnema.core.errors import UserError
-from cinnema.core.precision import fast_dtype
 
 FrameResize: TypeAlias = Literal["tensorflow", "half_pixel", "corners"]
 
@@ -55,7 +54,6 @@ class I3D(nn.Module):
         for name, layer in zip(self._trunk, TRUNK.values(), strict=True):
             self.add_module(name, layer.build(width, self._port))
             width = layer.out_channels or width
-        self._is_half = False
         # Not add_module, as DTDB's last layer has the name of our method `logits`.
         self._modules[self._port.head] = Head(width, self.config.num_classes)
 
@@ -172,8 +170,6 @@ class I3D(nn.Module):
             if weight is not None:
                 x = x.to(weight.dtype)
             x = layer(x)
-            if self._is_half:
-                x = x.to(torch.bfloat16)
         return x
 
     def fold_batch_norm(self) -> "I3D":
@@ -204,26 +200,6 @@ class I3D(nn.Module):
             for weight in self.get_submodule(name).parameters():
                 if weight.ndim == 5:
                     weight.data = weight.data.contiguous(memory_format=torch.channels_last_3d)
-        return self
-
-    def half_precision(self) -> "I3D":
-        """Fold batch norms, store channels last, and round to bfloat16, in place.
-
-        Weights, and the maps between blocks, are rounded to bfloat16; the last pooling and the
-        last layer, and so features and logits, stay float32. On a device without hardware for
-        bfloat16 (on a CPU: AMX), the rounded values are multiplied in float32, as that is faster;
-        `fold_batch_norm().channels_last()` is then as fast, and exact.
-
-        Call it after moving the network to its device.
-
-        Returns:
-            The network itself.
-        """
-        self.fold_batch_norm().channels_last()
-        for name in self._trunk:
-            for weight in self.get_submodule(name).parameters():
-                weight.data = weight.data.to(torch.bfloat16).to(fast_dtype(weight.device))
-        self._is_half = True
         return self
 
     def _check(self, x: Tensor) -> None:

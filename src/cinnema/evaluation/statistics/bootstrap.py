@@ -197,10 +197,10 @@ class ClusteredRows:
 
         Args:
             statistic: Maps rows to a number.
-            order: Keys in the order of the rows; others are left out. The order matters for
-                rounding only.
-            columns: Numbers of the columns that the statistic takes. Rows with a NaN in them are
-                left out.
+            order: Keys of the rows to use, in the order in which they are added up; another order
+                changes the result by rounding only.
+            columns: Indices of the columns that are passed to the statistic. Rows with a NaN in one
+                of them are left out.
         """
         rows, sources = self.table(order)
         return resampled(rows[:, list(columns)], sources, statistic)

@@ -57,33 +57,6 @@ def kernel_distance(
     return float(paired_sums(real, generated, scenes=rows, starts=starts or rows).distance())
 
 
-def kernel_estimate(
-    real: Float[Tensor, "n d"],
-    generated: Float[Tensor, "m *k e"],
-    *,
-    scenes: Sequence[str],
-    starts: Sequence[str] | None = None,
-    seed: int = 0,
-) -> Estimate:
-    """Return the kernel distance with a 95 % percentile interval from resampling scenes.
-
-    Copies of a clip in a resample are of the same start: pairs of them are left out, too. With
-    fewer than 3 scenes there is no interval.
-
-    Args:
-        real: Features of the real clip of each start.
-        generated: Features of the generated clips, as in `kernel_distance`.
-        scenes: Name of each row's source video.
-        starts: Name of each row's first frame; defaults to a start for each row.
-        seed: Seed of the resampling.
-
-    Raises:
-        UserError: There are fewer than 2 starts, or the sets differ in length.
-    """
-    sums = paired_sums(real, generated, scenes=scenes, starts=starts)
-    return joint_estimate([sums], lambda distances: distances[0], seed=seed)
-
-
 def closed_share(
     real: Float[Tensor, "n d"],
     generated: Float[Tensor, "m *k e"],

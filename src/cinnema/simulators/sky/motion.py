@@ -107,45 +107,6 @@ class SkyMotion:
         return drift
 
 
-def draw_motion(
-    generator: torch.Generator,
-    *,
-    direction: float | None = None,
-    speed: float | None = None,
-) -> SkyMotion:
-    """Draw a motion on a flat or a receding plane: translation, and optionally rotation or growth.
-
-    Args:
-        generator: Source of randomness.
-        direction: Direction of the wind on the plane, in radians, with 0 to the right and pi / 2
-            downwards; with rotation or growth, at one point of the picture. Drawn if None.
-        speed: Speed in picture widths per clip, 0 to 0.4. Drawn if None; one sky in twelve is
-            then still.
-    """
-    draws = Draws(generator)
-    angle = draws.uniform(0, 2 * math.pi) if direction is None else direction
-    if speed is None:
-        speed = 0.0 if draws.chance(1 / 12) else draw_speed(draws)
-    plane = torch.eye(3) if draws.chance(0.4) else draw_plane(draws)
-    turning = draws.uniform(-0.15, 0.15) if draws.chance(0.2) else 0.0
-    growth = draws.uniform(-0.3, 0.3) if draws.chance(0.25) else 0.0
-    if speed == 0:
-        turning = growth = 0.0
-    linear = torch.tensor([[growth, -turning], [turning, growth]])
-    centre = draws.vector(0, 1, num=2)
-    wind = torch.tensor([math.cos(angle), math.sin(angle)]) * speed
-    matrix = torch.zeros(3, 3)
-    matrix[:2, :2] = linear
-    matrix[:2, 2] = wind - linear @ to_plane(plane, centre[:, None, None])[:, 0, 0]
-    return SkyMotion(
-        plane=plane,
-        generator=matrix,
-        deformation=draw_deformation(draws, strength=speed * draws.uniform(0, 0.35)),
-        acceleration=draws.uniform(-0.3, 0.3),
-        evolution=draws.uniform(0, 0.35),
-    )
-
-
 def draw_deformation(
     draws: Draws, *, strength: float, num_clips: float = 1.0
 ) -> Float[Tensor, "2 4 4"]:

@@ -9,7 +9,7 @@ at time t to its position at time 0:
 
 A is a homography from the picture to the plane of the clouds (or the identity), G generates
 translation, rotation and growth on that plane, and D is a small smooth deformation. The backward
-flow p_0 - p is therefore exact; training uses it as the target.
+flow p_0 - p is therefore exact.
 
 Clouds at twice the height look half as large and drift half as fast (parallax). A layer at height H
 (1 for the lowest) is on the plane H A with wind G; on A its wind is G / H, slightly rotated
@@ -84,12 +84,17 @@ class SkyScene:
         water: Factor on the colours of the reflected sky.
 
     Example:
-        >>> from cinnema.simulators.sky.motion import draw_motion
-        >>> generator = torch.Generator().manual_seed(0)
-        >>> motion = draw_motion(generator, direction=0.0, speed=0.1)
-        >>> scene = draw_scene(generator, size=64, plane=motion.plane)
-        >>> scene.frame(motion, 0.5).shape, scene.flow(motion, 0.5, size=16).shape
-        (torch.Size([3, 64, 64]), torch.Size([2, 16, 16]))
+        >>> scene = draw_scene(torch.Generator().manual_seed(0), size=64)
+        >>> wind = torch.tensor([[0.0, 0.0, 0.1], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
+        >>> motion = SkyMotion(
+        ...     plane=scene.plane,
+        ...     generator=wind,  # to the right
+        ...     deformation=torch.zeros(2, 4, 4),
+        ...     acceleration=0.0,
+        ...     evolution=0.0,
+        ... )
+        >>> scene.frame(motion, 0.5).shape
+        torch.Size([3, 64, 64])
     """
 
     layers: tuple[CloudLayer, ...]
@@ -135,29 +140,6 @@ class SkyScene:
             sky = torch.where(is_mirrored, sky * self.water, sky)
         picture = self.coverage * self.ground + self.moving * sky
         return SkyView(picture.mul(2).sub(1).clamp(-1, 1), clouds * self.moving)
-
-    def flow(self, motion: SkyMotion, time: float, *, size: int) -> Float[Tensor, "2 k k"]:
-        """Return the exact backward flow from `time` to 0, in picture widths and heights.
-
-        The flow is that of the clouds, with layers averaged by their visible share. It continues
-        into the clear sky, although the gradient from zenith to horizon does not move.
-
-        Args:
-            motion: Motion of the clouds.
-            time: Time in clips.
-            size: Number of rows and columns of the result; the flow of each cell is multiplied by
-                its share of the sky.
-        """
-        aimed, is_mirrored = self._mirror(pixel_centres(size))
-        sources = [motion.aloft(layer.height).source_of(aimed, time) for layer in self.layers]
-        flows = torch.stack(sources) - aimed
-        if len(self.layers) > 1:
-            seen = functional.adaptive_avg_pool2d(self.view(motion, time).clouds, size) + 1e-3
-            flows = flows * (seen / seen.sum(dim=0))[:, None]
-        flow = flows.sum(dim=0)
-        flow = torch.where(is_mirrored, flow * flow.new_tensor([1.0, -1.0])[:, None, None], flow)
-        moving = functional.adaptive_avg_pool2d(self.moving[None], size)
-        return flow * moving
 
     def wind(
         self, motion: SkyMotion, view: SkyView, *, start: float, end: float
