@@ -59,6 +59,7 @@ def nature_model(
         name=name,
         dynamics=DYNAMICS,
         kind_width=16,
+        kind_size=384 if by_colour else 96,  # a network takes its time
         narrow=2,
         flow=KindFlowConfig(num_blocks=1, hidden_dim=8),
         **sizes,

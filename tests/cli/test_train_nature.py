@@ -27,7 +27,8 @@ from cinnema.training.nature_validation import NestedScores
 
 Run = Callable[..., Any]
 SMALL = [
-    "--model.kind-width", 16, "--model.num-frames", 4, "--model.narrow", 2,
+    "--model.kind-width", 16, "--model.kind-size", 96, "--model.num-frames", 4,
+    "--model.narrow", 2,
     "--model.flow.num-blocks", 1, "--model.flow.hidden-dim", 8, "--flow.batch-size", 8,
     "--flow.clips", 16, "--flow.validate-every", 8, "--device", "cpu",
 ]  # fmt: skip

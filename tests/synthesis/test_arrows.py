@@ -42,7 +42,9 @@ def some_model(*, bend: float = 0.05) -> NatureModel:
     """A model of smooth velocities whose flow is not linear; with bend 0 it is the identity."""
     flow = KindFlowConfig(num_blocks=2, hidden_dim=16)
     model = NatureModel(
-        NatureModelConfig(name="some", dynamics=DYNAMICS, kind_width=16, narrow=2, flow=flow)
+        NatureModelConfig(
+            name="some", dynamics=DYNAMICS, kind_width=16, kind_size=96, narrow=2, flow=flow
+        )
     )
     model.z_scale[:] = (0.004 / (1 + frequencies())).repeat(2)
     with torch.no_grad():

@@ -12,7 +12,8 @@ from cinnema.data.dataset import PackedDataset
 from cinnema.data.loader import ClipLoader
 from cinnema.models.keypoint.stage1 import KeypointStage1
 from cinnema.training.adversarial import DiscriminatorsConfig, DiscriminatorTraining
-from cinnema.training.keypoint import KeypointStep, KeypointTraining, draw_moments
+from cinnema.training.keypoint import KeypointStep
+from cinnema.training.keypoint_losses import KeypointTraining, draw_moments
 from cinnema.training.loop import Position
 from training.conftest import KEYPOINTS
 
@@ -65,7 +66,7 @@ def test_training_lowers_its_losses(
     body: Make, squares: PackedDataset, shape: object, options: dict[str, object], names: str
 ) -> None:
     config = dataclasses.replace(MOTION, learning_rate=3e-3, **options)
-    numbers = steps_of(body(shape), config, squares, num=40)
+    numbers = steps_of(body(shape), config, squares, num=12)
     for name in names.split():
         first, last = (sum(line[name] for line in part) for part in (numbers[:5], numbers[-5:]))
         assert last < 0.9 * first, name

@@ -15,20 +15,19 @@ from cinnema.models.nature.reading import measure_motion, velocity_of
 from cinnema.training.motion_pool import MotionPool, raw_motion
 from cinnema.training.nature import (
     KindFlowTraining,
-    RowBatches,
     fit_closed_form,
-    fit_flow,
     held_out_scores,
     mirrored_motion,
     negative_log_likelihood,
-    row_weights,
 )
+from cinnema.training.nature_flow import RowBatches, fit_flow, row_weights
 from cinnema.training.nature_validation import cross_validate, fold_of_scenes
 
 CONFIG = NatureModelConfig(
     name="tiny",
     dynamics=(KindDynamics(),) * len(KINDS),
     kind_width=16,
+    kind_size=96,
     narrow=2,
     flow=KindFlowConfig(num_blocks=1, hidden_dim=16),
 )

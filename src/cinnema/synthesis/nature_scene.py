@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cinnema.core.devices import one_thread
 from cinnema.media.pictures import resize, resize_for_model, resize_mask, to_tensor
-from cinnema.models.nature.kinds import KIND_SIZE, KINDS, STILL, SceneFeatures
+from cinnema.models.nature.kinds import KINDS, STILL, SceneFeatures
 from cinnema.models.nature.model import NatureModel
 from cinnema.models.nature.motion import KindMotion
 from cinnema.models.nature.rendering import shares
@@ -72,7 +72,7 @@ class NatureScene(Scene):
         size = request.frame_size(pixels.shape[:2], model.size)
         super().__init__(model.name, request, x0=resize(pixels, size))
         self.model, self._device = model, next(model.parameters()).device
-        small = to_tensor(resize_for_model(pixels, KIND_SIZE))[None].to(self._device)
+        small = to_tensor(resize_for_model(pixels, model.config.kind_size))[None].to(self._device)
         features = model.recognise(small)
         seen = corrected(features.probabilities[0].float().cpu().numpy())
         parts: dict[int, np.ndarray] = {}

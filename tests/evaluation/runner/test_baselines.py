@@ -24,9 +24,11 @@ from cinnema.evaluation.baselines import (
     encoded,
     first_frames,
 )
+from cinnema.evaluation.priors import BlockPrior
 from cinnema.evaluation.protocol import RealClip
 from cinnema.models.flow.priors import GaussianPrior
-from cinnema.models.nature.model import NatureModel
+from cinnema.models.nature.kinds import KINDS
+from cinnema.models.nature.model import KIND_DIM, NatureModel
 
 from .conftest import Drifter, windows
 
@@ -44,8 +46,8 @@ def training(dataset: PackedDataset) -> TrainingClips:
 
 @pytest.fixture(scope="module")
 def baselines(model: NatureModel, training: TrainingClips) -> Sequence[Baseline]:
-    z = torch.randn(50, model.z_dim, generator=torch.Generator().manual_seed(0))
-    prior = GaussianPrior.fit(z, z[:, :0])
+    z = torch.randn(50, KIND_DIM, generator=torch.Generator().manual_seed(0))
+    prior = BlockPrior(model, [GaussianPrior.fit(z, z[:, :0])] * len(KINDS))
     return [
         Sampled(model),
         Frozen(),

@@ -17,7 +17,7 @@ STILL = 0
 """Class of pixels that stand still; class k + 1 is `KINDS[k]`."""
 
 KIND_SIZE = 384
-"""Width and height in pixels of the pictures in which kinds are recognised."""
+"""Width and height in pixels of the pictures in which kinds are recognised, by default."""
 
 # Standard deviations of the backbone's five feature maps on photographs.
 _FEATURE_DEVIATIONS = (8.5, 9.0, 6.3, 4.0, 1.5)

@@ -67,6 +67,7 @@ class NatureModelConfig:
         name: Name of the weights.
         dynamics: Constants of each of `KINDS`, fitted in stage 1.
         kind_width: Channels of the kind network's pyramid, a multiple of 16.
+        kind_size: Width and height in pixels of the pictures in which kinds are recognised.
         narrow: Numbers that describe the look of a kind to the flow.
         flow: The flow of one kind.
         size: Width and height of the clips in pixels.
@@ -80,6 +81,7 @@ class NatureModelConfig:
     name: str
     dynamics: tuple[KindDynamics, ...]
     kind_width: int = Field(default=48, ge=16, multiple_of=16)
+    kind_size: int = Field(default=KIND_SIZE, ge=64, multiple_of=32)
     narrow: int = Field(default=6, ge=1)
     flow: KindFlowConfig = Field(default_factory=KindFlowConfig)
     size: int = Field(default=128, ge=64, multiple_of=32)
@@ -204,7 +206,7 @@ class NatureModel(VideoModel):
         Args:
             x0: In [-1, 1].
         """
-        size = (KIND_SIZE, KIND_SIZE)
+        size = (self.config.kind_size,) * 2
         if x0.shape[-2:] != size:
             x0 = functional.interpolate(
                 x0, size, mode="bilinear", align_corners=False, antialias=True
