@@ -40,7 +40,7 @@ class ByColour(nn.Module):
     def forward(self, x0: Tensor) -> SceneFeatures:
         small = functional.avg_pool2d(x0, 2)
         away = (small[:, None] - COLOURS.view(1, -1, 3, 1, 1)).square().sum(2)
-        deep = functional.adaptive_avg_pool2d(x0.repeat(1, 144, 1, 1), 8)
+        deep = functional.adaptive_avg_pool2d(x0, 8).repeat(1, 144, 1, 1)
         return SceneFeatures(-30 * away, deep)
 
 
