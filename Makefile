@@ -4,9 +4,11 @@ PYTHON ?= $(shell python3.11 -c 'import sys; print(sys.executable)' 2>/dev/null 
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+OUTSIDE := build/wheel
+PACKAGES := import sysconfig; print(sysconfig.get_path('purelib'))
 QUICK := tests/core tests/media tests/models/flow tests/cli/test_animate.py
 
-.PHONY: demo app check test lint docs format clean
+.PHONY: demo app check test wheel lint docs format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/cinnema demo
@@ -21,6 +23,15 @@ check: $(VENV)/.installed-dev
 test: $(VENV)/.installed-dev
 	@echo "make test: all tests, 8 to 14 minutes on two cores; make check is a quick part of them"
 	$(BIN)/python -m pytest -n 2
+
+# The wheel alone, in an environment of its own that borrows the other packages, away from the checkout.
+wheel: $(VENV)/.installed
+	@rm -rf $(OUTSIDE)
+	@$(PIP) wheel --quiet --no-deps --wheel-dir $(OUTSIDE) .
+	@$(BIN)/python -m venv --without-pip $(OUTSIDE)/venv
+	@$(PIP) --python $(OUTSIDE)/venv/bin/python install --quiet --no-deps --no-index $(OUTSIDE)/*.whl
+	@$(BIN)/python -c "$(PACKAGES)" > $$($(OUTSIDE)/venv/bin/python -c "$(PACKAGES)")/borrowed.pth
+	@cd $(OUTSIDE) && env -u PYTHONPATH venv/bin/python $(CURDIR)/tests/outside.py
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check
