@@ -135,7 +135,8 @@ def several(*makers: Callable[[Path], None]) -> Callable[[Path], None]:
 
 
 _SMALL = (
-    "--model.kind-width 16 --model.num-frames 4 --model.size 64 --model.narrow 2 "
+    "--model.kind-width 16 --model.kind-size 96 --model.num-frames 4 --model.size 64 "
+    "--model.narrow 2 "
     "--model.flow.num-blocks 1 --model.flow.hidden-dim 8 --flow.batch-size 8 --flow.clips 16 "
     "--flow.validate-every 8 --threads 1 --device cpu"
 )

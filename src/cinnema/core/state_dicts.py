@@ -99,8 +99,9 @@ def _read_torch(path: Path) -> Any:  # noqa: ANN401 - whatever the file holds
             f"{path} needs more than tensors to be read, which could run code (it refers to "
             f"{reason}): save its state dict alone, or as .safetensors"
         ) from error
-    # A damaged archive, or a damaged pickle in it, raises many kinds of errors.
-    except (RuntimeError, EOFError, ValueError, KeyError, TypeError, OSError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged archive, or pickle in it, raises almost anything
         raise UserError(
             f"{path} is not a complete torch file ({_first_line(str(error))}): "
             "copy or download it again"
