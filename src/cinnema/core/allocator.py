@@ -9,6 +9,12 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _OWN_SETTINGS = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
 
 
+def release_freed_memory() -> None:
+    """Return freed memory to the system, where glibc allocates it: it keeps what lies between."""
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def keep_freed_memory() -> bool:
     """Let this process keep freed memory and use it again, instead of returning it.
 

@@ -41,6 +41,9 @@ _AVX512 = 256  # CV_CPU_AVX512_SKX, which has no name in Python
 _LOOKAHEAD_PIXELS = 48_000_000
 """Pixels of the frames that the encoder of mp4 looks ahead at."""
 
+_LARGE = 9_000_000
+"""Pixels above 4K: each frame that the encoder of mp4 holds takes 50 MB and more."""
+
 Frame = UInt8[np.ndarray, "_ _ 3"]  # of any size: a UserError says if sizes differ
 Frames = UInt8[np.ndarray, "t h w 3"]
 _Any = TypeVar("_Any")
@@ -309,18 +312,22 @@ def _x264_options(num_pixels: int) -> dict[str, str]:
     """Return the settings of the encoder for frames of a size.
 
     The preset "veryfast" with a longer lookahead takes half the time of "faster" at equal PSNR, for
-    a tenth more bytes: docs/performance.md. The lookahead is shorter for large frames, of which it
-    holds so many in memory. With one thread, the bytes do not depend on the number of cores. With
-    AVX-512, x264's macroblock tree reads memory that it has not written, and the bytes differ from
-    one run to the next, so AVX2 is used in its place.
+    a tenth more bytes: docs/performance.md. Of large frames it holds fewer in memory: it looks less
+    far ahead, and makes no B-frames. With one thread, the bytes do not depend on the number of
+    cores. With AVX-512, x264's macroblock tree reads memory that it has not written, and the bytes
+    differ from one run to the next, so AVX2 is used in its place.
     """
     lookahead = min(20, max(2, _LOOKAHEAD_PIXELS // num_pixels))
-    has_avx512 = cv2.checkHardwareSupport(_AVX512)
+    parameters = [f"rc-lookahead={lookahead}"]
+    if num_pixels > _LARGE:
+        parameters = ["rc-lookahead=2", "bframes=0"]
+    if cv2.checkHardwareSupport(_AVX512):
+        parameters.append("asm=AVX2")
     return {
         "preset": "veryfast",
         "crf": "15.2",
         "threads": "1",
-        "x264-params": f"rc-lookahead={lookahead}" + (":asm=AVX2" if has_avx512 else ""),
+        "x264-params": ":".join(parameters),
     }
 
 
@@ -330,7 +337,7 @@ def _to_yuv(frame: Frame, size: tuple[int, int], reformatter: VideoReformatter) 
         odd = ((0, size[0] - height), (0, size[1] - width), (0, 0))
         frame = np.pad(frame, odd, mode="edge")
     return reformatter.reformat(
-        av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24"),
+        av.VideoFrame.from_numpy_buffer(np.ascontiguousarray(frame), format="rgb24"),
         format="yuv420p",
         dst_colorspace=Colorspace.ITU709,
         dst_color_range=ColorRange.MPEG,

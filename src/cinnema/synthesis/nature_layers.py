@@ -76,13 +76,13 @@ class NativeLayer:
 
     Attributes:
         kind: Index in `KINDS`.
-        alpha: Its share in each pixel.
+        alpha: Its share in each pixel, in 255ths.
         plate: What is warped.
         base: What is under the warped plate, for things that fall in front of a scene; else None.
     """
 
     kind: int
-    alpha: Float32[np.ndarray, "h w"]
+    alpha: UInt8[np.ndarray, "h w"]
     plate: UInt8[np.ndarray, "h w 3"]
     base: UInt8[np.ndarray, "h w 3"] | None
 
@@ -133,10 +133,12 @@ def cut_layers(
 
     def cut(kind: int) -> NativeLayer:
         alpha = alphas[kind]
+        levels = np.asarray(cv2.convertScaleAbs(alpha, alpha=255))
         if KINDS[kind] == "falling":
             base = _opened(pixels)
-            return NativeLayer(kind, alpha, pixels - base, base)
-        return NativeLayer(kind, alpha, _plate(pixels, alpha, _sure(probabilities[kind + 1])), None)
+            return NativeLayer(kind, levels, pixels - base, base)
+        plate = _plate(pixels, alpha, _sure(probabilities[kind + 1]))
+        return NativeLayer(kind, levels, plate, None)
 
     return _in_threads(cut, [kind for kind, alpha in alphas.items() if alpha.any()])
 

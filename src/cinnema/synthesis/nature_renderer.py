@@ -13,7 +13,7 @@ no mixing with the photograph where one kind has all of it.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from threading import local
 from typing import Literal
@@ -56,10 +56,10 @@ class NatureRenderer:
     """
 
     def __init__(self, pixels: UInt8[np.ndarray, "h w 3"], layers: list[NativeLayer]) -> None:
-        self._x0 = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2RGBA))
+        self._x0 = pixels
         self._strips = _strips(*pixels.shape[:2])
-        self.layers = layers
         self._plates = [_Plate(layer, self._x0, self._strips) for layer in layers]
+        self.layers = [plate.layer for plate in self._plates]
         self._local = local()
 
     def frame(
@@ -86,16 +86,20 @@ class NatureRenderer:
             self._local.scratch = _Scratch()
         for index, rows in enumerate(self._strips):
             strip = self._strip(index, drawn, self._local.scratch)
-            cv2.cvtColor(strip, cv2.COLOR_RGBA2RGB, out[rows])
+            if strip is None:
+                np.copyto(out[rows], self._x0[rows])
+            else:
+                cv2.cvtColor(strip, cv2.COLOR_RGBA2RGB, out[rows])
         return out
 
-    def _strip(self, index: int, drawn: list["_Drawn"], scratch: "_Scratch") -> np.ndarray:
-        """Return the pixels of a strip."""
-        rows = self._strips[index]
-        x0 = self._x0[rows]
+    def _strip(self, index: int, drawn: list["_Drawn"], scratch: "_Scratch") -> np.ndarray | None:
+        """Return the pixels of a strip; None if they are those of the photograph."""
         here = [(one, tile) for one in drawn if (tile := one.plate.tiles[index]) is not None]
         if not here:
-            return x0
+            return None
+        pixels = self._x0[self._strips[index]]
+        x0 = scratch.array("x0", (*pixels.shape[:2], 4), np.uint8)
+        cv2.cvtColor(pixels, cv2.COLOR_RGB2RGBA, x0)
         out = scratch.array("out", x0.shape, np.uint8)
         first, tile = here[0]
         if len(here) == 1 and tile.is_whole:
@@ -144,7 +148,7 @@ class _Plate:
 
     Args:
         layer: The layer.
-        x0: The photograph, of four channels.
+        x0: The photograph.
         strips: Rows of each strip.
 
     Attributes:
@@ -155,11 +159,11 @@ class _Plate:
     """
 
     def __init__(
-        self, layer: NativeLayer, x0: UInt8[np.ndarray, "h w 4"], strips: list[slice]
+        self, layer: NativeLayer, x0: UInt8[np.ndarray, "h w 3"], strips: list[slice]
     ) -> None:
-        self.layer = layer
-        plate = np.asarray(cv2.cvtColor(layer.plate, cv2.COLOR_RGB2RGBA))
-        self.still = plate if layer.base is None else x0
+        plate = _four(layer.plate)
+        self.layer = replace(layer, plate=plate[..., :3])  # which takes no memory of its own
+        self.still = plate if layer.base is None else _four(x0)
         small = cv2.resize(plate, (_SMALL, _SMALL), interpolation=cv2.INTER_AREA)
         self.small = np.asarray(small)
         self.is_fine = plate.shape[0] * plate.shape[1] <= _FINE
@@ -173,8 +177,8 @@ class _Plate:
         if not len(used):
             return None
         columns = slice(int(used[0]), int(used[-1]) + 1)
-        is_whole = bool((alpha[:, columns] == 1).all()) and np.array_equal(
-            self.still[rows, columns], x0[rows, columns]
+        is_whole = bool((alpha[:, columns] == 255).all()) and np.array_equal(
+            self.still[rows, columns, :3], x0[rows, columns]
         )
         return _Tile(rows, columns, is_whole)
 
@@ -217,10 +221,11 @@ class _Drawn:
         still = self.plate.still[tile.rows, tile.columns]
         away = scratch.array("away", lit.shape, np.float32)
         cv2.addWeighted(lit, unit, still, -1, 0, dst=away, dtype=cv2.CV_32F)
-        share = scratch.array("share", lit.shape, np.float32)
+        share = scratch.array("share", lit.shape, np.uint8)
         alpha = self.plate.layer.alpha[tile.rows, tile.columns]
         cv2.cvtColor(alpha, cv2.COLOR_GRAY2RGBA, share)
-        cv2.accumulateProduct(away, share, change)
+        cv2.multiply(away, share, dst=away, scale=1 / 255, dtype=cv2.CV_32F)
+        cv2.add(change, away, dst=change)
 
     def _lit(self, tile: _Tile, scratch: _Scratch) -> tuple[np.ndarray, float]:
         """Return what the layer shows, and the levels of its unit."""
@@ -306,6 +311,10 @@ class _Drawn:
         basis = _weights(tall.shape[1], self._size[1], "bilinear")[columns]
         torch.mm(tall[rows], basis.T, out=torch.from_numpy(wide))
         return wide
+
+
+def _four(pixels: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 4"]:
+    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2RGBA))
 
 
 def _strips(height: int, width: int) -> list[slice]:

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 
+from cinnema.core.allocator import release_freed_memory
 from cinnema.core.devices import one_thread
 from cinnema.media.pictures import resize, resize_for_model, resize_mask, to_tensor
 from cinnema.models.nature.kinds import KINDS, STILL, SceneFeatures
@@ -92,7 +93,9 @@ class NatureScene(Scene):
         layers = cut_layers(self.x0, alphas, seen)
         if not layers:
             _warn_of_stillness(is_masked=still is not None)
+        del alphas  # of a large photograph, they take as much memory as all else
         self._renderer = NatureRenderer(self.x0, layers)
+        release_freed_memory()
 
     def _asked(
         self, features: SceneFeatures, still: np.ndarray | None, *, size: tuple[int, int]

@@ -143,8 +143,7 @@ def _pictures(layer: NativeLayer, still: np.ndarray, quality: int) -> dict[str, 
     fall it is the photograph without them, and the plate is the difference.
     """
     height, width, _ = still.shape
-    alpha = cv2.resize(layer.alpha, (width, height), interpolation=cv2.INTER_AREA)
-    levels = np.rint(alpha * 255).astype(np.uint8)
+    levels = cv2.resize(layer.alpha, (width, height), interpolation=cv2.INTER_AREA)
     out = {"alpha": _picture(levels, quality), "falls": layer.base is not None, "low": None}
     if layer.base is not None:
         return {**out, "patch": _picture(resize(layer.base, (height, width)), quality)}

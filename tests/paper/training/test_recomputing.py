@@ -10,7 +10,7 @@ from cinnema.core.errors import UserError
 from cinnema.data.loader import VideoBatch
 from cinnema.paper.training import precision
 from cinnema.paper.training.autoencoding import AutoencodingStep
-from cinnema.paper.training.losses import perceptual_distance
+from cinnema.paper.training.losses import perceptual_loss
 from cinnema.training.loop import Position
 from paper.training.small_networks import batch_of, distance, is_same, state_of
 
@@ -81,19 +81,31 @@ def test_compiled_networks_are_not_computed_again(autoencoding: Make) -> None:
         autoencoding(precision="compiled", recompute_activations=True)
 
 
-def test_the_distance_of_many_pictures_has_the_gradient_of_each() -> None:
+def test_the_perceptual_loss_of_many_pictures_has_the_gradient_of_each() -> None:
     torch.manual_seed(0)
     real, fake = torch.randn(2, 70, 3, 4, 4)
-    weight = torch.rand(70)
     fake.requires_grad_(True)
-    plain = distance(fake, real)
-    found = perceptual_distance(fake, real, perceptual=distance)
+    plain = 30 * distance(fake, real).mean()
+    found = perceptual_loss(fake, real, perceptual=distance, weight=30.0)
     torch.testing.assert_close(found, plain)
-    (expected,) = torch.autograd.grad((weight * plain).sum(), fake)
-    (gradient,) = torch.autograd.grad((weight * found).sum(), fake)
+    (expected,) = torch.autograd.grad(2 * plain, fake)
+    (gradient,) = torch.autograd.grad(2 * found, fake)
     torch.testing.assert_close(gradient, expected)
 
 
-def test_a_distance_without_gradients_has_none() -> None:
+def test_the_perceptual_loss_of_few_pictures_has_the_same_gradient_to_the_bit() -> None:
+    torch.manual_seed(0)
+    real, fake = torch.randn(2, 7, 3, 4, 4)
+    fake.requires_grad_(True)
+    plain = 30 * distance(fake, real).mean()
+    found = perceptual_loss(fake, real, perceptual=distance, weight=30.0)
+    for a, b in zip(
+        torch.autograd.grad(plain, fake), torch.autograd.grad(found, fake), strict=True
+    ):
+        assert torch.equal(a, b)
+
+
+def test_a_perceptual_loss_without_gradients_has_none() -> None:
     real, fake = torch.randn(2, 3, 3, 4, 4)
-    assert not perceptual_distance(fake, real, perceptual=distance).requires_grad
+    loss = perceptual_loss(fake, real, perceptual=distance, weight=1.0)
+    assert not loss.requires_grad

@@ -31,7 +31,7 @@ from cinnema.paper.training.losses import (
     draw_latent,
     gradient_penalty,
     kl_to_standard_normal,
-    perceptual_distance,
+    perceptual_loss,
 )
 from cinnema.paper.training.phases import AdamConfig, Phase, initialise_once
 from cinnema.paper.training.precision import Arithmetic, Precision
@@ -341,12 +341,15 @@ class AutoencodingStep(Step[VideoBatch]):
             made: Returned by `reconstruct`.
         """
         config, real, fake = self.config, made.real, made.fake
-        distance = perceptual_distance(
-            fake.flatten(0, 1), real.flatten(0, 1), perceptual=self.perceptual
+        perceptual = perceptual_loss(
+            fake.flatten(0, 1),
+            real.flatten(0, 1),
+            perceptual=self.perceptual,
+            weight=config.w_percep,
         )
         return {
             "recon": config.w_recon * (fake - real).abs().mean(),
-            "percep": config.w_percep * distance.mean(),
+            "percep": perceptual,
             "kl": config.w_kl * kl_to_standard_normal(made.mu, made.log_var),
         }
 

@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 from cinnema.core.distributed import Ranks
 from cinnema.training.losses import PerceptualDistance
 
-_PICTURES = 32  # at once, in `perceptual_distance`: more take memory, and less time on GPUs alone
+_PICTURES = 32  # at once, in `perceptual_loss`: more take memory, and less time on GPUs alone
 
 
 def gradient_penalty(
@@ -79,47 +79,56 @@ def draw_latent(
     return mu + (0.5 * log_var).exp() * noise
 
 
-def perceptual_distance(
+def perceptual_loss(
     fake: Float[Tensor, "b 3 h w"],
     real: Float[Tensor, "b 3 h w"],
     *,
     perceptual: PerceptualDistance,
-) -> Float[Tensor, " b"]:
-    """Return the distance of each generated picture to a real one, without keeping activations.
+    weight: float,
+) -> Float[Tensor, ""]:
+    """Return the weighted mean distance of generated pictures to real ones, in little memory.
 
     The gradient of the pictures is computed together with the distances, of some pictures at a
-    time, so that memory does not grow with their number. It cannot be differentiated again, and
-    only with respect to `fake`.
+    time, so that no activations are kept. It cannot be differentiated again, and only with respect
+    to `fake`.
 
     Args:
         fake: Generated pictures in [-1, 1].
         real: As many real pictures.
         perceptual: A distance of pairs, which does not depend on the other pairs.
+        weight: Factor on the mean.
     """
-    distances: Tensor = _Distance.apply(fake, real, perceptual)  # type: ignore[no-untyped-call]
-    return distances
+    loss: Tensor = _PerceptualLoss.apply(fake, real, perceptual, weight)  # type: ignore[no-untyped-call]
+    return loss
 
 
-class _Distance(torch.autograd.Function):
-    """See `perceptual_distance`."""
+class _PerceptualLoss(torch.autograd.Function):
+    """See `perceptual_loss`."""
 
     @staticmethod
-    def forward(ctx: Any, fake: Tensor, real: Tensor, perceptual: PerceptualDistance) -> Tensor:  # noqa: ANN401
+    def forward(
+        ctx: Any,  # noqa: ANN401
+        fake: Tensor,
+        real: Tensor,
+        perceptual: PerceptualDistance,
+        weight: float,
+    ) -> Tensor:
         distances, gradients = [], []
         for a, b in zip(fake.split(_PICTURES), real.split(_PICTURES), strict=True):
             with torch.set_grad_enabled(ctx.needs_input_grad[0]):
                 pictures = a.detach().requires_grad_(ctx.needs_input_grad[0])
                 distance = perceptual(pictures, b.detach())
                 if ctx.needs_input_grad[0]:
-                    gradients += torch.autograd.grad(distance.sum(), pictures)
+                    of_each = torch.full_like(distance, weight) / len(fake)
+                    gradients += torch.autograd.grad(distance, pictures, of_each)
             distances.append(distance.detach())
         ctx.save_for_backward(*gradients)
-        return torch.cat(distances)
+        return weight * torch.cat(distances).mean()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401
-        return torch.cat(ctx.saved_tensors) * gradient[:, None, None, None], None, None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:  # noqa: ANN401
+        return gradient * torch.cat(ctx.saved_tensors), None, None, None
 
 
 def flow_nll(nu: Float[Tensor, "b z"], log_det: Float[Tensor, " b"]) -> Float[Tensor, ""]:
