@@ -42,6 +42,20 @@ def test_what_is_unforeseen_passes() -> None:
         exit_code_of(lambda: raising(ZeroDivisionError()))
 
 
+def test_a_long_step_that_is_reported_often_prints_a_line_now_and_then(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("cinnema.cli.console.time.monotonic", lambda: now)
+    with Progress(total=0) as progress:
+        for count in range(100):
+            progress.report("measuring", count, 100)
+            now += 1
+    lines = capfd.readouterr().err.splitlines()
+    assert lines[0].endswith("measuring: 11 of 100, 11.0 s")
+    assert len(lines) == 9
+
+
 def test_a_warning_is_told_in_one_line(capfd: pytest.CaptureFixture[str]) -> None:
     def command() -> int:
         warnings.simplefilter("always")

@@ -283,7 +283,8 @@ class Progress:
 
     def report(self, description: str, count: int, total: int) -> None:
         """Set description, count and total in one call."""
-        self.begin(description)
+        if description != self._description:
+            self.begin(description)
         self.reach(count, total=total)
 
     def _print_line(self) -> None:
