@@ -81,10 +81,10 @@ class NatureModelConfig:
     name: str
     dynamics: tuple[KindDynamics, ...]
     kind_width: int = Field(default=48, ge=16, multiple_of=16)
-    kind_size: int = Field(default=KIND_SIZE, ge=64, multiple_of=32)
+    kind_size: int = Field(default=KIND_SIZE, ge=64, le=2048, multiple_of=32)
     narrow: int = Field(default=6, ge=1)
     flow: KindFlowConfig = Field(default_factory=KindFlowConfig)
-    size: int = Field(default=128, ge=64, multiple_of=32)
+    size: int = Field(default=128, ge=64, le=2048, multiple_of=32)
     num_frames: int = Field(default=16, ge=1)
     fps: float = Field(default=8.0, gt=0)
     noise: float = Field(default=0.08, ge=0)
