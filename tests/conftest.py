@@ -12,7 +12,7 @@ from jaxtyping import install_import_hook
 
 install_import_hook("cinnema", "shape_checker.check")  # before the first import of cinnema
 
-pytest_plugins = ["browser", "small_models", "small_nature"]  # imports cinnema
+pytest_plugins = ["browser", "hub_server", "small_models", "small_nature"]  # imports cinnema
 
 torch.set_num_threads(1)
 

@@ -7,9 +7,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha1, sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 from typing import Any
 from urllib.parse import unquote
+
+import pytest
 
 TOKEN = "hf_of_the_owner"
 
@@ -161,3 +164,17 @@ def serve_hub() -> Iterator[Hub]:
         yield hub
         server.shutdown()
         thread.join()
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
+    """A hub, whose owner is logged in, and an empty cache."""
+    constants = pytest.importorskip("huggingface_hub.constants")
+    with serve_hub() as served:
+        monkeypatch.setattr(constants, "ENDPOINT", served.url)
+        files = "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", served.url + files)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)  # another server's protocol
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        yield served

@@ -2,7 +2,7 @@
 
 import base64
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -138,9 +138,20 @@ class Visitor:
 
         return self.wait(ready)
 
-    def futures(self) -> list[WebElement]:
-        """Wait for all four futures."""
+    def futures(self, *, after: Sequence[str | None] = (None,) * 4) -> list[WebElement]:
+        """Wait for all four futures; for other ones than those of these addresses.
+
+        Args:
+            after: Address that each showed before.
+        """
+        for i, before in enumerate(after):
+            self.wait(lambda i=i, old=before: self.source(i) not in (None, old))
         return [self.videos(f"tile{i}")[0] for i in range(4)]
+
+    def source(self, i: int) -> str | None:
+        """Return the address of the video in a tile; None if it is empty."""
+        shown = self.all(f"#tile{i} video")
+        return shown[0].get_attribute("src") if shown else None
 
     def plays(self, video: WebElement) -> bool:
         """Wait until a video moves on."""

@@ -67,12 +67,8 @@ def test_the_dice_change_all_futures_but_those_kept(visitor: Visitor, coast_file
     before = [video.get_attribute("src") for video in visitor.futures()]
     visitor.find("#pin2 input").click()
     visitor.press("roll")
-
-    def rolled() -> bool:
-        after = [visitor.find(f"#tile{i} video").get_attribute("src") for i in range(4)]
-        return [a == b for a, b in zip(before, after, strict=True)] == [False, False, True, False]
-
-    assert visitor.wait(rolled)
+    visitor.futures(after=[*before[:2], None, before[3]])
+    assert visitor.source(2) == before[2]
 
 
 def drag(visitor: Visitor, start: tuple[float, float], end: tuple[float, float]) -> None:
@@ -207,6 +203,12 @@ def test_stop_ends_a_computation(
     assert not visitor.all("#tile3 video")
 
 
+def three_links(visitor: Visitor) -> list[str]:
+    """Return the addresses of the saved files; nothing until all three are shown."""
+    found = {link.get_attribute("href") or "" for link in visitor.all("#files a[href]")}
+    return sorted(found) if len(found) == 3 else []
+
+
 def test_a_saved_future_plays_and_comes_back_from_its_json(
     visitor: Visitor, session: Callable[[], Session], coast_file: Path, tmp_path: Path
 ) -> None:
@@ -214,9 +216,9 @@ def test_a_saved_future_plays_and_comes_back_from_its_json(
     first, shown = (visitor.content(video) for video in visitor.futures()[:2])
     visitor.press("save-tile1")
     visitor.says("coast_s0_01.mp4: 12 frames of 96x64 pixels")
-    links = [link.get_attribute("href") or "" for link in visitor.all("#files a[href]")]
+    links = visitor.wait(lambda: three_links(visitor))
     saved = {}
-    for link in set(links):
+    for link in links:
         name = tmp_path / link.rpartition("/")[2]
         with urllib.request.urlopen(link) as answer:
             name.write_bytes(answer.read())
@@ -248,11 +250,11 @@ def test_a_saved_future_plays_and_comes_back_from_its_json(
 
 
 def test_an_example_is_animated_at_a_press(visitor: Visitor, nature: Pipeline) -> None:
-    names = {"Evening glow", "Picos de europa", "Storm"}
+    names = {"Evening glow", "Picos de Europa", "Storm"}
     examples = [button for button in visitor.all("button") if button.text in names]
     assert len(examples) == 3
     shown = "return arguments[0].querySelector('img').naturalWidth"
-    assert [visitor.script(shown, button) for button in examples] == [48, 48, 48]
+    visitor.wait(lambda: [visitor.script(shown, one) for one in examples] == [48, 48, 48])
     examples[2].click()
     visitor.says("storm.jpg, 1280x854 pixels")
     assert visitor.plays(visitor.futures()[0])
@@ -355,22 +357,22 @@ def test_futures_and_arrows_are_made_with_the_keyboard_alone(
         ActionChains(visitor.browser).send_keys(*keys).perform()
 
     visitor.drop(coast_file)  # a browser's own dialogue, which has its own keys
-    before = visitor.futures()[0].get_attribute("src")
+    before = [video.get_attribute("src") for video in visitor.futures()]
     visitor.script("document.activeElement.blur()")
     go_to("roll")
     hit(Keys.ENTER)
-    visitor.wait(lambda: visitor.find("#tile0 video").get_attribute("src") != before)
-    visitor.futures()
+    visitor.futures(after=before)  # all of them: what is drawn anew loses the focus
     visitor.script("document.activeElement.blur()")
     go_to("tab0")
     hit(Keys.ARROW_RIGHT)
     go_to("stage")
     hit(*[Keys.ARROW_UP] * 15, Keys.SPACE)
     hit(Keys.ARROW_LEFT, Keys.ARROW_DOWN)
-    (arrow,) = visitor.wait(
-        lambda: session().shown["steered"].wish.hints.arrows if session().shown else ()
+    # On a busy machine the arrow is sent as it was drawn first, and again as it was changed.
+    expected = [pytest.approx((0.5, 0.2, 0.08, 0.02), abs=1e-4)]
+    visitor.wait(
+        lambda: session().shown and list(session().shown["steered"].wish.hints.arrows) == expected
     )
-    assert arrow == pytest.approx((0.5, 0.2, 0.08, 0.02), abs=1e-4)
     hit(Keys.DELETE)
     visitor.wait(lambda: not session().shown["steered"].wish.hints.arrows)
 
@@ -393,10 +395,11 @@ def test_saved_arrows_are_drawn_again_and_followed_by_further_futures(
     visitor.show("Futures")
     visitor.drop(saved, where="saved")
     visitor.says("is Future 1 again")
+    before = session().futures[3]
+    assert before is not None
     visitor.press("roll")
-    visitor.wait(lambda: session().seed != 0 and session().futures[3] is not None)
-    future = session().futures[3]
-    assert future is not None
+    future = visitor.wait(lambda: (new := session().futures[3]) is not before and new)
+    assert future
     (arrow,) = future.wish.hints.arrows
     assert arrow == pytest.approx((0.1, 0.1, 0.2, 0.1), abs=0.01)
 

@@ -202,6 +202,8 @@ def test_a_future_is_saved_as_a_page_that_plays_it(
     saved = answer(desk.save, "tile0", session, "html", 16_384.0)
     page = Path(saved["files"][0])
     assert page.name == "coast_s0_00.html"
+    assert "coast_s0_00.html: a page that plays 96x64 pixels without an end" in saved["status"]
+    assert json.loads(Path(saved["files"][2]).read_text())["output"]["num_frames"] == 12
     text = page.read_text("utf-8")
     assert text.startswith("<!doctype html>")
     assert 'dataset.state = "playing"' in text

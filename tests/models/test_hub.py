@@ -1,7 +1,6 @@
 """Weights on the Hugging Face hub, against a stand-in for its server on this machine."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,22 +13,9 @@ from cinnema.core.errors import UserError
 from cinnema.core.files import sha256_of
 from cinnema.models.files import LoadedModel, load_model, save_model
 from cinnema.synthesis.pipeline import Pipeline
-from hub_server import TOKEN, Hub, Repository, serve_hub
+from hub_server import Hub, Repository
 
 constants = pytest.importorskip("huggingface_hub.constants")
-
-
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
-    """A hub, whose owner is logged in, and an empty cache."""
-    with serve_hub() as served:
-        monkeypatch.setattr(constants, "ENDPOINT", served.url)
-        files = "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", served.url + files)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)  # another server's protocol
-        monkeypatch.setenv("HF_TOKEN", TOKEN)
-        yield served
 
 
 @pytest.fixture

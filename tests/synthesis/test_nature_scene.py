@@ -12,9 +12,10 @@ from bodies import tiny_body
 from cinnema.core.errors import UserError
 from cinnema.media.pictures import to_pixels, to_tensor
 from cinnema.media.videos import VideoFile
+from cinnema.synthesis.certainty import Certainty
 from cinnema.synthesis.pipeline import Pipeline
 from cinnema.synthesis.residual import save_motion
-from small_nature import textured
+from small_nature import nature_model, textured
 
 Photographs = Callable[[int, int], np.ndarray]
 
@@ -264,3 +265,24 @@ def test_a_video_too_large_for_memory_can_be_streamed(nature: Pipeline, coast: P
         nature.iterate(coast(32, 32), **options)
     (stream,) = nature.stream(coast(32, 32), **options)
     assert next(stream.frames).shape == (512, 512, 3)
+
+
+def test_a_photograph_is_looked_at_once_however_often_it_is_animated(
+    coast: Photographs,
+) -> None:
+    model = nature_model()
+    pipe, looked = Pipeline(model), []
+    model.kinds.register_forward_hook(lambda *_: looked.append(1))
+    photo, short = coast(48, 64), {"num_frames": 2}
+    first = pipe(photo, num_samples=2, seed=1, **short)
+    features = pipe.recognise(photo)
+    again = pipe(photo.copy(), num_samples=2, seed=1, arrows=[(20, 5, 1, 0)], **short)
+    assert Certainty(model, photo, features).rank(again[0].z) >= 0
+    assert len(looked) == 1
+    assert not np.array_equal(again[0].frames, first[0].frames)
+    np.testing.assert_array_equal(pipe(photo, seed=1, **short)[1].frames, first[1].frames)
+    for height in range(32, 42):  # more pictures than are remembered
+        pipe.recognise(coast(height, 40))
+    assert len(looked) == 11
+    pipe.recognise(photo)
+    assert len(looked) == 12

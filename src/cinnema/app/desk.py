@@ -284,18 +284,23 @@ class Desk:
         formats = self._studio.formats
         if format_ not in formats:
             raise UserError(f"format: must be one of {', '.join(formats)}, got {format_!r}")
-        video = self._studio.render(future, side=side, progress=progress)
+        is_page = format_ == "html"
+        video = self._studio.render(future, side=side, has_frames=not is_page, progress=progress)
         stem = re.sub(r"[^\w-]+", "-", Path(future.picture.name).stem)[:40] or "picture"
         origin = f"s{video.seed}_{video.sample:02d}" if video.seed is not None else place
         files = save_future(
             session.folder, f"{stem}_{origin}.{format_}", future, video, self._studio.pipeline
         )
-        num, height, width, _ = video.frames.shape
+        height, width, _ = video.x0.shape
+        what = (
+            f"a page that plays {width}x{height} pixels without an end, in any browser"
+            if is_page
+            else f"{video.num_frames} frames of {width}x{height} pixels at {video.fps:g} a second"
+        )
         yield {
             "files": [str(path) for path in files],
             "status": (
-                f"{files[0].name}: {num} frames of {width}x{height} pixels at {video.fps:g} a "
-                "second. The files are below; they go when you close this page."
+                f"{files[0].name}: {what}. The files are below; they go when you close this page."
             ),
         }
 

@@ -18,6 +18,7 @@ from cinnema.media.formats import pictures_in
 from cinnema.media.pictures import read_photograph, resize
 
 _WEB = files("cinnema.app") / "web"
+_EXAMPLES = {"picos_de_europa": "Picos de Europa"}
 _ENDS = [f"Future {i + 1}" for i in range(NUM_FUTURES)]
 _QUEUE = "compute"  # one computation at a time, which uses all cores
 _SIZES = {"as the picture": 16_384.0, "1280 pixels": 1280.0, "640 pixels": 640.0}
@@ -113,9 +114,9 @@ class Page:
         self._add("stop", gr.Button, "Stop", size="sm")
 
     def _examples(self) -> None:
-        with gr.Row():
+        with gr.Row(elem_id="examples", equal_height=True):
             for path in pictures_in(Path(str(files("cinnema") / "examples"))):
-                name = path.stem.replace("_", " ").capitalize()
+                name = _EXAMPLES.get(path.stem, path.stem.replace("_", " ").capitalize())
                 # Not the file itself, which goes away with a visitor who drops the same.
                 icon = self._sessions.folder / f"{path.stem}.png"
                 Image.fromarray(resize(read_photograph(path), (32, 48))).save(icon)
@@ -161,11 +162,11 @@ class Page:
         self._add("roll", gr.Button, label, variant="primary")
         label = "Drop a saved JSON or motion file to see its future again"
         endings = [".json", ".safetensors"]
-        self._add("saved", gr.File, label=label, file_types=endings, height=110)
+        self._add("saved", gr.File, label=label, file_types=endings, height=140)
 
     def _tile(self, i: int) -> None:
         self._add_player(f"tile{i}")
-        with gr.Row():
+        with gr.Row(equal_height=True):
             self._add(f"pin{i}", gr.Checkbox, label=f"Keep future {i + 1}", min_width=120)
             self._add(f"save_tile{i}", gr.Button, f"Save future {i + 1}", size="sm", min_width=120)
 
@@ -184,7 +185,7 @@ class Page:
         limits = self._studio.limits
         label = f"Drop a video, up to {limits.max_megabytes:g} MB"
         endings = ["video", ".gif", ".webp"]
-        self._add("video", gr.File, label=label, file_types=endings, height=110)
+        self._add("video", gr.File, label=label, file_types=endings, height=140)
         if self._studio.is_nature:
             label = "Or take an example: a storm that this model animated"
             self._add("example_video", gr.Button, label, size="sm")
@@ -224,9 +225,11 @@ class Page:
 
     def _downloads(self) -> None:
         with gr.Row():
-            self._add("format", gr.Radio, list(self._studio.formats), value="mp4", label="Save as")
+            wide = {"min_width": 300}  # one below the other on a phone
+            formats = list(self._studio.formats)
+            self._add("format", gr.Radio, formats, value="mp4", label="Save as", **wide)
             sizes = list(_SIZES.items())
-            self._add("side", gr.Dropdown, sizes, value=sizes[0][1], label="Longest side")
+            self._add("side", gr.Dropdown, sizes, value=sizes[0][1], label="Longest side", **wide)
         label = "Saved files: the video, its motion, and the JSON"
         many = {"interactive": False, "file_count": "multiple", "height": 220}
         self._add("files", gr.File, label=label, **many)
@@ -246,7 +249,7 @@ class Page:
         self._on("loop", "input", desk.redraw, [*pins, *wish], drawn)
         self._on("saved", "upload", desk.restore, ["saved"], ["tile0", "pin0", *wish])
         if "steered" in parts:
-            self._on("editor", "edited", desk.steer, wish, ["steered"])
+            self._on("editor", "edited", desk.steer, wish, ["steered"], api="steer")
         self._on("video", "change", desk.drop_video, ["video"], [])
         self._on("transfer", "click", desk.transfer, ["start", *wish], ["transferred"])
         if "edit" in parts:

@@ -39,7 +39,7 @@ def save_future(
     path = video.save(folder / name, overwrite=True)
     motion = path.with_suffix(".nu.safetensors")
     save_motion(motion, video, overwrite=True)
-    num_frames, height, width, _ = video.frames.shape
+    height, width, _ = video.x0.shape
     values = {
         "cinnema": __version__,
         "weights": {"name": pipeline.name, "sha256": pipeline.sha256},
@@ -53,7 +53,7 @@ def save_future(
             "format": path.suffix[1:],
             "width": width,
             "height": height,
-            "num_frames": num_frames,
+            "num_frames": video.settings["num_frames"],
             "fps": video.fps,
         },
     }

@@ -17,10 +17,8 @@ from cinnema.app.limits import Limits
 from cinnema.app.uploads import Picture, fit
 from cinnema.app.wishes import Point, Wish
 from cinnema.core.errors import UserError
-from cinnema.media.pictures import resize_for_model, to_tensor
 from cinnema.media.videos import write_video
 from cinnema.models.control import DRIFT, END_POINT, Drift, EndPoint
-from cinnema.models.nature.kinds import KIND_SIZE
 from cinnema.models.nature.model import NatureModel
 from cinnema.models.nature.rendering import shares
 from cinnema.synthesis.certainty import Certainty
@@ -28,6 +26,7 @@ from cinnema.synthesis.pipeline import Pipeline
 from cinnema.synthesis.request import RequestOptions
 from cinnema.synthesis.residual import Residual, draw_one, residual_of
 from cinnema.synthesis.scene import Progress, ignore
+from cinnema.synthesis.skyline import corrected
 from cinnema.synthesis.transfer import Motion
 from cinnema.synthesis.video import Video
 
@@ -131,16 +130,25 @@ class Studio:
         options.update(first.options)
         return self._videos(futures, options, progress)
 
-    def render(self, future: Future, *, side: float, progress: Progress = ignore) -> Video:
+    def render(
+        self,
+        future: Future,
+        *,
+        side: float,
+        has_frames: bool = True,
+        progress: Progress = ignore,
+    ) -> Video:
         """Return the video of a future at the picture's size.
 
         Args:
             future: The future.
             side: Greatest width and height, in pixels.
+            has_frames: Whether frames are rendered, which a page that plays the motion needs not.
             progress: Called after each frame.
         """
         options = self._options(future.picture, future.wish, is_small=False, side=side)
         options.update(future.options)
+        options["render"] = has_frames
         return next(self._videos([future], options, progress))
 
     def _videos(
@@ -256,12 +264,11 @@ class Studio:
         Args:
             picture: The picture.
         """
-        if not isinstance(self._model, NatureModel):
+        features = self.pipeline.recognise(picture.pixels)
+        if features is None:
             return None
-        with torch.inference_mode():
-            small = to_tensor(resize_for_model(picture.pixels, KIND_SIZE))
-            x0 = small[None].to(self.pipeline.device)
-            moving = 1 - shares(self._model.recognise(x0).probabilities)[0, 0]
+        seen = corrected(features.probabilities[0].float().cpu().numpy())  # as it is rendered
+        moving = 1 - shares(torch.from_numpy(seen)[None])[0, 0]
         return np.asarray((255 * moving).round().to("cpu", torch.uint8))
 
     def certainty(self, picture: Picture) -> Certainty:
@@ -270,7 +277,7 @@ class Studio:
         Args:
             picture: The picture.
         """
-        return Certainty(self._model, picture.pixels)
+        return Certainty(self._model, picture.pixels, self.pipeline.recognise(picture.pixels))
 
     def _options(
         self, picture: Picture, wish: Wish, *, is_small: bool, side: float = PREVIEW_SIDE

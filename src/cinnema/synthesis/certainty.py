@@ -9,8 +9,9 @@ from cinnema.core.devices import one_thread
 from cinnema.core.randomness import generator_for
 from cinnema.media.pictures import resize_for_model, to_tensor
 from cinnema.models.base import VideoModel
-from cinnema.models.nature.kinds import KIND_SIZE
+from cinnema.models.nature.kinds import SceneFeatures
 from cinnema.models.nature.model import NatureModel
+from cinnema.synthesis.recognition import Recognition
 
 FAMILIAR = 19.0
 """Distance of a photograph from the training clips beyond which it counts as unlike them, for the
@@ -25,6 +26,7 @@ class Certainty:
     Args:
         model: The model, in evaluation mode.
         pixels: The photograph.
+        features: What a nature model sees in it, from `Pipeline.recognise`; None to look at it now.
 
     Example:
         >>> certainty = Certainty(pipe.model, read_photograph("beach.jpg"))
@@ -34,13 +36,20 @@ class Certainty:
 
     @one_thread()
     @torch.inference_mode()
-    def __init__(self, model: VideoModel, pixels: UInt8[np.ndarray, "h w 3"]) -> None:
-        size = KIND_SIZE if isinstance(model, NatureModel) else model.size
+    def __init__(
+        self,
+        model: VideoModel,
+        pixels: UInt8[np.ndarray, "h w 3"],
+        features: SceneFeatures | None = None,
+    ) -> None:
         device = next(model.parameters()).device
         self._model = model
-        self._x0 = to_tensor(resize_for_model(pixels, size))[None].to(device)
+        if features is None and isinstance(model, NatureModel):
+            features = Recognition(model)(pixels)
+        self._features = features
+        self._x0 = to_tensor(resize_for_model(pixels, model.size))[None].to(device)
         self._draws: dict[tuple[float, ...] | None, tuple[Tensor, Tensor]] = {}
-        self.distance = _distance(model, self._x0)
+        self.distance = _distance(model, features)
 
     @property
     def is_familiar(self) -> bool | None:
@@ -68,23 +77,27 @@ class Certainty:
 
     def _drawn(self, eta: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the condition, and the log-densities of draws."""
-        row = None if eta is None else eta[None].to(self._x0.device)
-        c = self._model.condition(self._x0, row)
+        c = self._condition(None if eta is None else eta[None].to(self._x0.device))
         nu = torch.randn(_NUM_DRAWS, self._model.z_dim, generator=generator_for(0, 0)).to(c)
         rows = c.repeat(_NUM_DRAWS, 1)
         z, _ = self._model.to_latent(nu, rows)
         return c, self._model.log_prob(z, rows)
 
+    def _condition(self, eta: Tensor | None) -> Tensor:
+        if isinstance(self._model, NatureModel) and self._features is not None:
+            return self._model.describe(self._features, eta).flatten(1)
+        return self._model.condition(self._x0, eta)
 
-def _distance(model: VideoModel, x0: Tensor) -> float | None:
+
+def _distance(model: VideoModel, features: SceneFeatures | None) -> float | None:
     """Return how far the look of what moves is from the mean of the training clips.
 
     It is the distance of the kinds' deep features, of which the flow sees a few directions only;
     squares are averaged over all kinds that are shown, weighted by their areas.
     """
-    if not isinstance(model, NatureModel):
+    if not isinstance(model, NatureModel) or features is None:
         return None
-    summary = model.summarise(model.recognise(x0))
+    summary = model.summarise(features)
     shown = model.blocks(model.describe_summary(summary).flatten(1))[0]
     if not bool(shown.any()):
         return None

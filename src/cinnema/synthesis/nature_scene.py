@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cinnema.core.allocator import release_freed_memory
 from cinnema.core.devices import one_thread
-from cinnema.media.pictures import resize, resize_for_model, resize_mask, to_tensor
+from cinnema.media.pictures import resize, resize_mask
 from cinnema.models.nature.kinds import KINDS, STILL, SceneFeatures
 from cinnema.models.nature.model import NatureModel
 from cinnema.models.nature.motion import KindMotion
@@ -29,6 +29,7 @@ from cinnema.synthesis.arrows import (
 )
 from cinnema.synthesis.nature_layers import NativeLayer, cut_layers, solve_alphas
 from cinnema.synthesis.nature_renderer import NatureRenderer
+from cinnema.synthesis.recognition import Recognition
 from cinnema.synthesis.request import Request, shown_frames
 from cinnema.synthesis.scene import OnFrame, Scene, ignore
 from cinnema.synthesis.skyline import corrected
@@ -57,6 +58,7 @@ class NatureScene(Scene):
         move: Mask, 1 where things move though the model takes them for still; None for none. It
             moves as the moving kind that is most probable in each connected part, or as water if
             none is.
+        features: What the model sees in the photograph; None to look at it now.
     """
 
     @one_thread()
@@ -69,12 +71,13 @@ class NatureScene(Scene):
         *,
         still: Float32[np.ndarray, "h w"] | None = None,
         move: Float32[np.ndarray, "h w"] | None = None,
+        features: SceneFeatures | None = None,
     ) -> None:
         size = request.frame_size(pixels.shape[:2], model.size)
         super().__init__(model.name, request, x0=resize(pixels, size))
         self.model, self._device = model, next(model.parameters()).device
-        small = to_tensor(resize_for_model(pixels, model.config.kind_size))[None].to(self._device)
-        features = model.recognise(small)
+        if features is None:
+            features = Recognition(model)(pixels)
         seen = corrected(features.probabilities[0].float().cpu().numpy())
         parts: dict[int, np.ndarray] = {}
         if move is not None:

@@ -25,11 +25,13 @@ from cinnema.models.base import VideoModel
 from cinnema.models.control import Control, resolve_control
 from cinnema.models.files import LoadedModel, load_model
 from cinnema.models.hub import push_model
+from cinnema.models.nature.kinds import SceneFeatures
 from cinnema.models.nature.model import NatureModel
 from cinnema.synthesis.decoded_scene import DecodedScene
 from cinnema.synthesis.interpolate import End, between
 from cinnema.synthesis.nature_scene import NatureScene
 from cinnema.synthesis.query import QueryVideo, read_query
+from cinnema.synthesis.recognition import Recognition
 from cinnema.synthesis.request import CLIP, NATURAL, Request, RequestOptions
 from cinnema.synthesis.residual import Motions, Residual, draw, given
 from cinnema.synthesis.scene import ChainedScene, OnFrame, Progress, Scene, ignore
@@ -84,6 +86,9 @@ class Pipeline:
         model = model if device is None else model.to(device)
         self.model = model.accelerated() if precision == "fast" else model
         self.device = next(self.model.parameters()).device
+        self._recognition: Recognition | None = None
+        if isinstance(self.model, NatureModel):
+            self._recognition = Recognition(self.model)
 
     @classmethod
     def from_pretrained(
@@ -159,6 +164,19 @@ class Pipeline:
     def sha256(self) -> str:
         """SHA-256 of the weights file; empty for a model from memory."""
         return self._loaded.sha256
+
+    def recognise(self, image: Photograph) -> SceneFeatures | None:
+        """Return what the kind network sees in a photograph; None with models that have none.
+
+        The last few photographs are remembered, also those that were animated.
+
+        Args:
+            image: The photograph, as in `animate`.
+
+        Raises:
+            UserError: The file cannot be read.
+        """
+        return None if self._recognition is None else self._recognition(_read(image))
 
     def animate(
         self,
@@ -491,7 +509,8 @@ class Pipeline:
         size = pixels.shape[:2]
         still = None if request.keep_still is None else read_mask(request.keep_still, size)
         move = None if request.move is None else read_mask(request.move, size, name="move")
-        scene = open_scene(self.model, pixels, request, still=still, move=move)
+        seen = None if request.extension == "paper" else self.recognise(pixels)
+        scene = open_scene(self.model, pixels, request, still=still, move=move, features=seen)
         for residual in residuals:
             scene.require(residual.eta)
         return scene
@@ -511,6 +530,7 @@ def open_scene(
     *,
     still: Float32[np.ndarray, "h w"] | None = None,
     move: Float32[np.ndarray, "h w"] | None = None,
+    features: SceneFeatures | None = None,
 ) -> Scene:
     """Return the scene of a photograph for a model.
 
@@ -520,6 +540,7 @@ def open_scene(
         request: Length, speed, size and kind of the videos.
         still: Mask, 1 where nothing may move, at the photograph's size; None for none.
         move: Mask, 1 where things move though the model takes them for still; None for none.
+        features: What a nature model sees in the photograph; None to look at it now.
 
     Raises:
         UserError: The request is not possible with this model.
@@ -528,7 +549,7 @@ def open_scene(
     if isinstance(model, NatureModel):
         natural = partial(NatureScene, model, still=still, move=move)
         if request.extension != "paper":
-            return natural(pixels, request)
+            return natural(pixels, request, features=features)
         clip = max(1, round(model.num_frames * request.fps / model.fps))
         return ChainedScene(natural, pixels, request, clip=clip)
     _require_no_kinds(model, request)
