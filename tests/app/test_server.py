@@ -118,6 +118,7 @@ EVIL = "https://evil.example"
         {"Sec_Fetch_Site": "same-site", "Origin": "http://127.0.0.1:1"},  # another local server
         {"Origin": EVIL},
         {"Origin": "null"},
+        {"Host": "["},
         {"Host": "evil.example"},  # whose name has got this machine's address
     ],
     ids=str,

@@ -1,6 +1,7 @@
 """Videos from and to files."""
 
 import errno
+import resource
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -234,6 +235,22 @@ def test_what_is_no_video_is_named_in_one_line(tmp_path: Path, moving: Moving) -
                 read(tmp_path / name)
             assert str(tmp_path / name) in str(caught.value)
             assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("side", [60, 12_000, 60_000])
+def test_a_later_page_of_a_gif_that_states_a_huge_size_is_not_decoded(
+    tmp_path: Path, moving: Moving, side: int
+) -> None:
+    content = bytearray(write_video(tmp_path / "a.gif", moving(32, 48), fps=8).read_bytes())
+    control = b"\x21\xf9\x04"
+    page = content.index(control, content.index(control) + 1) + 8
+    assert content[page : page + 1] == b","
+    content[page + 5 : page + 9] = 2 * side.to_bytes(2, "little")
+    (tmp_path / "a.gif").write_bytes(content)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(UserError, match=r"a\.gif"):
+        read_video(tmp_path / "a.gif")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 60_000  # KB
 
 
 def test_a_sound_file_is_no_video(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ class Guard:
         """Return why a request is refused; empty if it is not."""
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         host = headers.get(b"host", "")
-        if self._is_local and urlsplit(f"//{host}").hostname not in LOCAL_NAMES:
+        if self._is_local and _name_of(f"//{host}") not in LOCAL_NAMES:
             return (
                 "this page is for its own machine, as 127.0.0.1 or localhost: start it with "
                 "--password to show it under another name"
@@ -62,4 +62,11 @@ def _is_own(headers: dict[bytes, str], host: str) -> bool:
     site, origin = headers.get(b"sec-fetch-site"), headers.get(b"origin")
     if site is not None:
         return site in _OWN_SITES
-    return origin is None or urlsplit(origin).netloc == host
+    return origin is None or origin.partition("://")[2] == host
+
+
+def _name_of(address: str) -> str | None:
+    try:
+        return urlsplit(address).hostname
+    except ValueError:  # brackets that do not match
+        return None

@@ -27,6 +27,7 @@ _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "AVIF", "HEIF")
 # What Pillow raises for a damaged file depends on the format.
 DAMAGE = (
     OSError, SyntaxError, ValueError, IndexError, TypeError, EOFError, RuntimeError, struct.error,
+    Image.DecompressionBombError,
 )  # fmt: skip
 
 _SRGB_GAMMA = 0.45455

@@ -228,7 +228,7 @@ def _open_animation(path: Path) -> tuple[float, Iterator[TimedFrame]]:
     """Read with Pillow: FFmpeg does not read animated WebP, nor compose the pages of a GIF."""
     image = open_picture(path, kind="a video")
     try:
-        durations = [_duration(page) for page in ImageSequence.Iterator(image)]
+        durations = [_duration(page) for page in _of_the_first_size(image)]
     except DAMAGE as error:
         raise damaged(path, error) from error
     if not any(durations):
@@ -236,6 +236,16 @@ def _open_animation(path: Path) -> tuple[float, Iterator[TimedFrame]]:
     ends = np.cumsum([duration or 0.1 for duration in durations])  # as browsers show them
     begins = [0.0, *ends.tolist()]
     return usual_rate(begins, []), zip(begins, _pages(image, path), strict=False)
+
+
+def _of_the_first_size(image: Image.Image) -> Iterator[Image.Image]:
+    """Yield each page, not decoded yet: later pages of a GIF may state a huge size."""
+    first = image.size
+    for page in ImageSequence.Iterator(image):
+        if page.size != first:
+            width, height = page.size
+            raise ValueError(f"a page of {width}x{height} after one of {first[0]}x{first[1]}")
+        yield page
 
 
 def _duration(page: Image.Image) -> float:
@@ -247,7 +257,7 @@ def _duration(page: Image.Image) -> float:
 def _pages(image: Image.Image, path: Path) -> Iterator[Frame]:
     with image:
         try:
-            for page in ImageSequence.Iterator(image):
+            for page in _of_the_first_size(image):
                 yield srgb_of(page, path)
         except DAMAGE as error:
             raise damaged(path, error) from error

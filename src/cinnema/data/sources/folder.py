@@ -162,7 +162,8 @@ class Folder:
         listed = _read_manifest(self.root)
         if listed is None:
             names = sorted(_find_videos(self.root, self.photographs))
-            _tell_of_frames(self.root, names)
+            if self.photographs != "frames":
+                _tell_of_frames(self.root, names)
         else:
             names = sorted(name for name, entry in listed.items() if not entry.is_mostly_duplicates)
         if not names:
