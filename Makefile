@@ -22,7 +22,8 @@ check: $(VENV)/.installed-dev
 
 test: $(VENV)/.installed-dev
 	@echo "make test: all tests, 8 to 14 minutes on two cores; make check is a quick part of them"
-	$(BIN)/python -m pytest -n 2
+	@# What one process has compiled, the others read, also where the environment forbids it.
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2
 
 # The wheel alone, in an environment of its own that borrows the other packages, away from the checkout.
 wheel: $(VENV)/.installed

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import torch
 from hypothesis import settings
-from jaxtyping import install_import_hook
 
-install_import_hook("cinnema", "shape_checker.check")  # before the first import of cinnema
+from shape_checker import install
+
+install("cinnema")  # before the first import of cinnema
 
 pytest_plugins = ["browser", "hub_server", "small_models", "small_nature"]  # imports cinnema
 

@@ -28,12 +28,12 @@ EDIT_ANGLE, EDIT_SPEED = "angle to the new direction", "correlation with the vid
 
 @pytest.fixture(scope="module")
 def directed() -> Evaluation:
-    return evaluated("direction", RollingSky(), sky_clips(16))
+    return evaluated("direction", RollingSky(), sky_clips(10))
 
 
 @pytest.fixture(scope="module")
 def edited() -> Evaluation:
-    return evaluated("edit", RollingSky(), sky_clips(16))
+    return evaluated("edit", RollingSky(), sky_clips(10))
 
 
 def test_angles_are_between_0_and_180() -> None:
@@ -71,11 +71,11 @@ def test_baselines_and_the_error_of_the_flow_are_in_rows_of_their_own(
     assert number(directed, "no eta", ANGLE).value > 45
     assert number(directed, REAL, ANGLE).value < 5
     assert number(directed, REAL, SPEED).value > 0.95
-    assert number(directed, REAL, ANGLE).num_clips == 16
+    assert number(directed, REAL, ANGLE).num_clips == 10
 
 
 def test_a_model_that_ignores_the_control_drifts_anywhere() -> None:
-    deaf = evaluated("direction", RollingSky(Character(obeys=False)), sky_clips(16))
+    deaf = evaluated("direction", RollingSky(Character(obeys=False)), sky_clips(10))
     assert number(deaf, MODEL, ANGLE).value > 45
     assert number(deaf, MODEL, SHARE).value < 0.5
     assert abs(number(deaf, MODEL, SPEED).value) < 0.6
@@ -95,7 +95,7 @@ def test_a_video_as_it_is_has_its_own_direction(edited: Evaluation) -> None:
 
 
 def test_an_edit_that_does_nothing_is_seen() -> None:
-    deaf = evaluated("edit", RollingSky(Character(obeys=False)), sky_clips(16))
+    deaf = evaluated("edit", RollingSky(Character(obeys=False)), sky_clips(10))
     assert number(deaf, MODEL, EDIT_ANGLE).value > 60
     assert number(deaf, MODEL, "edits within 22.5 degrees of it").value == 0
 

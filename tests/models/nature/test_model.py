@@ -132,6 +132,14 @@ def test_a_model_survives_its_file(tmp_path: Path) -> None:
 
 
 @torch.no_grad()
+def test_pictures_of_any_size_are_recognised_in_that_of_the_configuration() -> None:
+    model = nature_model(by_colour=False)
+    assert model.config.kind_size == 96
+    assert NatureModelConfig(name="a", dynamics=DYNAMICS).kind_size == 384
+    for shape in ((96, 96), (40, 70)):
+        assert model.recognise(torch.zeros(1, 3, *shape)).logits.shape == (1, 6, 48, 48)
+
+
 def test_kinds_of_any_size_are_recognised_and_probabilities_sum_to_1() -> None:
     network = KindNetwork(width=16).eval()
     features = network(torch.rand(2, 3, 64, 96) * 2 - 1)
