@@ -22,6 +22,7 @@ from tiny_recipes import KEYPOINT, points, write_squares
 CPU = torch.device("cpu")
 RECIPES = {"keypoint": KEYPOINT, "points": points()}
 every_kind = pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES, scope="module")
+one_kind = pytest.mark.parametrize("recipe", [KEYPOINT], ids=["keypoint"], scope="module")
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +82,7 @@ def test_a_run_keeps_its_recipe_numbers_grids_and_plots(recipe: KeypointRecipe, 
     assert (run / "stage2" / "metrics.png").is_file()
 
 
-@every_kind
+@one_kind
 def test_a_finished_run_is_not_repeated_and_one_of_another_recipe_refused(
     recipe: KeypointRecipe, run: Path, open_clips: Callable[[KeypointRecipe], Any], tmp_path: Path
 ) -> None:

@@ -229,7 +229,8 @@ class Coasts:
         return [RawClip(name=item.name, source=item.name, frames=frames, fps=8.0, tracks={})]
 
 
-def test_general_metrics_measure_a_nature_model(model: NatureModel, tmp_path: Path) -> None:
+def test_general_metrics_measure_a_nature_model(tmp_path: Path) -> None:
+    model = nature_model(num_frames=6)
     prepare(Coasts(), tmp_path / "clips")  # type: ignore[arg-type]
     settings = EvaluationSettings(only=("latents", "kind-motion", "still-moving"), samples=1)
     found = evaluate_model(

@@ -96,6 +96,7 @@ def test_a_run_of_before_there_were_precisions_is_recognised() -> None:
     assert "precision" not in recipe.about()
     about = json.loads(json.dumps(config_to_dict(recipe)))
     assert about.pop("precision") == "float32"
+    assert about.pop("recompute_activations") is False
     assert json.loads(json.dumps(recipe.about())) == about
 
 
