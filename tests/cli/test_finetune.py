@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from cinnema.cli.finetune import verdict_of
+from cinnema.core.errors import UserError
 from cinnema.evaluation.metrics.latents import BITS
 from cinnema.evaluation.results import MODEL, Evaluation, Row
 from cinnema.evaluation.statistics.bootstrap import Estimate
@@ -29,14 +30,26 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def full_disk(*_: object, **__: object) -> None:
+    raise UserError("the disk is full")
+
+
 def test_clips_become_weights_that_animate_and_the_numbers_of_before_and_after(
-    cinnema: Run, clips: Path, tiny_weights: Path, photo: Path, tmp_path: Path
+    cinnema: Run,
+    clips: Path,
+    tiny_weights: Path,
+    photo: Path,
+    tmp_path: Path,
 ) -> None:
     output = tmp_path / "mine.safetensors"
     options = ["--data", clips, "-o", output, "--set", "starts=2", "--device", "cpu"]
+    files = [output.with_suffix(suffix) for suffix in (".safetensors", ".json", ".png", ".md")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cinnema.models.files.save_model", full_disk)
+        assert cinnema("finetune", tiny_weights, *options).is_mistake("the disk is full")
+    assert not any(path.exists() for path in files)
     done = cinnema("finetune", tiny_weights, *options)
     assert done.code == 0, done.err
-    files = [output.with_suffix(suffix) for suffix in (".safetensors", ".json", ".png", ".md")]
     assert done.out[-4:] == [str(path) for path in files]
     assert all(path.is_file() for path in files)
     assert "cinnema: held out: waves, end" in done.err

@@ -11,6 +11,7 @@ import tyro
 
 from cinnema.cli.console import DONE, Progress
 from cinnema.cli.options import Device, Weights
+from cinnema.cli.outputs import all_or_none
 from cinnema.cli.ranges import Range, Seed, Threads
 from cinnema.core.bundled import find_weights
 from cinnema.core.errors import UserError
@@ -181,13 +182,16 @@ class Finetune:
 
         weights, numbers, pictures, card = self._files()
         table, verdict = as_text(evaluation), verdict_of(evaluation, base.name)
-        write_json(
-            numbers, {**result.about, "numbers": evaluation.to_dict()}, overwrite=self.overwrite
-        )
-        _draw(pictures, base, result.model, clips.on_side(held_out=True), overwrite=self.overwrite)
-        with atomic_path(card, overwrite=self.overwrite) as part:
-            part.write_text(_card(result, table, verdict), encoding="utf-8")
-        save_model(weights, result.model, overwrite=self.overwrite)
+        about = {**result.about, "numbers": evaluation.to_dict()}
+        shown, again = clips.on_side(held_out=True), self.overwrite
+        with all_or_none(weights.parent) as written:
+            written.append(write_json(numbers, about, overwrite=again))
+            _draw(pictures, base, result.model, shown, overwrite=again)
+            written.append(pictures)
+            with atomic_path(card, overwrite=again) as part:
+                part.write_text(_card(result, table, verdict), encoding="utf-8")
+            written.append(card)
+            save_model(weights, result.model, overwrite=again)
         print(table)
         print(verdict)
         for path in self._files():

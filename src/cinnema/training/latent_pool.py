@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from jaxtyping import Float, Float16
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from cinnema.core.config import config_to_dict
@@ -108,7 +108,7 @@ def load_or_encode(
         return kept
     pool = encode_pool(stage1, batches, num, device=device, encode_batch=encode_batch)
     with atomic_path(path, overwrite=True) as part:
-        save_file(dict(vars(pool)), part, metadata={"cinnema_pool": about})
+        part.write_bytes(save(dict(vars(pool)), metadata={"cinnema_pool": about}))
     return pool
 
 

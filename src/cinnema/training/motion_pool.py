@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from cinnema.core.errors import UserError
@@ -149,7 +149,8 @@ def load_or_measure(
             pool = measure_pool(model, windows, held_out, device=device, progress=count)
         tensors = {name: getattr(pool, name).contiguous() for name in _TENSORS}
         with atomic_path(path, overwrite=True) as part:
-            save_file(tensors, part, metadata={"about": about})
+            # save_file would hide that a disk is full.
+            part.write_bytes(save(tensors, metadata={"about": about}))
     return pool
 
 
