@@ -45,8 +45,8 @@ class TrainPaper:
     """float32: as published, the default; fast: bf16 with float32 weights, on devices that multiply
     bf16 in hardware; compiled: fast, with the largest networks compiled, which takes minutes."""
     recompute_activations: bool = False
-    """Compute the activations of stage 1 again in the backward pass: less than half of the memory,
-    more time, the same results. A run may go on with or without."""
+    """Compute the activations of stage 1 again in the backward pass: about half of the memory, more
+    time, the same results. A run may go on with or without."""
     dry_run: bool = False
     """Train nothing: check everything, and print the recipe and its estimated cost on this
     device."""
