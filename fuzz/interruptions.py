@@ -53,7 +53,6 @@ sys.path.append(str(Path(__file__).parents[1] / "tests"))  # small models and fo
 Disturbance = Callable[[], None]
 FAULTS = ("kill", "disk", "read-only", "two", "clock", "memory", "offline")
 _TIMEOUT = 300.0
-_TMPFS = 256 << 20
 _SOCKET = "a socket was used"
 _TEN_YEARS = 10 * 365 * 86400
 
@@ -400,7 +399,7 @@ class Trials:
     def disk(self, share: float) -> tuple[str, str]:
         room = int(share * self.calm.size)
         words = ("disk is full", "No space left")
-        with tmpfs(self.place) as disk:
+        with tmpfs(self.place, (64 << 20) + size_of(self.given) + 4 * self.calm.size) as disk:
             if disk is None:
                 folder = self.fresh()
                 limit = limited(resource.RLIMIT_FSIZE, max(room, 1))
@@ -416,7 +415,7 @@ class Trials:
             return kind, problem or self.again(folder)
 
     def read_only(self, _: int) -> tuple[str, str]:
-        with tmpfs(self.place) as disk:
+        with tmpfs(self.place, (64 << 20) + size_of(self.given) + 4 * self.calm.size) as disk:
             if disk is None:
                 return "skipped", ""
             folder = self.fresh(disk)
@@ -523,11 +522,11 @@ def mount(*arguments: str) -> bool:
 
 
 @contextmanager
-def tmpfs(place: Path) -> Iterator[Path | None]:
-    """Yield the folder of a new tmpfs; None where that is not permitted."""
+def tmpfs(place: Path, size: int) -> Iterator[Path | None]:
+    """Yield the folder of a new tmpfs of so many bytes; None where that is not permitted."""
     disk = place / "disk"
     disk.mkdir(exist_ok=True)
-    if not mount("-t", "tmpfs", "-o", f"size={_TMPFS}", "tmpfs", str(disk)):
+    if not mount("-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(disk)):
         yield None
         return
     try:
