@@ -61,10 +61,11 @@ def names_in(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-def files_of(stem: str, *samples: int, suffix: str = ".mp4") -> set[str]:
-    """What a command writes for one input, without a grid."""
+def files_of(stem: str, *samples: int, suffix: str = ".mp4", grid: str = ".png") -> set[str]:
+    """What a command writes for one input."""
     suffixes = (suffix, ".json", ".nu.safetensors")
-    return {f"{stem}_{sample:02d}{each}" for sample in samples for each in suffixes}
+    each = {f"{stem}_{sample:02d}{one}" for sample in samples for one in suffixes}
+    return each | {f"{stem}_grid{grid}"}
 
 
 @pytest.fixture(scope="session")

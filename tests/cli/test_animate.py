@@ -10,6 +10,7 @@ from PIL import Image
 
 from cinnema import __version__
 from cinnema.cli.options import parse_size
+from cinnema.media.grids import tile
 from cinnema.media.videos import read_video
 from cinnema.synthesis.residual import load_motion
 
@@ -50,7 +51,7 @@ def test_each_sample_has_a_video_a_json_and_nu_and_all_share_a_grid(
 ) -> None:
     result, out = made
     assert result.code == 0
-    assert names_in(out) == files_of("sky_s5", 0, 1, suffix=".npy") | {"sky_s5_grid.mp4"}
+    assert names_in(out) == files_of("sky_s5", 0, 1, suffix=".npy", grid=".mp4")
 
 
 def test_paths_are_standard_output_and_progress_is_plain_lines_of_standard_error(
@@ -117,6 +118,18 @@ def test_a_nu_file_names_its_sample_and_gives_the_same_video_again(
     first, again = (np.load(folder / "sky_s5_01.npy") for folder in (made[1], tmp_path))
     np.testing.assert_array_equal(first, again)
     assert json.loads((tmp_path / "sky_s5_01.json").read_text())["given_nu"]["file"] == nu.name
+
+
+def test_a_picture_shows_the_photograph_and_the_middle_of_all_samples(
+    sky: Path, tiny_weights: Path, tmp_path: Path
+) -> None:
+    options = ["--weights", tiny_weights, "--device", "cpu", "-n", 3, "--frames", 5]
+    result = run_command("animate", sky, *options, "--format", "npy", "-o", tmp_path)
+    assert [path.suffix for path in map(Path, result.out)] == [".npy"] * 3
+    grid = np.asarray(Image.open(tmp_path / "sky_s0_grid.png"))
+    middle = [np.load(path)[2] for path in map(Path, sorted(result.out))]
+    photograph = np.asarray(Image.open(sky))
+    assert np.array_equal(grid, tile([[photograph, middle[0]], middle[1:]]))
 
 
 @pytest.mark.parametrize("kind", ["mp4", "gif", "webp", "png"])
@@ -198,5 +211,5 @@ def test_the_same_seed_gives_the_same_files_whatever_the_number_of_samples(
     for number in (1, 2):
         folder = tmp_path / str(number)
         assert run_command("animate", sky, *common, "-n", number, "-o", folder).code == 0
-    for name in files_of("sky_s5", 0):
+    for name in files_of("sky_s5", 0) - {"sky_s5_grid.png"}:
         assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()

@@ -75,10 +75,8 @@ def test_transfer_moves_every_photograph_as_the_video_does(
     )
     assert result.code == 1  # the others are made
     out = tmp_path / "out"
-    assert names_in(out) == files_of("a_like_waves", 0) | files_of("b_like_waves", 0) | {
-        "a_like_waves_grid.mp4",
-        "b_like_waves_grid.mp4",
-    }
+    a, b = (files_of(f"{name}_like_waves", 0, grid=".mp4") for name in "ab")
+    assert names_in(out) == a | b
     assert any("waves.mp4: 5 frames from number 0 to 4" in line for line in result.err)
     values = json_at(out / "a_like_waves_00.json")
     assert values["motion"]["file"] == "waves.mp4"

@@ -32,7 +32,7 @@ class Animate(ArrowOptions, ControlOptions, RenderingOptions, SamplingOptions):
     output: Folder = Path("animated")
     """Folder to write to, created if missing. For sky.jpg and seed 0 these are the video
     sky_s0_00.mp4, its settings sky_s0_00.json, its motion sky_s0_00.nu.safetensors (for --nu), the
-    same for 01 and so on, and with --grid sky_s0_grid.mp4."""
+    same for 01 and so on, and a picture of all, sky_s0_grid.png (a video with --grid)."""
 
     def run(self) -> int:
         """Animate all photographs, print the paths of the videos, and return the exit code."""

@@ -25,7 +25,7 @@ class Edit(ControlOptions, RenderingOptions, QueryOptions):
     Give the new values with --direction, --speed or --end-point; the others are kept."""
     output: Folder = Path("edited")
     """Folder to write to, created if missing. For sky.mp4 these are the video sky_edit_00.mp4, its
-    JSON and nu, and with --grid sky_edit_grid.mp4 with both videos."""
+    JSON and nu, and sky_edit_grid.png with a frame of both videos (a video with --grid)."""
 
     def run(self) -> int:
         """Edit the video, print the paths of what was written, and return the exit code."""

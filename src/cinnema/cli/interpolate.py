@@ -35,7 +35,8 @@ class Interpolate(ControlOptions, RenderingOptions):
     """Factor on ends that are indices, at least 0."""
     output: Folder = Path("interpolated")
     """Folder to write to, created if missing. For sky.jpg these are the videos sky_between_00.mp4
-    and so on, each with its JSON and nu, and with --grid sky_between_grid.mp4."""
+    and so on, each with its JSON and nu, and sky_between_grid.png, all of them in a picture (with
+    --grid a video)."""
 
     def run(self) -> int:
         """Render all steps, print the paths of the videos, and return the exit code."""

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from cinnema.synthesis.video import Video, VideoStream
 
 _MAX_WRITERS = 2
+_GRID_FORMATS = ("mp4", "gif", "webp")  # formats of videos that players support
 _LARGE = 4_000_000
 """Pixels of a frame from which one video is written at a time, as frames are held in memory."""
 
@@ -122,16 +123,24 @@ def plan(
     Raises:
         UserError: A file exists, or the folder cannot be written to.
     """
-    has_pages = options.format == "html" and len(samples) > 1
-    has_grid = has_pages or (options.grid and options.format != "html")
+    suffix = _grid_suffix(options, num_samples=len(samples))
     jobs = [
-        Outputs(source, name, folder, options.format, tag, samples, has_grid)
+        Outputs(source, name, folder, options.format, tag, samples, suffix)
         for source, name in zip(inputs, distinct_names(inputs), strict=True)
     ]
     if not options.overwrite:
         refuse_existing(path for job in jobs for path in job.all())
     check_output_folder(folder)
     return jobs
+
+
+def _grid_suffix(options: RenderingOptions, *, num_samples: int) -> str | None:
+    """Return the ending of the file that shows all samples; None if there is none."""
+    if options.format == "html":
+        return "html" if num_samples > 1 else None
+    if not options.grid:
+        return "png"
+    return options.format if options.format in _GRID_FORMATS else "mp4"
 
 
 def run_jobs(
@@ -198,18 +207,21 @@ def _run(
     masks = {"keep_still": options.keep_still, "move": options.move}
     about = describe_call(job, pipeline, {**files, **masks})
     grid = (_Pages if job.format == "html" else _Grid)(job, renderer.motion, pipeline)
+    has_grid = job.grid_suffix is not None
     write = partial(write_sample, job, about=about, overwrite=options.overwrite)
     with _Writers(progress) as writers:
         for animation in videos:
-            frames = grid.watch(animation) if job.has_grid else iter(animation.frames)
+            frames = grid.watch(animation) if has_grid else iter(animation.frames)
             writers.write(animation, frames, write)
     written = grid.write(overwrite=options.overwrite)
-    if written is not None:
+    if written is not None and job.grid_suffix != "png":
         print_result(written)
 
 
 class _Grid:
     """The video that shows all samples of one input beside it, and the transferred motion.
+
+    Or the picture that shows the frame in their middle, if the grid's file is to be a picture.
 
     Args:
         job: The input.
@@ -220,6 +232,7 @@ class _Grid:
     def __init__(self, job: Outputs, motion: "Motion | None", pipeline: "Pipeline") -> None:
         self._job, self._motion, self._clip_fps = job, motion, pipeline.model.fps
         self._grid: VideoGrid | None = None
+        self._is_picture = job.grid_suffix == "png"
         self._fps = 1.0
 
     def watch(self, animation: "Video | VideoStream") -> "Iterator[np.ndarray]":
@@ -227,20 +240,25 @@ class _Grid:
         from cinnema.media.grids import VideoGrid
 
         motion = self._motion
+        only = animation.num_frames // 2 if self._is_picture else None
         if self._grid is None:
             shown = 0 if motion is None else 1
             self._grid = VideoGrid(animation.x0, num_videos=len(self._job.samples) + shown)
             if motion is not None:
-                self._grid.add(_query_frames(motion, animation, clip_fps=self._clip_fps))
+                query = _query_frames(motion, animation, clip_fps=self._clip_fps)
+                self._grid.add(query if only is None else query[only : only + 1])
         self._fps = animation.fps
-        return self._grid.watch(animation.frames)
+        return self._grid.watch(animation.frames, only=only)
 
     def write(self, *, overwrite: bool) -> Path | None:
         """Write the grid, and return its path; None if there is no sample."""
+        from cinnema.media.pictures import write_picture
         from cinnema.media.videos import write_video
 
         if self._grid is None:
             return None
+        if self._is_picture:
+            return write_picture(self._job.grid, next(self._grid.frames()), overwrite=overwrite)
         return write_video(self._job.grid, self._grid.frames(), fps=self._fps, overwrite=overwrite)
 
 

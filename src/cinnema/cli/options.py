@@ -68,8 +68,8 @@ class RenderingOptions:
     motion in any browser, without an end (weights of nature) or as a small video, and a page with
     a slider from one video to the next."""
     grid: bool = False
-    """Also write a video that shows all of them beside the photograph, scaled down to fit 1280
-    pixels; with png and npy it is an mp4."""
+    """Write a video that shows all of them beside the photograph, scaled down to fit 1280 pixels,
+    in place of a picture of the frames in their middle; with png and npy it is an mp4."""
     weights: Weights = "landscape"
     """Weights to use: the name of bundled ones (landscape, robot, person) or a file."""
     overwrite: bool = False

@@ -1,8 +1,8 @@
 """Names and contents of the files that commands write.
 
 A sample of SKY.jpg that `cinnema animate` draws with seed 0 is `SKY_s0_00.mp4`, with
-`SKY_s0_00.json` and `SKY_s0_00.nu.safetensors` beside it; with `--grid`, `SKY_s0_grid.mp4` shows
-all samples.
+`SKY_s0_00.json` and `SKY_s0_00.nu.safetensors` beside it. `SKY_s0_grid.png` shows a frame of all
+samples; with `--grid`, `SKY_s0_grid.mp4` shows all of their frames.
 Other commands have another tag than `s0`.
 """
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 _NAME_LENGTH = 160
 """Greatest length of an input's part of file names, in bytes: all of a name has to be below 256."""
-_GRID_FORMATS = ("mp4", "gif", "webp", "html")  # formats that players support
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,8 @@ class Outputs:
         format: Format of the videos: mp4, gif, webp, png, npy or html.
         tag: Next part of the names, such as s0 for seed 0.
         samples: Indices of the samples, the last part of the names.
-        has_grid: Whether there is a video that shows all samples beside the photograph.
+        grid_suffix: Ending of the file that shows all samples beside the photograph: of a picture,
+            a video or a page; None for no such file.
     """
 
     source: Path
@@ -49,7 +49,7 @@ class Outputs:
     format: str
     tag: str
     samples: tuple[int, ...]
-    has_grid: bool = False
+    grid_suffix: str | None = None
 
     def video(self, sample: int) -> Path:
         """Return the path that `Video.save` takes for a sample."""
@@ -69,9 +69,8 @@ class Outputs:
 
     @property
     def grid(self) -> Path:
-        """Path of the video that shows all samples beside the photograph, or of their page."""
-        suffix = self.format if self.format in _GRID_FORMATS else "mp4"
-        return self.folder / f"{self.name}_{self.tag}_grid.{suffix}"
+        """Path of the file that shows all samples."""
+        return self.folder / f"{self.name}_{self.tag}_grid.{self.grid_suffix}"
 
     def all(self) -> Iterator[Path]:
         """Yield the path of every file and folder that will be written."""
@@ -79,7 +78,7 @@ class Outputs:
             yield self.written_video(sample)
             yield self.sidecar(sample)
             yield self.nu(sample)
-        if self.has_grid:
+        if self.grid_suffix is not None:
             yield self.grid
 
     def _beside(self, sample: int, suffix: str) -> Path:

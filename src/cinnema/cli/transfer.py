@@ -34,8 +34,8 @@ class Transfer(ControlOptions, RenderingOptions, QueryOptions):
     Default: path with weights of a robot and no --end-point, else residual."""
     output: Folder = Path("transferred")
     """Folder to write to, created if missing. For sky.jpg and waves.mp4 these are the video
-    sky_like_waves_00.mp4, its JSON and nu, and with --grid sky_like_waves_grid.mp4 with both
-    videos."""
+    sky_like_waves_00.mp4, its JSON and nu, and sky_like_waves_grid.png with a frame of both
+    videos (with --grid a video)."""
 
     def run(self) -> int:
         """Animate all photographs, print the paths of the videos, and return the exit code."""

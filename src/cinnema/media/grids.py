@@ -83,18 +83,20 @@ class VideoGrid:
         first = list(islice(small, num_frames))
         self._videos.append([*first, *repeat(first[-1], num_frames - len(first))])
 
-    def watch(self, frames: Iterable[Frame]) -> Iterator[Frame]:
+    def watch(self, frames: Iterable[Frame], *, only: int | None = None) -> Iterator[Frame]:
         """Return the frames of the next video, of which small copies are taken as they pass.
 
         Args:
             frames: As in `add`.
+            only: Take the frame of this index only; all if None.
         """
         small: list[Frame] = []
         self._videos.append(small)
 
         def watched() -> Iterator[Frame]:
-            for frame in frames:
-                small.append(self._small(frame))
+            for index, frame in enumerate(frames):
+                if only in (None, index):
+                    small.append(self._small(frame))
                 yield frame
 
         return watched()

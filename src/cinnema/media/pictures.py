@@ -18,7 +18,7 @@ from PIL import Image, ImageCms, ImageOps
 from torch import Tensor
 
 from cinnema.core.errors import UserError
-from cinnema.core.files import check_input_file
+from cinnema.core.files import atomic_path, check_input_file
 from cinnema.media.colour import ColourSpace, are_primaries, colour_space, to_srgb
 from cinnema.media.formats import MAX_PIXELS, MIN_SIDE, check_size
 
@@ -172,6 +172,27 @@ def resize_mask(mask: Float32[np.ndarray, "_ _"], size: tuple[int, int]) -> np.n
         return mask
     image = Image.fromarray(mask).resize((size[1], size[0]), Image.Resampling.BILINEAR)
     return np.asarray(image).clip(0, 1)
+
+
+def write_picture(
+    path: Path, pixels: UInt8[np.ndarray, "_ _ 3"], *, overwrite: bool = False
+) -> Path:
+    """Write a PNG file, which appears under its name when it is complete.
+
+    Args:
+        path: The file.
+        pixels: Its pixels.
+        overwrite: Whether an existing file may be replaced.
+
+    Returns:
+        The file.
+
+    Raises:
+        UserError: The file exists or cannot be written, or the disk is full.
+    """
+    with atomic_path(path, overwrite=overwrite) as partial:
+        Image.fromarray(pixels).save(partial, format="PNG")
+    return path
 
 
 def open_picture(path: Path, *, kind: str) -> Image.Image:
