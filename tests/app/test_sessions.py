@@ -62,3 +62,15 @@ def test_folders_of_visitors_cannot_be_guessed(tmp_path: Path) -> None:
     names = {sessions.get(key).folder.name for key in ("a", "b")}
     assert len(names) == 2
     assert all(len(name) >= 20 for name in names)
+
+
+def test_what_waits_when_a_visitor_stops_is_not_begun_and_what_is_asked_later_is(
+    tmp_path: Path,
+) -> None:
+    session = Sessions(tmp_path, most=2).get("a")
+    running = session.begin()
+    session.interrupt(halt=True)
+    assert running.is_set()
+    assert session.begin().is_set()
+    session.interrupt(halt=False)
+    assert not session.begin().is_set()

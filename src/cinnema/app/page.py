@@ -264,7 +264,8 @@ class Page:
             parts[name].preprocess = path_and_name
         self._wire_saving()
         stop = parts["stop"].click
-        stop(self._stop, None, parts["status"], queue=False, api_visibility="private")
+        # The computation says that it stopped: another word from here might come after that.
+        stop(self._stop, queue=False, api_visibility="private", show_progress="hidden")
 
     def _wire_saving(self) -> None:
         for name in [
@@ -338,11 +339,10 @@ class Page:
         return answer
 
     def _interrupt(self, request: gr.Request) -> None:
-        self._sessions.get(request.session_hash or "").stop.set()
+        self._sessions.get(request.session_hash or "").interrupt(halt=False)
 
-    def _stop(self, request: gr.Request) -> str:
-        self._interrupt(request)
-        return say("Stopping …")
+    def _stop(self, request: gr.Request) -> None:
+        self._sessions.get(request.session_hash or "").interrupt(halt=True)
 
     def _leave(self, request: gr.Request) -> None:
         self._sessions.close(request.session_hash or "")

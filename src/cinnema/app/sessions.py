@@ -34,6 +34,7 @@ class Session:
         uploads: Files that the server stored for this page.
         seed: Seed of the futures that were drawn last.
         stop: Set when the running computation should end.
+        is_halted: Whether the visitor stopped also what still waits for its turn.
     """
 
     folder: Path
@@ -45,11 +46,24 @@ class Session:
     uploads: set[Path] = field(default_factory=set)
     seed: int = 0
     stop: threading.Event = field(default_factory=threading.Event)
+    is_halted: bool = False
 
     def begin(self) -> threading.Event:
         """Return the signal that ends the computation that begins now."""
         self.stop = threading.Event()
+        if self.is_halted:
+            self.stop.set()
         return self.stop
+
+    def interrupt(self, *, halt: bool) -> None:
+        """End the running computation.
+
+        Args:
+            halt: Whether what waits for its turn is not begun either, until something else is
+                asked for.
+        """
+        self.is_halted = halt
+        self.stop.set()
 
     def require_picture(self) -> Picture:
         """Return the picture.
