@@ -1,5 +1,6 @@
 """The files of a visitor go away with the visitor."""
 
+import os
 import time
 from pathlib import Path
 
@@ -74,3 +75,13 @@ def test_what_waits_when_a_visitor_stops_is_not_begun_and_what_is_asked_later_is
     assert session.begin().is_set()
     session.interrupt(halt=False)
     assert not session.begin().is_set()
+
+
+def test_an_equal_file_that_another_visitor_sends_meanwhile_stays(tmp_path: Path) -> None:
+    sessions = Sessions(tmp_path, most=2, grace=0.2)
+    sent, old = stored(tmp_path, "sent.jpg"), stored(tmp_path, "old.jpg")
+    sessions.get("a").uploads.update({sent, old})
+    sessions.close("a")
+    os.utime(sent, (time.time() + 10,) * 2)  # it was stored again under the same name
+    assert gone(old)
+    assert sent.exists()

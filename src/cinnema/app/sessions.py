@@ -3,7 +3,9 @@
 import secrets
 import shutil
 import threading
+import time
 from collections import OrderedDict
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -135,4 +137,7 @@ class Sessions:
         with self._lock:
             held = {path for other in self._sessions.values() for path in other.uploads}
         for path in uploads - held:
-            path.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                # One that came anew belongs to a visitor whose turn has not come.
+                if time.time() - path.stat().st_mtime >= self._grace:
+                    path.unlink()
