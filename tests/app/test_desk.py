@@ -254,7 +254,13 @@ def test_a_transferred_motion_comes_back_from_its_motion_file_and_not_from_the_j
 
 
 @pytest.mark.usefixtures("dropped")
-@pytest.mark.parametrize("text", ["{", "[]", '{"seed": 1}', '{"seed": 1, "settings": {}}'])
+@pytest.mark.parametrize(
+    "text",
+    ["{", "[]", '{"seed": 1}', '{"seed": 1, "settings": {}}', '{"a": ' * 9999,
+     '{"seed": 1e999, "sample": 0, "settings": {}, "weights": {"sha256": ""}}',
+     '{"seed": 0, "sample": 0, "settings": {"eta": ["a"]}, "weights": {"sha256": ""}}'],
+    ids=lambda text: text[:30],
+)  # fmt: skip
 def test_a_json_of_something_else_is_refused(
     desk: Desk, session: Session, answer: Answer, tmp_path: Path, text: str
 ) -> None:

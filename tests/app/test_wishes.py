@@ -78,6 +78,8 @@ def test_a_loop_is_seamless_where_the_motion_repeats_and_runs_back_where_it_does
         {"paint": {"width": 2, "height": 2, "data": "AAAA"}},
         {"paint": {"width": 1, "height": 1, "data": "/w=="}},
         {"paint": {"width": 100_000, "height": 100_000, "data": ""}},
+        {"paint": {"width": float("inf"), "height": 2, "data": ""}},
+        {"arrows": [[10**400, 0, 0, 0]]},
     ],
 )
 def test_what_no_editor_would_send_is_refused(drawn: object) -> None:

@@ -73,6 +73,23 @@ def test_bad_photographs_are_the_users_mistake(animate: Run, tmp_path: Path, out
     assert not out.exists()
 
 
+def test_what_cinnema_wrote_into_a_folder_of_photographs_is_not_animated_when_it_is_read_again(
+    animate: Run, tmp_path: Path
+) -> None:
+    folder = tmp_path / "photos"
+    photograph_at(folder / "a.png")
+    for name in ("a_s0_00.json", "a_s0_00.nu.safetensors"):
+        (folder / name).touch()
+    for name in ("a_s0_00.webp", "a_s0_grid.png"):
+        Image.new("RGB", (96, 64)).save(folder / name)
+    result = animate(folder, "-o", tmp_path / "out", "-n", 1, "--num-frames", 1)
+    assert result.code == 0
+    assert any("a_s0_00.webp and 1 more was written by cinnema" in line for line in result.err)
+    assert names_in(tmp_path / "out") == files_of("a_s0", 0)
+    (folder / "a.png").unlink()
+    assert animate(folder).is_mistake(folder, "holds no other picture")
+
+
 def test_bad_photographs_do_not_stop_the_others(animate: Run, tmp_path: Path, out: Path) -> None:
     bad = write_bad_photos(tmp_path / "bad")
     first, last = (photograph_at(tmp_path / name) for name in ("a.png", "c.png"))

@@ -25,7 +25,8 @@ def run_python(*arguments: str) -> str:
     return done.stdout
 
 
-def test_help_and_mistakes_are_answered_without_torch(photo: Path) -> None:
+def test_help_and_mistakes_are_answered_without_torch(photo: Path, tmp_path: Path) -> None:
+    (tmp_path / "wrong.yaml").write_text("stage1: {zdim: 3}")
     code = f"""
 import sys
 from cinnema.cli.main import main
@@ -44,6 +45,7 @@ for line in (
     "train kinds --pictures . --run r --kinds.clip 3", "train flow --data . --run r --flow.kep 1",
     "train paper bair --data . --run r --stage1.zdim 3", "train paper dtdb --data . --run r",
     "finetune --data . -o m.safetensors --flow.rate 1",
+    "train paper bair --data . --run r --config {tmp_path}/wrong.yaml",
 ):
     try:
         code = main(line.split())

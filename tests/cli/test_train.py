@@ -72,6 +72,30 @@ def test_options_count_more_than_a_file(tmp_path: Path, content: str) -> None:
     assert recipe.data == RECIPES["robot"]().data
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("motion: {clip: 5}", "there is no field --motion.clip: did you mean --motion.clips?"),
+        ("motion: {clips: {of: 5}}", "motion.clips does not fit"),
+        ("motion: 5", "motion does not fit"),
+        ("1: 2", "there is no field --1: "),
+        ("clips: 5", "there is no field --clips: "),
+        ("motion: {clips: 2020-13-45}", "is neither JSON nor YAML"),
+        ("[" * 9999, "is neither JSON nor YAML (it is nested too deeply)"),
+        ("- 5", "must hold an object of fields"),
+    ],
+)
+def test_a_wrong_file_of_fields_is_one_line(
+    cinnema: Run, tmp_path: Path, content: str, message: str
+) -> None:
+    (tmp_path / "mine.yaml").write_text(content)
+    (tmp_path / "clips").mkdir()
+    places = ["--data", tmp_path / "clips", "--run", tmp_path / "run"]
+    result = cinnema("train", "stage1", *places, "--config", tmp_path / "mine.yaml")
+    assert (result.code, len(result.err)) == (2, 1)
+    assert message in result.err[0]
+
+
 def test_a_file_can_add_discriminators_and_replaces_lists() -> None:
     values = {
         "picture": {"discriminators": {"kind": "hinge"}},

@@ -58,6 +58,8 @@ def damaged_files(folder: Path, whole: bytes) -> dict[str, str]:
     (folder / "empty").touch()
     save_file({"x": torch.ones(1)}, folder / "foreign")
     save_file({"x": torch.ones(1)}, folder / "odd", metadata={"cinnema": "[1]"})
+    for value in ("nan", "inf"):
+        save_weights(folder / value, {"x": torch.ones(1), "y": torch.tensor([1, float(value)])}, {})
     newer = {"cinnema": json.dumps({"format": 2, "config": {}})}
     save_file({"x": torch.ones(1)}, folder / "newer", metadata=newer)
     return {
@@ -68,6 +70,8 @@ def damaged_files(folder: Path, whole: bytes) -> dict[str, str]:
         "missing": "does not exist",
         "foreign": "not one of cinnema's",
         "odd": "not one of cinnema's",
+        "nan": "y contains NaN or infinity",
+        "inf": "y contains NaN or infinity",
         "newer": "format 2.*update cinnema",
     }
 

@@ -270,6 +270,22 @@ REFUSALS: dict[str, tuple[Callable[[Path], None], str]] = {
         with_text(STAGE1, "Decoder: !!python/object/apply:os.system [echo]"),
         r"config_stage1\.yaml is not plain YAML",
     ),
+    "a config that grows": (
+        with_text(STAGE1, "a: &a [*a]"),
+        r"config_stage1\.yaml is not plain YAML \(it has more than",
+    ),
+    "a config of a million blocks": (
+        with_fields(STAGE2, "Flow", n_flows=10**6),
+        r"config_stage2\.yaml, section Flow: .*more parameters than the file",
+    ),
+    "a config of endless width": (
+        with_fields(STAGE2, "Flow", flow_mid_channels_factor=10**12),
+        r"config_stage2\.yaml, section Flow",
+    ),
+    "a checkpoint elsewhere": (
+        with_fields(STAGE2, "First_stage_model", checkpoint_decoder="../../decoder.pth"),
+        r"'\.\./\.\./decoder\.pth' leads out of this folder",
+    ),
     "a config of no fields": (with_text(STAGE1, "- 1"), r"config_stage1\.yaml has no named fields"),
     "a missing checkpoint": (
         without(FILES["image_encoder"]),

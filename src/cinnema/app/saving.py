@@ -1,6 +1,5 @@
 """Futures as files: a video with its motion and JSON, and back from the motion or the JSON."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,10 @@ from cinnema import __version__
 from cinnema.app.studio import Future
 from cinnema.app.uploads import Picture, SavedKind, named
 from cinnema.app.wishes import ARROW_SECONDS, Hints, Wish, read_hints
+from cinnema.core.documents import parse_json
 from cinnema.core.errors import UserError
 from cinnema.core.files import write_json
+from cinnema.media.formats import MOTION_SUFFIX
 from cinnema.models.base import VideoModel
 from cinnema.synthesis.pipeline import Pipeline
 from cinnema.synthesis.request import RequestOptions
@@ -37,7 +38,7 @@ def save_future(
     """
     video = replace(video, settings=_settings(future, video))
     path = video.save(folder / name, overwrite=True)
-    motion = path.with_suffix(".nu.safetensors")
+    motion = path.with_suffix(MOTION_SUFFIX)
     save_motion(motion, video, overwrite=True)
     height, width, _ = video.x0.shape
     values = {
@@ -93,7 +94,7 @@ def read_future(
                 return _restored(
                     picture, motion, {**motion.about, "temperature": 1.0, "arrows": []}
                 )
-            values = json.loads(path.read_text("utf-8"))
+            values = parse_json(path.read_text("utf-8"))
             settings = values["settings"]
             return _restored(picture, _drawn_again(values, name, pipeline.model), settings)
     except (ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
@@ -116,7 +117,7 @@ def _drawn_again(values: dict[str, Any], name: str, model: VideoModel) -> Residu
         model,
         seed=int(values["seed"]),
         sample=int(values["sample"]),
-        eta=None if eta is None else torch.tensor(eta, dtype=torch.float32),
+        eta=None if eta is None else torch.tensor([float(x) for x in eta]),
         weights=str(values["weights"]["sha256"]),
     )
 

@@ -95,7 +95,7 @@ def read_hints(drawn: object) -> Hints:
         return Hints()
     try:
         return _read(drawn)
-    except (TypeError, ValueError, KeyError) as error:
+    except (TypeError, ValueError, KeyError, OverflowError) as error:
         raise UserError(f"the drawing cannot be read ({error}): clear it and draw again") from error
 
 

@@ -115,6 +115,35 @@ def check_field_names(fields: Sequence[str], recipe: str) -> None:
             raise _no_field(name, options)
 
 
+def check_file_of_fields(file: Path, recipe: str) -> None:
+    """Check, as `check_field_names`, the fields of a JSON or YAML file.
+
+    Args:
+        file: The file.
+        recipe: Module and name of the recipe's class.
+
+    Raises:
+        UserError: It cannot be read, or a field does not exist.
+    """
+    from cinnema.cli.field_names import field_options
+
+    options = field_options(recipe)
+    for name in _names_in(read_fields(file), "--", options):
+        if name not in options:
+            raise UserError(f"{file}: {_no_field(name, options)}")
+
+
+def _names_in(values: Mapping[Any, Any], prefix: str, options: Sequence[str]) -> Iterator[str]:
+    """Yield the names of all fields, at any depth, in the form of options."""
+    for key, value in values.items():
+        name = f"{prefix}{str(key).replace('_', '-')}"
+        is_config = any(option.startswith(f"{name}.") for option in options)
+        if is_config and isinstance(value, Mapping):
+            yield from _names_in(value, f"{name}.", options)
+        elif not is_config:
+            yield name
+
+
 def _no_field(name: str, options: Iterable[str]) -> UserError:
     options = list(options)
     groups = dict.fromkeys(f"{option.partition('.')[0]}." for option in options if "." in option)
@@ -129,19 +158,17 @@ def read_fields(file: Path) -> dict[str, Any]:
     Raises:
         UserError: The file does not exist, cannot be parsed, or does not hold an object.
     """
-    import yaml
-
+    from cinnema.core.documents import parse_yaml
     from cinnema.core.files import check_input_file
 
     check_input_file(file, kind="a file of fields")
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{file} is neither JSON nor YAML ({reason}): correct it") from error
+        content = parse_yaml(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{file} is neither JSON nor YAML ({error}): correct it") from error
     if not isinstance(content, dict):
         raise UserError(f"{file} must hold an object of fields, as {{...}}: correct it")
-    return content
+    return {str(name): value for name, value in content.items()}
 
 
 def _options(config: object, prefix: str = "--") -> Iterator[str]:

@@ -1,5 +1,6 @@
 """Rendering jobs: names, renders and writes videos of several inputs, one at a time."""
 
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -29,7 +30,7 @@ from cinnema.cli.outputs import (
 from cinnema.core.bundled import find_weights
 from cinnema.core.errors import UserError
 from cinnema.core.files import check_input_file, check_output_folder, never_left_empty
-from cinnema.media.formats import VIDEO_SUFFIXES, find_pictures
+from cinnema.media.formats import VIDEO_SUFFIXES, find_pictures, generated_in
 
 if TYPE_CHECKING:
     import numpy as np
@@ -75,7 +76,7 @@ def find_photos(inputs: Sequence[Path]) -> tuple[list[Path], int]:
     num_failed = 0
     for path in inputs:
         try:
-            photos = find_pictures([path])
+            photos = _without_generated(path, find_pictures([path]))
         except (UserError, OSError) as error:
             report_failure(path, error)
             num_failed += 1
@@ -87,6 +88,21 @@ def find_photos(inputs: Sequence[Path]) -> tuple[list[Path], int]:
                 report_failure(photo, error)
                 num_failed += 1
     return list(found.values()), num_failed
+
+
+def _without_generated(path: Path, photos: list[Path]) -> list[Path]:
+    """Leave out the pictures of a folder that commands have written; those that are named stay."""
+    made = generated_in(entry.name for entry in path.iterdir()) if path.is_dir() else set[str]()
+    found = [photo.name for photo in photos if photo.name in made]
+    if found:
+        warnings.warn(
+            f"{path}: {found[0]}{f' and {len(found) - 1} more' if found[1:] else ''} was written "
+            "by cinnema, and is left out: name the file itself to animate it",
+            stacklevel=2,
+        )
+    if len(found) == len(photos):
+        raise UserError(f"{path} holds no other picture: name another folder or a file")
+    return [photo for photo in photos if photo.name not in made]
 
 
 def check_photo(path: Path) -> Path:

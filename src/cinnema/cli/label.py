@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cinnema.cli.console import DONE, Progress
 from cinnema.cli.ranges import Threads
+from cinnema.core.documents import parse_json
 from cinnema.core.errors import UserError
 from cinnema.core.files import atomic_path, check_input_file, check_input_folder, path_inside
 
@@ -125,7 +126,7 @@ def read_stills(folder: Path) -> list[tuple[Path, str]]:
     out = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         try:
-            values = json.loads(line)
+            values = parse_json(line)
             file, sort = path_inside(folder, values["file"]), str(values["sort"])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from cinnema import __version__
 from cinnema.core.errors import UserError
 from cinnema.core.files import cut_name, readable_name, sha256_of, write_json
+from cinnema.media.formats import MOTION_SUFFIX
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,7 +66,7 @@ class Outputs:
 
     def nu(self, sample: int) -> Path:
         """Return the path of a sample's nu file."""
-        return self._beside(sample, ".nu.safetensors")
+        return self._beside(sample, MOTION_SUFFIX)
 
     @property
     def grid(self) -> Path:

@@ -20,7 +20,7 @@ from tyro.constructors import (
     StructTypeInfo,
 )
 
-from cinnema.cli.fields import check_field_names, split_fields
+from cinnema.cli.fields import check_field_names, check_file_of_fields, split_fields
 from cinnema.cli.ranges import check_ranges
 from cinnema.core.errors import UserError, suggestion
 
@@ -66,6 +66,8 @@ def parse(kind: type[_Command], arguments: Sequence[str], *, prog: str) -> _Comm
     check_ranges(command)
     if fields:
         check_field_names(fields, kind.recipe_class)  # type: ignore[attr-defined]
+    if (file := getattr(command, "config", None)) is not None:
+        check_file_of_fields(file, kind.recipe_class)  # type: ignore[attr-defined]
     return dataclasses.replace(command, fields=fields) if fields else command  # type: ignore[type-var]
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from cinnema.core.documents import parse_json
 from cinnema.core.errors import UserError
 from cinnema.core.files import check_input_file, sha256_of
 
@@ -89,8 +90,8 @@ def upload_weights(
 def _stated_hash(config: Path) -> str | None:
     """Return the SHA-256 that config.json states; None if it states none."""
     try:
-        values = json.loads(config.read_bytes())
-    except (ValueError, RecursionError):
+        values = parse_json(config.read_bytes())
+    except ValueError:
         return None
     stated = values.get("sha256") if isinstance(values, dict) else None
     return stated if isinstance(stated, str) else None

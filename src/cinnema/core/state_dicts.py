@@ -2,14 +2,16 @@
 
 import pickle
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from cinnema.core.errors import UserError
 from cinnema.core.files import check_input_file
@@ -77,6 +79,32 @@ def require_entries(
             f"{path} does not fit {network}: it {'; it '.join(found)}: name a file with the whole "
             f"state dict of {network}, and the config that it was trained with"
         )
+
+
+@contextmanager
+def no_larger_than(state: Mapping[str, Tensor], *, times: int = 2) -> Iterator[None]:
+    """Give up a network that is built in the block once it has more parameters than its weights.
+
+    Args:
+        state: The weights.
+        times: How many times as many it may have; parameters that modules share count for each.
+
+    Raises:
+        RuntimeError: It has more; no memory is taken for the rest.
+    """
+    left = times * sum(tensor.numel() for tensor in state.values())
+
+    def count(_: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal left
+        left -= 0 if parameter is None else parameter.numel()
+        if left < 0:
+            raise RuntimeError(f"at {name}, it has more parameters than the file")
+
+    handle = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:

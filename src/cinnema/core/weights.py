@@ -12,6 +12,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from cinnema import __version__
+from cinnema.core.documents import parse_json
 from cinnema.core.errors import UserError
 from cinnema.core.files import atomic_path, check_input_file
 
@@ -76,8 +77,8 @@ def load_weights(path: str | Path) -> WeightsFile:
         Its tensors (on the CPU, floating ones as float32), configuration and hash.
 
     Raises:
-        UserError: The file is missing, empty, damaged, not a safetensors file, not of cinnema, or
-            of a newer version.
+        UserError: The file is missing, empty, damaged, not a safetensors file, not of cinnema, of
+            a newer version, or a number in it is not finite.
     """
     path = check_input_file(path, kind="a weights file")
     size = path.stat().st_size
@@ -94,9 +95,17 @@ def load_weights(path: str | Path) -> WeightsFile:
             f"{path} is not a complete safetensors file ({error}): "
             "name a weights file of cinnema, or download it again"
         ) from error
+    config = _config(content, path)
+    state = {name: _loaded(tensor) for name, tensor in state.items()}
+    for name, tensor in state.items():
+        if not bool(tensor.isfinite().all()):
+            raise UserError(
+                f"{path}: {name} contains NaN or infinity, as a training leaves that diverged: "
+                "name a file that was written before"
+            )
     return WeightsFile(
-        state={name: _loaded(tensor) for name, tensor in state.items()},
-        config=_config(content, path),
+        state=state,
+        config=config,
         sha256=sha256(content).hexdigest(),
     )
 
@@ -114,10 +123,10 @@ def _loaded(tensor: Tensor) -> Tensor:
 def _config(content: bytes, path: Path) -> dict[str, Any]:
     """Read the configuration from the header: 8 bytes of length, then JSON."""
     try:
-        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        about = json.loads(header["__metadata__"][_KEY])
+        header = parse_json(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        about = parse_json(header["__metadata__"][_KEY])
         version, config = about["format"], about["config"]
-    except (KeyError, TypeError, ValueError, RecursionError):
+    except (KeyError, TypeError, ValueError):
         raise UserError(
             f"{path} is a safetensors file but not one of cinnema's (its metadata has no "
             f"'{_KEY}' entry): name a file that cinnema wrote"

@@ -11,7 +11,6 @@ The sub-folder is the picture's group. `groups.json` is an object
 and without a list of validation scenes a fifth of the scenes is held out, by a hash of their names.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from cinnema.core.documents import parse_json
 from cinnema.core.errors import UserError
 from cinnema.core.files import atomic_path
 from cinnema.core.randomness import NumberedStreams
@@ -239,7 +239,7 @@ def _read_groups(folder: Path, names: Sequence[str]) -> tuple[dict[str, float], 
     values: Any = {}
     if path.exists():
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = parse_json(path.read_text(encoding="utf-8"))
             weights = {str(k): float(v) for k, v in values.get("weights", {}).items()}
             listed = values.get("validation")
         except (ValueError, AttributeError, TypeError) as error:

@@ -52,6 +52,32 @@ def check_size(width: int, height: int, path: Path, *, min_side: int = 1) -> Non
         raise UserError(f"{size}, over {MAX_PIXELS // 10**6} megapixels: scale it down first")
 
 
+MOTION_SUFFIX = ".nu.safetensors"
+"""The ending of motion files, which commands write beside their videos."""
+
+
+def generated_in(names: Iterable[str]) -> set[str]:
+    """Return the files of a folder that commands have written, by the files that they are with.
+
+    Beside a video, or a folder of frames, `sky_s0_00` a command writes `sky_s0_00.json` and
+    `sky_s0_00.nu.safetensors`; and `sky_s0_grid`, with any suffix, shows all of them.
+
+    Args:
+        names: Names of all files in the folder.
+
+    Example:
+        >>> names = ["a.png", "a_s0_00.mp4", "a_s0_00.json", "a_s0_00.nu.safetensors"]
+        >>> "a_s0_grid.png" in generated_in([*names, "a_s0_grid.png"])
+        True
+    """
+    present = set(names)
+    stems = {name.removesuffix(MOTION_SUFFIX) for name in present if name.endswith(MOTION_SUFFIX)}
+    samples = {stem for stem in stems if f"{stem}.json" in present and re.search(r"_\d{2,}$", stem)}
+    shown = samples | {f"{stem.rpartition('_')[0]}_grid" for stem in samples}
+    files = {f"{stem}{MOTION_SUFFIX}" for stem in samples}
+    return files | {name for name in present if Path(name).stem in shown}
+
+
 def find_pictures(paths: Iterable[str | Path]) -> list[Path]:
     """Replace folders by the pictures in them, and keep the order otherwise.
 

@@ -1,26 +1,24 @@
 """Weights files: one safetensors file holds one model, with its configuration as metadata."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
 from pydantic import ValidationError
-from torch import Tensor, nn
-from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch import Tensor
 
 from cinnema.core.bundled import bundled_name, bundled_sha256, find_weights
 from cinnema.core.config import config_from_dict, config_to_dict
 from cinnema.core.devices import one_thread
 from cinnema.core.errors import UserError
+from cinnema.core.state_dicts import no_larger_than
 from cinnema.core.weights import WeightsFile, load_weights, save_weights
 from cinnema.models.base import VideoModel
 
 _MAX_NUMBER = 4096  # in a configuration, unless a tensor has a larger side
 _MAX_DEPTH = 8
 _MAX_VALUES = 10_000
-_SHARED = 2  # parameters that several modules share are counted for each
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +130,7 @@ def _build(file: WeightsFile, path: Path) -> VideoModel:
     _check_numbers(values, file.state, path)
     config: object = config_from_dict(getattr(module, config_name), values, source=str(path))
     try:
-        with _no_larger_than(file.state):
+        with no_larger_than(file.state):
             return model_type.with_weights(config, file.state)
     except (RuntimeError, ValidationError) as error:
         first = str(error).split("\n\t")[1:2]
@@ -167,21 +165,3 @@ def _check_numbers(values: object, state: Mapping[str, Tensor], path: Path) -> N
             stack += [(name, item, depth + 1) for item in value]
     if num_values > _MAX_VALUES:
         raise UserError(f"{path}: its configuration has {num_values} values: name another file")
-
-
-@contextmanager
-def _no_larger_than(state: Mapping[str, Tensor]) -> Iterator[None]:
-    """Raise a RuntimeError as soon as a model has more parameters than a file can fill."""
-    left = _SHARED * sum(tensor.numel() for tensor in state.values())
-
-    def count(_: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
-        nonlocal left
-        left -= 0 if parameter is None else parameter.numel()
-        if left < 0:
-            raise RuntimeError(f"at {name}, it has more parameters than the file")
-
-    handle = register_module_parameter_registration_hook(count)
-    try:
-        yield
-    finally:
-        handle.remove()

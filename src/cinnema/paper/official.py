@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-import yaml
 from torch import nn
 
+from cinnema.core.documents import parse_yaml
 from cinnema.core.errors import UserError
-from cinnema.core.files import check_input_file
-from cinnema.core.state_dicts import read_state_dict, require_entries
+from cinnema.core.files import check_input_file, path_inside
+from cinnema.core.state_dicts import no_larger_than, read_state_dict, require_entries
 from cinnema.paper.control import ONE_HOT_DIM
 from cinnema.paper.decoder import Decoder
 from cinnema.paper.flow import LogDet, PaperFlow
@@ -34,6 +34,7 @@ _STAGE2_CONFIG = "config_stage2.yaml"
 _CONDITIONING_CONFIG = "config_stage2_AE.yaml"
 _STAGE2, _STAGE2_CONTROL = "stage2", "stage2_control"
 _SUFFIXES = (".pth", ".pth.tar")
+_ROOM = 20  # so that of a config that is a little off, the shapes that do not fit are named
 
 _Network = TypeVar("_Network", bound=nn.Module)
 
@@ -124,10 +125,9 @@ class _Config:
     def read(path: Path) -> "_Config":
         check_input_file(path, kind="a published config")
         try:
-            values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            reason = " ".join(str(error).split())
-            raise UserError(f"{path} is not plain YAML ({reason}): copy it again") from error
+            values = parse_yaml(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise UserError(f"{path} is not plain YAML ({error}): copy it again") from error
         if not isinstance(values, Mapping):
             raise UserError(f"{path} has no named fields: copy the published config again")
         return _Config(values, path)
@@ -164,14 +164,14 @@ def _load(kind: type[_Network], component: str, section: _Section, file: Path) -
     known = config_fields(component)
     # The released code ignores other fields.
     values = {field: value for field, value in section.values.items() if field in known}
+    state = read_state_dict(file, kind=f"the checkpoint of the {component}")
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), no_larger_than(state, times=_ROOM):
             network = build(component, values)
-    except UserError as error:
+    except (UserError, RuntimeError) as error:
         raise UserError(f"{section.path}, section {section.name}: {error}") from error
     assert isinstance(network, kind)
     expected = network.state_dict()
-    state = read_state_dict(file, kind=f"the checkpoint of the {component}")
     source = f"the {component} that {section.path} describes"
     require_entries(state, expected, path=file, network=source)
     for name, value in state.items():
@@ -270,7 +270,7 @@ def _folder_of(config: str, *, named: _Section, stage2: Path, default: str) -> P
 def _checkpoint(folder: Path, name: object) -> Path:
     names = [str(name), *(f"{name}{suffix}" for suffix in _SUFFIXES)]
     for candidate in names:
-        if (folder / candidate).is_file():
+        if path_inside(folder, candidate).is_file():
             return folder / candidate
     raise UserError(
         f"{folder / names[1]} does not exist, nor {', '.join(names[2:])} beside it: copy the "

@@ -14,6 +14,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from cinnema import __version__
+from cinnema.core.documents import parse_json
 from cinnema.core.errors import UserError
 from cinnema.core.files import atomic_path, check_input_file
 from cinnema.core.randomness import generator_for
@@ -199,13 +200,13 @@ def load_motion(path: str | Path) -> Residual:
     path = check_input_file(path, kind="a motion file")
     try:
         with safe_open(path, framework="pt") as file:
-            about = json.loads((file.metadata() or {})[_KEY])
+            about = parse_json((file.metadata() or {})[_KEY])
             nu, z = file.get_tensor("nu"), file.get_tensor("z")
         settings = dict(about["settings"])
         eta = settings.get("eta")
         return Residual(
             nu=nu,
-            eta=torch.tensor(eta) if isinstance(eta, list) else None,
+            eta=torch.tensor([float(x) for x in eta]) if isinstance(eta, list) else None,
             seed=None if about["seed"] is None else int(about["seed"]),
             sample=int(about["sample"]),
             weights=str(about["weights"]),

@@ -11,6 +11,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from cinnema.core.config import config_from_dict, config_to_dict
+from cinnema.core.documents import parse_json
 from cinnema.core.errors import UserError
 from cinnema.core.files import atomic_path, write_json
 from cinnema.models.nature.kinds import KINDS
@@ -76,7 +77,7 @@ class NatureRecipe:
         if not path.exists():
             return self.model.dynamics
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = parse_json(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise UserError(f"{path}: not valid JSON ({error}); remove it") from error
         if not isinstance(values, dict) or not values.keys() <= set(KINDS):
@@ -114,7 +115,7 @@ class UnfinishedConstants:
         self._about = json.loads(json.dumps(about))
         self.found: dict[str, KindDynamics] = {}
         with suppress(FileNotFoundError, ValueError, TypeError, KeyError):
-            values = json.loads(self._path.read_text(encoding="utf-8"))
+            values = parse_json(self._path.read_text(encoding="utf-8"))
             if values["about"] == self._about:
                 self.found = {
                     kind: config_from_dict(KindDynamics, own, source=str(self._path))

@@ -76,6 +76,17 @@ def test_every_kind_of_video_is_found_however_deep(
     } | {"deep/": rates["deep/"]}  # fmt: skip
 
 
+def test_generated_videos_beside_others_are_left_out_and_told(tmp_path: Path, put: Make) -> None:
+    for name in ("sub/a_edit_00", "sub/a_edit_grid"):
+        put(f"{name}.mp4", 2)
+    for suffix in (".json", ".nu.safetensors"):
+        (tmp_path / f"sub/a_edit_00{suffix}").touch()
+    assert names(Folder(tmp_path)) == ["sub/a_edit_00.mp4", "sub/a_edit_grid.mp4"]
+    put("a.mp4", 2)
+    with pytest.warns(UserWarning, match=r"sub/a_edit_00.mp4, sub/a_edit_grid.mp4 lie beside"):
+        assert names(Folder(tmp_path)) == ["a.mp4"]
+
+
 def test_the_root_itself_may_be_a_folder_of_frames(
     tmp_path: Path, film: Make, write_pictures: Make, clips_of: Make
 ) -> None:

@@ -16,6 +16,7 @@ from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 import numpy as np
 from numpy.lib import format as npy_format
 
+from cinnema.core.documents import parse_json
 from cinnema.core.errors import UserError
 from cinnema.core.files import check_input_file
 from cinnema.data.manifest import list_names
@@ -32,7 +33,7 @@ from cinnema.data.sources.frames import (
     picture_frames,
 )
 from cinnema.data.sources.splits import read_splits, split_by_label
-from cinnema.media.formats import DEFAULT_FPS, check_size, pictures_in
+from cinnema.media.formats import DEFAULT_FPS, check_size, generated_in, pictures_in
 from cinnema.media.pictures import is_animated
 
 VIDEO_SUFFIXES = (
@@ -162,6 +163,7 @@ class Folder:
         listed = _read_manifest(self.root)
         if listed is None:
             names = sorted(_find_videos(self.root, self.photographs))
+            names = _without_generated(self.root, names)
             if self.photographs != "frames":
                 _tell_of_frames(self.root, names)
         else:
@@ -259,6 +261,25 @@ def _find_videos(root: Path, photographs: Photographs) -> list[str]:
             except UserError as error:  # its name cannot be stored
                 warnings.warn(f"{error}; it is left out", stacklevel=2)
     return found
+
+
+def _without_generated(root: Path, names: list[str]) -> list[str]:
+    """Leave out videos that commands have written, unless there are no others."""
+    folders = {(root / name).parent for name in names if name != "."}
+    made = {
+        folder / name
+        for folder in folders
+        for name in generated_in(path.name for path in folder.iterdir())
+    }
+    generated = [name for name in names if root / name in made]
+    if not generated or len(generated) == len(names):
+        return names
+    warnings.warn(
+        f"{root}: {list_names(generated)} lie beside other videos, and a command of cinnema wrote "
+        "them: they are left out; to read them, move them to a folder of their own",
+        stacklevel=3,
+    )
+    return sorted(set(names) - set(generated))
 
 
 def _tell_of_frames(root: Path, names: Sequence[str]) -> None:
@@ -378,7 +399,7 @@ def _read_manifest(root: Path) -> Mapping[str, _Entry] | None:
 @lru_cache(maxsize=4)  # reading each video needs it
 def _parse_manifest(path: Path, mtime_ns: int) -> Mapping[str, _Entry] | None:  # noqa: ARG001
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
+        entries = parse_json(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"{path}: not valid JSON ({error}); repair or remove it") from error
     if isinstance(entries, dict) and entries.get("format") == "cinnema-clips":

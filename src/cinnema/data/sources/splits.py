@@ -1,12 +1,12 @@
 """Division of source videos into the splits train, validation and test."""
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from cinnema.core.documents import parse_json
 from cinnema.core.errors import UserError
 from cinnema.core.files import check_input_file
 from cinnema.data.manifest import ClipEntry, Manifest, list_names
@@ -164,7 +164,7 @@ def read_splits(path: Path, names: Sequence[str]) -> dict[str, Split]:
     """
     check_input_file(path, kind="a list of splits")
     try:
-        listed = json.loads(path.read_text(encoding="utf-8"))
+        listed = parse_json(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"{path}: not valid JSON ({error}); repair it") from error
     are_lists = isinstance(listed, dict) and all(isinstance(v, list) for v in listed.values())
