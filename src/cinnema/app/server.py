@@ -66,6 +66,7 @@ def serving(
 
         from cinnema.app.guard import Guard
         from cinnema.app.page import Page, web
+        from cinnema.app.patience import PatientProtocol
         from cinnema.app.sessions import Sessions
         from cinnema.app.studio import Studio
 
@@ -100,6 +101,8 @@ def serving(
             raise UserError(
                 f"port {port} cannot be used ({error}): choose another one with --port"
             ) from None
+        # Read for each connection.
+        page.server.config.http_protocol_class = PatientProtocol
         try:
             yield Running(url, shared, sessions)
         finally:
