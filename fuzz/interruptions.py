@@ -6,7 +6,8 @@ the tests.
 Each command first runs undisturbed. Then it runs again and again, each time in a folder of its own
 with the same inputs, and is disturbed:
 
-- kill: `kill -9` of the command and its processes at a random moment;
+- kill: `kill -9` of the command and its processes, in turn after a random share of its work, and
+  when it is about to make, open for writing, rename or remove a random one of its files;
 - disk: a tmpfs with room for a part of what it writes, at --levels fill levels (where mounting is
   not permitted, a limit on the size of a file);
 - read-only: that tmpfs mounted read-only;
@@ -28,6 +29,7 @@ import contextlib
 import hashlib
 import io
 import json
+import mmap
 import os
 import random
 import re
@@ -55,6 +57,10 @@ FAULTS = ("kill", "disk", "read-only", "two", "clock", "memory", "offline")
 _TIMEOUT = 300.0
 _SOCKET = "a socket was used"
 _TEN_YEARS = 10 * 365 * 86400
+_HAS_ENDED = os.WEXITED | os.WNOHANG | os.WNOWAIT
+_TICK = 0.005
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+_CHANGES = frozenset({"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link"})
 
 
 @dataclass
@@ -115,8 +121,14 @@ def write_labels(folder: Path) -> None:
         save_labelled(folder / "labels", f"clips/clouds/sky{number}@0", picture, labels)
 
 
+def write_search(folder: Path) -> None:
+    """Write the configuration of a short search for constants."""
+    options = {"sky": {"gain": [2.0]}}
+    (folder / "search.json").write_text(json.dumps({"search": {"options": options}}))
+
+
 def write_packed(folder: Path) -> None:
-    write_videos(folder)
+    write_videos(folder, count=3)
     code, text = call(folder, "data prepare folder videos packed --size 64 --encoding raw")
     assert code == 0, text
 
@@ -166,9 +178,9 @@ CASES = {
         ("run/kinds.safetensors",),
     ),
     "constants": Case(
-        several(write_videos, write_kinds),
+        several(partial(write_videos, count=3), write_kinds, write_search),
         f"train constants --data videos --run run --kinds sky --search.clips-per-scene 1 {_SMALL} "
-        "--model.num-frames 9",
+        "--model.num-frames 9 --config search.json",
         ("run/constants.json",),
     ),
     "flow": Case(
@@ -246,13 +258,65 @@ def call(folder: Path, arguments: str, disturb: Disturbance | None = None) -> tu
     return code, log.read_text(errors="replace")
 
 
-def killed_at(folder: Path, arguments: str, seconds: float) -> bool:
-    """Run a command, and kill it after so many seconds; return whether it was still running."""
+def killed_after(folder: Path, arguments: str, work: float) -> bool:
+    """Run a command, and kill it after so much work; return whether it was still running.
+
+    Work is seconds of the processor, as other programs slow a command down.
+    """
     process = start(folder, arguments)
-    time.sleep(seconds)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError, FileNotFoundError):
+        while os.waitid(os.P_PID, process, _HAS_ENDED) is None and work_of(process) < work:
+            time.sleep(_TICK)
+        os.kill(process, signal.SIGKILL)
+        os.killpg(process, signal.SIGKILL)  # its processes, if it has got as far as having a group
     return end_of(process) == -signal.SIGKILL
+
+
+def work_of(process: int) -> float:
+    """Return the seconds of the processor that a process and its children have taken."""
+    children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    ticks = 0
+    for number in (process, *children):
+        fields = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
+        ticks += sum(map(int, fields[11:15]))  # of itself, and of children that have ended
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def watch_files(touched: Callable[[], None]) -> None:
+    """Call a function before each file is made, opened for writing, renamed or removed."""
+
+    def watch(event: str, arguments: tuple[Any, ...]) -> None:
+        is_write = event == "open" and bool((arguments[2] or 0) & _WRITING)
+        if is_write or event in _CHANGES:
+            touched()
+
+    sys.addaudithook(watch)
+
+
+class Touches:
+    """The number of files that a command and its processes have touched, see `watch_files`."""
+
+    def __init__(self) -> None:
+        self._shared = mmap.mmap(-1, 8)
+
+    def __int__(self) -> int:
+        return int.from_bytes(self._shared[:8], "little")
+
+    def count(self) -> None:
+        watch_files(self._one_more)
+
+    def _one_more(self) -> None:
+        self._shared[:8] = (int(self) + 1).to_bytes(8, "little")
+
+    def die_at(self, number: int) -> Disturbance:
+        """Return a disturbance that kills the command before it touches this file, from 1."""
+
+        def touched() -> None:
+            self._one_more()
+            if int(self) == number:
+                os.killpg(0, signal.SIGKILL)
+
+        return lambda: watch_files(touched)
 
 
 # --- What is expected -----------------------------------------------------------------------------
@@ -260,10 +324,11 @@ def killed_at(folder: Path, arguments: str, seconds: float) -> bool:
 
 @dataclass
 class Calm:
-    """What an undisturbed run needs and leaves."""
+    """What an undisturbed run leaves and needs: processor time, files to touch, bytes."""
 
     results: dict[str, str]
-    seconds: float
+    work: float
+    touched: int
     size: int
     memory: int
 
@@ -307,7 +372,7 @@ def refused(code: int, printed: str, *words: str) -> str:
     """Return what is wrong with the end of a command that could not do its work."""
     errors = [line for line in printed.splitlines() if line.startswith("cinnema: error: ")]
     if "Traceback" in printed:
-        return f"a traceback: {printed.strip().splitlines()[-1]}"
+        return f"a traceback: {printed[printed.index('Traceback') :]!r}"
     if code != 2 or len(errors) != 1:
         return f"code {code} and {len(errors)} lines of error: {printed[-200:]!r}"
     if words and not any(word in errors[0] for word in words):
@@ -365,28 +430,34 @@ class Trials:
 
     def _calm(self) -> Calm:
         folder = self.fresh()
-        before, begin = size_of(folder), time.monotonic()
-        process = start(folder, self.case.arguments)
+        before, touches = size_of(folder), Touches()
+        process = start(folder, self.case.arguments, touches.count)
         _, status, usage = os.wait4(process, 0)
-        seconds = time.monotonic() - begin
         if status:
             raise SystemExit(f"{self.name} cannot be run: {log_of(folder).read_text()}")
         results = results_in(folder, self.case)
         assert results, f"{self.name} has no results"
-        return Calm(results, seconds, size_of(folder) - before, usage.ru_maxrss * 1024)
+        return Calm(
+            results,
+            usage.ru_utime + usage.ru_stime,
+            int(touches),
+            size_of(folder) - before,
+            usage.ru_maxrss * 1024,
+        )
 
     def kill(self, number: int) -> tuple[str, str]:
         folder = self.fresh()
-        moment = random.Random(f"{self.seed}/{self.name}/{number}").random() * self.calm.seconds
-        kind = "killed" if killed_at(folder, self.case.arguments, moment) else "done"
-        return kind, half_written(folder, self.case, self.calm) or self.again(folder)
-
-    def again(self, folder: Path) -> str:
-        """Run the command undisturbed; moments are drawn from the shortest run so far."""
-        begin = time.monotonic()
-        problem = run_again(folder, self.case, self.calm)
-        self.calm.seconds = min(self.calm.seconds, time.monotonic() - begin)
-        return problem
+        chance = random.Random(f"{self.seed}/{self.name}/{number}")
+        if number % 2:
+            die = Touches().die_at(chance.randint(1, self.calm.touched))
+            is_killed = end_of(start(folder, self.case.arguments, die)) == -signal.SIGKILL
+        else:
+            work = chance.random() * self.calm.work
+            is_killed = killed_after(folder, self.case.arguments, work)
+        problem = half_written(folder, self.case, self.calm) or run_again(
+            folder, self.case, self.calm
+        )
+        return "killed" if is_killed else "done", problem
 
     def ended(self, folder: Path, code: int, printed: str, *words: str) -> tuple[str, str]:
         """Judge the end of a command that was limited by itself."""
@@ -405,14 +476,14 @@ class Trials:
                 limit = limited(resource.RLIMIT_FSIZE, max(room, 1))
                 code, printed = call(folder, self.case.arguments, limit)
                 kind, problem = self.ended(folder, code, printed, *words, "File too large")
-                return kind, problem or self.again(folder)
+                return kind, problem or run_again(folder, self.case, self.calm)
             folder = self.fresh(disk)
             ballast = disk / "ballast"
             fill(ballast, leave=room)
             code, printed = call(folder, self.case.arguments)
             kind, problem = self.ended(folder, code, printed, *words)
             ballast.unlink()
-            return kind, problem or self.again(folder)
+            return kind, problem or run_again(folder, self.case, self.calm)
 
     def read_only(self, _: int) -> tuple[str, str]:
         with tmpfs(self.place, (64 << 20) + size_of(self.given) + 4 * self.calm.size) as disk:
@@ -423,7 +494,7 @@ class Trials:
             code, printed = call(folder, self.case.arguments)
             mount("-o", "remount,rw", str(disk))
             kind, problem = self.ended(folder, code, printed, "Read-only", "cannot be written")
-            return kind, problem or self.again(folder)
+            return kind, problem or run_again(folder, self.case, self.calm)
 
     def two(self, _: int) -> tuple[str, str]:
         folder = self.fresh()
@@ -434,27 +505,32 @@ class Trials:
         if sorted(codes) not in ([0, 0], [0, 2]) or "Traceback" in printed:
             problem = f"two at once ended with {codes}: {printed[-400:]!r}"
         problem = problem or half_written(folder, self.case, self.calm)
-        return ("done" if codes == [0, 0] else "refused"), problem or self.again(folder)
+        return ("done" if codes == [0, 0] else "refused"), problem or run_again(
+            folder, self.case, self.calm
+        )
 
     def clock(self, _: int) -> tuple[str, str]:
         folder = self.fresh()
-        killed_at(folder, self.case.arguments, self.calm.seconds / 2)
+        killed_after(folder, self.case.arguments, self.calm.work / 2)
         future = time.time() + _TEN_YEARS
         for path in (folder, *folder.rglob("*")):
             os.utime(path, (future, future))
         code, printed = call(folder, self.case.arguments, clock_goes_back)
         kind, problem = self.ended(folder, code, printed)
-        return kind, problem or ("" if code == 0 else printed[-200:]) or self.again(folder)
+        return kind, problem or ("" if code == 0 else printed[-200:]) or run_again(
+            folder, self.case, self.calm
+        )
 
     def memory(self, share: float) -> tuple[str, str]:
         folder = self.fresh()
         limit = limited(resource.RLIMIT_AS, address_space() + int(share * self.calm.memory))
         code, printed = call(folder, self.case.arguments, limit)
-        if code < 0 and "cinnema: warning: memory is limited" in printed:
+        is_crash = code < 0 or "panicked at" in printed  # as libraries in Rust end
+        if is_crash and "cinnema: warning: memory is limited" in printed:
             kind, problem = "crashed", half_written(folder, self.case, self.calm)
         else:
             kind, problem = self.ended(folder, code, printed, "memory")
-        return kind, problem or self.again(folder)
+        return kind, problem or run_again(folder, self.case, self.calm)
 
     def offline(self, _: int) -> tuple[str, str]:
         folder = self.fresh()
@@ -550,7 +626,11 @@ def import_all() -> None:
     import cinnema.evaluation.runner
     import cinnema.paper.training.assembly
     import cinnema.synthesis.pipeline
-    import cinnema.training.finetune  # noqa: F401
+    import cinnema.training.finetune
+    import cinnema.training.nature_recipe  # noqa: F401
+
+    with contextlib.suppress(ImportError):
+        import matplotlib.figure  # noqa: F401
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -563,11 +643,12 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     import_all()
     faults: list[str] = []
-    print(f"{'command':<12}{'seconds':>8}  outcomes")
+    print(f"{'command':<12}{'work':>8}{'files':>7}  outcomes")
     for name in options.only:
         with tempfile.TemporaryDirectory() as folder:
             trials = Trials(name, Path(folder), options.seed)
-            print(f"{name:<12}{trials.calm.seconds:>8.1f}", end="", flush=True)
+            calm = trials.calm
+            print(f"{name:<12}{calm.work:>6.1f} s{calm.touched:>7}", end="", flush=True)
             for fault in options.faults:
                 counts: Counter[str] = Counter()
                 for kind, problem in trials.run(fault, options.count, options.levels):
@@ -577,7 +658,7 @@ def main(arguments: list[str] | None = None) -> int:
                 print(f"  {fault}: {shown}", end="", flush=True)
             print(flush=True)
     for fault in faults:
-        print(fault[:600])
+        print(fault[:2000])
     return 1 if faults else 0
 
 

@@ -153,6 +153,12 @@ def test_a_failed_block_leaves_no_folder_that_it_made(tmp_path: Path) -> None:
     assert names_in(tmp_path / "kept") == []
 
 
+def test_what_a_killed_check_of_a_folder_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    (tmp_path / ".file.partial-01234567").touch()
+    check_output_folder(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_folder_that_can_be_written_to_is_not_made(tmp_path: Path) -> None:
     check_output_folder(tmp_path / "a" / "b")
     check_output_folder(tmp_path)

@@ -302,8 +302,9 @@ def check_output_folder(folder: str | Path) -> None:
         path = path.parent
     partial = _partial_name(path)
     with _permission_errors(folder):
+        _remove_abandoned(path)
         partial.touch(exist_ok=False)
-    partial.unlink()
+    partial.unlink(missing_ok=True)  # another check may have taken it for abandoned
 
 
 def _refuse_existing(path: Path, *, overwrite: bool) -> None:
