@@ -26,6 +26,7 @@ the undisturbed run, and no temporary file.
 
 import argparse
 import contextlib
+import faulthandler
 import hashlib
 import io
 import json
@@ -54,7 +55,7 @@ sys.path.append(str(Path(__file__).parents[1] / "tests"))  # small models and fo
 
 Disturbance = Callable[[], None]
 FAULTS = ("kill", "disk", "read-only", "two", "clock", "memory", "offline")
-_TIMEOUT = 300.0
+_TIMEOUT = 300
 _SOCKET = "a socket was used"
 _TEN_YEARS = 10 * 365 * 86400
 _HAS_ENDED = os.WEXITED | os.WNOHANG | os.WNOWAIT
@@ -222,13 +223,14 @@ def start(folder: Path, arguments: str, disturb: Disturbance | None = None) -> i
         return process
     try:
         os.setsid()  # so that its own processes are killed with it
-        signal.alarm(int(_TIMEOUT))
+        signal.alarm(_TIMEOUT)
         os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
         os.environ.pop("CINNEMA_CACHE", None)
         os.chdir(folder)
         printed = os.open(log_of(folder), os.O_CREAT | os.O_APPEND | os.O_WRONLY)
         os.dup2(printed, 1)
         os.dup2(printed, 2)
+        faulthandler.dump_traceback_later(_TIMEOUT - 10, file=2)
         if disturb is not None:
             disturb()
         from cinnema.cli.main import main
@@ -373,6 +375,8 @@ def refused(code: int, printed: str, *words: str) -> str:
     errors = [line for line in printed.splitlines() if line.startswith("cinnema: error: ")]
     if "Traceback" in printed:
         return f"a traceback: {printed[printed.index('Traceback') :]!r}"
+    if code == -signal.SIGALRM:
+        return f"it did not end: {printed[-1500:]!r}"
     if code != 2 or len(errors) != 1:
         return f"code {code} and {len(errors)} lines of error: {printed[-200:]!r}"
     if words and not any(word in errors[0] for word in words):
@@ -525,7 +529,8 @@ class Trials:
         folder = self.fresh()
         limit = limited(resource.RLIMIT_AS, address_space() + int(share * self.calm.memory))
         code, printed = call(folder, self.case.arguments, limit)
-        is_crash = code < 0 or "panicked at" in printed  # as libraries in Rust end
+        is_crash = code < 0 and code != -signal.SIGALRM
+        is_crash |= "panicked at" in printed  # as libraries in Rust end
         if is_crash and "cinnema: warning: memory is limited" in printed:
             kind, problem = "crashed", half_written(folder, self.case, self.calm)
         else:

@@ -9,7 +9,7 @@ from cinnema.core.errors import UserError
 from cinnema.media.pictures import resize, resize_for_model, resize_mask, to_pixels, to_tensor
 from cinnema.models.base import VideoModel
 from cinnema.synthesis.request import Request, shown_frames
-from cinnema.synthesis.scene import OnFrame, Scene, ignore
+from cinnema.synthesis.scene import OnFrame, Scene, ignore, require_finite
 
 
 class DecodedScene(Scene):
@@ -79,6 +79,7 @@ class DecodedScene(Scene):
                 control = self._model.corrected_control(x0, row, requested)
             z, _ = self._model.to_latent(row, self._model.condition(x0, control))
             clip = self._model.decode(x0, z)
+            require_finite(clip)
             x0 = clip[:, -1 - self._overlap]
             frames = clip[0].float().cpu()
             video = frames if video is None else join_clips(video, frames, overlap=self._overlap)

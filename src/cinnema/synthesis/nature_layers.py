@@ -267,7 +267,7 @@ class _Palette:
         known = cv2.resize(inside, size[::-1], interpolation=cv2.INTER_LINEAR)
         window = _window(size, inside.shape, 2 * _WINDOW)
         share = cv2.blur(known, window, borderType=cv2.BORDER_REFLECT) + np.float32(1e-4)
-        total = known.sum()
+        total = np.maximum(known.sum(), np.float32(1e-6))  # in the small copy it may be lost
 
         def mean(x: np.ndarray) -> np.ndarray:
             x = x * known

@@ -38,6 +38,9 @@ _STRIP = 1 << 16
 _FINE = 4_000_000
 """Pixels of a photograph up to which plates are enlarged."""
 
+_FARTHEST = 50.0
+"""Greatest displacement, in picture sizes."""
+
 _HALFWAY = np.array([[-3, 19, 19, -3]], np.float32) / 32
 """Cubic interpolation halfway between two pixels, with OpenCV's constant of -0.75."""
 
@@ -194,7 +197,7 @@ class _Drawn:
         self, plate: _Plate, motion: KindMotion, time: float, size: tuple[int, int]
     ) -> None:
         self.plate, self._size = plate, size
-        warps = motion.at(time)
+        warps = [Warp(_near(warp.displacement), warp.weight) for warp in motion.at(time)]
         self._places = [_positions(warp.displacement, plate, size) for warp in warps]
         self._weights = [_tall(255 * warp.weight[0], size[0], "bilinear") for warp in warps[:-1]]
         gain, sharpen = motion.churn.gain(time)[0], retained(warps)[0].rsqrt()
@@ -352,6 +355,11 @@ def _positions(
     own[0, :, 0] = 1
     own[1, :, 1] = plate.scale * torch.arange(height) + plate.shift
     return torch.cat([tall, own], dim=-1)
+
+
+def _near(displacement: Tensor) -> Tensor:
+    """Bound a displacement: OpenCV mirrors a position as often as it is pictures away."""
+    return displacement.nan_to_num(nan=0.0).clamp(-_FARTHEST, _FARTHEST)
 
 
 @lru_cache(maxsize=8)

@@ -31,7 +31,7 @@ from cinnema.synthesis.nature_layers import NativeLayer, cut_layers, solve_alpha
 from cinnema.synthesis.nature_renderer import NatureRenderer
 from cinnema.synthesis.recognition import Recognition
 from cinnema.synthesis.request import Request, shown_frames
-from cinnema.synthesis.scene import OnFrame, Scene, ignore
+from cinnema.synthesis.scene import OnFrame, Scene, ignore, require_finite
 from cinnema.synthesis.skyline import corrected
 
 # Probability from which a pixel surely stands still.
@@ -202,6 +202,7 @@ class NatureScene(Scene):
         """Return z of a residual, on the CPU."""
         row = nu[None].to(self._device)
         z, _ = self.model.to_latent(row, self._condition(row, eta))
+        require_finite(z)
         return z[0].float().cpu()
 
     @one_thread()

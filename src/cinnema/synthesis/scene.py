@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from cinnema.core.errors import UserError
 from cinnema.synthesis.request import Request
 from cinnema.synthesis.residual import Residual
 from cinnema.synthesis.video import Video, VideoStream
@@ -23,6 +24,15 @@ OnFrame: TypeAlias = Callable[[int, int], None]
 
 def ignore(*_: object) -> None:
     """Report no progress."""
+
+
+def require_finite(motion: Tensor) -> None:
+    """Raise a UserError unless what was computed from a residual is finite."""
+    if not bool(motion.isfinite().all()):
+        raise UserError(
+            "nu: these weights give it a motion that is not finite: use smaller numbers, as of a "
+            "lower temperature, or other weights"
+        )
 
 
 class Scene(ABC):

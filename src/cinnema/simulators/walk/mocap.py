@@ -8,6 +8,7 @@ the axis to the right. In a file x points forward, y up and z to the right.
 In this module z points up and y to the left, and the end of every motion continues in its start.
 """
 
+import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,6 @@ import numpy as np
 from jaxtyping import Float64
 from numpy.typing import NDArray
 
-from cinnema.core.documents import parse_json
 from cinnema.core.errors import UserError
 
 TURNING = (
@@ -185,10 +185,10 @@ def bundled_folder() -> Path:
 def _read_rows(path: Path) -> tuple[NDArray[np.float64], bool]:
     """Return the validated rows of a file, and whether they are a cycle."""
     try:
-        content: Any = parse_json(path.read_text(encoding="utf-8"))
+        content: Any = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}; choose another motion") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise UserError(f"{path} is not valid JSON: it is damaged; get it again") from None
     if not isinstance(content, dict) or content.get("Loop") not in ("wrap", "none"):
         raise UserError(f'{path}: "Loop" is not "wrap" or "none": not a motion-capture file')
