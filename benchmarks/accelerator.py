@@ -76,6 +76,7 @@ def main() -> int:
 
 def _shrink(configs: dict[str, dict[str, Any]]) -> None:
     configs["decoder"]["channel_factor"] = 8
+    configs["patch_discriminator"]["ndf"] = 8
     configs["flow"] |= {"hidden_dim": 32, "n_flows": 2}
     for name in ("video_encoder", "temporal_discriminator"):
         configs[name]["channels"] = [16] * 5

@@ -1,9 +1,8 @@
 """Commands of cinnema in processes of their own: time, processor time and peak memory."""
 
-import os
+import json
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -37,15 +36,15 @@ def run_command(arguments: Sequence[str], *, expected: int = 0) -> Cost:
         UserError: The exit code is another.
     """
     command = [sys.executable, "-m", "cinnema", *arguments]
-    start = time.perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        # wait4 returns the usage of this child; RUSAGE_CHILDREN is the maximum over all children.
-        _, status, usage = os.wait4(process.pid, 0)
-        wall = time.perf_counter() - start
-        process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode != expected:
-        raise UserError(f"{' '.join(command)} ended with {process.returncode}: run it to see why")
-    return Cost(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * RSS_UNIT / 1e9)
+    launched = subprocess.run(
+        [sys.executable, "-m", "cinnema.bench.launcher", *command],
+        capture_output=True,
+        check=True,
+    )
+    code, wall, processor, peak = json.loads(launched.stdout)
+    if code != expected:
+        raise UserError(f"{' '.join(command)} ended with {code}: run it to see why")
+    return Cost(wall, processor, peak * RSS_UNIT / 1e9)
 
 
 def measured(
