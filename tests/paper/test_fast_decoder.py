@@ -59,6 +59,22 @@ def test_frames_agree_to_40_db_in_bfloat16(name: str) -> None:
     assert psnr(found, plain(x0, z)) > 40
 
 
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_rearranged_decoder_has_the_same_frames_and_gradients(name: str) -> None:
+    plain, rearranged = (decoder(**CONFIGS[name]).double().train() for _ in range(2))
+    rearranged.rearranges = True
+    x0, z = (x.double() for x in inputs())
+    for network in (plain, rearranged):
+        network.requires_grad_(True)
+        video = network(x0, z)
+        (video.square().mean() + video.mean()).backward()
+    torch.testing.assert_close(rearranged(x0, z), plain(x0, z))
+    for (key, a), b in zip(plain.named_parameters(), rearranged.parameters(), strict=True):
+        assert a.grad is not None
+        assert b.grad is not None
+        torch.testing.assert_close(b.grad, a.grad, rtol=1e-6, atol=1e-9, msg=key)
+
+
 def test_a_folded_decoder_gives_the_same() -> None:
     plain, (x0, z) = decoder(**CONFIGS["as of BAIR"]), inputs()
     found = FastDecoder(plain, dtype=torch.float32)(x0, z)

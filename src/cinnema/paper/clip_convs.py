@@ -11,7 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-_TILES = (8, 4, 2, 1)
+# Lengths of tiles in time: of longer ones, errors of rounding are larger.
+_TILES = {torch.float32: (8, 4, 2, 1), torch.bfloat16: (4, 2, 1)}
 # The finite points of F(m, 3) are the first m + 1. Small numbers and their inverses round least.
 _POINTS = (0.0, 1.0, -1.0, 2.0, -2.0, 0.5, -0.5, 1.5, -1.5)
 
@@ -43,6 +44,60 @@ def phase_filters(
             taps[:, :, 1 + (phase + tap - 1) // factor] += weight[:, :, tap]
         filters.append(taps)
     return filters
+
+
+def doubling_filters(
+    weight: Float[Tensor, "d c 3 3 3"],
+) -> tuple[Float[Tensor, "d c 1 3 3"], Float[Tensor, "e c 1 3 3"]]:
+    """Return the filters of `convolve_doubled`: w0 + w1 + w2, and -w0 and w2 one after the other.
+
+    Args:
+        weight: Weights of the convolution.
+    """
+    first, _, last = weight.split(1, dim=2)
+    return weight.sum(2, keepdim=True), torch.cat([-first, last])
+
+
+def convolve_doubled(
+    x: Float[Tensor, "b c t h w"],
+    total: Float[Tensor, "d c 1 3 3"],
+    outer: Float[Tensor, "e c 1 3 3"],
+    bias: Float[Tensor, " d"] | None = None,
+) -> Float[Tensor, "b d _ h w"]:
+    """Convolve clips with every frame repeated once, in half of the multiplications.
+
+    With e[k] = x[k] - x[k - 1], zero frames before and after the clip, and s = w0 + w1 + w2,
+
+        y[2 k] = s x[k] - w0 e[k],    y[2 k + 1] = s x[k] + w2 e[k + 1],
+
+    which takes three products for two frames instead of six.
+
+    Args:
+        x: Clips.
+        total: s, the first of `doubling_filters`.
+        outer: -w0 and w2, the second of them.
+        bias: Added to each frame.
+
+    Returns:
+        Clips of twice as many frames.
+
+    Example:
+        >>> weight = torch.ones(1, 1, 3, 3, 3)
+        >>> made = convolve_doubled(torch.ones(1, 1, 2, 3, 3), *doubling_filters(weight))
+        >>> made[0, 0, :, 1, 1].tolist()
+        [18.0, 27.0, 27.0, 18.0]
+    """
+    depth, padding = len(total), (0, 1, 1)
+    if x.shape[2] == 1:  # each of both frames has but one neighbour, which equals it
+        both = torch.cat([total + outer[:depth], total - outer[depth:]])
+        bias = None if bias is None else bias.repeat(2)
+        pair = functional.conv3d(x, both, bias, padding=padding)
+        return torch.cat(pair.split(depth, dim=1), dim=2)
+    same = functional.conv3d(x, total, bias, padding=padding)
+    changes = functional.pad(x, (0, 0, 0, 0, 0, 1)) - functional.pad(x, (0, 0, 0, 0, 1, 0))
+    before, after = functional.conv3d(changes, outer, padding=padding).split(depth, dim=1)
+    pairs = torch.stack([same + before[:, :, :-1], same + after[:, :, 1:]], dim=3)
+    return torch.flatten(pairs, 2, 3)
 
 
 class DirectConv:
@@ -142,14 +197,15 @@ def _coefficients(roots: Tensor) -> Tensor:
 
 
 class WinogradConv:
-    """A convolution with fewer multiplications, in float32 on a CPU.
+    """A convolution with fewer multiplications, on a CPU.
 
     Frames are convolved in two dimensions. In time, m results of a filter of three taps g of the
     frames d are computed from m + 2 products, taken element by element, instead of 3 m:
 
         A^T [(G g) * (B^T d)].
 
-    With m = 8, the errors are 1e-5 of the results' standard deviation.
+    With m = 8, the errors are 1e-5 of the results' standard deviation in float32. In bfloat16, m is
+    at most 4, with errors of 1 %; those of a direct convolution are 0.2 %.
 
     Source: Winograd, "Arithmetic Complexity of Computations", 1980; Lavin and Gray, "Fast
     Algorithms for Convolutional Neural Networks", 2016, section 4, for images.
@@ -157,6 +213,7 @@ class WinogradConv:
     Args:
         filters: Weights of each filter.
         length: Number of frames of the clips, which are cut into tiles of 8, 4, 2 or 1.
+        dtype: Format of weights and clips: float32 or bfloat16.
 
     Example:
         >>> conv = WinogradConv([torch.ones(1, 1, 3, 3, 3)], length=2)
@@ -164,14 +221,21 @@ class WinogradConv:
         [18.0, 18.0]
     """
 
-    def __init__(self, filters: list[Float[Tensor, "d c 3 3 3"]], *, length: int) -> None:
-        self._tile = next(size for size in _TILES if length % size == 0)
+    def __init__(
+        self,
+        filters: list[Float[Tensor, "d c 3 3 3"]],
+        *,
+        length: int,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self._tile = next(size for size in _TILES[dtype] if length % size == 0)
         matrices = minimal_filtering(self._tile)
         if length == 1:  # both other taps meet zeros
             one = torch.ones(1, 1)
             matrices = Filtering(frames=one, taps=torch.tensor([[0.0, 1.0, 0.0]]), results=one)
-        self._frames, self._results = matrices.frames.float(), matrices.results.float()
-        self._weights = [_spread_taps(weight, matrices.taps.float()) for weight in filters]
+        self._frames, self._results = matrices.frames.to(dtype), matrices.results.to(dtype)
+        spread = [_spread_taps(weight, matrices.taps) for weight in filters]
+        self._weights = [[part.to(dtype) for part in parts] for parts in spread]
 
     def __call__(self, x: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b d _ h w"]:
         """Convolve clips; these and the result are in the format channels-last."""

@@ -4,6 +4,7 @@ import math
 from functools import partial
 from typing import Annotated
 
+import torch
 from jaxtyping import Float
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
@@ -11,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cinnema.core.errors import UserError
+from cinnema.paper.clip_convs import convolve_doubled, doubling_filters
 from cinnema.paper.recomputing import recomputed
-from cinnema.paper.spectral import SpectralConv3d, draw_first_weights
+from cinnema.paper.spectral import SpectralConv3d, draw_first_weights, weight_of
 
 _GROUPS = 16
 _SLOPE = 0.2
@@ -95,9 +97,12 @@ class Decoder(nn.Module):
     Attributes:
         recomputes: Whether the backward pass computes the blocks' activations again, which then
             need no memory.
+        rearranges: Whether blocks are computed with less work, and other errors of rounding (see
+            `DecoderBlock.enlarged`).
     """
 
     recomputes = False
+    rearranges = False
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
@@ -134,8 +139,9 @@ class Decoder(nn.Module):
         """
         self.require_shapes(x0, z)
         h = self.fc(z).unflatten(1, (-1, 1, _START, _START))
-        for block, factors in zip(self.blocks(), (None, *self.config.upsampling), strict=True):
-            enlarge = partial(_enlarged_block, block, factors)
+        compute = DecoderBlock.enlarged if self.rearranges else _enlarged_block
+        for block, factors in zip(self.blocks(), ((1, 1, 1), *self.config.upsampling), strict=True):
+            enlarge = partial(compute, block, factors)
             h = (
                 recomputed(enlarge, h, x0, z, network=block)
                 if self.recomputes
@@ -211,14 +217,52 @@ class DecoderBlock(nn.Module):
         result: Tensor = x + dx
         return result
 
+    def enlarged(
+        self,
+        factors: tuple[int, int, int],
+        x: Float[Tensor, "b c t h w"],
+        x0: Float[Tensor, "b 3 height width"],
+        z: Float[Tensor, "b z"],
+    ) -> Float[Tensor, "b d _ _ _"]:
+        """Compute the block of x, upsampled (nearest neighbour), with less work than `forward`.
+
+        Norms and the shortcut come before the upsampling, which does not change their statistics,
+        and `conv_0` doubles the length.
+
+        Args:
+            factors: Upsampling factors of (t, h, w).
+            x: The map before it is upsampled.
+            x0: First frames.
+            z: Latents.
+        """
+        length, *sides = factors
+        dx = _upsampled(self.norm_0.norm(x), (1, *sides))
+        gamma, beta = self.norm_0.gamma_and_beta(x0, size=(dx.shape[-2], dx.shape[-1]))
+        dx = torch.addcmul(beta[:, :, None], dx, 1 + gamma[:, :, None])
+        dx = functional.leaky_relu(dx, _SLOPE)
+        if length == 2:
+            filters = doubling_filters(weight_of(self.conv_0))
+            dx = convolve_doubled(dx, *filters, self.conv_0.bias)
+        else:
+            dx = self.conv_0(_upsampled(dx, (length, 1, 1)))
+        dx = self.conv_1(functional.leaky_relu(self.norm_1(dx, z), _SLOPE))
+        if self.conv_s is not None and self.norm_s is not None:
+            x = self.conv_s(self.norm_s["bn"](x))
+        result: Tensor = _upsampled(x, factors) + dx
+        return result
+
 
 def _enlarged_block(
-    block: DecoderBlock, factors: tuple[int, int, int] | None, h: Tensor, x0: Tensor, z: Tensor
+    block: DecoderBlock, factors: tuple[int, int, int], h: Tensor, x0: Tensor, z: Tensor
 ) -> Tensor:
-    if factors is not None:
-        h = functional.interpolate(h, scale_factor=factors)
-    result: Tensor = block(h, x0, z)
+    result: Tensor = block(_upsampled(h, factors), x0, z)
     return result
+
+
+def _upsampled(x: Tensor, factors: tuple[int, ...]) -> Tensor:
+    if all(factor == 1 for factor in factors):
+        return x
+    return functional.interpolate(x, scale_factor=tuple(map(float, factors)))
 
 
 class Spade(nn.Module):

@@ -15,6 +15,7 @@ from cinnema.paper.decoder import Decoder, DecoderBlock
 from cinnema.paper.spectral import SpectralWeight
 
 _SLOPE = 0.2
+_LAYOUT = torch.channels_last_3d  # in which convolutions are fastest
 
 Modulation: TypeAlias = tuple[Float[Tensor, "b c 1 h w"], Float[Tensor, "b c 1 h w"]]
 """1 + gamma(x0) and beta(x0) of the `Spade` of a block."""
@@ -31,7 +32,7 @@ class FastDecoder:
       shortcut computes.
     - Instance norm, gamma(z) and beta(z) are one operation. The bias of `conv_0`, which the norm
       after it removes, is left out; that of `conv_1` is added on the shortcut.
-    - In float32 on a CPU, convolutions are those of `WinogradConv`.
+    - On a CPU without AMX, convolutions are those of `WinogradConv`.
 
     Example:
         >>> fast = FastDecoder(decoder, dtype=torch.float32)
@@ -44,20 +45,19 @@ class FastDecoder:
 
     def __init__(self, decoder: Decoder, *, dtype: torch.dtype) -> None:
         self.decoder, self.dtype = decoder, dtype
-        self.layout = _layout(decoder.fc.weight.device, dtype)
         factors = ((1, 1, 1), *decoder.config.upsampling)
         lengths = accumulate((factor[0] for factor in factors), mul, initial=1)
         sizes = list(accumulate((factor[1] for factor in factors), mul, initial=4))[1:]
         with torch.no_grad():
             self._blocks = [
-                _FastBlock(block, factor, length=length, size=size, dtype=dtype, layout=self.layout)
+                _FastBlock(block, factor, length=length, size=size, dtype=dtype)
                 for block, factor, length, size in zip(
                     decoder.blocks(), factors, lengths, sizes, strict=False
                 )
             ]
             # Three filters of one frame: vectors of 16 channels are then better filled.
             taps = torch.cat(decoder.conv_img.weight.unbind(2))[:, :, None]
-            self._taps = taps.to(dtype).contiguous(memory_format=self.layout)
+            self._taps = taps.to(dtype).contiguous(memory_format=_LAYOUT)
 
         self._x0: Tensor | None = None
         self._modulations: list[Modulation] = []
@@ -80,7 +80,7 @@ class FastDecoder:
             self._modulations = [block.modulation(x0) for block in self._blocks]
             self._x0 = x0
         h = self.decoder.fc(z).unflatten(1, (-1, 1, 4, 4))
-        h = h.to(self.dtype).contiguous(memory_format=self.layout)
+        h = h.to(self.dtype).contiguous(memory_format=_LAYOUT)
         for block, modulation in zip(self._blocks, self._modulations, strict=True):
             h = block(h, modulation, z)
         return self._video(functional.leaky_relu_(h, _SLOPE))
@@ -105,7 +105,6 @@ class _FastBlock:
         length: Frames of its input.
         size: Height and width of its result.
         dtype: Format of the result.
-        layout: Memory format of the result.
     """
 
     def __init__(
@@ -116,18 +115,17 @@ class _FastBlock:
         length: int,
         size: int,
         dtype: torch.dtype,
-        layout: torch.memory_format,
     ) -> None:
-        self.block, self.size, self.dtype, self.layout = block, size, dtype, layout
+        self.block, self.size, self.dtype = block, size, dtype
         self.repeats, self.factor = factors[0], float(factors[1])
         self.groups = block.norm_0.norm.num_groups
-        device = block.norm_1.linear.weight.device
-        make = partial(DirectConv, dtype=dtype, layout=layout)
-        new: type[WinogradConv] | partial[DirectConv]
-        new = WinogradConv if dtype == torch.float32 and device.type == "cpu" else make
+        new: type[WinogradConv] | partial[DirectConv] = partial(DirectConv, layout=_LAYOUT)
+        if _is_filtered(block.norm_1.linear.weight.device, dtype):
+            new = WinogradConv
         filters = phase_filters(_weight(block.conv_0), factor=self.repeats)
-        self.conv_0: ClipConv = new(filters, length=length)
-        self.conv_1: ClipConv = new([_weight(block.conv_1)], length=length * self.repeats)
+        self.conv_0: ClipConv = new(filters, length=length, dtype=dtype)
+        filters = [_weight(block.conv_1)]
+        self.conv_1: ClipConv = new(filters, length=length * self.repeats, dtype=dtype)
         self.weight: Tensor | None = None
         bias = _bias(block.conv_1)
         if block.conv_s is not None and block.norm_s is not None:
@@ -160,7 +158,7 @@ class _FastBlock:
         if self.weight is None:
             return h + _column(self.bias)
         rows = functional.linear(normalised.permute(0, 2, 3, 4, 1), self.weight, self.bias)
-        return rows.permute(0, 4, 1, 2, 3).contiguous(memory_format=self.layout)
+        return rows.permute(0, 4, 1, 2, 3).contiguous(memory_format=_LAYOUT)
 
     def _enlarged(self, x: Tensor) -> Tensor:
         if self.factor == 1:
@@ -176,7 +174,7 @@ class _FastBlock:
         return torch.addcmul(beta[..., None, None, None], normalised, gamma[..., None, None, None])
 
     def _cast(self, x: Tensor) -> Tensor:
-        return x.to(self.dtype).contiguous(memory_format=self.layout)
+        return x.to(self.dtype).contiguous(memory_format=_LAYOUT)
 
 
 def _weight(conv: nn.Conv3d) -> Tensor:
@@ -194,11 +192,7 @@ def _column(bias: Tensor) -> Tensor:
     return bias[:, None, None, None]
 
 
-def _layout(device: torch.device, dtype: torch.dtype) -> torch.memory_format:
-    """Return the memory format in which convolutions are fastest.
-
-    bf16 on CPUs without AMX has kernels for channels first only.
-    """
-    if device.type == "cpu" and dtype == torch.bfloat16 and not torch.cpu._is_amx_tile_supported():
-        return torch.contiguous_format
-    return torch.channels_last_3d
+def _is_filtered(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether fewer multiplications are faster: not where convolutions take less time than maps."""
+    has_amx = dtype == torch.bfloat16 and torch.cpu._is_amx_tile_supported()
+    return device.type == "cpu" and not has_amx

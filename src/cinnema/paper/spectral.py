@@ -166,6 +166,15 @@ def fold_spectral_norm(network: nn.Module) -> None:
                 setattr(parent, name, child.folded())
 
 
+def weight_of(conv: nn.Conv2d | nn.Conv3d) -> Float[Tensor, "out in *kernel"]:
+    """Return the weight that a convolution computes with, after a step of power iteration if any.
+
+    Args:
+        conv: A convolution with or without spectral norm.
+    """
+    return conv.normalised_weight() if isinstance(conv, SpectralWeight) else conv.weight
+
+
 def draw_first_weights(
     network: nn.Module,
     kind: type[nn.Conv2d] | type[nn.Conv3d],

@@ -359,7 +359,10 @@ def take_gradients(
         The losses, and "gradient", the norm before clipping; means over all ranks.
     """
     ranks.average_gradients(parameters)
-    norm = nn.utils.clip_grad_norm_(parameters, largest)
+    if math.isinf(largest):  # clipping would multiply all gradients by 1
+        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    else:
+        norm = nn.utils.clip_grad_norm_(parameters, largest)
     values = torch.stack([*losses.values(), norm]).detach()
     ranks.average([values])
     return dict(zip([*losses, "gradient"], values.tolist(), strict=True))

@@ -35,7 +35,7 @@ def any_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 def plain_descent(monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights move by their gradient: Adam's first step would tell its signs alone."""
 
-    def optimiser(_: AdamConfig, networks: list[nn.Module]) -> torch.optim.Optimizer:
+    def optimiser(_: AdamConfig, networks: list[nn.Module], **_other: bool) -> torch.optim.SGD:
         return torch.optim.SGD([p for n in networks for p in n.parameters()], lr=1.0)
 
     monkeypatch.setattr(AdamConfig, "optimiser", optimiser)
@@ -169,6 +169,19 @@ def test_spectral_norm_takes_one_step_each_time_a_network_is_made_ready() -> Non
     assert torch.equal(ready(x), first)
     torch.testing.assert_close(twin(x), first, rtol=0.02, atol=0.02)
     assert torch.equal(network.weight_u, twin.weight_u)
+
+
+def test_the_gradient_of_a_weight_with_spectral_norm_is_that_in_float32() -> None:
+    torch.manual_seed(0)
+    network = SpectralConv2d(3, 8, 3).eval()
+    x, weight = torch.randn(4, 3, 12, 12), torch.randn(4, 8, 10, 10)
+    true, fast = (
+        torch.autograd.grad(
+            (Arithmetic(name, device=CPU).ready(network)(x) * weight).sum(), network.weight_orig
+        )[0]
+        for name in ("float32", "fast")
+    )
+    assert (fast - true).norm() < 0.01 * true.norm()
 
 
 @pytest.mark.parametrize("kernel", [3, (3, 1, 1)])

@@ -28,7 +28,9 @@ RATE = 1e-3
 
 @pytest.fixture(autouse=True)
 def plain_descent(monkeypatch: pytest.MonkeyPatch) -> None:
-    def optimiser(_: phases.AdamConfig, networks: list[nn.Module]) -> torch.optim.Optimizer:
+    def optimiser(
+        _: phases.AdamConfig, networks: list[nn.Module], **_other: bool
+    ) -> torch.optim.Optimizer:
         return torch.optim.SGD([p for n in networks for p in n.parameters()], lr=1.0)
 
     monkeypatch.setattr(phases.AdamConfig, "optimiser", optimiser)

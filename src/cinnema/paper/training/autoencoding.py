@@ -6,6 +6,7 @@ and then encoder and decoder, against the updated discriminators.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -224,23 +225,21 @@ class AutoencodingStep(Step[VideoBatch]):
         self.networks, self.config = networks, config
         networks.encoder.recomputes = networks.decoder.recomputes = recompute_activations
         self.ranks = ranks or Ranks()
-        self.arithmetic = Arithmetic(precision, device=networks.decoder.fc.weight.device)
+        device = networks.decoder.fc.weight.device
+        self.arithmetic = Arithmetic(precision, device=device)
+        # In float32 it computes as published, to the bit; GPUs prefer fewer and larger products.
+        networks.decoder.rearranges = precision == "fast" and device.type == "cpu"
         self.perceptual = self.arithmetic.ready_distance(perceptual, is_heavy=True)
         start = config.adversarial_from
-        self.temporal = Phase(
-            "temporal discriminator", [networks.temporal], config.adam,
-            start=start, interval=config.temporal_every, ranks=self.ranks,
+        phase = partial(Phase, adam=config.adam, ranks=self.ranks, is_fused=precision != "float32")
+        self.temporal = phase(
+            "temporal discriminator", [networks.temporal],
+            start=start, interval=config.temporal_every,
         )  # fmt: skip
-        self.spatial = Phase(
-            "patch discriminator", [networks.patch], config.adam,
-            start=start, interval=config.spatial_every, ranks=self.ranks,
-        )  # fmt: skip
-        self.generator = Phase(
-            "encoder and decoder",
-            [networks.decoder, networks.encoder],
-            config.adam,
-            ranks=self.ranks,
+        self.spatial = phase(
+            "patch discriminator", [networks.patch], start=start, interval=config.spatial_every
         )
+        self.generator = phase("encoder and decoder", [networks.decoder, networks.encoder])
 
     def about(self) -> dict[str, Any]:
         """Return what decides the outcome."""

@@ -45,14 +45,22 @@ class AdamConfig:
         """Return the learning rate of an epoch, counted from 0."""
         return self.learning_rate * self.decay ** (epoch // self.decay_every)
 
-    def optimiser(self, networks: Sequence[nn.Module]) -> torch.optim.Adam:
-        """Return an optimiser of all parameters of the networks."""
+    def optimiser(
+        self, networks: Sequence[nn.Module], *, is_fused: bool = False
+    ) -> torch.optim.Adam:
+        """Return an optimiser of all parameters of the networks.
+
+        Args:
+            networks: The networks.
+            is_fused: Whether a step is one pass over the weights, which rounds differently.
+        """
         return torch.optim.Adam(
             [p for network in networks for p in network.parameters()],
             lr=self.learning_rate,
             betas=self.betas,
             weight_decay=self.weight_decay,
             amsgrad=self.amsgrad,
+            fused=is_fused or None,
         )
 
 
@@ -66,6 +74,7 @@ class Phase:
         start: First epoch in which it is active, from 0; the learning rate decays from there.
         interval: Steps between two updates, at least 1.
         ranks: The processes that share each batch; gradients are averaged over them.
+        is_fused: As in `AdamConfig.optimiser`.
 
     Attributes:
         optimiser: Adam on all parameters of the networks.
@@ -88,11 +97,12 @@ class Phase:
         start: int = 0,
         interval: int = 1,
         ranks: Ranks | None = None,
+        is_fused: bool = False,
     ) -> None:
         self.name, self.networks, self.adam = name, list(networks), adam
         self.start, self.interval = start, interval
         self.ranks = ranks or Ranks()
-        self.optimiser = adam.optimiser(self.networks)
+        self.optimiser = adam.optimiser(self.networks, is_fused=is_fused)
 
     def is_due(self, number: int, *, epoch: int) -> bool:
         """Whether step `number`, in `epoch`, trains the networks; both are counted from 0."""
