@@ -15,10 +15,11 @@ from cinnema.models.nature.model import KIND_DIM, NatureModel
 from cinnema.models.nature.motion import GRID, KindDynamics
 from cinnema.training.dynamics import (
     DynamicsSearch,
+    MeasuredVideos,
     choose_clips,
     climb,
     fit_dynamics,
-    render_measured,
+    give_dynamics,
 )
 from cinnema.training.motion_pool import MotionPool
 from small_nature import nature_model, textured
@@ -88,10 +89,16 @@ def test_videos_depend_on_the_constants_and_the_seed_alone(model: NatureModel) -
     pool, windows = clips()
     chosen = choose_clips(pool, windows, SKY, SEARCH)
     assert chosen is not None
-    first = render_measured(model, pool, chosen, seed=0)
+    videos = MeasuredVideos(model, pool, chosen)
+    first = videos.render(seed=0)
     assert first.shape == (2, 2, 128, 128, 3)
-    assert np.array_equal(render_measured(model, pool, chosen, seed=0), first)
-    assert not np.array_equal(render_measured(model, pool, chosen, seed=1), first)
+    assert np.array_equal(videos.render(seed=0), first)
+    assert not np.array_equal(videos.render(seed=1), first)
+    before = model.config.dynamics[SKY]
+    give_dynamics(model, SKY, replace(before, gain=2.0, churn=1.0))
+    assert not np.array_equal(videos.render(seed=0), first)
+    assert np.array_equal(MeasuredVideos(model, pool, chosen).render(seed=0), videos.render(seed=0))
+    give_dynamics(model, SKY, before)
 
 
 def test_the_constants_that_score_best_are_given_to_the_model(model: NatureModel) -> None:

@@ -103,29 +103,42 @@ def choose_clips(
     return ChosenClips(index, np.stack(frames), names)
 
 
-def render_measured(
-    model: NatureModel, pool: MotionPool, clips: ChosenClips, *, seed: int
-) -> UInt8[np.ndarray, "n t h w 3"]:
-    """Return videos with the clips' own measured motion, and churn that is drawn at random.
+class MeasuredVideos:
+    """Videos of clips with their own measured motion, and churn that is drawn at random.
+
+    Layers of the first frames are cut once, and the constants are the model's at the time.
 
     Args:
         model: With its normalisation fitted, in evaluation mode.
         pool: Measured motion.
         clips: The clips.
-        seed: Seed of the churn.
     """
-    rows = model.normalised(pool.raw[clips.index].to(model.z_mean))
-    rows = rows * (pool.area[clips.index] > 0).to(rows)[..., None]
-    out = []
-    with torch.no_grad():
-        for start in range(0, len(rows), _AT_ONCE):
-            part = rows[start : start + _AT_ONCE].flatten(1)
+
+    @torch.no_grad()
+    def __init__(self, model: NatureModel, pool: MotionPool, clips: ChosenClips) -> None:
+        self._model = model
+        rows = model.normalised(pool.raw[clips.index].to(model.z_mean))
+        shown = (pool.area[clips.index] > 0).to(rows)
+        self._rows = (rows * shown[..., None]).flatten(1)
+        first = to_tensor(np.ascontiguousarray(clips.frames[:, 0])).to(rows)
+        self._parts = [(x0, model.layers(x0)) for x0 in first.split(_AT_ONCE)]
+
+    @torch.no_grad()
+    def render(self, *, seed: int) -> UInt8[np.ndarray, "n t h w 3"]:
+        """Return the videos, in the clips' order.
+
+        Args:
+            seed: Seed of the churn.
+        """
+        out = []
+        for number, (x0, layers) in enumerate(self._parts):
+            start = number * _AT_ONCE
+            rows = self._rows[start : start + _AT_ONCE]
             generator = generator_for(seed, start)
-            churn = torch.randn(len(part), Z_DIM - MOTION_DIM, generator=generator).to(part)
-            x0 = to_tensor(np.ascontiguousarray(clips.frames[start : start + _AT_ONCE, 0]))
-            video = model.decode(x0.to(part), torch.cat([part, churn], 1))
+            churn = torch.randn(len(rows), Z_DIM - MOTION_DIM, generator=generator).to(rows)
+            video = self._model.move(x0, layers, torch.cat([rows, churn], 1))
             out.append(to_pixels(video.cpu()))
-    return np.concatenate(out)
+        return np.concatenate(out)
 
 
 def fit_dynamics(
@@ -152,10 +165,11 @@ def fit_dynamics(
     Returns:
         The constants of the kind.
     """
+    videos = MeasuredVideos(model, pool, clips)
 
     def value(dynamics: KindDynamics) -> float:
         give_dynamics(model, kind, dynamics)
-        return score(render_measured(model, pool, clips, seed=config.seed))
+        return score(videos.render(seed=config.seed))
 
     start = model.config.dynamics[kind]
     found = climb(start, config.options.get(KINDS[kind], {}), value, report=report)

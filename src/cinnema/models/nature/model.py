@@ -32,7 +32,7 @@ from cinnema.models.nature.reading import (
     strength_of,
     velocity_of,
 )
-from cinnema.models.nature.rendering import cut_layers, render_frame, shares
+from cinnema.models.nature.rendering import Layer, cut_layers, render_frame, shares
 
 KIND_DIM = 2 * NUM_FUNCTIONS + 1
 """Length of the part of z that describes one kind: its velocity and its strength."""
@@ -423,10 +423,29 @@ class NatureModel(VideoModel):
             x0: First frames in [-1, 1], at the model's size.
             z: Latents.
         """
+        return self.move(x0, self.layers(x0), z)
+
+    def layers(self, x0: Float[Tensor, "b 3 h w"]) -> list[Layer]:
+        """Return the layers of first frames, for `move`.
+
+        Args:
+            x0: First frames in [-1, 1], at the model's size.
+        """
         probabilities = functional.interpolate(
             self.recognise(x0).probabilities, x0.shape[-2:], mode="bilinear", align_corners=False
         )
-        layers = cut_layers(x0, shares(probabilities)[:, 1:])
+        return cut_layers(x0, shares(probabilities)[:, 1:])
+
+    def move(
+        self, x0: Float[Tensor, "b 3 h w"], layers: list[Layer], z: Float[Tensor, "b z"]
+    ) -> Float[Tensor, "b t 3 h w"]:
+        """Return the T frames that follow x0, as `decode` does, of layers that are known.
+
+        Args:
+            x0: First frames in [-1, 1], at the model's size.
+            layers: Their layers.
+            z: Latents.
+        """
         steps = (float(self.num_frames),) * len(KINDS)
         motions = self.motions(z, num_steps=steps)
         frames = [
