@@ -1,6 +1,7 @@
 """Weights files: which are read, and what is said of those that are not."""
 
 import builtins
+import re
 import resource
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from cinnema.core.errors import UserError
 from cinnema.core.files import sha256_of
 from cinnema.core.weights import save_weights
 from cinnema.models.files import load_model, save_model
+from paper_model import tiny_paper_model
+from small_nature import nature_model
 
 
 @pytest.mark.parametrize("change", ["lacks", "adds", "reshapes"])
@@ -41,9 +44,12 @@ def test_a_configuration_of_something_else_is_refused(tmp_path: Path) -> None:
         load_model(tmp_path / "a.safetensors")
 
 
-def test_a_model_of_an_unknown_kind_is_refused(tmp_path: Path) -> None:
-    save_weights(tmp_path / "a.safetensors", {}, {"kind": "sculpting"})
-    with pytest.raises(UserError, match=r"a\.safetensors.*'sculpting'.*painting, nature"):
+@pytest.mark.parametrize("kind", ["sculpting", ["nature"]])
+def test_a_model_of_an_unknown_kind_is_refused(tmp_path: Path, kind: object) -> None:
+    save_weights(tmp_path / "a.safetensors", {}, {"kind": kind})
+    with pytest.raises(
+        UserError, match=rf"a\.safetensors.*{re.escape(repr(kind))}.*painting, nature"
+    ):
         load_model(tmp_path / "a.safetensors")
 
 
@@ -104,6 +110,30 @@ def test_a_configuration_larger_than_its_tensors_is_refused_before_it_is_built(
     with pytest.raises(UserError, match=r"a\.safetensors"):
         load_model(tmp_path / "a.safetensors")
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # KB
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("period", 1e-300), ("period", -1.0), ("rate", 0.0), ("memory", 1.0), ("gain", float("nan"))],
+)
+def test_constants_of_a_motion_that_would_never_end_are_refused(
+    tmp_path: Path, field: str, value: float
+) -> None:
+    model = nature_model()
+    config = config_to_dict(model.config)
+    config["dynamics"][0][field] = value
+    save_weights(tmp_path / "a.safetensors", dict(model.state_dict()), config)
+    with pytest.raises(UserError, match=rf"a\.safetensors.*{field}"):
+        load_model(tmp_path / "a.safetensors")
+
+
+def test_many_thin_blocks_are_refused_before_they_are_built(tmp_path: Path) -> None:
+    model = tiny_paper_model()
+    config = config_to_dict(model.config)
+    config["flow"]["n_flows"] = 4096
+    save_weights(tmp_path / "a.safetensors", dict(model.state_dict()), config)
+    with pytest.raises(UserError, match="more parameters than the file"):
+        load_model(tmp_path / "a.safetensors")
 
 
 def test_a_deep_or_endless_configuration_is_refused(tmp_path: Path) -> None:

@@ -83,21 +83,26 @@ def require_entries(
 
 @contextmanager
 def no_larger_than(state: Mapping[str, Tensor], *, times: int = 2) -> Iterator[None]:
-    """Give up a network that is built in the block once it has more parameters than its weights.
+    """Give up a network that is built in the block once it is larger than its weights.
 
     Args:
         state: The weights.
-        times: How many times as many it may have; parameters that modules share count for each.
+        times: How many times as many parameters, and numbers in them, it may have; parameters that
+            modules share count for each.
 
     Raises:
-        RuntimeError: It has more; no memory is taken for the rest.
+        RuntimeError: It has more; no time or memory is taken for the rest.
     """
-    left = times * sum(tensor.numel() for tensor in state.values())
+    numbers, parameters = (
+        times * sum(tensor.numel() for tensor in state.values()),
+        times * len(state),
+    )
 
     def count(_: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
-        nonlocal left
-        left -= 0 if parameter is None else parameter.numel()
-        if left < 0:
+        nonlocal numbers, parameters
+        if parameter is not None:
+            numbers, parameters = numbers - parameter.numel(), parameters - 1
+        if numbers < 0 or parameters < 0:
             raise RuntimeError(f"at {name}, it has more parameters than the file")
 
     handle = register_module_parameter_registration_hook(count)

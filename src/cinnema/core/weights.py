@@ -12,7 +12,6 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from cinnema import __version__
-from cinnema.core.documents import parse_json
 from cinnema.core.errors import UserError
 from cinnema.core.files import atomic_path, check_input_file
 
@@ -123,10 +122,10 @@ def _loaded(tensor: Tensor) -> Tensor:
 def _config(content: bytes, path: Path) -> dict[str, Any]:
     """Read the configuration from the header: 8 bytes of length, then JSON."""
     try:
-        header = parse_json(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        about = parse_json(header["__metadata__"][_KEY])
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        about = json.loads(header["__metadata__"][_KEY])
         version, config = about["format"], about["config"]
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         raise UserError(
             f"{path} is a safetensors file but not one of cinnema's (its metadata has no "
             f"'{_KEY}' entry): name a file that cinnema wrote"

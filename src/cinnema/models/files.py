@@ -117,7 +117,7 @@ def _build(file: WeightsFile, path: Path) -> VideoModel:
             "not read: use the weights landscape, or train on your clips with cinnema finetune, or "
             "with cinnema train kinds, constants and flow"
         )
-    if kind not in _KINDS:
+    if not isinstance(kind, str) or kind not in _KINDS:
         raise UserError(
             f"{path} holds a model of kind {kind!r}, and this version reads {', '.join(_KINDS)}: "
             "update cinnema, or name another file"

@@ -26,6 +26,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from cinnema.core.errors import UserError
+
 GRID = 32
 """Rows and columns of the fields."""
 
@@ -70,6 +72,9 @@ class KindDynamics:
         upright: Vertical churn per horizontal churn.
         flicker: Standard deviation of the logarithm of brightness.
         rate: Steps a second at which the kind looks natural.
+
+    Raises:
+        UserError: A constant is out of its range.
     """
 
     gain: float = 1.0
@@ -81,6 +86,28 @@ class KindDynamics:
     upright: float = 1.0
     flicker: float = 0.0
     rate: float = 8.0
+
+    def __post_init__(self) -> None:
+        for name, (least, most) in _RANGES.items():
+            value = getattr(self, name)
+            if not least <= value <= most:  # true of NaN, too
+                raise UserError(f"{name} must be from {least:g} to {most:g}, got {value:g}")
+        if 0 < self.period < 1:
+            raise UserError(f"period must be 0 or at least 1, got {self.period:g}")
+
+
+_RANGES = {
+    "gain": (0.0, 1000.0),
+    "period": (0.0, 1e5),
+    "jitter": (0.0, 10.0),
+    "churn": (0.0, 1000.0),
+    "correlation": (0.0, float(_REFERENCE)),
+    "memory": (0.0, 0.999),
+    "upright": (0.0, 1000.0),
+    "flicker": (0.0, 1e5),
+    "rate": (0.01, 240.0),
+}
+"""Least and greatest value of each constant."""
 
 
 class Warp(NamedTuple):
