@@ -107,6 +107,32 @@ def test_twenty_random_blocks_are_inverted_to_a_hundred_thousandth_in_float32(
         assert (flow.to_residual(flow.to_latent(z, c)[0], c)[0] - z).abs().max() < 1e-5
 
 
+@given(
+    z_dim=st.integers(1, 9),
+    c_dim=st.integers(0, 3),
+    dtype=st.sampled_from([torch.float64, torch.float32, torch.bfloat16]),
+    sizes=st.fixed_dictionaries(
+        {
+            "num_blocks": st.integers(0, 20),
+            "depth": st.integers(0, 3),
+            "mixing": st.sampled_from(["permutation", "linear"]),
+        }
+    ),
+)
+@settings(max_examples=20, deadline=None)
+def test_flows_of_any_width_depth_and_dtype_are_inverted(
+    z_dim: int, c_dim: int, dtype: torch.dtype, sizes: dict[str, Any]
+) -> None:
+    flow = make_flow(z_dim, c_dim, noise=0.05, hidden_dim=6, **sizes).to(dtype)
+    z, c = normal(4, z_dim).to(dtype), normal(4, c_dim, seed=1).to(dtype)
+    nu, log_det = flow.to_residual(z, c)
+    back, inverse_log_det = flow.to_latent(nu, c)
+    assert (nu.dtype, back.dtype) == (dtype, dtype)
+    away = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 0.5}[dtype]
+    assert (back - z).abs().max() < away
+    assert (log_det + inverse_log_det).abs().max() < 2 * away
+
+
 def test_a_new_flow_only_permutes_standard_data() -> None:
     flow, z, c = make_flow(7, leaky_relu=False), normal(4000, 7), normal(4000, 2, seed=1)
     z = (z - z.mean(dim=0)) / z.std(dim=0, correction=0)

@@ -275,14 +275,15 @@ class InvertibleLinear(Transform):
     ) -> tuple[Float[Tensor, "b z"], Float[Tensor, " b"]]:
         """Solve two triangular systems; log_det = -sum(log_diagonal)."""
         del c
+        precise = torch.promote_types(nu.dtype, torch.float32)  # torch solves in no lower one
         upper = self.upper.triu(1) + self.log_diagonal.exp().diag()
-        columns = nu[:, self.order.argsort()].T
+        columns = nu[:, self.order.argsort()].T.to(precise)
         # A unit triangular solve reads the diagonal of `lower` as ones, and nothing above it.
         columns = torch.linalg.solve_triangular(
-            self.lower, columns, upper=False, unitriangular=True
+            self.lower.to(precise), columns, upper=False, unitriangular=True
         )
-        columns = torch.linalg.solve_triangular(upper, columns, upper=True)
-        return columns.T, -self.log_diagonal.sum().expand(len(nu))
+        columns = torch.linalg.solve_triangular(upper.to(precise), columns, upper=True)
+        return columns.T.to(nu.dtype), -self.log_diagonal.sum().expand(len(nu))
 
 
 class Compose(Transform):
