@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from cinnema.backbones.optical_flow import forward_flow
 from cinnema.core.errors import UserError
 from cinnema.data.dataset import open_dataset
 from cinnema.data.scenes import find_scenes
@@ -42,6 +43,28 @@ def test_windows_are_squares_at_both_ends_and_in_the_middle_at_the_stride_of_the
     assert np.array_equal(again[0].frames, windows.frames)
     with pytest.raises(UserError, match="no video has 41 distinct frames"):
         load_windows(dataset, find_scenes(dataset), **{**options, "num_frames": 40})
+
+
+def test_a_closer_view_moves_by_as_much_more_as_it_is_enlarged(
+    manifest: Callable[..., Path],
+    drift: Drift,
+    write_clip: Callable[[str, NDArray[np.uint8]], Path],
+    tmp_path: Path,
+) -> None:
+    root = manifest({"path": "sea.npy", "texture": "water", "suggested_stride": 1})
+    write_clip("sea.npy", drift(12, height=96, width=96))
+    dataset = open_dataset(root, cache=tmp_path / "cache")
+    options = {"size": 64, "num_frames": 4, "fps": 8.0, "starts": 2}
+    (plain,) = load_windows(dataset, find_scenes(dataset), **options)
+    (windows,) = load_windows(dataset, find_scenes(dataset), **options, closest=3.0)
+    assert not plain.closer.any()
+    assert np.array_equal(windows.frames[~windows.closer], plain.frames)
+    assert windows.closer.sum() == 1
+    speed = [
+        np.linalg.norm(np.median(forward_flow(clip[:2])[0], (0, 1)))
+        for clip in (windows.frames[0], windows.frames[windows.closer][0])
+    ]
+    assert 1 < speed[1] / speed[0] < 3.2
 
 
 def test_scenes_of_the_same_picture_are_found_at_other_sizes_and_brightness() -> None:

@@ -42,6 +42,7 @@ def clips(*, held_out: int = 1) -> tuple[MotionPool, list[SceneWindows]]:
             Scene(f"sky{k}", "clouds", held_out=k < held_out),
             np.stack([textured("sky", (128, 128), seed=k)] * 6).reshape(2, 3, 128, 128, 3)
             + np.uint8(k),
+            np.zeros(2, bool),
         )
         for k in range(3)
     ]
@@ -55,6 +56,7 @@ def clips(*, held_out: int = 1) -> tuple[MotionPool, list[SceneWindows]]:
         geometry=geometry,
         cells=cells,
         scene=torch.arange(3).repeat_interleave(2),
+        closer=torch.zeros(6, dtype=torch.bool),
         scenes=("sky0", "sky1", "sky2"),
         held_out=torch.arange(3) < held_out,
     )

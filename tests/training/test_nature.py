@@ -52,9 +52,24 @@ def pool(*, num_scenes: int = 12, clips: int = 4, held_out: int = 3) -> MotionPo
     geometry[..., 0] = cells.mean((2, 3))
     return MotionPool(
         raw=raw, look=look, geometry=geometry, cells=cells, scene=scene,
+        closer=torch.zeros(num, dtype=torch.bool),
         scenes=tuple(f"scene{k}" for k in range(num_scenes)),
         held_out=torch.arange(num_scenes) < held_out,
     )  # fmt: skip
+
+
+def test_only_some_kinds_are_learned_from_closer_views() -> None:
+    config = KindFlowTraining(closer=("water",))
+    views = replace(pool(), closer=torch.arange(48) % 4 == 3)
+    used = config.uses(views)
+    assert used[:, WATER].all()
+    assert torch.equal(used[:, SKY], ~views.closer)
+    rows = fit_closed_form(new_model(), views, ~views.held_out, config)
+    assert rows.original[rows.kind == SKY].sum() == 36
+    assert rows.original[rows.kind == WATER].sum() == 36
+    assert (rows.kind == WATER).sum() == 2 * 48  # and its mirror images
+    with pytest.raises(ValueError, match="there is no kind 'sea'"):
+        KindFlowTraining(closer=("sea",))
 
 
 def new_model() -> NatureModel:
@@ -153,7 +168,7 @@ def test_scenes_of_a_kind_count_alike() -> None:
     data = pool()
     few = data.scene != 5
     few[(data.scene == 5).nonzero()[0]] = True
-    chosen = {n: getattr(data, n)[few] for n in ("raw", "look", "geometry", "cells", "scene")}
+    chosen = {n: getattr(data, n)[few] for n in ("raw", "look", "geometry", "cells", "scene", "closer")}
     data = replace(data, **chosen)
     rows = fit_closed_form(new_model(), data, ~data.held_out, TRAINING)
     weights = row_weights(rows)

@@ -144,6 +144,7 @@ class _WithClips(_NatureTraining):
                 recipe.model,
                 self.data,
                 starts=recipe.data.starts,
+                closest=recipe.data.closest,
                 splits=self.splits,
                 progress=bar.report,
             )
@@ -159,7 +160,8 @@ class TrainConstants(_WithClips):
     """Fit the constants of each kind's motion, such as its churn, on the training clips.
 
     Videos with the clips' own measured motion are scored by g, the share of the frozen picture's
-    kernel distance to real video (I3D's logits) that is closed.
+    kernel distance to real video (I3D's logits) that is closed, less the share of the moving
+    pixels that stand.
     """
 
     kinds: tuple[str, ...] = ()
@@ -239,7 +241,7 @@ def _fit_kind(
         index,
         chosen,
         recipe.search,
-        score=closed_share_of(chosen, features),
+        score=score_of(chosen, features),
         report=_report(kind),
     )
     return True
@@ -335,8 +337,10 @@ def _with_interval(estimate: "Estimate") -> str:
     return f"{estimate.value:+.4f} ({estimate.low:+.4f} to {estimate.high:+.4f})"
 
 
-def closed_share_of(clips: "ChosenClips", features: Callable[[Any], Any]) -> Callable[[Any], float]:
-    """Return a function that computes g of videos that continue clips.
+def score_of(clips: "ChosenClips", features: Callable[[Any], Any]) -> Callable[[Any], float]:
+    """Return a function that scores videos which continue clips.
+
+    The score is g, less the share of the moving pixels that stand.
 
     Args:
         clips: The clips.
@@ -344,14 +348,20 @@ def closed_share_of(clips: "ChosenClips", features: Callable[[Any], Any]) -> Cal
     """
     import numpy as np
 
+    from cinnema.evaluation.metrics.nature import MOVING, STANDS, changes
     from cinnema.evaluation.statistics.kernel import closed_share
 
     steps = clips.frames.shape[1] - 1
     real = features(clips.frames[:, 1:])
     frozen = features(np.repeat(clips.frames[:, :1], steps, axis=1))
 
+    moving = np.stack([changes(clip) for clip in clips.frames]) > MOVING
+
     def score(videos: Any) -> float:  # noqa: ANN401 - frames
-        return closed_share(real, features(videos), frozen, scenes=clips.scenes).value
+        g = closed_share(real, features(videos), frozen, scenes=clips.scenes).value
+        whole = np.concatenate([clips.frames[:, :1], videos], axis=1)
+        stands = np.stack([changes(clip) for clip in whole]) < STANDS
+        return g - float((stands & moving).sum() / max(1, moving.sum()))
 
     return score
 
@@ -373,6 +383,6 @@ def _i3d_logits(device: "torch.device") -> Callable[[Any], Any]:
 
 def _report(kind: str) -> Callable[[str, float], None]:
     def report(what: str, score: float) -> None:
-        print(f"{kind}: {what}: g {score:.3f}", file=sys.stderr, flush=True)
+        print(f"{kind}: {what}: {score:.3f}", file=sys.stderr, flush=True)
 
     return report

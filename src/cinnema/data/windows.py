@@ -2,7 +2,8 @@
 
 A window has T + 1 frames. Of each scene a few starts are taken, spread over its length, and of each
 start a square at the left, in the middle and at the right (or the top and the bottom) of the
-picture, if the picture is much longer than high.
+picture, if the picture is much longer than high. On demand, each start also gives one closer view:
+a smaller square at random, whose motion is larger by as much as it is enlarged.
 """
 
 import hashlib
@@ -13,7 +14,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 from numpy.typing import NDArray
 
 from cinnema.core.errors import UserError
@@ -36,10 +37,12 @@ class SceneWindows:
     Attributes:
         scene: The scene.
         frames: RGB; the first frame of a window is x0.
+        closer: Whether each window is a closer view than the whole height or width.
     """
 
     scene: Scene
     frames: UInt8[np.ndarray, "n t1 s s 3"]
+    closer: Bool[np.ndarray, " n"]
 
 
 def load_windows(
@@ -50,6 +53,7 @@ def load_windows(
     num_frames: int,
     fps: float,
     starts: int,
+    closest: float = 1.0,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> list[SceneWindows]:
     """Cut the windows of scenes, or read them from the cache beside the data set.
@@ -61,6 +65,7 @@ def load_windows(
         num_frames: T.
         fps: Frame rate of the model.
         starts: Largest number of starts in each scene.
+        closest: Largest factor by which closer views are enlarged; 1 makes none.
         progress: Called with a description, the number of scenes done and of all scenes.
 
     Raises:
@@ -70,9 +75,10 @@ def load_windows(
     for number, scene in enumerate(scenes):
         if progress is not None:
             progress("cutting windows", number, len(scenes))
-        frames = _load(dataset, scene, size=size, steps=num_frames, fps=fps, starts=starts)
-        if len(frames):
-            found.append(SceneWindows(scene, frames))
+        cut = _Cut(size=size, steps=num_frames, fps=fps, starts=starts, closest=closest)
+        windows = _load(dataset, scene, cut)
+        if len(windows.frames):
+            found.append(windows)
     if not found:
         raise UserError(
             f"{dataset.manifest.name}: no video has {num_frames + 1} distinct frames: use longer "
@@ -145,57 +151,94 @@ def _small_greys(pictures: UInt8[np.ndarray, "n h w 3"]) -> NDArray[np.float32]:
     return np.asarray(out / np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-6))
 
 
-def _load(
-    dataset: PackedDataset, scene: Scene, *, size: int, steps: int, fps: float, starts: int
-) -> NDArray[np.uint8]:
-    about = f"{dataset.digest} {scene.clips} {size} {steps} {fps} {starts}"
+@dataclass(frozen=True)
+class _Cut:
+    """How windows are cut, see `load_windows`."""
+
+    size: int
+    steps: int
+    fps: float
+    starts: int
+    closest: float
+
+
+def _load(dataset: PackedDataset, scene: Scene, cut: _Cut) -> SceneWindows:
+    about = f"{dataset.digest} {scene.clips} {cut}"
     digest = hashlib.sha256(about.encode("utf-8", "surrogateescape")).hexdigest()
     name = f"{PurePosixPath(scene.name).name[:60]}-{digest[:12]}"
     folder = dataset.cache / "windows" / name
     if not folder.is_dir():
         with locked(folder.parent):  # several processes may need it at once
             if not folder.is_dir():
-                frames = _cut(dataset, scene, size=size, steps=steps, fps=fps, starts=starts)
+                windows = _cut(dataset, scene, cut)
                 with atomic_folder(folder) as part:
-                    if len(frames):  # an empty file cannot be mapped into memory
-                        np.save(part / "frames.npy", frames)
+                    if len(windows.frames):  # an empty file cannot be mapped into memory
+                        np.save(part / "closer.npy", windows.closer)
+                        np.save(part / "frames.npy", windows.frames)
     if not (folder / "frames.npy").exists():
-        return np.zeros((0, steps + 1, size, size, 3), np.uint8)
+        return _no_windows(scene, cut)
     try:
-        return np.asarray(np.load(folder / "frames.npy", mmap_mode="r"))
+        frames = np.asarray(np.load(folder / "frames.npy", mmap_mode="r"))
+        return SceneWindows(scene, frames, np.load(folder / "closer.npy"))
     except (OSError, ValueError, EOFError) as error:
         raise UserError(
             f"{folder}: the windows cached there are damaged ({error}); delete the folder"
         ) from error
 
 
-def _cut(
-    dataset: PackedDataset, scene: Scene, *, size: int, steps: int, fps: float, starts: int
-) -> NDArray[np.uint8]:
+def _cut(dataset: PackedDataset, scene: Scene, cut: _Cut) -> SceneWindows:
     """Return the windows of a scene; none if it is too short."""
     windows: list[NDArray[np.uint8]] = []
-    video, stride = read_distinct(dataset, scene), natural_stride(dataset, scene, fps)
-    while stride > 1 and steps * stride >= len(video):
+    closer: list[bool] = []
+    video, stride = read_distinct(dataset, scene), natural_stride(dataset, scene, cut.fps)
+    while stride > 1 and cut.steps * stride >= len(video):
         stride -= 1
-    span = steps * stride + 1
+    span = cut.steps * stride + 1
     if span <= len(video):
         last = len(video) - span
-        distance = max(span, last // max(1, starts - 1))
-        for start in range(0, last + 1, distance)[:starts]:
-            windows += _squares(video[start : start + span : stride], size)
+        distance = max(span, last // max(1, cut.starts - 1))
+        for start in range(0, last + 1, distance)[: cut.starts]:
+            frames = video[start : start + span : stride]
+            squares = _squares(frames, cut.size)
+            if cut.closest > 1:
+                squares.append(_closer(frames, cut, seed=f"{scene.name} {start}"))
+                closer += [False] * (len(squares) - 1) + [True]
+            else:
+                closer += [False] * len(squares)
+            windows += squares
     if not windows:
-        return np.zeros((0, steps + 1, size, size, 3), np.uint8)
-    return np.stack(windows)
+        return _no_windows(scene, cut)
+    return SceneWindows(scene, np.stack(windows), np.array(closer))
+
+
+def _no_windows(scene: Scene, cut: _Cut) -> SceneWindows:
+    shape = (0, cut.steps + 1, cut.size, cut.size, 3)
+    return SceneWindows(scene, np.zeros(shape, np.uint8), np.zeros(0, bool))
 
 
 def _squares(frames: Sequence[NDArray[Any]], size: int) -> list[NDArray[np.uint8]]:
     height, width = frames[0].shape[:2]
     side, rest = min(height, width), abs(height - width)
     places = sorted({0, rest // 2, rest}) if max(height, width) >= _LONG * side else [rest // 2]
-    out = []
-    for place in places:
-        top, left = (place, 0) if height > width else (0, place)
-        cut = [f[top : top + side, left : left + side] for f in frames]
-        small = [cv2.resize(f, (size, size), interpolation=cv2.INTER_AREA) for f in cut]
-        out.append(np.stack(small).astype(np.uint8))
-    return out
+    corners = [(place, 0) if height > width else (0, place) for place in places]
+    return [_square(frames, corner, side, size) for corner in corners]
+
+
+def _closer(frames: Sequence[NDArray[Any]], cut: _Cut, *, seed: str) -> NDArray[np.uint8]:
+    """Return a square at random, enlarged by up to `closest`, evenly in the logarithm."""
+    digest = hashlib.sha256(seed.encode("utf-8", "surrogateescape")).digest()
+    random = np.random.default_rng(list(digest[:8]))
+    height, width = frames[0].shape[:2]
+    side = round(min(height, width) / cut.closest ** random.uniform())
+    corner = random.integers(0, height - side + 1), random.integers(0, width - side + 1)
+    return _square(frames, (int(corner[0]), int(corner[1])), side, cut.size)
+
+
+def _square(
+    frames: Sequence[NDArray[Any]], corner: tuple[int, int], side: int, size: int
+) -> NDArray[np.uint8]:
+    """Return frames of a square with its top and left corner, resized."""
+    top, left = corner
+    how = cv2.INTER_AREA if side >= size else cv2.INTER_CUBIC
+    cut = [frame[top : top + side, left : left + side] for frame in frames]
+    return np.stack([cv2.resize(f, (size, size), interpolation=how) for f in cut]).astype(np.uint8)

@@ -17,14 +17,14 @@ def landscape() -> NatureRecipe:
                     period=96.0, jitter=0.15, churn=0.15, correlation=12.0, rate=8.0
                 ),
                 KindDynamics(
-                    gain=3.0, period=12.0, jitter=0.25, churn=0.5, correlation=5.0, memory=0.6,
+                    gain=3.0, period=12.0, jitter=0.25, churn=0.8, correlation=5.0, memory=0.6,
                     upright=0.4, rate=14.0,
                 ),
                 KindDynamics(
                     gain=2.0, period=16.0, jitter=0.25, churn=0.25, correlation=5.0, flicker=0.05,
                     rate=25.0,
                 ),
-                KindDynamics(gain=0.0, churn=0.5, correlation=12.0, rate=14.0),
+                KindDynamics(gain=0.0, churn=1.3, correlation=12.0, rate=14.0),
                 KindDynamics(
                     gain=4.0, period=16.0, jitter=0.25, churn=1.0, correlation=3.0, rate=12.0
                 ),
@@ -36,7 +36,7 @@ def landscape() -> NatureRecipe:
                 "correlation": (12.0,),
             },
             "water": {
-                "churn": (0.25, 1.0), "correlation": (3.0, 8.0), "gain": (1.0, 3.0),
+                "churn": (0.25, 0.8, 1.0), "correlation": (3.0, 8.0), "gain": (1.0, 3.0),
                 "period": (12.0, 24.0), "upright": (0.4,), "memory": (0.6, 0.9),
                 "jitter": (0.0, 0.4), "flicker": (0.05,),
             },
@@ -45,8 +45,8 @@ def landscape() -> NatureRecipe:
                 "gain": (1.0, 3.0), "period": (8.0, 24.0), "upright": (1.5,), "memory": (0.6,),
             },
             "plants": {
-                "churn": (0.25, 1.0), "correlation": (5.0, 12.0), "memory": (0.5, 0.9),
-                "period": (16.0, 32.0), "gain": (2.0, 0.0), "flicker": (0.03,),
+                "churn": (0.5, 1.0, 1.3), "correlation": (8.0, 12.0, 16.0, 24.0),
+                "memory": (0.5, 0.9), "period": (16.0, 32.0), "gain": (2.0, 0.0), "flicker": (0.03,),
             },
             "falling": {
                 "churn": (0.25, 1.0), "correlation": (3.0,), "gain": (1.0, 4.0),

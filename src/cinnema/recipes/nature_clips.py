@@ -42,6 +42,7 @@ class NatureClips:
         folders: Sequence[Path],
         *,
         starts: int,
+        closest: float = 1.0,
         splits: Path | None = None,
         progress: OpenProgress | None = None,
     ) -> "NatureClips":
@@ -53,6 +54,7 @@ class NatureClips:
             config: Size, number of frames and frame rate.
             folders: Packed data sets, or folders of videos.
             starts: Largest number of starts that are cut from each scene.
+            closest: Largest factor by which closer views are enlarged; 1 makes none.
             splits: Lists of training and held-out videos, see `read_splits`; others are left out.
                 By default the splits of the data sets are used.
             progress: Called while videos are packed and windows are cut.
@@ -71,13 +73,14 @@ class NatureClips:
                     num_frames=config.num_frames,
                     fps=config.fps,
                     starts=starts,
+                    closest=closest,
                     progress=progress,
                 )
         names = [part.scene.name for part in windows]
         divided = {name for name in names if name + HELD_OUT_PART in names}
         duplicates = find_duplicates(
             {
-                part.scene.name: part.frames[:, 0]
+                part.scene.name: part.frames[~part.closer, 0]
                 for part in windows
                 if part.scene.name.removesuffix(HELD_OUT_PART) not in divided
             }

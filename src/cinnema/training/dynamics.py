@@ -86,6 +86,7 @@ def choose_clips(
         config: Number of clips of a scene, and smallest area.
     """
     is_shown = (pool.area[:, kind] > config.least_area) & ~pool.held_out[pool.scene]
+    is_shown &= ~pool.closer
     chosen: list[int] = []
     for scene in pool.scene[is_shown].unique():
         own = (is_shown & (pool.scene == scene)).nonzero()[:, 0]

@@ -73,6 +73,9 @@ class Finetuning:
             validate_every=2_560,
             patience=5,
             keep="best",
+            prior_scenes=8.0,
+            condition_noise=0.3,
+            look_dropout=0.15,
         )
     )
 
@@ -126,7 +129,7 @@ def finetune(
         UserError: The training scenes show no kind; `run` holds another fine-tuning or cannot be
             written to; a loss is not finite.
     """
-    used, seen = ~pool.held_out, pool.area > config.flow.least_area
+    used, seen = ~pool.held_out, config.flow.uses(pool)
     if not bool(seen[used[pool.scene]].any()):
         raise UserError(
             "the videos to train on show no sky, water, fire, plants, rain or snow that the "

@@ -38,6 +38,7 @@ class MotionPool:
         geometry: As in `KindSummary`.
         cells: As in `KindSummary`.
         scene: Index of each clip's scene.
+        closer: Whether each clip is a closer view, see `cinnema.data.windows`.
         scenes: Names of the scenes.
         held_out: Whether each scene is held out.
     """
@@ -47,6 +48,7 @@ class MotionPool:
     geometry: Float[Tensor, "n k 4"]
     cells: Float[Tensor, "n k g g"]
     scene: Int64[Tensor, " n"]
+    closer: Bool[Tensor, " n"]
     scenes: tuple[str, ...]
     held_out: Bool[Tensor, " s"]
 
@@ -102,6 +104,7 @@ def measure_pool(
         geometry=geometry,
         cells=cells,
         scene=torch.tensor(scene),
+        closer=torch.from_numpy(np.concatenate([part.closer for part in windows])),
         scenes=names,
         held_out=torch.tensor(held_out),
     )
@@ -154,7 +157,7 @@ def load_or_measure(
     return pool
 
 
-_TENSORS = ("raw", "look", "geometry", "cells", "scene")
+_TENSORS = ("raw", "look", "geometry", "cells", "scene", "closer")
 
 
 def _about(model: NatureModel, windows: Sequence[SceneWindows]) -> str:

@@ -63,23 +63,35 @@ class KindFlowTraining:
         patience: Validations without a lower negative log-likelihood after which the training ends;
             None trains on all `clips`.
         keep: Which weights are kept, those "best" in validation or the "last".
+        closer: Kinds that are learned from closer views as well, as few scenes show them.
         seed: Seed of all random draws.
     """
 
-    clips: int = Field(default=102_400, ge=0)
+    clips: int = Field(default=204_800, ge=0)
     batch_size: int = Field(default=512, ge=2)
     learning_rate: float = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=0.1, ge=0)
     noise: float = Field(default=0.08, ge=0)
-    condition_noise: float = Field(default=0.3, ge=0)
-    look_dropout: float = Field(default=0.15, ge=0, le=1)
+    condition_noise: float = Field(default=0.6, ge=0)
+    look_dropout: float = Field(default=0.4, ge=0, le=1)
     control_share: float = Field(default=0.4, ge=0, le=1)
     least_area: float = Field(default=0.02, ge=0, lt=1)
-    prior_scenes: float = Field(default=8.0, ge=0)
+    prior_scenes: float = Field(default=16.0, ge=0)
     validate_every: int = Field(default=25_600, ge=1)
     patience: int | None = Field(default=None, ge=1)
     keep: Literal["best", "last"] = "last"
+    closer: tuple[str, ...] = ("fire", "plants", "falling")
     seed: int = Field(default=0, ge=0)
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.closer) - set(KINDS))
+        if unknown:
+            raise UserError(f"closer: there is no kind {unknown[0]!r}: use {', '.join(KINDS)}")
+
+    def uses(self, pool: MotionPool) -> Bool[Tensor, "n k"]:
+        """Return which kinds of which clips are learned from."""
+        allowed = torch.tensor([kind in self.closer for kind in KINDS])
+        return (pool.area > self.least_area) & (allowed | ~pool.closer[:, None])
 
     def schedule(self) -> Schedule:
         """Return the schedule of the training; validations fall on whole steps."""
@@ -104,7 +116,8 @@ class KindRows:
         c_given: Condition with the control; equal to `c` for kinds without one.
         kind: Index in `KINDS`.
         scene: Index of the scene.
-        original: Whether the row is of the clip itself, neither mirrored nor backwards.
+        original: Whether the row is of the clip itself, neither mirrored nor backwards, and no
+            closer view.
     """
 
     z: Float[Tensor, "n z"]
@@ -152,7 +165,7 @@ def fit_closed_form(
     Raises:
         UserError: No kind is seen in two of the scenes.
     """
-    seen = pool.area > config.least_area
+    seen = config.uses(pool)
     trained = seen & used[pool.scene][:, None]
     fit_normalisation(model, pool.raw, trained)
     fit_look(model, pool.look, trained)
@@ -245,7 +258,7 @@ def kind_rows(model: NatureModel, pool: MotionPool, seen: Bool[Tensor, "n k"]) -
         kind=torch.cat([kind[keep] for keep in chosen]),
         scene=torch.cat([pool.scene[clip[keep]] for keep in chosen]),
         original=torch.cat(
-            [torch.full((int(keep.sum()),), index == 0) for index, keep in enumerate(chosen)]
+            [~pool.closer[clip[keep]] & (index == 0) for index, keep in enumerate(chosen)]
         ),
     )
 

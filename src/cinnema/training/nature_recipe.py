@@ -33,9 +33,12 @@ class NatureData:
 
     Attributes:
         starts: Largest number of starts that are cut from each scene.
+        closest: Largest factor by which closer views are enlarged, of which each start gives one
+            more clip; 1 makes none.
     """
 
     starts: int = Field(default=5, ge=1)
+    closest: float = Field(default=2.5, ge=1)
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))

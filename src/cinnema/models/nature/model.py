@@ -53,6 +53,9 @@ _DRIFT_DIM = 2
 _DEEP_DIM = 112 + 320
 # Share of the picture below which a kind counts as absent.
 _ABSENT = 0.002
+# Deviations of a look from the mean of the training pictures beyond which it counts as no further:
+# what the flow would make of stranger pictures is not known.
+_STRANGEST = 2.0
 # Largest drift, in typical sizes: training has seen few that are faster.
 _FASTEST = 3.0
 # asinh of the largest coefficient of a velocity, in typical ones.
@@ -258,7 +261,8 @@ class NatureModel(VideoModel):
             given = torch.cat([eta.to(look) / self.config.typical_drift, look.new_ones(num, 1)], 1)
             for name in STEERED:
                 control[:, KINDS.index(name)] = given
-        return torch.cat([look @ self.look_projection, geometry, kind, control], dim=-1)
+        narrow = (look @ self.look_projection).clamp(-_STRANGEST, _STRANGEST)
+        return torch.cat([narrow, geometry, kind, control], dim=-1)
 
     def condition(
         self, x0: Float[Tensor, "b 3 h w"], eta: Float[Tensor, "b e"] | None = None
