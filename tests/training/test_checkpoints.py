@@ -76,6 +76,15 @@ def test_any_bit_that_flips_is_found_and_the_previous_one_taken(
         assert clips_in(folder) == 1
 
 
+@pytest.mark.parametrize("bit", range(16))
+def test_a_bit_that_flips_in_the_length_of_the_hash_is_found(two: Checkpoints, bit: int) -> None:
+    content = bytearray(two.latest.read_bytes())
+    content[content.rindex(b"cinnema sha256 ") - 2 + bit // 8] ^= 1 << bit % 8
+    two.latest.write_bytes(content)
+    with pytest.warns(UserWarning, match="going on from"):
+        assert clips_in(two.folder) == 1
+
+
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
 def test_a_checkpoint_that_is_cut_short_falls_back_to_the_previous(
     two: Checkpoints, share: float

@@ -146,10 +146,13 @@ def _verify(path: Path) -> None:
     size = path.stat().st_size - _COMMENT_LENGTH - 2
     with path.open("rb") as file:
         file.seek(max(size, 0))
-        comment = file.read()[2:]
+        end = file.read()
+        length, comment = end[:2], end[2:]
         if not comment.startswith(_MARK):
             _require_unsigned(file)
             return
+        if int.from_bytes(length, "little") != _COMMENT_LENGTH:
+            raise ValueError("its content is not what was written")
         file.seek(0)
         digest = hashlib.sha256()
         while size > 0:
