@@ -168,7 +168,8 @@ def test_scenes_of_a_kind_count_alike() -> None:
     data = pool()
     few = data.scene != 5
     few[(data.scene == 5).nonzero()[0]] = True
-    chosen = {n: getattr(data, n)[few] for n in ("raw", "look", "geometry", "cells", "scene", "closer")}
+    names = ("raw", "look", "geometry", "cells", "scene", "closer")
+    chosen = {name: getattr(data, name)[few] for name in names}
     data = replace(data, **chosen)
     rows = fit_closed_form(new_model(), data, ~data.held_out, TRAINING)
     weights = row_weights(rows)

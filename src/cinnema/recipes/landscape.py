@@ -46,7 +46,8 @@ def landscape() -> NatureRecipe:
             },
             "plants": {
                 "churn": (0.5, 1.0, 1.3), "correlation": (8.0, 12.0, 16.0, 24.0),
-                "memory": (0.5, 0.9), "period": (16.0, 32.0), "gain": (2.0, 0.0), "flicker": (0.03,),
+                "memory": (0.5, 0.9), "period": (16.0, 32.0), "gain": (2.0, 0.0),
+                "flicker": (0.03,),
             },
             "falling": {
                 "churn": (0.25, 1.0), "correlation": (3.0,), "gain": (1.0, 4.0),
