@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cinnema.core.errors import UserError
-from cinnema.data.labelled import UNKNOWN
+from cinnema.data.drawn import UNKNOWN
 from cinnema.models.nature.kinds import KIND_SIZE
 from cinnema.training.kind_labels import (
     FALLING,
@@ -42,6 +42,8 @@ def seen(**probabilities: float) -> Seen:
         ("clouds", GREY, seen(water=0.9), QUIET, WATER),
         ("water", GREY, seen(), BUSY, WATER),
         ("water", GREY, seen(person=0.9), BUSY, STILL),
+        ("water", GREY, seen(), QUIET, STILL),
+        ("water", GREY, seen(), QUIET + 1.5, UNKNOWN),  # perhaps a slow, dark sea
         ("fire", FLAME, seen(), BUSY, FIRE),
         ("fire", GREY, seen(), QUIET + 4, UNKNOWN),
         ("fire", GREY, seen(), QUIET, STILL),
@@ -69,6 +71,9 @@ def test_a_clip_is_labelled_by_the_teachers_and_by_what_changes(
         ("city", GREY, seen(), STILL),
         ("city", GREY, seen(sky=0.9, scene_sky=0.9), SKY),
         ("snow_mountain", GREY, seen(sky=0.9), UNKNOWN),  # the scene network sees no sky
+        ("snow_ground", GREY, seen(sky=0.9), STILL),
+        ("snow_ground", GREY, seen(water=0.9), STILL),
+        ("snow_ground", GREY, seen(plants=0.9), PLANTS),
         ("interior", GREY, seen(sky=0.9, scene_sky=0.9), STILL),
         ("fire", FLAME, seen(), FIRE),
         ("rain", GREY, seen(), UNKNOWN),

@@ -28,10 +28,10 @@ _WEIGHTS = {
     "clips/water": 8, "clips/rain": 5, "clips/snow": 4, "clips/fire": 8, "clips/vegetation": 4,
     "clips/other": 1.5, "stills/people": 4, "stills/animal": 4, "stills/building": 5,
     "stills/object": 4, "stills/city": 3, "stills/interior": 3, "stills/food": 2,
-    "stills/mountain": 3, "stills/snow_mountain": 2.5, "stills/snow": 2, "stills/beach_sea": 3,
-    "stills/lake_river": 3, "stills/waterfall": 2, "stills/forest": 2, "stills/field": 2,
-    "stills/sky": 2, "stills/sunset": 2, "stills/night": 2, "stills/text": 2, "stills/fire": 1.5,
-    "stills/smoke_fog": 0.7, "stills/other": 0.5,
+    "stills/mountain": 3, "stills/snow_mountain": 2.5, "stills/snow_ground": 3, "stills/snow": 2,
+    "stills/beach_sea": 3, "stills/lake_river": 3, "stills/waterfall": 2, "stills/forest": 2,
+    "stills/field": 2, "stills/sky": 2, "stills/sunset": 2, "stills/night": 2, "stills/text": 2,
+    "stills/fire": 1.5, "stills/smoke_fog": 0.7, "stills/flower": 2, "stills/other": 0.5,
 }  # fmt: skip
 _FPS, _STEPS = 8.0, 16
 _HELD_OUT_OF = 5  # every fifth photograph is held out, by a hash of its name

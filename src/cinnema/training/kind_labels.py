@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from cinnema.core.errors import UserError
 from cinnema.core.files import check_input_file, check_input_folder
-from cinnema.data.labelled import UNKNOWN
+from cinnema.data.drawn import UNKNOWN
 from cinnema.models.nature.kinds import KIND_SIZE, KINDS, STILL
 
 SKY, WATER, FIRE, PLANTS, FALLING = (1 + KINDS.index(name) for name in KINDS)
@@ -31,7 +31,7 @@ _ADE = {
     "sky": [3],
     "water": [22, 27, 61, 105, 110, 114, 129],
     "plants": [5, 10, 18, 67, 73, 30],
-    "person": [13],
+    "person": [13, 127],  # and animals
     "ground": [14, 17, 35, 47, 69, 95],  # earth, mountain, rock, sand, hill, land
 }
 _SKY_SIZE, _ADE_SIZE = 384, 513
@@ -50,7 +50,7 @@ class Seen(NamedTuple):
         scene_sky: 1 where the scene network sees sky, 0 elsewhere, interpolated; so are the others.
         water: Water.
         plants: Plants.
-        person: People.
+        person: People and animals.
         ground: Mountains, hills, rocks, sand and earth.
     """
 
@@ -142,6 +142,7 @@ def _add_texture(
     """Correct labels by what the clip is known to show."""
     moves, apart = change > _CHANGE, ~sky & (seen.person < 0.4)
     if texture == "water":
+        labels[(labels == STILL) & apart & (change > 1)] = UNKNOWN  # perhaps a slow, dark sea
         labels[apart & (seen.plants < 0.6) & ((seen.water > 0.4) | (change > 3))] = WATER
     elif texture == "fire":
         warm = is_warm(picture)
@@ -177,7 +178,8 @@ def label_still(
     Args:
         picture: The photograph, at `KIND_SIZE`.
         seen: What the teachers see in it.
-        sort: What it is of, such as "interior", "fire" or "beach_sea".
+        sort: What it is of, such as "interior", "fire" or "beach_sea"; "snow" is
+            snow that falls, "snow_ground" and "snow_mountain" snow that lies.
     """
     labels = np.full(picture.shape[:2], UNKNOWN, np.uint8)
     is_inside = sort in _INSIDE
@@ -197,8 +199,10 @@ def label_still(
         labels[around] = UNKNOWN
         labels[warm] = FIRE
     labels[(seen.ground > 0.6) & (seen.sky < 0.85)] = STILL
-    if sort in ("snow", "snow_mountain"):  # which the scene network takes for water
+    if sort in ("snow", "snow_ground", "snow_mountain"):  # which looks like water, or like sky
         labels[labels == WATER] = STILL
+    if sort == "snow_ground":
+        labels[(seen.scene_sky < 0.25) & (seen.plants < 0.4)] = STILL
     if sort in ("smoke_fog", "rain", "snow"):  # what seems still may be smoke, or behind drops
         labels[labels == STILL] = UNKNOWN
     if sort in ("waterfall", "lake_river", "beach_sea"):
