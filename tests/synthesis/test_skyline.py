@@ -6,7 +6,7 @@ import pytest
 from cinnema.models.nature.kinds import KINDS, STILL
 from cinnema.synthesis.skyline import corrected, doubt
 
-SKY, WATER, PLANTS = (1 + KINDS.index(name) for name in ("sky", "water", "plants"))
+SKY, WATER, FIRE, PLANTS = (1 + KINDS.index(name) for name in ("sky", "water", "fire", "plants"))
 CELLS = 48
 
 
@@ -97,3 +97,16 @@ def test_an_even_sky_of_which_the_network_is_not_sure_is_not_doubted() -> None:
 
 def test_a_picture_without_sky_has_no_doubt() -> None:
     assert doubt(np.full((CELLS, CELLS), 0.2, np.float32)).max() == 0
+
+
+def test_fire_of_which_the_network_is_nowhere_sure_stands() -> None:
+    probabilities = seen(np.zeros((CELLS, CELLS), np.float32), STILL)
+    petals, candle = (slice(5, 12), slice(5, 12)), (slice(30, 40), slice(30, 36))
+    for place, sureness in ((petals, 0.9), (candle, 0.99)):
+        probabilities[FIRE][place] = 0.6
+        probabilities[FIRE][place][3, 3] = sureness
+        probabilities[STILL][place] = 1 - probabilities[FIRE][place]
+    found = corrected(probabilities)
+    assert found[STILL][petals].min() == pytest.approx(1)
+    assert np.array_equal(found[FIRE][candle], probabilities[FIRE][candle])
+    assert np.allclose(found.sum(0), 1)

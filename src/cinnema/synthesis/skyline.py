@@ -1,7 +1,8 @@
 """Where the sky ends: the network's answer, corrected by what a photograph can show.
 
-The network takes single scraps of cloud for plants, and water seen from above for sky; and it
-overlooks far hills, of which it is less sure than of the open sky above them.
+The network takes single scraps of cloud for plants, water seen from above for sky, and orange
+petals for flames; and it overlooks far hills, of which it is less sure than of the open sky above
+them.
 """
 
 import cv2
@@ -10,7 +11,7 @@ from jaxtyping import Float32
 
 from cinnema.models.nature.kinds import KINDS, STILL
 
-_SKY, _WATER = (1 + KINDS.index(name) for name in ("sky", "water"))
+_SKY, _WATER, _FIRE = (1 + KINDS.index(name) for name in ("sky", "water", "fire"))
 
 _SURE = 0.7
 """Probability of standing still from which a thing in the sky stands: a bird, the moon, a kite."""
@@ -30,14 +31,19 @@ _DOUBT = (2.0, 3.0)
 
 _LEAST_ODDS = 1e-4
 
+_SOME_FIRE, _SURE_FIRE = 0.3, 0.95
+"""Probability of fire that joins cells to a part, and that a fire reaches in one of its cells."""
+
 
 def corrected(probabilities: Float32[np.ndarray, "c i j"]) -> Float32[np.ndarray, "c i j"]:
     """Return probabilities in which a photograph's sky has no holes and is not below water.
 
+    Fire of which the network is nowhere sure stands still.
+
     Args:
         probabilities: Of all classes, still first.
     """
-    return _with_filled_sky(_seen_from_above(probabilities))
+    return _with_filled_sky(_seen_from_above(_without_doubtful_fire(probabilities)))
 
 
 def doubt(sky: Float32[np.ndarray, "i j"]) -> Float32[np.ndarray, "i j"]:
@@ -79,6 +85,19 @@ def _weakest_on_path(sky: np.ndarray) -> np.ndarray:
 def _log_odds(p: np.ndarray) -> np.ndarray:
     p = np.clip(p, _LEAST_ODDS, 1 - _LEAST_ODDS)
     return np.asarray(np.log(p / (1 - p)))
+
+
+def _without_doubtful_fire(probabilities: np.ndarray) -> np.ndarray:
+    """Return probabilities in which parts that are nowhere surely fire stand still."""
+    fire = probabilities[_FIRE]
+    if not (fire > _SOME_FIRE).any():
+        return probabilities
+    _, parts = cv2.connectedComponents((fire > _SOME_FIRE).astype(np.uint8))
+    doubtful = ~np.isin(parts, np.unique(parts[fire >= _SURE_FIRE])) | (parts == 0)
+    out = probabilities.copy()
+    out[STILL] += np.where(doubtful, fire, 0)
+    out[_FIRE][doubtful] = 0
+    return out
 
 
 def _with_filled_sky(probabilities: np.ndarray) -> np.ndarray:
