@@ -143,7 +143,7 @@ def test_constants_need_two_scenes_and_are_written_also_after_an_interruption(
         patch.setattr(nature_recipe, "save_constants", interrupted)
         result = cinnema("train", "constants", *options)
     assert result.code == 130
-    assert any(line.startswith("sky: start: g") for line in result.err)
+    assert any(line.startswith("sky: start: score") for line in result.err)
     assert not (run / CONSTANTS_FILE).exists()
 
     result = cinnema("train", "constants", *options)
@@ -155,7 +155,7 @@ def test_constants_need_two_scenes_and_are_written_also_after_an_interruption(
     assert set(json.loads(resumed)) == set(KINDS)
 
     result = cinnema("train", "constants", *options)
-    assert any(line.startswith("sky: start: g") for line in result.err)
+    assert any(line.startswith("sky: start: score") for line in result.err)
     assert (run / CONSTANTS_FILE).read_text() == resumed
 
 

@@ -383,6 +383,6 @@ def _i3d_logits(device: "torch.device") -> Callable[[Any], Any]:
 
 def _report(kind: str) -> Callable[[str, float], None]:
     def report(what: str, score: float) -> None:
-        print(f"{kind}: {what}: {score:.3f}", file=sys.stderr, flush=True)
+        print(f"{kind}: {what}: score {score:.3f}", file=sys.stderr, flush=True)
 
     return report
