@@ -17,7 +17,7 @@ def landscape() -> NatureRecipe:
                     period=96.0, jitter=0.15, churn=0.15, correlation=12.0, rate=8.0
                 ),
                 KindDynamics(
-                    gain=3.0, period=12.0, jitter=0.25, churn=0.8, correlation=5.0, memory=0.6,
+                    gain=3.0, period=12.0, jitter=0.25, churn=0.5, correlation=5.0, memory=0.6,
                     upright=0.4, rate=14.0,
                 ),
                 KindDynamics(
