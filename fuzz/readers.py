@@ -161,6 +161,13 @@ def splits(_: Path) -> Seeds:
     return {"splits.json": b'{"train": ["a.mp4", "b.mp4"], "validation": ["c.mp4"], "test": []}'}
 
 
+def fields(_: Path) -> Seeds:
+    from cinnema.core.config import config_to_dict
+    from cinnema.recipes.landscape import landscape
+
+    return {"fields.json": json.dumps(config_to_dict(landscape())).encode()}
+
+
 def clip_lists(_: Path) -> Seeds:
     entry = {"path": "sea/a.mp4", "texture": "sea", "suggested_stride": 2, "duplicate_share": 0.1}
     return {"manifest.json": json.dumps([entry, {**entry, "path": "b.mp4"}]).encode()}
@@ -184,6 +191,14 @@ def read_shard(path: Path) -> None:
     assert shard.index
     for number in range(len(shard)):
         shard.frames(number)
+
+
+def read_recipe(path: Path) -> None:
+    from cinnema.cli.fields import check_file_of_fields, read_fields, with_fields
+    from cinnema.recipes.landscape import landscape
+
+    check_file_of_fields(path, "cinnema.training.nature_recipe:NatureRecipe")
+    with_fields(landscape(), values=read_fields(path))
 
 
 def read_video(path: Path) -> None:
@@ -229,6 +244,7 @@ READERS = {
         call("cinnema.data.sources.splits", "read_splits", names=["a.mp4", "b.mp4", "c.mp4"]),
         True,
     ),
+    "fields": Reader(fields, read_recipe, is_json=True),
     "clip lists": Reader(
         clip_lists,
         lambda path: call("cinnema.data.sources.folder", "_read_manifest")(path.parent),
