@@ -10,6 +10,7 @@ import torch
 
 from bodies import tiny_body
 from cinnema.core.errors import UserError
+from cinnema.media.formats import MAX_SIDE
 from cinnema.media.videos import VideoFile
 from cinnema.models.base import VideoModel
 from cinnema.paper.model import PaperModel
@@ -54,7 +55,7 @@ PICTURES = {
     "white": np.full((32, 48, 3), 255, np.uint8),
     "all sky": np.full((32, 48, 3), (90, 160, 240), np.uint8),
     "two colours": two_colours(),
-    "wide": noise(16, 1500),
+    "widest": np.full((16, MAX_SIDE, 3), (90, 160, 240), np.uint8),
     "tall": noise(1500, 16),
 }
 

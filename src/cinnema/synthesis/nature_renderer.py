@@ -38,6 +38,9 @@ _STRIP = 1 << 16
 _FINE = 4_000_000
 """Pixels of a photograph up to which plates are enlarged."""
 
+_FINE_SIDE = 16_000
+"""Height and width up to which they are: OpenCV warps nothing of 32,767 pixels or more."""
+
 _FARTHEST = 50.0
 """Greatest displacement, in picture sizes."""
 
@@ -169,7 +172,8 @@ class _Plate:
         self.still = plate if layer.base is None else _four(x0)
         small = cv2.resize(plate, (_SMALL, _SMALL), interpolation=cv2.INTER_AREA)
         self.small = np.asarray(small)
-        self.is_fine = plate.shape[0] * plate.shape[1] <= _FINE
+        height, width = plate.shape[:2]
+        self.is_fine = height * width <= _FINE and max(height, width) <= _FINE_SIDE
         self.source = _enlarged(plate) if self.is_fine else plate
         self.scale, self.shift = (2, 1) if self.is_fine else (1, 0)
         self.tiles = [self._tile(rows, x0) for rows in strips]
