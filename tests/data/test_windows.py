@@ -1,6 +1,7 @@
 """Square windows of scenes, and scenes that show the same."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,24 @@ def test_windows_are_squares_at_both_ends_and_in_the_middle_at_the_stride_of_the
     assert np.array_equal(again[0].frames, windows.frames)
     with pytest.raises(UserError, match="no video has 41 distinct frames"):
         load_windows(dataset, find_scenes(dataset), **{**options, "num_frames": 40})
+
+
+def test_windows_on_a_full_disk_are_told_and_not_kept_in_part(
+    manifest: Callable[..., Path],
+    drift: Drift,
+    write_clip: Callable[[str, NDArray[np.uint8]], Path],
+    tmp_path: Path,
+    small_disk: Callable[[int], AbstractContextManager[None]],
+) -> None:
+    root = manifest({"path": "sea.npy", "texture": "water", "suggested_stride": 1})
+    write_clip("sea.npy", drift(12, height=48, width=48))
+    dataset = open_dataset(root, cache=tmp_path / "cache")
+    scenes = find_scenes(dataset)
+    options = {"size": 32, "num_frames": 4, "fps": 8.0, "starts": 2}
+    with small_disk(10_000), pytest.raises(UserError, match="disk is full"):
+        load_windows(dataset, scenes, **options)
+    assert not [path for path in dataset.cache.rglob("windows/*") if path.name[0] != "."]
+    assert len(load_windows(dataset, scenes, **options)[0].frames)
 
 
 def test_a_closer_view_moves_by_as_much_more_as_it_is_enlarged(

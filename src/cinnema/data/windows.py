@@ -21,6 +21,7 @@ from cinnema.core.errors import UserError
 from cinnema.core.files import atomic_folder, locked
 from cinnema.data.dataset import PackedDataset
 from cinnema.data.scenes import Scene
+from cinnema.media.videos import write_array
 
 DUPLICATE_CORRELATION = 0.93
 """Correlation of two small grey pictures above which they show the same scene."""
@@ -173,8 +174,8 @@ def _load(dataset: PackedDataset, scene: Scene, cut: _Cut) -> SceneWindows:
                 windows = _cut(dataset, scene, cut)
                 with atomic_folder(folder) as part:
                     if len(windows.frames):  # an empty file cannot be mapped into memory
-                        np.save(part / "closer.npy", windows.closer)
-                        np.save(part / "frames.npy", windows.frames)
+                        write_array(part / "closer.npy", windows.closer)
+                        write_array(part / "frames.npy", windows.frames)
     if not (folder / "frames.npy").exists():
         return _no_windows(scene, cut)
     try:

@@ -401,9 +401,24 @@ def _durations(count: int, fps: float, *, unit: int) -> list[int]:
 
 
 def _write_npy(path: Path, frames: Iterator[Frame], fps: float) -> None:  # noqa: ARG001
-    array = np.stack(list(frames))
+    write_array(path, np.stack(list(frames)))
+
+
+def write_array(path: Path, array: np.ndarray) -> None:
+    """Write an array as an npy file.
+
+    `np.save` would bypass Python's files, and hide that a disk is full, or not say so.
+
+    Args:
+        path: The file.
+        array: Of numbers.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    array = np.ascontiguousarray(array)
     header = np.lib.format.header_data_from_array_1_0(array)
-    with path.open("wb") as file:  # np.save would hide that a disk is full
+    with path.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
         file.write(array.data)
 
