@@ -175,9 +175,9 @@ class _Work:
             schedule = schedule_of(part.config, len(batches.sequence))
             fit(step, batches, schedule, folder=folder, validate=validate, tensorboard=tensorboard)
             if self.ranks.is_first:
+                plot_metrics(folder)  # before the weights, without which this is done again
                 state = part.networks.state_dict()
                 save_weights(path, state, about, dtype=torch.float32, overwrite=True)
-                plot_metrics(folder)
             self.ranks.gather(part.name)  # from here on the file exists for the other ranks
         part.networks.eval()
 
