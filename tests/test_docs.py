@@ -43,8 +43,11 @@ def anchors(page: Path) -> set[str]:
 
 
 @pytest.fixture
-def only_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make every command return 0 as soon as its options are parsed."""
+def only_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make every command return 0 as soon as its options and a file of fields are parsed."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("overrides.json", "discriminators.json"):
+        (tmp_path / name).write_text('{"motion": {"clips": 2000}}', encoding="utf-8")
     for path in COMMANDS.values():
         module, _, kind = path.partition(".")
         found = getattr(import_module(f"cinnema.cli.{module}"), kind)
