@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cinnema.core.errors import UserError
-from cinnema.data.drawn import UNKNOWN
+from cinnema.data.labelled import UNKNOWN
 from cinnema.models.nature.kinds import KIND_SIZE
 from cinnema.training.kind_labels import (
     FALLING,

@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from cinnema.core.errors import UserError
-from cinnema.data.drawn import STILL, UNKNOWN, with_smoke, with_snow_field, with_things
 from cinnema.data.labelled import (
+    UNKNOWN,
     LabelledBatches,
     LabelledPictures,
     save_labelled,
@@ -139,50 +139,6 @@ def test_hazy_hills_rise_before_some_skies_and_stand_still(folder: Path) -> None
     assert 0 < covered.float().mean() < 0.5
     assert not bool(((plain.labels == 0) & (hilly.labels == sky)).any())
     assert set(hilly.labels.unique().tolist()) <= {0, sky, UNKNOWN}
-
-
-def test_what_was_cut_out_is_set_among_plants_and_not_trained_on_alone(folder: Path) -> None:
-    red, labels = labelled(0)
-    red[:], labels[:, : SIZE // 2] = (200, 20, 20), UNKNOWN
-    save_labelled(folder, "cutouts/animals/fox", red, labels)
-    (folder / "groups.json").write_text(
-        '{"validation": ["sky0"], "weights": {"stills/city": 1e-6}}'
-    )
-    pictures = opened(folder)
-    assert not pictures.weights[pictures.names.index("cutouts/animals/fox")]
-    batch = next(LabelledBatches(pictures, batch_size=128, among=(1,)))
-    is_red = batch.x[:, 0] > batch.x[:, 2] + 0.6
-    assert 0.05 < is_red.flatten(1).any(1).float().mean() < 0.4
-    assert set(batch.labels[is_red].unique().tolist()) <= {STILL, UNKNOWN}
-
-
-def test_rocks_rise_from_water_and_stand_still() -> None:
-    water, labels = np.full((SIZE, SIZE, 3), 200, np.uint8), np.full((SIZE, SIZE), 2, np.uint8)
-    rock = np.full_like(water, 60)
-    rng = np.random.default_rng(0)
-    x, y = with_things(water, labels, rock, None, rng, among=(2,))
-    assert set(np.unique(y)) == {STILL, 2, UNKNOWN}
-    assert (x[y == 2] == 200).mean() > 0.99
-    assert x[y == STILL].mean() < 190
-
-
-def test_ground_below_the_horizon_is_covered_with_snow_and_stands_still() -> None:
-    x, y = labelled(SIZE // 2)
-    y[SIZE // 2 :] = 4
-    snowy, classes = with_snow_field(x, y, np.random.default_rng(2), sky=1)
-    assert (classes[: SIZE // 2] == 1).all()
-    assert (classes[SIZE // 2 + 1 :] == STILL).all()
-    assert snowy[SIZE // 2 + 4 :].mean() > x[SIZE // 2 + 4 :].mean() + 20
-    assert np.abs(snowy[: SIZE // 2 - 4].astype(int) - x[: SIZE // 2 - 4]).max() <= 1
-
-
-def test_smoke_is_of_the_class_of_fire_and_its_thin_parts_are_unknown() -> None:
-    x, y = labelled(0)
-    smoky, classes = with_smoke(x, y, 3, np.random.default_rng(1))
-    change = np.abs(smoky.astype(int) - x).mean(-1)
-    assert set(np.unique(classes)) == {STILL, 3, UNKNOWN}
-    assert change[classes == 3].mean() > change[classes == UNKNOWN].mean() > 3
-    assert change[classes == STILL].mean() < 3
 
 
 def test_snow_lies_on_some_things_that_stand_still_and_they_stay_still(folder: Path) -> None:

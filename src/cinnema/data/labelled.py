@@ -5,10 +5,8 @@ A folder of labelled pictures holds, at any depth,
     clips/clouds/sea_at_dawn@120.jpg        a picture; "@..." tells pictures of one scene apart
     clips/clouds/sea_at_dawn@120.kinds.png  its classes, of the same scene: indices, 255 unknown
     groups.json                             optional: weights of groups, and held-out scenes
-    cutouts/animals/deer.jpg, .kinds.png    a thing that was cut out: 0 on it, 255 around it
 
-The sub-folder is the picture's group. What is in "cutouts" is no picture to train on: it is set
-among the water and the plants of others. `groups.json` is an object
+The sub-folder is the picture's group. `groups.json` is an object
 {"weights": {"clips/clouds": 5.0}, "validation": ["sea_at_dawn"]}; a group without a weight has 1,
 and without a list of validation scenes a fifth of the scenes is held out, by a hash of their names.
 """
@@ -30,19 +28,11 @@ from cinnema.core.documents import parse_json
 from cinnema.core.errors import UserError
 from cinnema.core.files import atomic_path
 from cinnema.core.randomness import NumberedStreams
-from cinnema.data.drawn import (
-    STILL,
-    UNKNOWN,
-    under_snow,
-    with_drops,
-    with_flame,
-    with_hills,
-    with_smoke,
-    with_snow_field,
-    with_things,
-)
 from cinnema.data.sources.splits import split_by_name
 from cinnema.media.pictures import to_tensor
+
+UNKNOWN = 255
+"""Index of pixels whose class is not known."""
 
 LABEL_SUFFIX = ".kinds.png"
 """Ending of the file with a picture's classes, in place of ".jpg"."""
@@ -53,21 +43,21 @@ GROUPS_FILE = "groups.json"
 _HELD_OUT = 0.2
 _PICTURE = 1  # label of a picture's random stream
 
-CUTOUTS = "cutouts"
-"""Folder of things that were cut out, such as animals: still, and unknown around them."""
-
-# Augmentation: smallest crop; shares of whole pictures, of skies with hills, of solid pictures with
-# snow on them, of pictures with rain or snow, with a flame, with smoke, with things in water or
-# among plants, at low resolution and with less colour.
-_SMALLEST, _WHOLE, _HILLY, _WHITE, _FALLING, _BURNING = 0.5, 0.25, 0.45, 0.2, 0.06, 0.07
-_SMOKY, _STREWN, _COARSE, _PALE = 0.02, 0.3, 0.4, 0.15
-# Share of sky above which a picture may get hills, share of still pixels of their texture, share of
-# water and plants above which things are set among them, and how many of these were cut out.
-_OPEN, _SOLID, _SURFACE, _CUT = 0.4, 0.4, 0.15, 0.6
-# Smallest share of fire in a picture whose fire is laid over others.
-_FLAMES = 0.2
-# Share of sky above which a picture may get ground under snow, and share of those that do.
-_WINTRY, _FIELDS = 0.1, 0.2
+# Augmentation: smallest crop, share of whole pictures, of pictures with rain or snow, of pictures
+# with a flame, of pictures at low resolution and of pictures with less colour.
+_HILLY, _SNOWY = 0.45, 0.25
+# Share of hills that are behind all but the sky, and of those whose foot is lost in mist; how much
+# of a hill must be seen; share of pictures of solid things with snow on them.
+_BEHIND, _MISTY, _CLEAR, _WHITE = 0.5, 0.3, 0.3, 0.12
+_SNOW = np.array([235.0, 238.0, 245.0])
+STILL = 0
+"""Class of pixels that stand still."""
+# Share of sky above which a picture may get hills, and share of still pixels of their texture.
+_OPEN, _SOLID = 0.4, 0.4
+_SMALLEST, _WHOLE, _FALLING, _BURNING, _COARSE, _PALE = 0.5, 0.25, 0.06, 0.07, 0.4, 0.15
+# Smallest share of fire in a picture whose fire is laid over others, and brightness from which a
+# flame is perhaps, and surely, seen.
+_FLAMES, _FAINT, _BRIGHT = 0.2, 25, 60
 
 
 @dataclass(frozen=True)
@@ -141,10 +131,9 @@ class LabelledBatches:
 
     Pictures are drawn by their weight, mirrored, cropped, and changed in colour and resolution.
     Into some that show none, rain or snow is drawn, and their known pixels get the class `falling`;
-    over some without fire, the flames of another picture or smoke are laid. Before some skies rise
-    hazy or snowy hills with the texture of a picture that stands still, which are easily taken for
-    clouds, or the ground below them is covered with snow. On some things that stand still lies
-    snow, and among some water and plants are rocks and what was cut out (`CUTOUTS`).
+    over some without fire, the flames of another picture are laid; and before some skies rise hazy
+    or snowy hills with the texture of a picture that stands still, which are easily taken for
+    clouds. On some things that stand still lies snow.
 
     Args:
         pictures: The pictures.
@@ -153,7 +142,6 @@ class LabelledBatches:
         fire: Class of fire, which glows over what is behind it, and is told by its colour: pictures
             with it keep their saturation. None lays no flames.
         sky: Class of the sky; None draws no hills.
-        among: Classes among which solid things are set: those of water and plants.
         seed: Seed of all draws.
     """
 
@@ -165,12 +153,9 @@ class LabelledBatches:
         falling: int | None = None,
         fire: int | None = None,
         sky: int | None = None,
-        among: tuple[int, ...] = (),
         seed: int = 0,
     ) -> None:
         self._pictures, self._falling, self._fire, self._sky = pictures, falling, fire, sky
-        self._among = among
-        self._cutouts = np.flatnonzero(_are_cutouts(pictures.names) & ~pictures.held_out)
         solid = (pictures.labels == STILL).mean((1, 2)) > _SOLID
         self._solid = np.flatnonzero(solid & (pictures.weights > 0))
         self._size = batch_size
@@ -210,37 +195,19 @@ class LabelledBatches:
         x, y = _cropped(self._pictures.pictures[index], self._pictures.labels[index], rng)
         falling, fire = self._falling, self._fire
         skies = 0.0 if self._sky is None else (y == self._sky).mean()
-        if skies > _WINTRY and rng.random() < _FIELDS:
-            x, y = with_snow_field(x, y, rng, sky=self._sky or 0)
-        elif skies > _OPEN and len(self._solid) and rng.random() < _HILLY:
+        if skies > _OPEN and len(self._solid) and rng.random() < _HILLY:
             texture = self._pictures.pictures[rng.choice(self._solid)]
-            x, y = with_hills(x, y, texture, rng, sky=self._sky or 0)
+            x, y = _with_hills(x, y, texture, rng, sky=self._sky or 0)
         elif (y == STILL).mean() > _SOLID and rng.random() < _WHITE:
-            x = under_snow(x, y, rng)
-        if np.isin(y, self._among).mean() > _SURFACE and rng.random() < _STREWN:
-            x, y = self._with_things(x, y, rng)
+            x = _under_snow(x, y, rng)
         if falling is not None and falling not in y and rng.random() < _FALLING:
-            x, y = with_drops(x, rng), np.where(y == UNKNOWN, y, np.uint8(falling))
-        if fire is not None and fire not in y and rng.random() < _SMOKY:
-            x, y = with_smoke(x, y, fire, rng)
-        elif fire is not None and fire not in y and len(self._flames) and rng.random() < _BURNING:
+            x, y = _with_drops(x, rng), np.where(y == UNKNOWN, y, np.uint8(falling))
+        if fire is not None and fire not in y and len(self._flames) and rng.random() < _BURNING:
             flame = self._pictures.pictures[rng.choice(self._flames)]
-            x, y = with_flame(x, y, flame, fire, rng)
+            x, y = _with_flame(x, y, flame, fire, rng)
         pale = 0.0 if fire is not None and fire in y else _PALE
         x = _recoloured(_coarsened(x, rng), rng, pale=pale)
         return x, y, self._pictures.names[index]
-
-    def _with_things(
-        self, x: NDArray[np.uint8], y: NDArray[np.uint8], rng: np.random.Generator
-    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Set rocks or things that were cut out among water and plants, if there are any."""
-        is_cut = rng.random() < _CUT
-        choice = self._cutouts if is_cut else self._solid
-        if not len(choice):
-            return x, y
-        index = rng.choice(choice)
-        shape = self._pictures.labels[index] == STILL if is_cut else None
-        return with_things(x, y, self._pictures.pictures[index], shape, rng, among=self._among)
 
 
 def scene_of(name: str) -> str:
@@ -312,14 +279,9 @@ def _picture_weights(
     for group in set(groups.tolist()):
         used = (groups == group) & ~held_out
         out[used] = weights.get(group, 1.0) / max(1, used.sum())
-    out[_are_cutouts(names)] = 0
     if not out.any():
         raise UserError("all groups of pictures have weight 0: give one a positive weight")
     return out
-
-
-def _are_cutouts(names: Sequence[str]) -> NDArray[np.bool_]:
-    return np.array([Path(name).parts[0] == CUTOUTS for name in names])
 
 
 def _read_picture(path: Path, size: int) -> NDArray[np.uint8]:
@@ -367,6 +329,114 @@ def _cropped(
             cv2.resize(np.ascontiguousarray(y), shape, interpolation=cv2.INTER_NEAREST), np.uint8
         ),
     )
+
+
+def _with_drops(x: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Draw rain or snow, and the haze behind it."""
+    size, is_rain, slant = len(x), rng.random() < 0.5, rng.normal(0, 0.25)
+    layer = np.zeros((size, size), np.float32)
+    for _ in range(int(rng.integers(60, 500))):
+        place, bright = rng.integers(0, size, 2), float(rng.uniform(0.3, 1))
+        if is_rain:
+            length = rng.integers(4, 24)
+            end = place + length * np.array([np.sin(slant), np.cos(slant)])
+            start, stop = place.tolist(), end.astype(int).tolist()
+            cv2.line(layer, start, stop, bright, 1, cv2.LINE_AA)
+        else:
+            radius = max(1, int(rng.gamma(2, 0.5)))
+            cv2.circle(layer, place.tolist(), radius, bright, -1, cv2.LINE_AA)
+    layer = cv2.GaussianBlur(layer, (0, 0), float(rng.uniform(0.5, 1.2))).astype(np.float32)
+    share = layer[..., None] * rng.uniform(0.4, 0.9)
+    haze = rng.uniform(0, 0.35)
+    hazy = x * (1 - haze) + 190 * haze
+    return np.asarray((hazy * (1 - share) + 235 * share).clip(0, 255), np.uint8)
+
+
+def _with_flame(
+    x: NDArray[np.uint8],
+    y: NDArray[np.uint8],
+    flame: NDArray[np.uint8],
+    fire: int,
+    rng: np.random.Generator,
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Lay a picture of fire over another as light, at a random place and size."""
+    size, side = len(x), int(len(x) * rng.uniform(0.2, 0.86))
+    ramp = np.minimum(np.arange(side), np.arange(side)[::-1]) / (0.12 * side)
+    edge = np.minimum(1, np.minimum.outer(ramp, ramp))[..., None]
+    small = cv2.resize(flame, (side, side)) * edge
+    place = rng.integers(-side // 4, size - side // 2, 2)
+    shift = np.array([[1, 0, place[0]], [0, 1, place[1]]], np.float32)
+    light = cv2.warpAffine(small.astype(np.float32), shift, (size, size))
+    seen = cv2.GaussianBlur(light.max(-1), (0, 0), 3.0)
+    lit = 255 - (255 - x * rng.uniform(0.25, 1)) * (255 - light) / 255
+    y = np.where(seen > _FAINT, np.uint8(UNKNOWN), y)
+    y = np.where(seen > _BRIGHT, np.uint8(fire), y)
+    return np.asarray(lit.clip(0, 255), np.uint8), y
+
+
+def _with_hills(
+    x: NDArray[np.uint8],
+    y: NDArray[np.uint8],
+    texture: NDArray[np.uint8],
+    rng: np.random.Generator,
+    *,
+    sky: int,
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Let one to three ridges of hills rise in haze of the sky's colour, or under snow.
+
+    Half of the time they rise behind all that is not sky, like a headland at the horizon.
+    """
+    size = len(x)
+    out, labels = x.astype(np.float32), y.copy()
+    is_behind = rng.random() < _BEHIND
+    free = y == sky if is_behind else np.ones(y.shape, bool)
+    horizon = np.flatnonzero((y == sky).mean(1) > 0.5).max(initial=0) + 1
+    foot = rng.uniform(0.35, 0.85) * size
+    if is_behind:
+        foot = horizon - rng.uniform(0, 0.15) * size
+    for _ in range(int(rng.integers(1, 4))):
+        ridge = foot + _ridge(size, rng) * (rng.uniform(0.1, 0.7) if is_behind else 1)
+        below = np.arange(size)[:, None] - ridge
+        behind = out[max(0, int(foot) - size // 10) : max(1, int(foot))].reshape(-1, 3).mean(0)
+        colour, haze = behind * rng.uniform(0.55, 1), rng.uniform(0.3, 0.93)
+        if rng.random() < _SNOWY:
+            colour, haze = _SNOW * rng.uniform(0.7, 1), rng.uniform(0.6, 0.9)
+        drawn = texture * (1 - haze) + colour * haze
+        share = np.where(free, below >= 0, 0).astype(np.float32)
+        share = np.asarray(cv2.GaussianBlur(share, (0, 0), float(rng.uniform(0.4, 1.5))))
+        if rng.random() < _MISTY:  # the hill's foot is lost in mist
+            share = share * np.exp(-below.clip(0) / (rng.uniform(0.05, 0.3) * size))
+        out = out * (1 - share[..., None]) + drawn * share[..., None]
+        seen = free & (below >= 0)
+        labels[seen] = np.where(share[seen] > _CLEAR, STILL, UNKNOWN)
+        foot += rng.uniform(0.05, 0.25) * size
+        if foot > size:
+            break
+    return np.asarray(out.clip(0, 255), np.uint8), labels
+
+
+def _ridge(size: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Draw the height of a ridge over its width, in pixels around 0."""
+    across = np.arange(size) / size
+    waves = [
+        rng.normal()
+        / k ** rng.uniform(1.0, 1.6)
+        * np.sin(2 * np.pi * k * rng.uniform(0.4, 0.9) * across + rng.uniform(0, 7))
+        for k in range(1, 7)
+    ]
+    return np.asarray(np.sum(waves, axis=0) * rng.uniform(0.016, 0.1) * size)
+
+
+def _under_snow(
+    x: NDArray[np.uint8], y: NDArray[np.uint8], rng: np.random.Generator
+) -> NDArray[np.uint8]:
+    """Lay snow on what stands still, which is easily taken for water then."""
+    ground = cv2.GaussianBlur((y == STILL).astype(np.float32), (0, 0), 1.5)[..., None]
+    grey = x.mean(-1, keepdims=True)
+    relief = 1 + rng.uniform(0.2, 0.6) * (grey - grey.mean()) / 128
+    white = (_SNOW * rng.uniform(0.6, 1) * relief).clip(0, 255)
+    share = ground * rng.uniform(0.6, 0.95) * (0.4 + 0.6 * grey / 255)
+    return np.asarray((x * (1 - share) + white * share).clip(0, 255), np.uint8)
 
 
 def _coarsened(x: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:

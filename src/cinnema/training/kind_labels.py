@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from cinnema.core.errors import UserError
 from cinnema.core.files import check_input_file, check_input_folder
-from cinnema.data.drawn import UNKNOWN
+from cinnema.data.labelled import UNKNOWN
 from cinnema.models.nature.kinds import KIND_SIZE, KINDS, STILL
 
 SKY, WATER, FIRE, PLANTS, FALLING = (1 + KINDS.index(name) for name in KINDS)

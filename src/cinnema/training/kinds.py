@@ -18,8 +18,7 @@ from cinnema.core.distributed import Ranks
 from cinnema.core.errors import UserError
 from cinnema.core.precision import fast_dtype
 from cinnema.core.weights import load_weights, save_weights
-from cinnema.data.drawn import UNKNOWN
-from cinnema.data.labelled import LabelledBatch, LabelledBatches, LabelledPictures
+from cinnema.data.labelled import UNKNOWN, LabelledBatch, LabelledBatches, LabelledPictures
 from cinnema.media.pictures import to_tensor
 from cinnema.models.files import load_model
 from cinnema.models.nature.kinds import KINDS, STILL, KindNetwork
@@ -254,7 +253,6 @@ def train_kinds(
         falling=1 + KINDS.index("falling"),
         fire=1 + KINDS.index("fire"),
         sky=1 + KINDS.index("sky"),
-        among=(1 + KINDS.index("water"), 1 + KINDS.index("plants")),
         seed=config.seed,
     )
     data = sorted(zip(pictures.names, pictures.weights.tolist(), strict=True))
