@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from cinnema.core.errors import UserError
+from cinnema.core.weights import save_weights
 from cinnema.data.labelled import (
     UNKNOWN,
     LabelledBatches,
@@ -19,6 +20,7 @@ from cinnema.data.labelled import (
 from cinnema.models.files import load_model
 from cinnema.models.nature.kinds import KINDS, KindNetwork
 from cinnema.training.kinds import (
+    KINDS_FILE,
     NUM_CLASSES,
     KindStep,
     KindTraining,
@@ -235,3 +237,17 @@ def test_labels_that_are_no_class_are_refused(folder: Path, tmp_path: Path) -> N
 def test_without_a_trained_network_the_command_to_run_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="run `cinnema train kinds` first"):
         load_kinds(tmp_path, network())
+
+
+def test_a_lack_of_memory_is_not_taken_for_another_width(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = KindNetwork(width=16)
+    save_weights(tmp_path / KINDS_FILE, network.state_dict(), {"width": 16}, dtype=torch.float32)
+
+    def fail(_state: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(network, "load_state_dict", fail)
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        load_kinds(tmp_path, network)

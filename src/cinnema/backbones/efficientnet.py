@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from cinnema.backbones.packaged_weights import EFFICIENTNET_LITE0
 from cinnema.core.errors import UserError
+from cinnema.core.memory import is_lack_of_memory
 
 FEATURE_CHANNELS = (16, 24, 40, 112, 320)
 
@@ -163,6 +164,8 @@ def load_imagenet(network: EfficientNetLite0) -> None:
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
+        if is_lack_of_memory(error):
+            raise
         raise UserError(
             f"{path.name} does not hold EfficientNet-Lite0: install its package again "
             f"(`{EFFICIENTNET_LITE0.command}`)"

@@ -16,6 +16,7 @@ from cinnema.backbones.efficientnet import EfficientNetLite0
 from cinnema.core.config import config_to_dict
 from cinnema.core.distributed import Ranks
 from cinnema.core.errors import UserError
+from cinnema.core.memory import is_lack_of_memory
 from cinnema.core.precision import fast_dtype
 from cinnema.core.weights import load_weights, save_weights
 from cinnema.data.labelled import UNKNOWN, LabelledBatch, LabelledBatches, LabelledPictures
@@ -285,6 +286,8 @@ def load_kinds(run: Path, network: KindNetwork) -> None:
     try:
         network.load_state_dict(load_weights(path).state)
     except RuntimeError as error:
+        if is_lack_of_memory(error):
+            raise
         raise UserError(
             f"{path} was trained with another width: give that recipe, or train it again"
         ) from error

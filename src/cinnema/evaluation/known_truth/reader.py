@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from cinnema.core.config import config_from_dict
 from cinnema.core.errors import UserError
+from cinnema.core.memory import is_lack_of_memory
 from cinnema.core.weights import load_weights, save_weights
 from cinnema.data.dataset import PackedDataset
 from cinnema.data.records import Control
@@ -209,6 +210,8 @@ def load_reader(path: str | Path) -> EndPointReader:
     try:
         reader.load_state_dict(file.state)
     except RuntimeError as error:
+        if is_lack_of_memory(error):
+            raise
         raise UserError(
             f"{path} does not hold the weights that its configuration requires: remove it and "
             "train another one"
