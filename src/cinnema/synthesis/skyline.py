@@ -93,7 +93,7 @@ def _without_doubtful_fire(probabilities: np.ndarray) -> np.ndarray:
     if not (fire > _SOME_FIRE).any():
         return probabilities
     _, parts = cv2.connectedComponents((fire > _SOME_FIRE).astype(np.uint8))
-    doubtful = ~np.isin(parts, np.unique(parts[fire >= _SURE_FIRE])) | (parts == 0)
+    doubtful = ~np.isin(parts, np.unique(parts[fire >= _SURE_FIRE]))
     out = probabilities.copy()
     out[STILL] += np.where(doubtful, fire, 0)
     out[_FIRE][doubtful] = 0
