@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from cinnema.backbones.packaged_weights import EFFICIENTNET_LITE0
 from cinnema.core.errors import UserError
-from cinnema.core.memory import is_lack_of_memory
+from cinnema.core.state_dicts import load_state
 
 FEATURE_CHANNELS = (16, 24, 40, 112, 320)
 
@@ -161,15 +161,12 @@ def load_imagenet(network: EfficientNetLite0) -> None:
     state = {_own_name(name): value for name, value in published.items()}
     if network.head is None:
         state = {k: v for k, v in state.items() if not k.startswith(("head.", "classifier."))}
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        if is_lack_of_memory(error):
-            raise
-        raise UserError(
-            f"{path.name} does not hold EfficientNet-Lite0: install its package again "
-            f"(`{EFFICIENTNET_LITE0.command}`)"
-        ) from error
+    load_state(
+        network,
+        state,
+        otherwise=f"{path.name} does not hold EfficientNet-Lite0: install its package again "
+        f"(`{EFFICIENTNET_LITE0.command}`)",
+    )
 
 
 class _ConvNorm(nn.Module):

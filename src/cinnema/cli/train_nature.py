@@ -354,7 +354,6 @@ def score_of(clips: "ChosenClips", features: Callable[[Any], Any]) -> Callable[[
     steps = clips.frames.shape[1] - 1
     real = features(clips.frames[:, 1:])
     frozen = features(np.repeat(clips.frames[:, :1], steps, axis=1))
-
     moving = np.stack([changes(clip) for clip in clips.frames]) > MOVING
 
     def score(videos: Any) -> float:  # noqa: ANN401 - frames

@@ -15,6 +15,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from cinnema.core.errors import UserError
 from cinnema.core.files import check_input_file
+from cinnema.core.memory import is_lack_of_memory
 
 _GLOBAL = re.compile(r"GLOBAL (\S+)")  # how torch's message names what a pickle refers to
 _PARALLEL = "module."  # torch's DataParallel puts it before every name
@@ -79,6 +80,25 @@ def require_entries(
             f"{path} does not fit {network}: it {'; it '.join(found)}: name a file with the whole "
             f"state dict of {network}, and the config that it was trained with"
         )
+
+
+def load_state(network: nn.Module, state: Mapping[str, Tensor], *, otherwise: str) -> None:
+    """Give a network the weights of a file.
+
+    Args:
+        network: The network.
+        state: The weights.
+        otherwise: What is wrong if they do not fit, and what to do.
+
+    Raises:
+        UserError: They do not fit.
+    """
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        if is_lack_of_memory(error):
+            raise
+        raise UserError(otherwise) from error
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from cinnema.core.config import config_to_dict
 from cinnema.core.distributed import Ranks
 from cinnema.core.errors import UserError
 from cinnema.core.files import atomic_path
-from cinnema.core.memory import is_lack_of_memory
+from cinnema.core.state_dicts import load_state
 from cinnema.core.weights import load_weights, save_weights
 from cinnema.models.files import save_model
 from cinnema.training.keypoint_losses import KeypointTraining
@@ -245,11 +245,8 @@ def _load(path: Path, network: nn.Module) -> None:
     """Load the weights of a stage into a network of the same recipe."""
     if not path.exists():
         raise UserError(f"{path} does not exist: train the stage that writes it first")
-    try:
-        network.load_state_dict(load_weights(path).state)
-    except RuntimeError as error:
-        if is_lack_of_memory(error):
-            raise
-        raise UserError(
-            f"{path} was trained with another recipe: give that recipe, or train it again"
-        ) from error
+    load_state(
+        network,
+        load_weights(path).state,
+        otherwise=f"{path} was trained with another recipe: give that recipe, or train it again",
+    )

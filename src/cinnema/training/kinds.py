@@ -16,8 +16,8 @@ from cinnema.backbones.efficientnet import EfficientNetLite0
 from cinnema.core.config import config_to_dict
 from cinnema.core.distributed import Ranks
 from cinnema.core.errors import UserError
-from cinnema.core.memory import is_lack_of_memory
 from cinnema.core.precision import fast_dtype
+from cinnema.core.state_dicts import load_state
 from cinnema.core.weights import load_weights, save_weights
 from cinnema.data.labelled import UNKNOWN, LabelledBatch, LabelledBatches, LabelledPictures
 from cinnema.media.pictures import to_tensor
@@ -283,14 +283,11 @@ def load_kinds(run: Path, network: KindNetwork) -> None:
     path = run / KINDS_FILE
     if not path.exists():
         raise UserError(f"{path} does not exist: run `cinnema train kinds` first")
-    try:
-        network.load_state_dict(load_weights(path).state)
-    except RuntimeError as error:
-        if is_lack_of_memory(error):
-            raise
-        raise UserError(
-            f"{path} was trained with another width: give that recipe, or train it again"
-        ) from error
+    load_state(
+        network,
+        load_weights(path).state,
+        otherwise=f"{path} was trained with another width: give that recipe, or train it again",
+    )
 
 
 @torch.no_grad()

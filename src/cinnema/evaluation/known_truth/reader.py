@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from cinnema.core.config import config_from_dict
 from cinnema.core.errors import UserError
-from cinnema.core.memory import is_lack_of_memory
+from cinnema.core.state_dicts import load_state
 from cinnema.core.weights import load_weights, save_weights
 from cinnema.data.dataset import PackedDataset
 from cinnema.data.records import Control
@@ -207,15 +207,12 @@ def load_reader(path: str | Path) -> EndPointReader:
     if file.config.get("kind") != _KIND:
         raise UserError(f"{path} contains no reader of end points: name another file, or a new one")
     reader = EndPointReader(config_from_dict(ReaderConfig, file.config, source=str(path)))
-    try:
-        reader.load_state_dict(file.state)
-    except RuntimeError as error:
-        if is_lack_of_memory(error):
-            raise
-        raise UserError(
-            f"{path} does not hold the weights that its configuration requires: remove it and "
-            "train another one"
-        ) from error
+    load_state(
+        reader,
+        file.state,
+        otherwise=f"{path} does not hold the weights that its configuration requires: remove it "
+        "and train another one",
+    )
     return reader.eval().requires_grad_(requires_grad=False)
 
 
