@@ -6,7 +6,7 @@ import pytest
 from cinnema.models.nature.kinds import KINDS, STILL
 from cinnema.synthesis.skyline import corrected, doubt
 
-SKY, WATER, FIRE, PLANTS = (1 + KINDS.index(name) for name in ("sky", "water", "fire", "plants"))
+SKY, WATER, PLANTS = (1 + KINDS.index(name) for name in ("sky", "water", "plants"))
 CELLS = 48
 
 
@@ -99,14 +99,25 @@ def test_a_picture_without_sky_has_no_doubt() -> None:
     assert doubt(np.full((CELLS, CELLS), 0.2, np.float32)).max() == 0
 
 
-def test_fire_of_which_the_network_is_nowhere_sure_stands() -> None:
+@pytest.mark.parametrize("name", ["water", "fire", "plants"])
+def test_what_the_network_is_hardly_anywhere_sure_of_stands(name: str) -> None:
+    kind = 1 + KINDS.index(name)
     probabilities = seen(np.zeros((CELLS, CELLS), np.float32), STILL)
-    petals, candle = (slice(5, 12), slice(5, 12)), (slice(30, 40), slice(30, 36))
-    for place, sureness in ((petals, 0.9), (candle, 0.99)):
-        probabilities[FIRE][place] = 0.6
-        probabilities[FIRE][place][3, 3] = sureness
-        probabilities[STILL][place] = 1 - probabilities[FIRE][place]
+    doubtful, sure = (slice(5, 15), slice(5, 15)), (slice(30, 40), slice(30, 40))
+    for place, share in ((doubtful, 2), (sure, 3)):
+        probabilities[kind][place] = 0.5
+        probabilities[kind][place][:share] = 0.97
+        probabilities[STILL][place] = 1 - probabilities[kind][place]
     found = corrected(probabilities)
-    assert found[STILL][petals].min() == pytest.approx(1)
-    assert np.array_equal(found[FIRE][candle], probabilities[FIRE][candle])
+    assert found[STILL][doubtful].min() == pytest.approx(1)
+    assert found[kind][doubtful].max() == 0
+    assert np.array_equal(found[kind][sure], probabilities[kind][sure])
     assert np.allclose(found.sum(0), 1)
+
+
+def test_a_picture_of_nothing_but_doubt_stands() -> None:
+    probabilities = np.full((1 + len(KINDS), CELLS, CELLS), 0.2, np.float32)
+    probabilities[1 + KINDS.index("falling")] = 0
+    probabilities[PLANTS] = 0.32
+    probabilities[STILL] = 0.08
+    assert corrected(probabilities)[PLANTS].max() == 0

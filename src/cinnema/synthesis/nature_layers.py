@@ -3,7 +3,8 @@
 The network answers at 192x192. Where it is sure, and two cells further in, shares are 0 and 1.
 In the rim between, the colours of the photograph decide: around each point, a line is fitted to
 the sure pixels of both sides, and the share of a pixel is its place on that line. What the network
-doubts to be sky stands, whatever its colours.
+doubts to be sky stands, whatever its colours. So do things that are too small for it: spires in
+the sky, dark things in water and meadows, and white lettering over leaves.
 
 What is warped, the plate, shows the photograph where it surely is of the kind; elsewhere only
 where its colour is one of those nearby that surely are. The rest is filled in, so no peak, roof or
@@ -66,6 +67,12 @@ _NOISE = 0.03
 _FAMILIAR = (1.5, 2.5)
 """Distances from the mean colour, in typical ones, that surely are and are not of a kind."""
 
+_DARKER = (0.5, 1.5)
+"""The same of colours that are no part and are part of a thing that is darker than its kind."""
+
+_WHITE = 245
+"""Level of 255 of the darkest colour from which a pixel is white."""
+
 _THIN = 4
 """Width in cells of the spires, masts and twigs that a network overlooks."""
 
@@ -107,7 +114,9 @@ def solve_alphas(
         if KINDS[kind] == "falling":  # in front of everything, so it has no edges
             return _enlarged_share(belief, pixels)
         alpha = _solve_alpha(belief, pixels)
-        return _without_spires(alpha, belief, pixels) if KINDS[kind] == "sky" else alpha
+        for correct in _CORRECTIONS.get(KINDS[kind], ()):
+            alpha = correct(alpha, belief, pixels)
+        return alpha
 
     alphas = dict(zip(present, _in_threads(solve, present), strict=True))
     if len(alphas) > 1:
@@ -280,7 +289,7 @@ class _Palette:
         centre = [mean(x) for x in colours]
         covariance = [mean(colours[i] * colours[j]) - centre[i] * centre[j] for i, j in _PAIRS]
         fields = np.stack([*centre, *_precision(covariance)])
-        self._small = _distance(colours, fields)
+        self._small, self._dark = _distances(colours, fields)
         self._fields = Enlarged(fields, pixels.shape[:2])
         self._pixels = pixels
 
@@ -289,12 +298,24 @@ class _Palette:
         """Distances of the colours of the small copy, in standard deviations."""
         return self._small
 
+    @property
+    def dark(self) -> Float32[np.ndarray, "i j"]:
+        """The same where colours are darker than those of the kind, else 0."""
+        return self._dark
+
     def familiar(self, rows: slice) -> Float32[np.ndarray, "r w"]:
         """Return 1 where colours are like those of the kind, and 0 where they are not."""
-        colours = [x / np.float32(255) for x in cv2.split(self._pixels[rows])]
-        distance = _distance(colours, self._fields.rows(rows))
         low, high = _FAMILIAR
-        return np.asarray(np.clip((high - distance) / (high - low), 0, 1))
+        return np.asarray(np.clip((high - self._distances(rows)[0]) / (high - low), 0, 1))
+
+    def darker(self, rows: slice) -> Float32[np.ndarray, "r w"]:
+        """Return 1 where colours are clearly darker than those of the kind, else 0."""
+        low, high = _DARKER
+        return np.asarray(np.clip((self._distances(rows)[1] - low) / (high - low), 0, 1))
+
+    def _distances(self, rows: slice) -> tuple[np.ndarray, np.ndarray]:
+        colours = [x / np.float32(255) for x in cv2.split(self._pixels[rows])]
+        return _distances(colours, self._fields.rows(rows))
 
 
 _PAIRS = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
@@ -312,12 +333,18 @@ def _precision(covariance: list[np.ndarray]) -> list[np.ndarray]:
     return [x * factor for x in (a, b, c, *rest)]
 
 
-def _distance(colours: Sequence[np.ndarray], fields: np.ndarray) -> np.ndarray:
-    """Return the Mahalanobis distance of colours, divided by its typical value."""
+def _distances(
+    colours: Sequence[np.ndarray], fields: np.ndarray
+) -> tuple[Float32[np.ndarray, "r w"], Float32[np.ndarray, "r w"]]:
+    """Return the Mahalanobis distance of colours, divided by its typical value.
+
+    The second array is 0 where they are no darker than the mean.
+    """
     x, y, z = (colour - mean for colour, mean in zip(colours, fields[:3], strict=True))
     xx, xy, xz, yy, yz, zz = fields[3:]
     square = x * (x * xx + 2 * (y * xy + z * xz)) + y * (y * yy + 2 * z * yz) + z * z * zz
-    return np.asarray(np.sqrt(np.maximum(square, 0) / np.float32(3)), np.float32)
+    distance = np.sqrt(np.maximum(square, 0) / np.float32(3), dtype=np.float32)
+    return distance, np.where(x + y + z < 0, distance, np.float32(0))
 
 
 def _without_spires(alpha: np.ndarray, belief: np.ndarray, pixels: np.ndarray) -> np.ndarray:
@@ -331,10 +358,9 @@ def _without_spires(alpha: np.ndarray, belief: np.ndarray, pixels: np.ndarray) -
         return alpha
     palette = _Palette(pixels, inside)
     size = palette.small.shape
-    radius = max(1, round(_THIN / 2 * size[0] / belief.shape[0]))
+    disc = _disc(size, belief.shape)
     odd = (palette.small > _FAMILIAR[1]).astype(np.uint8)
-    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
-    thin = ((odd > 0) & (cv2.dilate(cv2.erode(odd, disc), disc) == 0)).astype(np.uint8)
+    thin = np.where(cv2.morphologyEx(odd, cv2.MORPH_OPEN, disc) > 0, np.uint8(0), odd)
     share = cv2.resize(alpha, size[::-1], interpolation=cv2.INTER_AREA)
     still = (share < 0.5).astype(np.uint8)
     # Parts with the colours of the sky may lie between: what is near is connected.
@@ -352,6 +378,63 @@ def _without_spires(alpha: np.ndarray, belief: np.ndarray, pixels: np.ndarray) -
         if is_near.any() or is_gap.any():
             out[rows] = alpha[rows] * (1 - is_near * (1 - palette.familiar(rows))) * (1 - is_gap)
     return out
+
+
+def _disc(size: tuple[int, int], cells: tuple[int, ...]) -> np.ndarray:
+    """Return a disc that is as wide as the widest thin thing, in a copy of this size."""
+    side = 2 * max(1, round(_THIN / 2 * size[0] / cells[0])) + 1
+    return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)))
+
+
+def _without_dark_things(alpha: np.ndarray, belief: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+    """Let things stand that are too small for the network: reefs in water, animals in a meadow.
+
+    They have other colours than what is around them and are darker, as foam and glints are not.
+    """
+    inside = _sure(belief)
+    if not inside.any():
+        return alpha
+    palette = _Palette(pixels, inside)
+    size = palette.small.shape
+    cell = max(1, round(size[0] / belief.shape[0]))
+    low, high = _FAMILIAR
+    odd = np.clip((palette.dark - low) / (high - low), 0, 1)
+    odd *= cv2.resize(belief, size[::-1], interpolation=cv2.INTER_LINEAR) > _SURE
+    around = cv2.dilate(odd, np.ones((2 * cell + 1, 2 * cell + 1), np.uint8))
+    near = Enlarged(around[None], alpha.shape)
+    out = alpha.copy()
+    for rows in strips(*alpha.shape):
+        (is_near,) = near.rows(rows)
+        if is_near.any():
+            out[rows] *= 1 - is_near * palette.darker(rows)
+    return out
+
+
+def _without_white_strokes(alpha: np.ndarray, belief: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+    """Let white lettering stand that is printed over leaves, and gaps of white sky between them."""
+    size = small_size(pixels, _COARSE)
+    white = cv2.inRange(pixels, (_WHITE,) * 3, (255,) * 3)
+    small = cv2.resize(white, size[::-1], interpolation=cv2.INTER_AREA)
+    _, parts = cv2.connectedComponents((small > 255 / 4).astype(np.uint8))
+    wide = cv2.erode((parts > 0).astype(np.uint8), _disc(size, belief.shape))
+    strokes = (parts > 0) & ~np.isin(parts, np.unique(parts[wide > 0]))
+    if not strokes.any():
+        return alpha
+    side = 2 * max(1, round(size[0] / belief.shape[0])) + 1
+    around = cv2.dilate(strokes.astype(np.float32), np.ones((side, side), np.uint8))
+    near = Enlarged(around[None], alpha.shape)
+    out = alpha.copy()
+    for rows in strips(*alpha.shape):
+        out[rows] *= 1 - near.rows(rows)[0]
+    return out
+
+
+_CORRECTIONS = {
+    "sky": (_without_spires,),
+    "water": (_without_dark_things,),
+    "plants": (_without_dark_things, _without_white_strokes),
+}
+"""What is changed of a kind's share, after colours have decided."""
 
 
 def _plate(pixels: np.ndarray, alpha: np.ndarray, inside: np.ndarray) -> np.ndarray:
