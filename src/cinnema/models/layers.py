@@ -1,5 +1,7 @@
 """What models are built from: warp, fill and a residual block."""
 
+from typing import Literal
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -12,9 +14,12 @@ _FARTHEST = 1e3
 
 
 def warp(
-    picture: Float[Tensor, "b c h w"], flow: Float[Tensor, "b 2 i j"]
+    picture: Float[Tensor, "b c h w"],
+    flow: Float[Tensor, "b 2 i j"],
+    *,
+    mode: Literal["bilinear", "bicubic"] = "bilinear",
 ) -> Float[Tensor, "b c h w"]:
-    """Warp a picture by a backward flow: out(p) = picture(p + flow(p)), bilinearly.
+    """Warp a picture by a backward flow: out(p) = picture(p + flow(p)).
 
     Beyond its edges the picture is continued by reflection, which suits clouds and water better
     than repeating the last row.
@@ -22,6 +27,8 @@ def warp(
     Args:
         picture: The picture to warp.
         flow: In picture widths (x) and heights (y), resized bicubically to the picture.
+        mode: How colours between pixels are interpolated: "bilinear" blurs detail, "bicubic" may
+            overshoot a little and takes longer.
 
     Returns:
         The warped picture; NaN everywhere if any flow is not finite.
@@ -48,7 +55,7 @@ def warp(
         picture.to(precise),
         # torch's reflection of NaN reads outside of the picture's memory.
         grid.nan_to_num(nan=0.0).clamp(-_FARTHEST, _FARTHEST),
-        mode="bilinear",
+        mode=mode,
         padding_mode="reflection",
         align_corners=False,
     )

@@ -127,7 +127,7 @@ def render_frame(
         warps = motion.at(time)
         mean = torch.zeros_like(x0)
         for displacement, weight in warps:
-            mean = mean + _to(weight, x0) * warp(layer.plate, displacement)
+            mean = mean + _to(weight, x0) * warp(layer.plate, displacement, mode="bicubic")
         low = torch.zeros_like(mean) if KINDS[layer.kind] == "falling" else low_pass(mean)
         drawn = layer.base + low + (mean - low) / _to(retained(warps), x0).sqrt()
         lit = ((drawn + 1) * _to(motion.churn.gain(time), x0) - 1).clamp(-1, 1)
