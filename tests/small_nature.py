@@ -78,13 +78,15 @@ def nature() -> Pipeline:
     return Pipeline(nature_model())
 
 
-def textured(class_: str, shape: tuple[int, int], *, seed: int = 0) -> np.ndarray:
-    """Return pixels of one class ("still" or a kind) with a smooth texture."""
+def textured(
+    class_: str, shape: tuple[int, int], *, seed: int = 0, contrast: float = 8, cells: int = 24
+) -> np.ndarray:
+    """Return pixels of one class ("still" or a kind) with a smooth texture of some cells."""
     generator = np.random.default_rng(seed)
-    noise = torch.from_numpy(generator.normal(size=(1, 1, 24, 24)).astype(np.float32))
+    noise = torch.from_numpy(generator.normal(size=(1, 1, cells, cells)).astype(np.float32))
     fine = functional.interpolate(noise, shape, mode="bicubic", align_corners=False)[0, 0].numpy()
     colour = (COLOURS[("still", *KINDS).index(class_)].numpy() + 1) * 127.5
-    levels = colour + 8 * fine[..., None]
+    levels = colour + contrast * fine[..., None]
     return levels.round().clip(0, 255).astype(np.uint8)
 
 
@@ -96,6 +98,25 @@ def coast() -> Callable[[int, int], np.ndarray]:
         picture = textured("sky", (height, width))
         picture[height // 2 :] = textured("water", (height, width), seed=1)[height // 2 :]
         rock = (slice(height // 4, 3 * height // 4), slice(2 * width // 5, 3 * width // 5))
+        picture[rock] = textured("still", (height, width), seed=2)[rock]
+        return picture
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def lake() -> Callable[[int, int], np.ndarray]:
+    """Clouds over water that mirrors them, with a rock that stands in both."""
+
+    def make(height: int, width: int) -> np.ndarray:
+        sky = textured("sky", (height, width), seed=3, contrast=18, cells=8).astype(np.float32)
+        away = sky - sky.mean((0, 1))
+        picture = textured("water", (height, width), seed=4, contrast=2).astype(np.float32)
+        axis = height // 2
+        picture += 0.7 * away[::-1]
+        picture[:axis] = sky[:axis]
+        picture = picture.round().clip(0, 255).astype(np.uint8)
+        rock = (slice(3 * height // 8, 5 * height // 8), slice(2 * width // 5, 3 * width // 5))
         picture[rock] = textured("still", (height, width), seed=2)[rock]
         return picture
 

@@ -1,6 +1,7 @@
 """Videos of a nature model: what moves, what stands, how fast, and what repeats."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from cinnema.core.errors import UserError
 from cinnema.media.pictures import to_pixels, to_tensor
 from cinnema.media.videos import VideoFile
 from cinnema.synthesis.certainty import Certainty
+from cinnema.synthesis.nature_renderer import NatureRenderer
+from cinnema.synthesis.nature_scene import NatureScene
 from cinnema.synthesis.pipeline import Pipeline
 from cinnema.synthesis.residual import save_motion
 from small_nature import nature_model, textured
@@ -52,8 +55,11 @@ def test_a_long_video_is_three_times_as_long_and_may_loop(
     assert np.array_equal(video.frames[-1], video.x0)
 
 
-def test_frames_are_those_of_the_model_at_its_size(nature: Pipeline, coast: Photographs) -> None:
-    image = coast(128, 128)
+@pytest.mark.parametrize("place", ["coast", "lake"])
+def test_frames_are_those_of_the_model_at_its_size(
+    nature: Pipeline, place: str, request: pytest.FixtureRequest
+) -> None:
+    image = request.getfixturevalue(place)(128, 128)
     (video,) = nature(image, num_samples=1, protocol="paper")
     with torch.no_grad():
         decoded = to_pixels(nature.model.decode(to_tensor(image)[None], video.z[None])[0])
@@ -93,8 +99,34 @@ def test_sky_and_water_do_not_bleed_into_each_other(nature: Pipeline, rows: slic
     assert np.abs(video.frames[:, rows].astype(int) - image[rows]).mean() < 12
 
 
-def test_motion_strength_0_is_the_photograph(nature: Pipeline, coast: Photographs) -> None:
-    image = textured("fire", (48, 80))
+def test_reflections_follow_the_sky_in_the_water_alone(nature: Pipeline, lake: Photographs) -> None:
+    (video,) = nature(lake(96, 160), num_samples=1, num_frames=6, fps=6)
+    scene = video.scene
+    assert isinstance(scene, NatureScene)
+    sky, water = scene.layers
+    assert water.reflection is not None
+    motions = nature.model.motions(video.z[None], num_steps=tuple(scene.steps(6)))
+    still = NatureRenderer(video.x0, [sky, replace(water, reflection=None)])
+    change = video.frames[-1].astype(int) - still.frame(motions, scene.steps(6))
+    assert not change[water.alpha == 0].any()
+    assert np.abs(change[52:90]).mean() > 2
+    # What the sky has become, mirrored and less strongly: coarsely, as it is soft.
+    below = reduced(change[48:])
+    above = reduced(video.frames[-1, :48].astype(int) - video.x0[:48])[::-1]
+    assert np.corrcoef(below.ravel(), above.ravel())[0, 1] > 0.8
+
+
+def reduced(change: np.ndarray) -> np.ndarray:
+    """Return means of blocks of 8x16 pixels without those of the rock and at the edges."""
+    blocks = change.reshape(6, 8, 10, 16, 3).mean(axis=(1, 3))
+    return blocks[1:5, [1, 2, 7, 8]]
+
+
+@pytest.mark.parametrize("place", ["fire", "lake"])
+def test_motion_strength_0_is_the_photograph(
+    nature: Pipeline, lake: Photographs, place: str
+) -> None:
+    image = lake(48, 80) if place == "lake" else textured(place, (48, 80))
     (video,) = nature(image, num_samples=1, num_frames=9, motion_strength=0)
     assert np.array_equal(video.frames, np.broadcast_to(image, video.frames.shape))
 
@@ -122,10 +154,11 @@ def test_a_higher_frame_rate_shows_the_same_motion_more_finely(
     assert np.array_equal(fine[1::2], coarse)
 
 
+@pytest.mark.parametrize("place", ["coast", "lake"])
 def test_a_loop_ends_with_the_photograph_and_is_as_smooth_there(
-    nature: Pipeline, coast: Photographs
+    nature: Pipeline, place: str, request: pytest.FixtureRequest
 ) -> None:
-    image = coast(48, 80)
+    image = request.getfixturevalue(place)(48, 80)
     (video,) = nature(image, num_samples=1, seconds=2, fps=12, loop="seamless")
     assert np.array_equal(video.frames[-1], image)
     around = np.concatenate([video.frames, video.frames[:2]])

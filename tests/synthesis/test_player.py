@@ -100,6 +100,18 @@ def test_frames_in_a_browser_are_those_of_the_renderer(
     assert not quiet.get_log("browser")
 
 
+def test_a_lake_in_a_browser_mirrors_the_sky_as_the_renderer_does(
+    nature: Pipeline, lake: Photographs, quiet: Chrome, tmp_path: Path
+) -> None:
+    (video,) = nature(lake(144, 240), num_samples=1, fps=3, seconds=3, motion_strength=2)
+    assert video.scene.layers[1].reflection is not None
+    opened(quiet, video.save(tmp_path / "a.html"))
+    page = content_of(tmp_path / "a.html")
+    assert page["layers"][1]["reflection"]["axis"] == 0.5
+    shown, expected = frame(quiet, 2), video.frames[5]
+    assert psnr(shown, expected) > max(35, psnr(expected, video.x0) + 6)
+
+
 def test_half_way_between_two_futures_is_what_interpolate_gives(
     nature: Pipeline, valley: np.ndarray, quiet: Chrome, tmp_path: Path
 ) -> None:

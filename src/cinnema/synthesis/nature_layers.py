@@ -25,7 +25,9 @@ import numpy as np
 import torch
 from jaxtyping import Float32, UInt8
 
+from cinnema.media.pictures import to_tensor
 from cinnema.models.nature.kinds import KINDS
+from cinnema.models.nature.reflection import Reflection, find_reflection
 from cinnema.models.nature.rendering import STREAK
 from cinnema.synthesis.enlarging import Enlarged
 from cinnema.synthesis.native import fill_hidden, small_size, strips
@@ -33,6 +35,9 @@ from cinnema.synthesis.skyline import doubt
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
+
+_SMALL = 128
+"""Width and height of the copy in which reflections are found."""
 
 _COARSE = 1 << 18
 """Maximum pixels of the copy on which lines are fitted; they are smooth."""
@@ -86,12 +91,14 @@ class NativeLayer:
         alpha: Its share in each pixel, in 255ths.
         plate: What is warped.
         base: What is under the warped plate, for things that fall in front of a scene; else None.
+        reflection: How it mirrors the sky; None if it does not.
     """
 
     kind: int
     alpha: UInt8[np.ndarray, "h w"]
     plate: UInt8[np.ndarray, "h w 3"]
     base: UInt8[np.ndarray, "h w 3"] | None
+    reflection: Reflection | None = None
 
 
 def solve_alphas(
@@ -147,9 +154,20 @@ def cut_layers(
             base = _opened(pixels)
             return NativeLayer(kind, levels, pixels - base, base)
         plate = _plate(pixels, alpha, _sure(probabilities[kind + 1]))
-        return NativeLayer(kind, levels, plate, None)
+        mirrored = _reflection(pixels, alphas) if KINDS[kind] == "water" else None
+        return NativeLayer(kind, levels, plate, None, mirrored)
 
-    return _in_threads(cut, [kind for kind, alpha in alphas.items() if alpha.any()])
+    return _in_threads(cut, sorted(kind for kind, alpha in alphas.items() if alpha.any()))
+
+
+def _reflection(pixels: np.ndarray, alphas: dict[int, np.ndarray]) -> Reflection | None:
+    """Return how the water of a photograph mirrors the sky; see `find_reflection`."""
+    size = (_SMALL, _SMALL)
+    shares = np.zeros((len(KINDS), *size), np.float32)
+    for kind, alpha in alphas.items():
+        shares[kind] = cv2.resize(alpha, size, interpolation=cv2.INTER_AREA)
+    small = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA))
+    return find_reflection(to_tensor(small), torch.from_numpy(shares))
 
 
 def _in_threads(function: Callable[[_Item], _Result], items: list[_Item]) -> list[_Result]:

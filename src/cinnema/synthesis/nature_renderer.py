@@ -25,12 +25,19 @@ from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 from torch.nn import functional
 
+from cinnema.models.nature.kinds import KINDS
 from cinnema.models.nature.motion import GRID, KindMotion, Warp
+from cinnema.models.nature.reflection import mirrors, reflected
 from cinnema.models.nature.rendering import DETAIL, retained
 from cinnema.synthesis.nature_layers import NativeLayer
 
 _SMALL = 128
 """Width and height of the copy on which the mean under the detail is computed."""
+
+_MIRRORED = 64
+"""Width and height of the copy on which reflections are computed: they are softer."""
+
+_SKY = KINDS.index("sky")
 
 _STRIP = 1 << 16
 """Pixels of a strip: its buffers of floats fit into a processor's cache."""
@@ -84,10 +91,14 @@ class NatureRenderer:
         size = self._x0.shape[:2]
         if out is None:
             out = np.empty((*size, 3), np.uint8)
-        drawn = [
-            _Drawn(plate, motions[plate.layer.kind], times[plate.layer.kind], size)
-            for plate in self._plates
-        ]
+        drawn: list[_Drawn] = []
+        for plate in self._plates:
+            kind, mirrored = plate.layer.kind, None
+            if plate.mirror is not None:
+                # Layers come in the order of `KINDS`: the sky is before the water.
+                sky = next(one for one in drawn if one.plate.layer.kind == _SKY)
+                mirrored = reflected(plate.mirror, sky.small_change())[0]
+            drawn.append(_Drawn(plate, motions[kind], times[kind], size, mirrored=mirrored))
         if not hasattr(self._local, "scratch"):
             self._local.scratch = _Scratch()
         for index, rows in enumerate(self._strips):
@@ -160,6 +171,10 @@ class _Plate:
     Attributes:
         layer: The layer.
         still: What the layer shows without motion, of four channels.
+        small: A small copy of the plate.
+        to_mirror: A smaller one, which water mirrors.
+        share_to_mirror: The layer's share there, from 0 to 1.
+        mirror: What the layer mirrors, from `mirrors`; None for nothing.
         source: The plate, perhaps enlarged: pixel x of the plate is `scale` x + `shift` of it.
         tiles: The tile of each strip; None where the layer has no share.
     """
@@ -170,8 +185,10 @@ class _Plate:
         plate = _four(layer.plate)
         self.layer = replace(layer, plate=plate[..., :3])  # which takes no memory of its own
         self.still = plate if layer.base is None else _four(x0)
-        small = cv2.resize(plate, (_SMALL, _SMALL), interpolation=cv2.INTER_AREA)
-        self.small = np.asarray(small)
+        self.small = _reduced(plate, _SMALL)
+        self.to_mirror = _reduced(self.small, _MIRRORED)
+        self.share_to_mirror = _reduced(layer.alpha, _MIRRORED)[..., None] / np.float32(255)
+        self.mirror = mirrors([layer.reflection], _MIRRORED)
         height, width = plate.shape[:2]
         self.is_fine = height * width <= _FINE and max(height, width) <= _FINE_SIDE
         self.source = _enlarged(plate) if self.is_fine else plate
@@ -194,26 +211,54 @@ class _Drawn:
     """One layer in one frame.
 
     In levels of 0 ... 255 it is G m + gain base + O, where m is the mean of the warped plates:
-    G = gain / sqrt(r) restores the contrast, and O = gain (1 - 1 / sqrt(r)) low(m).
+    G = gain / sqrt(r) restores the contrast, and O = gain (1 - 1 / sqrt(r)) low(m), to which water
+    adds what it mirrors.
     """
 
     def __init__(
-        self, plate: _Plate, motion: KindMotion, time: float, size: tuple[int, int]
+        self,
+        plate: _Plate,
+        motion: KindMotion,
+        time: float,
+        size: tuple[int, int],
+        *,
+        mirrored: Float[Tensor, "4 m m"] | None = None,
     ) -> None:
         self.plate, self._size = plate, size
         warps = [Warp(_near(warp.displacement), warp.weight) for warp in motion.at(time)]
         self._places = [_positions(warp.displacement, plate, size) for warp in warps]
         self._weights = [_tall(255 * warp.weight[0], size[0], "bilinear") for warp in warps[:-1]]
         gain, sharpen = motion.churn.gain(time)[0], retained(warps)[0].rsqrt()
+        self._moved = warps, gain, sharpen
         self._gain = _tall(gain, size[0], "bilinear") if bool((gain != 1).any()) else None
-        self._contrast, self._offset = self._gain, None
+        self._contrast, offset = self._gain, None
         if len(warps) > 1:
             self._contrast = _tall(sharpen * gain, size[0], "bilinear")
             if plate.layer.base is None:
-                below = _resized(_array(gain * (1 - sharpen)))
-                offset = torch.from_numpy(np.moveaxis(_low_mean(plate.small, warps) * below, -1, 0))
-                tall = _tall(offset, size[0], "bilinear").view(4, size[0], _SMALL)
-                self._offset = np.ascontiguousarray(tall.permute(1, 2, 0).numpy())
+                below = _resized(_array(gain * (1 - sharpen)), (_SMALL, _SMALL))
+                offset = _low(_small_mean(plate.small, warps)) * below
+        if mirrored is not None:
+            added = _resized(_array(mirrored), (_SMALL, _SMALL))
+            offset = added if offset is None else offset + added
+        self._offset = None if offset is None else self._tall_offset(offset)
+
+    def _tall_offset(self, offset: np.ndarray) -> Float32[np.ndarray, "h s 4"]:
+        field = torch.from_numpy(np.moveaxis(offset, -1, 0))
+        tall = _tall(field, self._size[0], "bilinear").view(4, self._size[0], _SMALL)
+        return np.ascontiguousarray(tall.permute(1, 2, 0).numpy())
+
+    def small_change(self) -> Float[Tensor, "1 4 m m"]:
+        """Return the layer's share of what it shows, less of its plate, on a small copy."""
+        warps, gain, sharpen = self._moved
+        small = self.plate.to_mirror
+        lit = _small_mean(small, warps)
+        if len(warps) > 1:
+            low = _low(lit)
+            lit = low + (lit - low) * _resized(_array(sharpen), small.shape[:2])
+        if self._gain is not None:
+            lit *= _resized(_array(gain), small.shape[:2])
+        change = self.plate.share_to_mirror * (lit - small)
+        return torch.from_numpy(change).permute(2, 0, 1)[None]
 
     def draw(self, tile: _Tile, scratch: _Scratch, out: UInt8[np.ndarray, "r c 4"]) -> None:
         """Write what the layer shows."""
@@ -246,7 +291,8 @@ class _Drawn:
             shape = (*lit.shape[:1], self._size[1], 4)
             offset = scratch.array("field", shape, np.float32)
             cv2.resize(self._offset[tile.rows], shape[1::-1], dst=offset)
-            cv2.add(lit, offset[:, tile.columns], dst=lit)
+            whole = scratch.array("lit", lit.shape, np.float32)
+            lit = np.asarray(cv2.add(lit, offset[:, tile.columns], dst=whole, dtype=cv2.CV_32F))
         if self.plate.layer.base is not None:
             lit, unit = self._with_base(lit, unit, tile, scratch), 1.0
         return lit, unit
@@ -324,6 +370,10 @@ def _four(pixels: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 4"]:
     return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2RGBA))
 
 
+def _reduced(pixels: np.ndarray, side: int) -> np.ndarray:
+    return np.asarray(cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA))
+
+
 def _strips(height: int, width: int) -> list[slice]:
     step = max(1, _STRIP // width)
     return [slice(top, min(top + step, height)) for top in range(0, height, step)]
@@ -388,25 +438,40 @@ def _weights(size: int, new_size: int, mode: str) -> Tensor:
     return functional.interpolate(eye, (new_size, size), mode=mode, align_corners=False)[0, 0]
 
 
-def _low_mean(small: UInt8[np.ndarray, "i j 4"], warps: list[Warp]) -> Float32[np.ndarray, "i j 4"]:
-    """Return the blurred mean of a warped small plate, in levels; see `low_pass`."""
-    y, x = np.mgrid[:_SMALL, :_SMALL].astype(np.float32)
+def _small_mean(
+    small: UInt8[np.ndarray, "s s 4"], warps: list[Warp]
+) -> Float32[np.ndarray, "s s 4"]:
+    """Return the mean of a warped small plate, in levels."""
+    size = small.shape[:2]
+    x, y = _grid(len(small))
     mean: np.ndarray = np.zeros(small.shape, np.float32)
     for displacement, weight in warps:
-        away = cv2.resize(
-            _array(displacement[0]) * _SMALL, (_SMALL, _SMALL), interpolation=cv2.INTER_CUBIC
-        )
+        away = _resized(_array(displacement[0]) * len(small), size, cv2.INTER_CUBIC)
         warped = cv2.remap(
             small, x + away[..., 0], y + away[..., 1], cv2.INTER_LINEAR,
             borderMode=cv2.BORDER_REFLECT,
         )  # fmt: skip
-        mean += _resized(_array(weight[0])) * warped
-    side = 2 * round(DETAIL * _SMALL) + 1
+        mean += _resized(_array(weight[0]), size) * warped
+    return mean
+
+
+@lru_cache(maxsize=4)
+def _grid(side: int) -> Float32[np.ndarray, "2 s s"]:
+    return np.stack(np.meshgrid(*2 * [np.arange(side, dtype=np.float32)]))
+
+
+def _low(mean: Float32[np.ndarray, "s s 4"]) -> Float32[np.ndarray, "s s 4"]:
+    """Return a blurred small picture; see `low_pass`."""
+    side = 2 * round(DETAIL * len(mean)) + 1
     for _ in range(3):
         mean = np.asarray(cv2.blur(mean, (side, side), borderType=cv2.BORDER_REFLECT_101))
     return mean
 
 
-def _resized(field: Float32[np.ndarray, "i j 1"]) -> Float32[np.ndarray, "m n 1"]:
-    size = (_SMALL, _SMALL)
-    return np.asarray(cv2.resize(field, size, interpolation=cv2.INTER_LINEAR))[..., None]
+def _resized(
+    field: Float32[np.ndarray, "i j c"],
+    size: tuple[int, int],
+    interpolation: int = cv2.INTER_LINEAR,
+) -> Float32[np.ndarray, "m n c"]:
+    resized = np.asarray(cv2.resize(field, size[::-1], interpolation=interpolation))
+    return resized.reshape(*size, field.shape[2])

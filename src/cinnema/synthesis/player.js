@@ -8,6 +8,7 @@ const GRID = 32; // cinnema.models.nature.motion.GRID
 const POINTS = GRID * GRID;
 const TEXTURES = 4; // most textures that are visible at a time
 const MESH = 128; // cells of the mesh on which displacements are enlarged, along each side
+const SMALL = 128; // width and height of mirrored colours
 const RELATED = 1.5 / 128; // cinnema.models.nature.rendering
 
 const element = (id) => document.getElementById(id);
@@ -254,9 +255,12 @@ void main() {
   gl_Position = vec4(at.x * 2. - 1., (at.y * 2. - 1.) * upward, 0, 1);
 }`;
 
+const NO_CHANGE = "const float NONE = 128. / 255.;"; // of mirrored colours
+
 const FRAGMENT = `#version 300 es
 precision highp float;
-uniform sampler2D before, plate, low, base, alpha;
+${NO_CHANGE}
+uniform sampler2D before, plate, low, base, alpha, mirrored;
 uniform vec2 size;
 in vec2 at;
 in vec3 warps[${TEXTURES}];
@@ -291,7 +295,39 @@ void main() {
     deep += warps[i].z * colourAt(low, place);
   }
   vec3 lit = clamp(light.x * ground + light.y * mean + (light.x - light.y) * deep, 0., 1.);
-  colour.rgb += share * (lit - ground - colourAt(plate, at));
+  vec3 change = lit - ground - colourAt(plate, at) + colourAt(mirrored, at) - NONE;
+  colour.rgb += share * change;
+}`;
+
+// The change of the sky that water mirrors, softly, as cinnema.models.nature.reflection does.
+const MIRRORED_VERTEX = `#version 300 es
+out vec2 at;
+void main() {
+  at = vec2(gl_VertexID & 1, gl_VertexID >> 1) * 2.; // one triangle around all
+  gl_Position = vec4(at * 2. - 1., 0, 1);
+}`;
+
+const MIRRORED_FRAGMENT = `#version 300 es
+precision highp float;
+${NO_CHANGE}
+uniform sampler2D before, still;
+uniform float axis, strength;
+uniform vec2 soft, levels;
+in vec2 at;
+out vec4 colour;
+void main() {
+  vec4 sum = vec4(0);
+  for (int i = -5; i <= 5; i++) for (int j = -5; j <= 5; j++) {
+    vec2 place = at + vec2(i, j) * .5 * soft;
+    float weight = exp(-.125 * float(i * i + j * j)), source = 2. * axis - place.y;
+    if (place.x < 0. || place.x > 1. || place.y > 1.) continue;
+    sum.a += weight;
+    if (source < 0. || source >= place.y) continue;
+    vec2 seen = vec2(place.x, source);
+    sum.rgb += weight
+      * (textureLod(before, seen, levels.x).rgb - textureLod(still, seen, levels.y).rgb);
+  }
+  colour = vec4(NONE + strength * sum.rgb / sum.a, 1);
 }`;
 
 /** Draws frames on a canvas of the photograph's size. */
@@ -304,12 +340,15 @@ class Renderer {
     }
     this.gl = gl;
     this.size = [canvas.width, canvas.height];
-    this.program = this.compiled();
-    this.place = Object.fromEntries(
-      ["before", "plate", "low", "base", "alpha", "fields", "count", "upward", "size"].map(
-        (name) => [name, gl.getUniformLocation(this.program, name)]));
+    this.warping = this.compiled(VERTEX, FRAGMENT, ["before", "plate", "low", "base", "alpha",
+      "mirrored", "fields", "count", "upward", "size"]);
+    this.mirroring = this.compiled(MIRRORED_VERTEX, MIRRORED_FRAGMENT,
+      ["before", "still", "axis", "strength", "soft", "levels"]);
     this.numIndices = this.meshed();
     this.still = this.texture(still);
+    this.minify(this.still);
+    this.mirror = this.target(SMALL, SMALL);
+    this.unchanged = this.texture(new ImageData(new Uint8ClampedArray(4).fill(128), 1));
     const black = this.texture(new ImageData(1, 1));
     this.layers = layers.map((layer) => ({
       motion: layer.motion,
@@ -317,6 +356,7 @@ class Renderer {
       plate: this.texture(composed(still, layer.patch, layer.falls ? "difference" : "source-over")),
       low: layer.low ? this.texture(layer.low) : black,
       base: layer.falls ? this.texture(layer.patch) : black,
+      reflection: layer.reflection,
       fields: this.fieldTexture(),
     }));
     this.targets = [];
@@ -331,12 +371,14 @@ class Renderer {
       gl.deleteTexture(texture);
       gl.deleteFramebuffer(frame);
     }
-    this.targets = this.layers.length > 1 ? [this.target(), this.target()] : [];
+    const target = () => this.target(gl.canvas.width, gl.canvas.height);
+    this.targets = this.layers.length > 1 ? [target(), target()] : [];
   }
 
-  compiled() {
+  /** Return a program and the places of its uniforms, by their names. */
+  compiled(vertex, fragment, names) {
     const { gl } = this, program = gl.createProgram();
-    for (const [type, source] of [[gl.VERTEX_SHADER, VERTEX], [gl.FRAGMENT_SHADER, FRAGMENT]]) {
+    for (const [type, source] of [[gl.VERTEX_SHADER, vertex], [gl.FRAGMENT_SHADER, fragment]]) {
       const shader = gl.createShader(type);
       gl.shaderSource(shader, source);
       gl.compileShader(shader);
@@ -346,8 +388,8 @@ class Renderer {
     if (!gl.getProgramParameter(program, gl.LINK_STATUS)) {
       throw new Error(`This browser cannot draw the motion: ${gl.getProgramInfoLog(program)}`);
     }
-    gl.useProgram(program);
-    return program;
+    const place = names.map((name) => [name, gl.getUniformLocation(program, name)]);
+    return { program, place: Object.fromEntries(place) };
   }
 
   /** Load the triangles of the mesh, and return the number of their corners. */
@@ -382,8 +424,8 @@ class Renderer {
     return texture;
   }
 
-  target() {
-    const { gl } = this, { width, height } = gl.canvas;
+  target(width, height) {
+    const { gl } = this;
     const texture = this.texture(new ImageData(width, height)), frame = gl.createFramebuffer();
     gl.bindFramebuffer(gl.FRAMEBUFFER, frame);
     gl.framebufferTexture2D(gl.FRAMEBUFFER, gl.COLOR_ATTACHMENT0, gl.TEXTURE_2D, texture, 0);
@@ -392,27 +434,60 @@ class Renderer {
 
   /** Draw the frame of a time in seconds. */
   draw(seconds) {
-    const { gl, place } = this;
-    gl.viewport(0, 0, gl.canvas.width, gl.canvas.height);
-    gl.uniform2f(place.size, ...this.size);
+    const { gl } = this, { place, program } = this.warping;
     let before = this.still;
     this.layers.forEach((layer, n) => {
       const target = n + 1 < this.layers.length ? this.targets[n % 2] : null;
+      const { plate, low, base, alpha, reflection } = layer;
+      const mirrored = reflection ? this.mirrored(before, reflection) : this.unchanged;
+      gl.useProgram(program);
       gl.bindFramebuffer(gl.FRAMEBUFFER, target && target.frame);
-      const { plate, low, base, alpha } = layer;
-      Object.entries({ before, plate, low, base, alpha }).forEach(([name, texture], unit) => {
-        gl.activeTexture(gl.TEXTURE0 + unit);
-        gl.bindTexture(gl.TEXTURE_2D, texture);
-        gl.uniform1i(place[name], unit);
-      });
-      gl.activeTexture(gl.TEXTURE5);
+      gl.viewport(0, 0, gl.canvas.width, gl.canvas.height);
+      this.bind(place, { before, plate, low, base, alpha, mirrored });
+      gl.activeTexture(gl.TEXTURE6);
       gl.bindTexture(gl.TEXTURE_2D_ARRAY, layer.fields);
-      gl.uniform1i(place.fields, 5);
+      gl.uniform1i(place.fields, 6);
+      gl.uniform2f(place.size, ...this.size);
       gl.uniform1i(place.count, this.load(layer.motion, seconds * layer.motion.kind.rate));
       gl.uniform1f(place.upward, target ? 1 : -1); // rows of a canvas begin at the bottom
       gl.drawElements(gl.TRIANGLES, this.numIndices, gl.UNSIGNED_SHORT, 0);
       before = target && target.texture;
     });
+  }
+
+  /** Compute the smaller copies of a texture. */
+  minify(texture) {
+    const { gl } = this;
+    gl.activeTexture(gl.TEXTURE0);
+    gl.bindTexture(gl.TEXTURE_2D, texture);
+    gl.generateMipmap(gl.TEXTURE_2D);
+    gl.texParameteri(gl.TEXTURE_2D, gl.TEXTURE_MIN_FILTER, gl.LINEAR_MIPMAP_LINEAR);
+  }
+
+  bind(place, textures) {
+    const { gl } = this;
+    Object.entries(textures).forEach(([name, texture], unit) => {
+      gl.activeTexture(gl.TEXTURE0 + unit);
+      gl.bindTexture(gl.TEXTURE_2D, texture);
+      gl.uniform1i(place[name], unit);
+    });
+  }
+
+  /** Return the change of the sky, which is all that has been drawn yet, as the water mirrors it. */
+  mirrored(before, { axis, strength, soft }) {
+    const { gl, still } = this, { place, program } = this.mirroring;
+    gl.useProgram(program);
+    this.minify(before);
+    this.bind(place, { before, still });
+    const levels = [gl.canvas.width, this.size[0]].map((w) => Math.max(0, Math.log2(w / SMALL)));
+    gl.uniform2f(place.levels, ...levels);
+    gl.uniform2f(place.soft, ...soft);
+    gl.uniform1f(place.axis, axis);
+    gl.uniform1f(place.strength, strength);
+    gl.bindFramebuffer(gl.FRAMEBUFFER, this.mirror.frame);
+    gl.viewport(0, 0, SMALL, SMALL);
+    gl.drawArrays(gl.TRIANGLES, 0, 3);
+    return this.mirror.texture;
   }
 
   /** Load the fields of a layer at a time into its texture, and return the number of textures. */
@@ -465,6 +540,7 @@ class LayerPlayer {
       patch: await loaded(layer.patch),
       alpha: await loaded(layer.alpha),
       low: layer.low && await loaded(layer.low),
+      reflection: layer.reflection,
     })));
     const renderer = new Renderer(canvas, still, layers);
     stage.append(canvas);

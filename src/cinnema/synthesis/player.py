@@ -10,6 +10,7 @@ import json
 import math
 from base64 import b64encode
 from collections.abc import Sequence
+from dataclasses import asdict
 from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
@@ -37,6 +38,7 @@ from cinnema.models.nature.motion import (
     churn_spectrum,
     renewal_of,
 )
+from cinnema.models.nature.reflection import SOFT
 from cinnema.models.nature.rendering import low_pass
 from cinnema.synthesis.interpolate import between
 from cinnema.synthesis.nature_layers import NativeLayer
@@ -145,6 +147,8 @@ def _pictures(layer: NativeLayer, still: np.ndarray, quality: int) -> dict[str, 
     height, width, _ = still.shape
     levels = cv2.resize(layer.alpha, (width, height), interpolation=cv2.INTER_AREA)
     out = {"alpha": _picture(levels, quality), "falls": layer.base is not None, "low": None}
+    if layer.reflection is not None:
+        out["reflection"] = {**asdict(layer.reflection), "soft": SOFT}
     if layer.base is not None:
         return {**out, "patch": _picture(resize(layer.base, (height, width)), quality)}
     plate = resize(layer.plate, (height, width))

@@ -7,7 +7,8 @@ everything else filled in from pixels that surely are of this kind. A frame is
     render_k(t) = sum_i w_i warp(plate_k, d_i),   with its detail divided by sqrt(r),
 
 where r is the share of the detail's variance that the mean keeps, see `retained`. x_t is x0 where
-nothing has moved: what the plate does not show stays where it is.
+nothing has moved: what the plate does not show stays where it is. To calm water, the mirrored
+change of the sky is added, see `cinnema.models.nature.reflection`.
 `cinnema.synthesis.nature_renderer` does the same at the photograph's own size.
 """
 
@@ -22,6 +23,7 @@ from torch.nn import functional
 from cinnema.models.layers import fill, warp
 from cinnema.models.nature.kinds import KINDS
 from cinnema.models.nature.motion import KindMotion, Warp
+from cinnema.models.nature.reflection import find_reflection, mirrors, reflected
 
 DETAIL = 6 / 128
 """Standard deviation, in picture sizes, of the blur that separates detail from the rest."""
@@ -45,12 +47,14 @@ class Layer:
         alpha: Its share of each pixel.
         plate: What is warped, in [-1, 1].
         base: What is under the warped plate, for things that fall in front of a scene; else 0.
+        mirror: What of the sky's change it shows, from `mirrors`; None for nothing.
     """
 
     kind: int
     alpha: Float[Tensor, "b 1 h w"]
     plate: Float[Tensor, "b 3 h w"]
     base: Float[Tensor, "b 3 h w"]
+    mirror: Float[Tensor, "b h h"] | None = None
 
 
 def shares(probabilities: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
@@ -84,7 +88,10 @@ def cut_layers(x0: Float[Tensor, "b 3 h w"], alphas: Float[Tensor, "b k h w"]) -
             # The plate's colours come from pixels well inside; `fill` continues them outside.
             inside = -functional.max_pool2d(-alpha, 5, stride=1, padding=2)
             plate = fill(x0, 0.98 * inside.square() + 0.02 * alpha.square())
-        layers.append(Layer(kind, alpha, plate, base))
+        mirror = None
+        if name == "water":
+            mirror = mirrors(list(map(find_reflection, x0, alphas)), x0.shape[-2])
+        layers.append(Layer(kind, alpha, plate, base, mirror))
     return layers
 
 
@@ -121,7 +128,7 @@ def render_frame(
         motions: Motion of each of `KINDS`.
         times: Time of each of `KINDS`, in steps.
     """
-    frame = x0
+    frame, sky = x0, torch.zeros_like(x0)
     for layer in layers:
         motion, time = motions[layer.kind], times[layer.kind]
         warps = motion.at(time)
@@ -131,7 +138,12 @@ def render_frame(
         low = torch.zeros_like(mean) if KINDS[layer.kind] == "falling" else low_pass(mean)
         drawn = layer.base + low + (mean - low) / _to(retained(warps), x0).sqrt()
         lit = ((drawn + 1) * _to(motion.churn.gain(time), x0) - 1).clamp(-1, 1)
-        frame = frame + layer.alpha * (lit - layer.base - layer.plate)
+        change = lit - layer.base - layer.plate
+        if layer.mirror is not None:
+            change = change + reflected(layer.mirror, sky)
+        frame = frame + layer.alpha * change
+        if KINDS[layer.kind] == "sky":
+            sky = layer.alpha * change
     return frame
 
 
