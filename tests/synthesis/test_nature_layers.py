@@ -52,9 +52,10 @@ def ripples(colour: tuple[int, int, int]) -> np.ndarray:
     return np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)
 
 
-POST, FOAM, LETTER, FLOWER = (
+POST, FOAM, GULL, LETTER, FLOWER = (
     (slice(80, 100), slice(60, 66)),
-    (slice(80, 100), slice(120, 126)),
+    (slice(80, 100), slice(110, 150)),
+    (slice(80, 86), slice(120, 126)),
     (slice(80, 120), slice(60, 66)),
     (slice(80, 120), slice(110, 150)),
 )
@@ -64,7 +65,7 @@ POST, FOAM, LETTER, FLOWER = (
 def test_dark_things_too_small_for_the_network_stand_and_bright_ones_move(
     kind: int, colour: tuple[int, int, int]
 ) -> None:
-    """A post or a reef stands; foam, glints and blossoms move along."""
+    """A post or a deer stands; foam, glints and blossoms move along."""
     pixels = ripples(colour)
     pixels[POST], pixels[FOAM] = (30, 25, 20), (215, 225, 225)
     alpha = solve_alphas(all_of(kind), pixels)[kind]
@@ -73,6 +74,15 @@ def test_dark_things_too_small_for_the_network_stand_and_bright_ones_move(
     assert alpha[:60].min() == 1
     (layer,) = cut_layers(pixels, {kind: alpha}, all_of(kind))
     assert layer.plate[POST].min() > 60  # the post leaves no copy in what moves
+
+
+def test_a_single_bright_thing_stands() -> None:
+    """A gull or a far sail."""
+    pixels = ripples((90, 130, 150))
+    pixels[GULL] = (235, 235, 230)
+    alpha = solve_alphas(all_of(WATER), pixels)[WATER]
+    assert alpha[GULL].max() < 0.05
+    assert alpha[:60].min() == 1
 
 
 def test_white_lettering_over_leaves_stands_and_a_white_flower_moves() -> None:

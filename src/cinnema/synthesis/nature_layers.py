@@ -72,8 +72,11 @@ _NOISE = 0.03
 _FAMILIAR = (1.5, 2.5)
 """Distances from the mean colour, in typical ones, that surely are and are not of a kind."""
 
-_DARKER = (0.5, 1.5)
-"""The same of colours that are no part and are part of a thing that is darker than its kind."""
+_PART = (0.5, 1.5)
+"""Such distances near a thing, from which a pixel is no part and is part of it."""
+
+_FEW = 0.005
+"""Share of a kind up to which bright things in it stand."""
 
 _WHITE = 245
 """Level of 255 of the darkest colour from which a pixel is white."""
@@ -307,33 +310,34 @@ class _Palette:
         centre = [mean(x) for x in colours]
         covariance = [mean(colours[i] * colours[j]) - centre[i] * centre[j] for i, j in _PAIRS]
         fields = np.stack([*centre, *_precision(covariance)])
-        self._small, self._dark = _distances(colours, fields)
+        self._darker = _darkness(colours, fields)
         self._fields = Enlarged(fields, pixels.shape[:2])
         self._pixels = pixels
 
     @property
     def small(self) -> Float32[np.ndarray, "i j"]:
         """Distances of the colours of the small copy, in standard deviations."""
-        return self._small
+        return np.asarray(np.abs(self._darker))
 
     @property
-    def dark(self) -> Float32[np.ndarray, "i j"]:
-        """The same where colours are darker than those of the kind, else 0."""
-        return self._dark
+    def darker(self) -> Float32[np.ndarray, "i j"]:
+        """The same, negative where colours are brighter than those of the kind."""
+        return self._darker
 
     def familiar(self, rows: slice) -> Float32[np.ndarray, "r w"]:
         """Return 1 where colours are like those of the kind, and 0 where they are not."""
-        low, high = _FAMILIAR
-        return np.asarray(np.clip((high - self._distances(rows)[0]) / (high - low), 0, 1))
+        return 1 - _from(_FAMILIAR, np.abs(self.darker_in(rows)))
 
-    def darker(self, rows: slice) -> Float32[np.ndarray, "r w"]:
-        """Return 1 where colours are clearly darker than those of the kind, else 0."""
-        low, high = _DARKER
-        return np.asarray(np.clip((self._distances(rows)[1] - low) / (high - low), 0, 1))
-
-    def _distances(self, rows: slice) -> tuple[np.ndarray, np.ndarray]:
+    def darker_in(self, rows: slice) -> Float32[np.ndarray, "r w"]:
+        """Return `darker` in these rows of the photograph itself."""
         colours = [x / np.float32(255) for x in cv2.split(self._pixels[rows])]
-        return _distances(colours, self._fields.rows(rows))
+        return _darkness(colours, self._fields.rows(rows))
+
+
+def _from(limits: tuple[float, float], x: np.ndarray) -> Float32[np.ndarray, "..."]:
+    """Return 0 up to the first limit and 1 from the second."""
+    low, high = limits
+    return np.asarray(np.clip((x - low) / (high - low), 0, 1), np.float32)
 
 
 _PAIRS = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
@@ -351,18 +355,16 @@ def _precision(covariance: list[np.ndarray]) -> list[np.ndarray]:
     return [x * factor for x in (a, b, c, *rest)]
 
 
-def _distances(
-    colours: Sequence[np.ndarray], fields: np.ndarray
-) -> tuple[Float32[np.ndarray, "r w"], Float32[np.ndarray, "r w"]]:
+def _darkness(colours: Sequence[np.ndarray], fields: np.ndarray) -> Float32[np.ndarray, "r w"]:
     """Return the Mahalanobis distance of colours, divided by its typical value.
 
-    The second array is 0 where they are no darker than the mean.
+    It is negative where they are brighter than the mean.
     """
     x, y, z = (colour - mean for colour, mean in zip(colours, fields[:3], strict=True))
     xx, xy, xz, yy, yz, zz = fields[3:]
     square = x * (x * xx + 2 * (y * xy + z * xz)) + y * (y * yy + 2 * z * yz) + z * z * zz
-    distance = np.sqrt(np.maximum(square, 0) / np.float32(3), dtype=np.float32)
-    return distance, np.where(x + y + z < 0, distance, np.float32(0))
+    distance = np.sqrt(np.maximum(square, 0) / np.float32(3))
+    return np.asarray(np.where(x + y + z > 0, -distance, distance), np.float32)
 
 
 def _without_spires(alpha: np.ndarray, belief: np.ndarray, pixels: np.ndarray) -> np.ndarray:
@@ -404,27 +406,30 @@ def _disc(size: tuple[int, int], cells: tuple[int, ...]) -> np.ndarray:
     return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)))
 
 
-def _without_dark_things(alpha: np.ndarray, belief: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+def _without_small_things(alpha: np.ndarray, belief: np.ndarray, pixels: np.ndarray) -> np.ndarray:
     """Let things stand that are too small for the network: reefs in water, animals in a meadow.
 
-    They have other colours than what is around them and are darker, as foam and glints are not.
+    They have other colours than what is around them. Bright ones stand only where there are few:
+    foam, glints and blossoms are many.
     """
     inside = _sure(belief)
     if not inside.any():
         return alpha
     palette = _Palette(pixels, inside)
-    size = palette.small.shape
+    size = palette.darker.shape
+    sure = cv2.resize(belief, size[::-1], interpolation=cv2.INTER_LINEAR) > _SURE
+    odd = [sure * _from(_FAMILIAR, sign * palette.darker) for sign in (1, -1)]
+    signs = (1, -1) if odd[1].sum() < _FEW * sure.sum() else (1,)
     cell = max(1, round(size[0] / belief.shape[0]))
-    low, high = _FAMILIAR
-    odd = np.clip((palette.dark - low) / (high - low), 0, 1)
-    odd *= cv2.resize(belief, size[::-1], interpolation=cv2.INTER_LINEAR) > _SURE
-    around = cv2.dilate(odd, np.ones((2 * cell + 1, 2 * cell + 1), np.uint8))
-    near = Enlarged(around[None], alpha.shape)
+    around = np.ones((2 * cell + 1, 2 * cell + 1), np.uint8)
+    near = Enlarged(np.stack([cv2.dilate(x, around) for x in odd]), alpha.shape)
     out = alpha.copy()
     for rows in strips(*alpha.shape):
-        (is_near,) = near.rows(rows)
+        is_near = near.rows(rows)
         if is_near.any():
-            out[rows] *= 1 - is_near * palette.darker(rows)
+            darker = palette.darker_in(rows)
+            for sign, part in zip(signs, is_near, strict=False):
+                out[rows] *= 1 - part * _from(_PART, sign * darker)
     return out
 
 
@@ -449,8 +454,8 @@ def _without_white_strokes(alpha: np.ndarray, belief: np.ndarray, pixels: np.nda
 
 _CORRECTIONS = {
     "sky": (_without_spires,),
-    "water": (_without_dark_things,),
-    "plants": (_without_dark_things, _without_white_strokes),
+    "water": (_without_small_things,),
+    "plants": (_without_small_things, _without_white_strokes),
 }
 """What is changed of a kind's share, after colours have decided."""
 
