@@ -37,6 +37,7 @@ from cinnema.evaluation.features import FeatureCache
 from cinnema.evaluation.known_truth.reader import EndPointReader
 from cinnema.evaluation.metrics.base import Futures, Metric, Progress, RealBatch, Task
 from cinnema.evaluation.metrics.registry import METRICS, default_metrics, make_metrics
+from cinnema.evaluation.other_motion import OtherMotion
 from cinnema.evaluation.protocol import (
     ClipSet,
     PackedClips,
@@ -53,6 +54,7 @@ from cinnema.evaluation.statistics.bootstrap import hash_of
 from cinnema.evaluation.summary import summarise
 from cinnema.media.pictures import to_tensor
 from cinnema.models.base import VideoModel
+from cinnema.models.nature.model import NatureModel
 
 _MAX_TRAINING = 512  # training clips that priors are fitted to and that are looked up
 _MAX_CONTROLS = 256
@@ -338,6 +340,8 @@ def _baselines(task: Task) -> list[Baseline]:
         Reconstructed(model, seed=seed),
         StandardLatent(model, seed=seed),
     ]
+    if isinstance(model, NatureModel):
+        baselines.append(OtherMotion(model, clips, seed=seed))
     if task.training is not None:
         baselines += task.training.baselines(model, seed=seed)
     if model.control_dim:

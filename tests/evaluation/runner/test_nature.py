@@ -12,6 +12,7 @@ from cinnema.data.prepare import prepare
 from cinnema.data.records import Item, RawClip
 from cinnema.evaluation.metrics.base import Futures, RealBatch, Task
 from cinnema.evaluation.metrics.nature import MotionByKind, StillAndMoving
+from cinnema.evaluation.other_motion import OtherMotion
 from cinnema.evaluation.priors import GAUSSIAN, LINEAR, BlockPrior, fit_priors
 from cinnema.evaluation.protocol import ClipSet, RealClip, Start, choose_protocol
 from cinnema.evaluation.results import FROZEN, MODEL, REAL
@@ -241,7 +242,37 @@ def test_general_metrics_measure_a_nature_model(tmp_path: Path) -> None:
     bits = {name: value(rows[name]["bits a dimension"]) for name in (MODEL, GAUSSIAN, LINEAR)}
     assert all(np.isfinite(number) for number in bits.values())
     assert value(rows[MODEL]["inversion error"]) < 1e-3
-    for row in (MODEL, FROZEN, GAUSSIAN, LINEAR, "reconstruction", "z ~ N(0, I)"):
+    rows_of_motion = (MODEL, FROZEN, GAUSSIAN, LINEAR, "reconstruction", "z ~ N(0, I)")
+    for row in (*rows_of_motion, OtherMotion.name):
         assert {"motion: sky", "right: water", "still that moves"} <= rows[row].keys()
     assert value(rows["reconstruction"]["motion: sky"]) > value(rows[FROZEN]["motion: sky"])
     assert {"right: sky", "down: sky"} <= rows[REAL].keys()
+
+
+class Given(ClipSet):
+    """Clips that the test has made."""
+
+    name, num_frames = "given", 16
+
+    def __init__(self, *clips: np.ndarray) -> None:
+        self._clips = batch(*clips).clips
+        self.starts = tuple(clip.start for clip in self._clips)
+
+    def read(self, start: Start) -> RealClip:
+        return self._clips[start.position]
+
+
+def test_each_kind_borrows_the_motion_of_a_clip_of_another_source(model: NatureModel) -> None:
+    clips = Given(coast((2, 0), seed=0), coast((0, 1), (1, 0), seed=9))
+    here, there = (clips.read(start) for start in clips.starts)
+    z = OtherMotion(model, clips).latents([here], to_tensor(here.frames[:1]))
+    true = model.encode(to_tensor(there.frames)[None])
+    assert torch.equal(z[:, :MOTION_DIM], true[:, :MOTION_DIM])
+    assert float(z[:, MOTION_DIM:].std()) == pytest.approx(1, abs=0.05)  # the churn is drawn
+
+
+def test_a_clip_without_others_moves_as_the_mean(model: NatureModel) -> None:
+    clips = Given(coast((2, 0)))
+    clip = clips.read(clips.starts[0])
+    z = OtherMotion(model, clips).latents([clip], to_tensor(clip.frames[:1]))
+    assert float(z[:, :MOTION_DIM].abs().max()) == 0
