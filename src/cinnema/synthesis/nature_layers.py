@@ -326,12 +326,8 @@ class _Palette:
 
     def familiar(self, rows: slice) -> Float32[np.ndarray, "r w"]:
         """Return 1 where colours are like those of the kind, and 0 where they are not."""
-        return 1 - _from(_FAMILIAR, np.abs(self.darker_in(rows)))
-
-    def darker_in(self, rows: slice) -> Float32[np.ndarray, "r w"]:
-        """Return `darker` in these rows of the photograph itself."""
         colours = [x / np.float32(255) for x in cv2.split(self._pixels[rows])]
-        return _darkness(colours, self._fields.rows(rows))
+        return 1 - _from(_FAMILIAR, np.abs(_darkness(colours, self._fields.rows(rows))))
 
 
 def _from(limits: tuple[float, float], x: np.ndarray) -> Float32[np.ndarray, "..."]:
@@ -422,15 +418,10 @@ def _without_small_things(alpha: np.ndarray, belief: np.ndarray, pixels: np.ndar
     signs = (1, -1) if odd[1].sum() < _FEW * sure.sum() else (1,)
     cell = max(1, round(size[0] / belief.shape[0]))
     around = np.ones((2 * cell + 1, 2 * cell + 1), np.uint8)
-    near = Enlarged(np.stack([cv2.dilate(x, around) for x in odd]), alpha.shape)
-    out = alpha.copy()
-    for rows in strips(*alpha.shape):
-        is_near = near.rows(rows)
-        if is_near.any():
-            darker = palette.darker_in(rows)
-            for sign, part in zip(signs, is_near, strict=False):
-                out[rows] *= 1 - part * _from(_PART, sign * darker)
-    return out
+    stays = np.ones(size, np.float32)
+    for sign, part in zip(signs, odd, strict=False):
+        stays *= 1 - cv2.dilate(part, around) * _from(_PART, sign * palette.darker)
+    return _times(alpha, stays)
 
 
 def _without_white_strokes(alpha: np.ndarray, belief: np.ndarray, pixels: np.ndarray) -> np.ndarray:
@@ -445,10 +436,15 @@ def _without_white_strokes(alpha: np.ndarray, belief: np.ndarray, pixels: np.nda
         return alpha
     side = 2 * max(1, round(size[0] / belief.shape[0])) + 1
     around = cv2.dilate(strokes.astype(np.float32), np.ones((side, side), np.uint8))
-    near = Enlarged(around[None], alpha.shape)
+    return _times(alpha, 1 - around)
+
+
+def _times(alpha: np.ndarray, factor: Float32[np.ndarray, "i j"]) -> Float32[np.ndarray, "h w"]:
+    """Return the product with a factor that is enlarged to the share's size."""
+    enlarged = Enlarged(factor[None], alpha.shape)
     out = alpha.copy()
     for rows in strips(*alpha.shape):
-        out[rows] *= 1 - near.rows(rows)[0]
+        out[rows] *= enlarged.rows(rows)[0]
     return out
 
 
