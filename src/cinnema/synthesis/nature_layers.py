@@ -72,6 +72,10 @@ _NOISE = 0.03
 _FAMILIAR = (1.5, 2.5)
 """Distances from the mean colour, in typical ones, that surely are and are not of a kind."""
 
+_DARK = (1.0, 2.0)
+"""The same of darker colours. On labelled pictures that the kind network was not trained on, they
+are 8 % of what stands and is taken for water, and 4 % of the water."""
+
 _PART = (0.5, 1.5)
 """Such distances near a thing, from which a pixel is no part and is part of it."""
 
@@ -413,14 +417,17 @@ def _without_small_things(alpha: np.ndarray, belief: np.ndarray, pixels: np.ndar
         return alpha
     palette = _Palette(pixels, inside)
     size = palette.darker.shape
-    sure = cv2.resize(belief, size[::-1], interpolation=cv2.INTER_LINEAR) > _SURE
-    odd = [sure * _from(_FAMILIAR, sign * palette.darker) for sign in (1, -1)]
-    signs = (1, -1) if odd[1].sum() < _FEW * sure.sum() else (1,)
+    mostly = cv2.resize(belief, size[::-1], interpolation=cv2.INTER_LINEAR) > 0.5
+    dark, bright = palette.darker, -palette.darker
+    things = [(dark, mostly * _from(_DARK, dark))]
+    odd = mostly * _from(_FAMILIAR, bright)
+    if odd.sum() < _FEW * mostly.sum():
+        things.append((bright, odd))
     cell = max(1, round(size[0] / belief.shape[0]))
     around = np.ones((2 * cell + 1, 2 * cell + 1), np.uint8)
     stays = np.ones(size, np.float32)
-    for sign, part in zip(signs, odd, strict=False):
-        stays *= 1 - cv2.dilate(part, around) * _from(_PART, sign * palette.darker)
+    for away, odd in things:
+        stays *= 1 - cv2.dilate(odd, around) * _from(_PART, away)
     return _times(alpha, stays)
 
 

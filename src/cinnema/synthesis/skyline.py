@@ -26,7 +26,7 @@ _BELOW, _SOME_WATER = 0.1, 0.03
 """Share of the bottom row that a part of the sky takes, and of the picture that is water, from
 which that part is water seen from above, or what it mirrors."""
 
-_DOUBT = (2.0, 3.0)
+_DOUBT = (1.5, 2.5)
 """Log-odds below the sky's median at which doubt begins, and at which it is complete."""
 
 _LEAST_ODDS = 1e-4
