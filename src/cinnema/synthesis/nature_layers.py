@@ -417,11 +417,11 @@ def _without_small_things(alpha: np.ndarray, belief: np.ndarray, pixels: np.ndar
         return alpha
     palette = _Palette(pixels, inside)
     size = palette.darker.shape
-    mostly = cv2.resize(belief, size[::-1], interpolation=cv2.INTER_LINEAR) > 0.5
+    told = cv2.resize(belief, size[::-1], interpolation=cv2.INTER_LINEAR)
     dark, bright = palette.darker, -palette.darker
-    things = [(dark, mostly * _from(_DARK, dark))]
-    odd = mostly * _from(_FAMILIAR, bright)
-    if odd.sum() < _FEW * mostly.sum():
+    things = [(dark, (told > 0.5) * _from(_DARK, dark))]
+    odd = (told > _SURE) * _from(_FAMILIAR, bright)
+    if odd.sum() < _FEW * (told > _SURE).sum():
         things.append((bright, odd))
     cell = max(1, round(size[0] / belief.shape[0]))
     around = np.ones((2 * cell + 1, 2 * cell + 1), np.uint8)
