@@ -95,7 +95,7 @@ def test_it_prints_tables_and_writes_json_and_a_page(
     assert str(report / "index.html") in text
     assert (report / "index.html").is_file()
     assert (tmp_path / "cache" / "cinnema" / "features.sqlite").is_file()
-    assert any("measuring: 16 of 16" in line for line in result.err)
+    assert any("measuring: 18 of 18" in line for line in result.err)
 
 
 @pytest.mark.parametrize(
