@@ -18,6 +18,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import cv2
@@ -73,8 +74,9 @@ _FAMILIAR = (1.5, 2.5)
 """Distances from the mean colour, in typical ones, that surely are and are not of a kind."""
 
 _DARK = (1.0, 2.0)
-"""The same of darker colours. On labelled pictures that the kind network was not trained on, they
-are 8 % of what stands and is taken for water, and 4 % of the water."""
+"""The same of colours darker than water, which is smoother than leaves. On labelled pictures that
+the kind network was not trained on, they are 8 % of what stands and is taken for water, and 4 % of
+the water."""
 
 _PART = (0.5, 1.5)
 """Such distances near a thing, from which a pixel is no part and is part of it."""
@@ -406,11 +408,20 @@ def _disc(size: tuple[int, int], cells: tuple[int, ...]) -> np.ndarray:
     return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)))
 
 
-def _without_small_things(alpha: np.ndarray, belief: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+def _without_small_things(
+    alpha: np.ndarray, belief: np.ndarray, pixels: np.ndarray, *, dark: tuple[float, float]
+) -> np.ndarray:
     """Let things stand that are too small for the network: reefs in water, animals in a meadow.
 
     They have other colours than what is around them. Bright ones stand only where there are few:
     foam, glints and blossoms are many.
+
+    Args:
+        alpha: Share of the kind.
+        belief: Its probability.
+        pixels: The photograph.
+        dark: Distances from the mean colour, in typical ones, at which darker colours surely are
+            and are not of the kind.
     """
     inside = _sure(belief)
     if not inside.any():
@@ -418,11 +429,11 @@ def _without_small_things(alpha: np.ndarray, belief: np.ndarray, pixels: np.ndar
     palette = _Palette(pixels, inside)
     size = palette.darker.shape
     told = cv2.resize(belief, size[::-1], interpolation=cv2.INTER_LINEAR)
-    dark, bright = palette.darker, -palette.darker
-    things = [(dark, (told > 0.5) * _from(_DARK, dark))]
-    odd = (told > _SURE) * _from(_FAMILIAR, bright)
+    darker, brighter = palette.darker, -palette.darker
+    things = [(darker, (told > 0.5) * _from(dark, darker))]
+    odd = (told > _SURE) * _from(_FAMILIAR, brighter)
     if odd.sum() < _FEW * (told > _SURE).sum():
-        things.append((bright, odd))
+        things.append((brighter, odd))
     cell = max(1, round(size[0] / belief.shape[0]))
     around = np.ones((2 * cell + 1, 2 * cell + 1), np.uint8)
     stays = np.ones(size, np.float32)
@@ -457,8 +468,8 @@ def _times(alpha: np.ndarray, factor: Float32[np.ndarray, "i j"]) -> Float32[np.
 
 _CORRECTIONS = {
     "sky": (_without_spires,),
-    "water": (_without_small_things,),
-    "plants": (_without_small_things, _without_white_strokes),
+    "water": (partial(_without_small_things, dark=_DARK),),
+    "plants": (partial(_without_small_things, dark=_FAMILIAR), _without_white_strokes),
 }
 """What is changed of a kind's share, after colours have decided."""
 
