@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import cv2
 import numpy as np
@@ -36,6 +36,7 @@ from cinnema.synthesis.skyline import doubt
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
+_Correction: TypeAlias = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 _SMALL = 128
 """Width and height of the copy in which reflections are found."""
@@ -466,7 +467,7 @@ def _times(alpha: np.ndarray, factor: Float32[np.ndarray, "i j"]) -> Float32[np.
     return out
 
 
-_CORRECTIONS = {
+_CORRECTIONS: dict[str, tuple[_Correction, ...]] = {
     "sky": (_without_spires,),
     "water": (partial(_without_small_things, dark=_DARK),),
     "plants": (partial(_without_small_things, dark=_FAMILIAR), _without_white_strokes),
