@@ -16,10 +16,10 @@ from cinnema.models.nature.model import KIND_DIM, MOTION_DIM, NatureModel
 from cinnema.models.nature.rendering import shares
 
 _MOST = 256
-"""Largest number of clips that lend their motion."""
+"""Largest number of clips whose motion is reused."""
 
 
-class _Lent(NamedTuple):
+class _Donor(NamedTuple):
     source: str
     row: Float[Tensor, " r"]
 
@@ -48,12 +48,12 @@ class OtherMotion(DecodedBaseline):
     def latents(
         self, clips: Sequence[RealClip], x0: Float[Tensor, "b 3 h w"], *, sample: int = 0
     ) -> Float[Tensor, "b z"]:
-        """Return z whose parts are of other clips; mean motion where no other shows the kind."""
+        """Return z assembled from other clips; the mean motion for kinds that none of them show."""
         z = draws(self._model, clips, seed=self._seed, purpose=f"churn {sample}").to(x0)
         z[:, :MOTION_DIM] = 0
         for clip, row in zip(clips, z, strict=True):
-            for kind, all_lent in enumerate(self._lent):
-                others = [lent for lent in all_lent if lent.source != clip.source]
+            for kind, donors in enumerate(self._donors):
+                others = [donor for donor in donors if donor.source != clip.source]
                 if others:
                     key = f"{self._seed}/{sample}/{KINDS[kind]}/{clip.start.key}"
                     chosen = others[hash_of(key) % len(others)]
@@ -61,9 +61,9 @@ class OtherMotion(DecodedBaseline):
         return z
 
     @cached_property
-    def _lent(self) -> list[list[_Lent]]:
-        """The motion of each kind in the clips that show it."""
-        lent: list[list[_Lent]] = [[] for _ in KINDS]
+    def _donors(self) -> list[list[_Donor]]:
+        """Measured motion of each kind, in clips that show enough of it."""
+        donors: list[list[_Donor]] = [[] for _ in KINDS]
         chosen = sorted(self._clips.starts, key=lambda start: hash_of(start.key))[:_MOST]
         for start in chosen:
             clip = self._clips.read(start)
@@ -72,5 +72,5 @@ class OtherMotion(DecodedBaseline):
             rows = encoded(self._model, [clip])[0, :MOTION_DIM].view(len(KINDS), KIND_DIM).cpu()
             for kind, row in enumerate(rows):
                 if float(area[kind]) >= LEAST_SHARE:
-                    lent[kind].append(_Lent(clip.source, row))
-        return lent
+                    donors[kind].append(_Donor(clip.source, row))
+        return donors

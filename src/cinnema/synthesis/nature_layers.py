@@ -3,8 +3,8 @@
 The network answers at 192x192. Where it is sure, and two cells further in, shares are 0 and 1.
 In the rim between, the colours of the photograph decide: around each point, a line is fitted to
 the sure pixels of both sides, and the share of a pixel is its place on that line. What the network
-doubts to be sky stands, whatever its colours. So do things that are too small for it: spires in
-the sky, dark things in water and meadows, and white lettering over leaves.
+doubts to be sky stands, whatever its colours. So do objects that are too small for it: spires
+in the sky, colour outliers in water and meadows, and white lettering over leaves.
 
 What is warped, the plate, shows the photograph where it surely is of the kind; elsewhere only
 where its colour is one of those nearby that surely are. The rest is filled in, so no peak, roof or
@@ -28,7 +28,7 @@ from jaxtyping import Float32, UInt8
 
 from cinnema.media.pictures import to_tensor
 from cinnema.models.nature.kinds import KINDS
-from cinnema.models.nature.reflection import Reflection, find_reflection
+from cinnema.models.nature.reflection import SIDE, Reflection, find_reflection
 from cinnema.models.nature.rendering import STREAK
 from cinnema.synthesis.enlarging import Enlarged
 from cinnema.synthesis.native import fill_hidden, small_size, strips
@@ -37,9 +37,6 @@ from cinnema.synthesis.skyline import doubt
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 _Correction: TypeAlias = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
-
-_SMALL = 128
-"""Width and height of the copy in which reflections are found."""
 
 _COARSE = 1 << 18
 """Maximum pixels of the copy on which lines are fitted; they are smooth."""
@@ -74,16 +71,15 @@ _NOISE = 0.03
 _FAMILIAR = (1.5, 2.5)
 """Distances from the mean colour, in typical ones, that surely are and are not of a kind."""
 
-_DARK = (1.0, 2.0)
-"""The same of colours darker than water, which is smoother than leaves. On labelled pictures that
-the kind network was not trained on, they are 8 % of what stands and is taken for water, and 4 % of
-the water."""
+_DARK_OUTLIER = (1.0, 2.0)
+"""The same limits for colours darker than water, which is smoother than leaves. On held-out
+labelled pictures this covers 8 % of the still pixels classified as water, and 4 % of the water."""
 
-_PART = (0.5, 1.5)
-"""Such distances near a thing, from which a pixel is no part and is part of it."""
+_NEAR_OUTLIER = (0.5, 1.5)
+"""The same limits beside an outlier: from the second, a pixel is a part of it."""
 
-_FEW = 0.005
-"""Share of a kind up to which bright things in it stand."""
+_MOST_BRIGHT = 0.005
+"""Largest share of a kind for which its bright outliers are kept still."""
 
 _WHITE = 245
 """Level of 255 of the darkest colour from which a pixel is white."""
@@ -172,7 +168,7 @@ def cut_layers(
 
 def _reflection(pixels: np.ndarray, alphas: dict[int, np.ndarray]) -> Reflection | None:
     """Return how the water of a photograph mirrors the sky; see `find_reflection`."""
-    size = (_SMALL, _SMALL)
+    size = (SIDE, SIDE)
     shares = np.zeros((len(KINDS), *size), np.float32)
     for kind, alpha in alphas.items():
         shares[kind] = cv2.resize(alpha, size, interpolation=cv2.INTER_AREA)
@@ -206,17 +202,17 @@ def _solve_alpha(belief: np.ndarray, pixels: np.ndarray) -> np.ndarray:
     height, width, _ = pixels.shape
     size = small_size(pixels, _COARSE)
     small = cv2.resize(pixels, size[::-1], interpolation=cv2.INTER_AREA) / np.float32(255)
-    told = cv2.resize(belief, size[::-1], interpolation=cv2.INTER_LINEAR)
+    probability = cv2.resize(belief, size[::-1], interpolation=cv2.INTER_LINEAR)
     inside, outside = _sure(belief), _sure(1 - belief)
     moving, still = (
         cv2.resize(x, size[::-1], interpolation=cv2.INTER_LINEAR) for x in (inside, outside)
     )
     known = np.maximum(moving, still)
     weight = _UNSURE + (1 - _UNSURE) * known
-    label = np.where(known > 0.5, (moving > still).astype(np.float32), told)
-    guide = np.stack([*cv2.split(small), np.float32(_BELIEF) * told])
+    label = np.where(known > 0.5, (moving > still).astype(np.float32), probability)
+    guide = np.stack([*cv2.split(small), np.float32(_BELIEF) * probability])
     line = _fit(guide, label, weight, window=_window(size, belief.shape, _WINDOW))
-    lines = Enlarged(np.stack([*line, told]), (height, width))
+    lines = Enlarged(np.stack([*line, probability]), (height, width))
     clamps = Enlarged(np.stack([inside, outside]), (height, width))
     alpha = np.empty((height, width), np.float32)
     for rows in strips(height, width):
@@ -334,10 +330,10 @@ class _Palette:
     def familiar(self, rows: slice) -> Float32[np.ndarray, "r w"]:
         """Return 1 where colours are like those of the kind, and 0 where they are not."""
         colours = [x / np.float32(255) for x in cv2.split(self._pixels[rows])]
-        return 1 - _from(_FAMILIAR, np.abs(_darkness(colours, self._fields.rows(rows))))
+        return 1 - _ramp(_FAMILIAR, np.abs(_darkness(colours, self._fields.rows(rows))))
 
 
-def _from(limits: tuple[float, float], x: np.ndarray) -> Float32[np.ndarray, "..."]:
+def _ramp(limits: tuple[float, float], x: np.ndarray) -> Float32[np.ndarray, "..."]:
     """Return 0 up to the first limit and 1 from the second."""
     low, high = limits
     return np.asarray(np.clip((x - low) / (high - low), 0, 1), np.float32)
@@ -409,42 +405,41 @@ def _disc(size: tuple[int, int], cells: tuple[int, ...]) -> np.ndarray:
     return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)))
 
 
-def _without_small_things(
+def _without_outliers(
     alpha: np.ndarray, belief: np.ndarray, pixels: np.ndarray, *, dark: tuple[float, float]
 ) -> np.ndarray:
-    """Let things stand that are too small for the network: reefs in water, animals in a meadow.
+    """Keep small objects still whose colours differ from their surroundings, as reefs and animals.
 
-    They have other colours than what is around them. Bright ones stand only where there are few:
-    foam, glints and blossoms are many.
+    Bright outliers are kept still only if they are rare: foam, glints and blossoms are frequent.
 
     Args:
         alpha: Share of the kind.
         belief: Its probability.
         pixels: The photograph.
-        dark: Distances from the mean colour, in typical ones, at which darker colours surely are
-            and are not of the kind.
+        dark: Normalised distances from the mean colour up to which darker colours belong to the
+            kind, and from which they do not.
     """
     inside = _sure(belief)
     if not inside.any():
         return alpha
     palette = _Palette(pixels, inside)
     size = palette.darker.shape
-    told = cv2.resize(belief, size[::-1], interpolation=cv2.INTER_LINEAR)
+    probability = cv2.resize(belief, size[::-1], interpolation=cv2.INTER_LINEAR)
     darker, brighter = palette.darker, -palette.darker
-    things = [(darker, (told > 0.5) * _from(dark, darker))]
-    odd = (told > _SURE) * _from(_FAMILIAR, brighter)
-    if odd.sum() < _FEW * (told > _SURE).sum():
-        things.append((brighter, odd))
+    outliers = [(darker, (probability > 0.5) * _ramp(dark, darker))]
+    bright = (probability > _SURE) * _ramp(_FAMILIAR, brighter)
+    if bright.sum() < _MOST_BRIGHT * (probability > _SURE).sum():
+        outliers.append((brighter, bright))
     cell = max(1, round(size[0] / belief.shape[0]))
     around = np.ones((2 * cell + 1, 2 * cell + 1), np.uint8)
-    stays = np.ones(size, np.float32)
-    for away, odd in things:
-        stays *= 1 - cv2.dilate(odd, around) * _from(_PART, away)
-    return _times(alpha, stays)
+    factor = np.ones(size, np.float32)
+    for distance, outlier in outliers:
+        factor *= 1 - cv2.dilate(outlier, around) * _ramp(_NEAR_OUTLIER, distance)
+    return _scaled(alpha, factor)
 
 
 def _without_white_strokes(alpha: np.ndarray, belief: np.ndarray, pixels: np.ndarray) -> np.ndarray:
-    """Let white lettering stand that is printed over leaves, and gaps of white sky between them."""
+    """Keep white lettering over leaves still, and gaps of white sky between them."""
     size = small_size(pixels, _COARSE)
     white = cv2.inRange(pixels, (_WHITE,) * 3, (255,) * 3)
     small = cv2.resize(white, size[::-1], interpolation=cv2.INTER_AREA)
@@ -455,10 +450,10 @@ def _without_white_strokes(alpha: np.ndarray, belief: np.ndarray, pixels: np.nda
         return alpha
     side = 2 * max(1, round(size[0] / belief.shape[0])) + 1
     around = cv2.dilate(strokes.astype(np.float32), np.ones((side, side), np.uint8))
-    return _times(alpha, 1 - around)
+    return _scaled(alpha, 1 - around)
 
 
-def _times(alpha: np.ndarray, factor: Float32[np.ndarray, "i j"]) -> Float32[np.ndarray, "h w"]:
+def _scaled(alpha: np.ndarray, factor: Float32[np.ndarray, "i j"]) -> Float32[np.ndarray, "h w"]:
     """Return the product with a factor that is enlarged to the share's size."""
     enlarged = Enlarged(factor[None], alpha.shape)
     out = alpha.copy()
@@ -469,8 +464,8 @@ def _times(alpha: np.ndarray, factor: Float32[np.ndarray, "i j"]) -> Float32[np.
 
 _CORRECTIONS: dict[str, tuple[_Correction, ...]] = {
     "sky": (_without_spires,),
-    "water": (partial(_without_small_things, dark=_DARK),),
-    "plants": (partial(_without_small_things, dark=_FAMILIAR), _without_white_strokes),
+    "water": (partial(_without_outliers, dark=_DARK_OUTLIER),),
+    "plants": (partial(_without_outliers, dark=_FAMILIAR), _without_white_strokes),
 }
 """What is changed of a kind's share, after colours have decided."""
 

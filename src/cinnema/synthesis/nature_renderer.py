@@ -96,7 +96,7 @@ class NatureRenderer:
             kind, mirrored = plate.layer.kind, None
             if plate.mirror is not None:
                 # Layers come in the order of `KINDS`: the sky is before the water.
-                sky = next(one for one in drawn if one.plate.layer.kind == _SKY)
+                sky = next(layer for layer in drawn if layer.plate.layer.kind == _SKY)
                 mirrored = reflected(plate.mirror, sky.small_change())[0]
             drawn.append(_Drawn(plate, motions[kind], times[kind], size, mirrored=mirrored))
         if not hasattr(self._local, "scratch"):
@@ -172,7 +172,7 @@ class _Plate:
         layer: The layer.
         still: What the layer shows without motion, of four channels.
         small: A small copy of the plate.
-        to_mirror: A smaller one, which water mirrors.
+        to_mirror: A still smaller copy, which water mirrors.
         share_to_mirror: The layer's share there, from 0 to 1.
         mirror: What the layer mirrors, from `mirrors`; None for nothing.
         source: The plate, perhaps enlarged: pixel x of the plate is `scale` x + `shift` of it.
@@ -238,8 +238,8 @@ class _Drawn:
                 below = _resized(_array(gain * (1 - sharpen)), (_SMALL, _SMALL))
                 offset = _low(_small_mean(plate.small, warps)) * below
         if mirrored is not None:
-            added = _resized(_array(mirrored), (_SMALL, _SMALL))
-            offset = added if offset is None else offset + added
+            reflection = _resized(_array(mirrored), (_SMALL, _SMALL))
+            offset = reflection if offset is None else offset + reflection
         self._offset = None if offset is None else self._tall_offset(offset)
 
     def _tall_offset(self, offset: np.ndarray) -> Float32[np.ndarray, "h s 4"]:

@@ -32,19 +32,19 @@ _DOUBT = (1.5, 2.5)
 _LEAST_ODDS = 1e-4
 
 _SOME = 0.3
-"""Probability of a kind that joins cells to a part."""
+"""Probability of a kind above which neighbouring cells form a component."""
 
 _SURE_QUARTER = {"water": 0.6, "fire": 0.95, "plants": 0.75}
-"""Probability that a quarter of a part's cells has to reach. Chosen on labelled pictures that the
-kind network was not trained on: of what stands 0.056 moves instead of 0.083, of what moves 0.102
-stands instead of 0.091. Waterfalls are hardly surer than snow on the ground, so water needs
-little."""
+"""Probability that a quarter of a component's cells must reach. Chosen on held-out labelled
+pictures: 0.056 of the still pixels move instead of 0.083, and 0.102 of the moving pixels are still
+instead of 0.091. Waterfalls have hardly higher probabilities than snow on the ground, hence the low
+value for water."""
 
 
 def corrected(probabilities: Float32[np.ndarray, "c i j"]) -> Float32[np.ndarray, "c i j"]:
     """Return probabilities in which a photograph's sky has no holes and is not below water.
 
-    Water, fire and plants of which the network is nowhere sure stand still.
+    Components of water, fire and plants with too few certain cells are still.
 
     Args:
         probabilities: Of all classes, still first.
@@ -94,7 +94,7 @@ def _log_odds(p: np.ndarray) -> np.ndarray:
 
 
 def _without_doubtful_parts(probabilities: np.ndarray) -> np.ndarray:
-    """Return probabilities in which parts of a kind that are hardly anywhere sure stand still."""
+    """Return probabilities in which components with too few certain cells are still."""
     out = probabilities.copy()
     for name, sure in _SURE_QUARTER.items():
         kind = 1 + KINDS.index(name)

@@ -28,7 +28,7 @@ SOFT = (2 / 128, 4 / 128)
 
 _SKY, _WATER = KINDS.index("sky"), KINDS.index("water")
 
-_SIDE = 128
+SIDE = 128
 """Rows and columns of the copy in which the axis is searched."""
 
 _SMOOTH = 2.5 / 128
@@ -44,23 +44,24 @@ _FIRST = 0.02
 _LEAST_SKY, _LEAST_WATER = 0.04, 0.1
 """Shares of the picture that the sky and the water need."""
 
-_SEEN = 0.3
+_LEAST_COVERAGE = 0.3
 """Share of the water whose mirrored place the picture must show."""
 
-_ALIKE = 0.78
+_LEAST_CORRELATION = 0.78
 """Correlation of colours from which the water mirrors. This and the limits below were chosen on
 training clips and on photographs that no result is reported of, where calm water has 0.79 to 0.95.
 """
 
-_VARIED = 0.045
-"""Deviation of the mirrored colours in a row, in [0, 1], below which they tell nothing."""
+_LEAST_DEVIATION = 0.045
+"""Deviation of the mirrored colours in a row, in [0, 1], below which they are not informative."""
 
-_STRONGEST = 1.25
-"""Contrast against what is mirrored, above which it is something else; it counts as 1 from 1."""
+_LARGEST_CONTRAST = 1.25
+"""Contrast of the water relative to the mirrored colours, above which it is no reflection. The
+strength is limited to that of a contrast of 1."""
 
-_RIPPLED = 0.6
-"""Contrast of what changes, against that of what the photograph shows mirrored. In a real clip, the
-water changes by a third of what its reflection at rest lets expect; errors of the axis included."""
+_DAMPING = 0.6
+"""Factor on the contrast of a change, relative to that in the photograph. In a real clip the
+water changed by a third of what its reflection at rest predicts, errors of the axis included."""
 
 
 @dataclass(frozen=True)
@@ -89,15 +90,15 @@ def find_reflection(
         sky, water = alphas[_SKY], alphas[_WATER]
         if float(sky.mean()) < _LEAST_SKY or float(water.mean()) < _LEAST_WATER:
             return None
-        seen = torch.cat([x0, water[None]])[None]
-        if seen.shape[-2:] != (_SIDE, _SIDE):
-            seen = functional.interpolate(
-                seen, (_SIDE, _SIDE), mode="bilinear", align_corners=False, antialias=True
+        stacked = torch.cat([x0, water[None]])[None]
+        if stacked.shape[-2:] != (SIDE, SIDE):
+            stacked = functional.interpolate(
+                stacked, (SIDE, SIDE), mode="bilinear", align_corners=False, antialias=True
             )
-        best = _best_fit(seen[0, :3], seen[0, 3])
-    if best is None or not best.is_mirror:
+        fit = _best_fit(stacked[0, :3], stacked[0, 3])
+    if fit is None or not fit.is_reliable:
         return None
-    return Reflection(best.axis, _RIPPLED * min(best.contrast, 1.0))
+    return Reflection(fit.axis, _DAMPING * min(fit.contrast, 1.0))
 
 
 class _Fit(NamedTuple):
@@ -105,26 +106,30 @@ class _Fit(NamedTuple):
 
     Attributes:
         axis: Height of the axis, in picture heights.
-        seen: Share of the water whose mirrored place the picture shows.
-        alike: Correlation of the colours.
+        coverage: Share of the water whose mirrored place the picture shows.
+        correlation: Correlation of the colours.
         contrast: Slope of their regression on the mirrored colours.
-        varied: Standard deviation of the mirrored colours.
+        deviation: Standard deviation of the mirrored colours.
     """
 
     axis: float
-    seen: float
-    alike: float
+    coverage: float
+    correlation: float
     contrast: float
-    varied: float
+    deviation: float
 
     @property
     def score(self) -> float:
-        return math.sqrt(self.seen) * self.alike
+        return math.sqrt(self.coverage) * self.correlation
 
     @property
-    def is_mirror(self) -> bool:
-        is_known = self.seen > _SEEN and self.varied > _VARIED
-        return is_known and self.alike > _ALIKE and self.contrast < _STRONGEST
+    def is_reliable(self) -> bool:
+        has_contrast = self.coverage > _LEAST_COVERAGE and self.deviation > _LEAST_DEVIATION
+        return (
+            has_contrast
+            and self.correlation > _LEAST_CORRELATION
+            and self.contrast < _LARGEST_CONTRAST
+        )
 
 
 def _best_fit(x: Float[Tensor, "3 s s"], share: Float[Tensor, "s s"]) -> _Fit | None:
@@ -136,25 +141,27 @@ def _best_fit(x: Float[Tensor, "3 s s"], share: Float[Tensor, "s s"]) -> _Fit | 
     dry = 1 - share
     above, below = _smoothed(x, dry), _smoothed(x, water)
     first = int((water.sum(1).cumsum(0) < _FIRST * water.sum()).sum())
-    rows = torch.arange(_SIDE, device=x.device)
+    rows = torch.arange(SIDE, device=x.device)
     fits = []
     for twice in range(2 * (first - _ABOVE), 2 * (first + _BELOW)):
         source = twice - 1 - rows
         is_shown = (source >= 0) & (source < rows)
-        source = source.clamp(0, _SIDE - 1)
+        source = source.clamp(0, SIDE - 1)
         weight = water * dry[source] * is_shown[:, None]
         a, b = (_without_rows(y, weight) for y in (above[:, source], below))
         aa, bb, ab = (float((weight * p * q).sum()) for p, q in ((a, a), (b, b), (a, b)))
         if min(aa, bb) > 0:
             mass = float(weight.sum())
-            seen, varied = mass / float(water.sum()), math.sqrt(aa / mass / 3) / 2
-            fits.append(_Fit(twice / 2 / _SIDE, seen, ab / math.sqrt(aa * bb), ab / aa, varied))
+            coverage, deviation = mass / float(water.sum()), math.sqrt(aa / mass / 3) / 2
+            fits.append(
+                _Fit(twice / 2 / SIDE, coverage, ab / math.sqrt(aa * bb), ab / aa, deviation)
+            )
     return max(fits, key=lambda fit: fit.score, default=None)
 
 
 def _smoothed(x: Float[Tensor, "c s s"], weight: Float[Tensor, "s s"]) -> Tensor:
     """Return blurred colours of the pixels that have a weight."""
-    blur = _blur(_SIDE, _SMOOTH).to(x)
+    blur = _blur(SIDE, _SMOOTH).to(x)
     return (blur @ (x * weight) @ blur.T) / (blur @ weight @ blur.T).clamp_min(1e-4)
 
 
@@ -171,21 +178,21 @@ def mirrors(reflections: Sequence[Reflection | None], height: int) -> Float[Tens
         height: Number of rows.
 
     Returns:
-        0 for photographs without a reflection; None if there is none at all.
+        Zeros for photographs without a reflection; None if no photograph has one.
     """
     if not any(reflections):
         return None
     places = (torch.arange(height) + 0.5) / height
     blur = _blur(height, SOFT[1])
     out = []
-    for one in reflections:
-        if one is None:
+    for reflection in reflections:
+        if reflection is None:
             out.append(torch.zeros(height, height))
             continue
-        sources = 2 * one.axis - places
-        away = (sources[:, None] - places).abs() * height
-        mirrored = (1 - away).clamp_min(0) * (sources < places)[:, None]
-        out.append(one.strength * blur @ mirrored)
+        sources = 2 * reflection.axis - places
+        distance = (sources[:, None] - places).abs() * height
+        mirrored = (1 - distance).clamp_min(0) * (sources < places)[:, None]
+        out.append(reflection.strength * blur @ mirrored)
     return torch.stack(out)
 
 
